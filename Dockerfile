@@ -1,0 +1,32 @@
+# One file, two images: docker build -t tuneloop .            (processor)
+#                       docker build -t tuneloop:gpu --build-arg DEVICE=gpu .
+FROM python:3.11-slim-bookworm
+
+ARG DEVICE=cpu
+# gcc and the Python headers: Triton compiles a launcher at run time on a GPU. libnuma: vLLM pins threads by it.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends gcc libc6-dev libnuma1 \
+    && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /opt/tuneloop
+COPY requirements requirements
+COPY pyproject.toml README.md LICENSE ./
+COPY training training
+COPY serving serving
+COPY evaluation evaluation
+COPY server server
+COPY ui ui
+RUN sh requirements/install.sh /opt/venv "$DEVICE" && rm -rf /root/.cache
+
+RUN useradd --create-home --uid 10001 tuneloop && install -d -o tuneloop -m 700 /data
+USER tuneloop
+ENV PATH=/opt/venv/bin:$PATH \
+    TUNELOOP_DATA_DIR=/data \
+    TUNELOOP_CACHE_DIR=/data/cache \
+    HF_HOME=/data/huggingface
+VOLUME /data
+EXPOSE 8000
+HEALTHCHECK --start-period=5m CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/healthz', timeout=3)"]
+# A container's port is reached from outside it, so this address wants a key first:
+#   docker run --rm -v tuneloop:/data tuneloop tuneloop keys create --name me
+CMD ["tuneloop", "up", "--host", "0.0.0.0"]

@@ -1,0 +1,54 @@
+# tuneloop: `make demo` and `make test` do all their own set-up. `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# A GPU's driver brings nvidia-smi; DEVICE=cpu or DEVICE=gpu overrides what is found.
+DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+STAMP := $(VENV)/.installed-$(DEVICE)
+ONCE ?=
+
+.PHONY: help demo test test-fast lint format bench install lock clean
+
+help:
+	@echo "make demo         install, build the embedded base, fine-tune, serve, compare (ONCE=1: end after the comparison)"
+	@echo "make test         install, then all tests, on the real engine and in the real browser"
+	@echo "make test-fast    the tests that need neither engine nor browser"
+	@echo "make lint         ruff and mypy"
+	@echo "make format       let ruff format the code"
+	@echo "make bench        the benchmarks: ratios against a peer in the same run"
+	@echo "make install      only the installation, into .venv (DEVICE=cpu|gpu)"
+	@echo "make lock         pin every package again"
+	@echo "make clean        remove .venv and the caches"
+
+demo: $(STAMP)
+	$(BIN)/tuneloop demo $(if $(ONCE),--once)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -m "not engine and not browser"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+install: $(STAMP)
+
+$(STAMP): requirements/$(DEVICE).txt pyproject.toml requirements/install.sh
+	PYTHON=$(PYTHON) sh requirements/install.sh $(VENV) $(DEVICE)
+	touch $@
+
+lock:
+	sh requirements/lock.sh $(BIN)/uv
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

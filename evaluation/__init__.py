@@ -1,0 +1,22 @@
+"""`evaluation` turns answers into scores. It speaks to any OpenAI endpoint and has never heard of what serves it.
+
+async with ChatEndpoint("http://127.0.0.1:8000/v1") as endpoint:
+    report = await compare_models(endpoint, ["tuneloop-demo", "ft:tuneloop-demo:…"], read_questions(path))
+print(report.scores)
+"""
+
+from evaluation.endpoint import ChatEndpoint, EndpointError
+from evaluation.metrics import exact_match
+from evaluation.report import ModelReport, Question, QuestionsError, Report, compare_models, read_questions
+
+__all__ = [
+    "ChatEndpoint",
+    "EndpointError",
+    "ModelReport",
+    "Question",
+    "QuestionsError",
+    "Report",
+    "compare_models",
+    "exact_match",
+    "read_questions",
+]

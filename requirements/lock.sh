@@ -1,0 +1,11 @@
+#!/bin/sh
+# Pins every package again: sh requirements/lock.sh UV. Writes cpu.txt and gpu.txt, without host names.
+set -eu
+uv=$1
+cd "$(dirname "$0")"
+cpu_torch=$(mktemp)
+trap 'rm -f "$cpu_torch"' EXIT
+echo 'torch==2.13.0+cpu' >"$cpu_torch"
+compile() { "$uv" pip compile --quiet --upgrade --python-version 3.11 --extra dev --no-annotate --no-header "$@" ../pyproject.toml; }
+compile --extra cpu --override overrides.txt --constraint "$cpu_torch" --output-file cpu.txt
+compile --extra gpu --python-platform x86_64-unknown-linux-gnu --output-file gpu.txt

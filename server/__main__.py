@@ -1,0 +1,5 @@
+"""`python -m server` is `tuneloop`."""
+
+from server.cli import main
+
+main()

@@ -1,0 +1,106 @@
+"""Builds the HTTP app: routes, middleware, handlers. Opens nothing itself: whoever composes it brings the parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+from server.body_limit import BodyLimit
+from server.errors import APIError, BadRequest, MethodNotAllowed, NotFound, from_serving
+from server.middleware import Authenticate, HostGuard, RequestContext
+from server.routes import comparisons, health, inference, models, ratings
+from server.services import Services
+from serving import ServingError
+
+DESCRIPTION = """Fine-tune, serve, compare and rate chat models behind the OpenAI API.
+Point any OpenAI client here: `OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="…")`."""
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def create_app(services: Services, *, lifespan: Lifespan | None = None) -> FastAPI:
+    """The app over these parts, which the caller has opened and will close.
+
+    Errors of every origin, FastAPI's own included, leave in OpenAI's envelope.
+    """
+    app: FastAPI = FastAPIOffline(
+        title="tuneloop",
+        version=version("tuneloop"),
+        description=DESCRIPTION,
+        redoc_url=None,
+        lifespan=lifespan,
+        middleware=_middleware(services),
+        exception_handlers=_handlers(),
+    )
+    app.state.services = services
+    for module in (health, models, inference, comparisons, ratings):
+        app.include_router(module.router)
+    app.add_api_route(
+        "/v1/{path:path}", _unknown_endpoint, methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False
+    )
+    return app
+
+
+def _middleware(services: Services) -> list[Middleware]:
+    """Outermost first."""
+    settings, keys = services.settings, services.keys
+    return [
+        Middleware(RequestContext, metrics=services.metrics),
+        Middleware(HostGuard, keys=keys, allowed_hosts=settings.allowed_hosts),
+        Middleware(Authenticate, keys=keys, always=not settings.is_loopback),
+        Middleware(BodyLimit, max_body_bytes=settings.max_body_bytes),
+    ]
+
+
+async def _unknown_endpoint(request: Request) -> Response:
+    raise NotFound(f"There is no endpoint {request.method} {request.url.path}. /docs lists them.", code="unknown_url")
+
+
+def _handlers() -> dict[Any, Any]:
+    return {
+        APIError: _on_api_error,
+        ServingError: _on_serving_error,
+        RequestValidationError: _on_validation_error,
+        HTTPException: _on_http_exception,
+    }
+
+
+async def _on_api_error(_request: Request, error: APIError) -> Response:
+    return error.response()
+
+
+async def _on_serving_error(_request: Request, error: ServingError) -> Response:
+    return from_serving(error).response()
+
+
+async def _on_validation_error(_request: Request, error: RequestValidationError) -> Response:
+    faults = error.errors()
+    messages = [f"{_param(fault) or 'the body'}: {fault['msg']}" for fault in faults]
+    return BadRequest("; ".join(messages) + ".", param=_param(faults[0]), code=str(faults[0]["type"])).response()
+
+
+def _param(fault: dict[str, Any]) -> str | None:
+    path = [str(part) for part in fault["loc"][1:]]
+    return ".".join(path) if path and fault["type"] != "json_invalid" else None
+
+
+async def _on_http_exception(request: Request, error: HTTPException) -> Response:
+    if isinstance(error.__cause__, APIError):  # FastAPI hides what a body's reader raised behind a 400 of its own
+        return error.__cause__.response()
+    if error.status_code == 404:
+        return NotFound(
+            f"There is nothing at {request.url.path}. /docs lists the endpoints.", code="unknown_url"
+        ).response()
+    if error.status_code == 405:
+        return MethodNotAllowed(
+            f"{request.url.path} does not take {request.method}. /docs lists the methods.", code="method_not_allowed"
+        ).response()
+    return BadRequest(str(error.detail)).response()

@@ -1,0 +1,78 @@
+"""`tuneloop keys`: make, list and revoke API keys."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from server import auth
+from server.commands.console import err, out
+from server.commands.options import with_settings
+from server.composition import open_database
+from server.settings import LoadedSettings
+
+app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
+
+DATABASE_FLAGS = ("data_dir", "database_url")
+
+
+@app.command()
+@with_settings(*DATABASE_FLAGS)
+def create(
+    loaded: LoadedSettings, name: Annotated[str, typer.Option(help="Who or what will use the key.")] = "default"
+) -> None:
+    """Make a key and show it, this once. From the first key on, every request needs one.
+
+    Example: tuneloop keys create --name laptop
+    """
+    database = open_database(loaded.settings)
+    with database.session() as session:
+        key, secret = auth.create_key(session, name)
+    err.print(f"Key {key.id} for {key.name!r}. It is shown this once; only its hash is kept:")
+    out.print(secret)
+
+
+@app.command("list")
+@with_settings(*DATABASE_FLAGS)
+def list_(loaded: LoadedSettings) -> None:
+    """List the keys: id, name, first characters, dates. Never the keys themselves.
+
+    Example: tuneloop keys list
+    """
+    database = open_database(loaded.settings)
+    with database.session() as session:
+        keys = auth.list_keys(session)
+    if not keys:
+        out.print(
+            "There are no keys: whoever is on this machine may use the server. Make one with `tuneloop keys create`."
+        )
+        return
+    table = Table("id", "name", "key", "created", "revoked")
+    for key in keys:
+        table.add_row(key.id, key.name, f"{key.prefix}…", _date(key.created_at), _date(key.revoked_at))
+    out.print(table)
+
+
+@app.command()
+@with_settings(*DATABASE_FLAGS)
+def revoke(
+    loaded: LoadedSettings, key_id: Annotated[str, typer.Argument(help="The key's id, from `tuneloop keys list`.")]
+) -> None:
+    """Revoke a key; a running server refuses it within a second or two.
+
+    Example: tuneloop keys revoke key_0123456789abcdef01234567
+    """
+    database = open_database(loaded.settings)
+    with database.session() as session:
+        found = auth.revoke_key(session, key_id)
+    if not found:
+        err.print(f"No key has the id {key_id!r}. `tuneloop keys list` shows them.")
+        raise typer.Exit(2)
+    out.print(f"Revoked {key_id}.")
+
+
+def _date(unix_s: int | None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix_s)) if unix_s else ""

@@ -1,0 +1,91 @@
+"""Turns the fields of `Settings` into command-line flags, so that `--help` and the settings never tell two stories."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from server.settings import ENV_PREFIX, LoadedSettings, Settings, load_settings
+
+CONFIG_FLAG = "config"
+
+
+def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a command whose first parameter is a `LoadedSettings`: it gets a flag for each named setting.
+
+    names: settings to offer as flags; all of them when none are given. File and environment reach every setting.
+    """
+    offered = names or tuple(Settings.model_fields)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def run(**arguments: Any) -> None:
+            flags = {name: _given(arguments.pop(name)) for name in offered}
+            loaded = load_settings(flags, config_file=arguments.pop(CONFIG_FLAG))
+            command(loaded, **arguments)
+
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        flags = [*(_flag(name) for name in offered), _config_flag()]
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *flags)}
+        return run
+
+    return decorate
+
+
+def _given(value: Any) -> Any:
+    return None if value == [] else value
+
+
+def _flag(name: str) -> inspect.Parameter:
+    info = Settings.model_fields[name]
+    dashed = name.replace("_", "-")
+    declaration = f"--{dashed}/--no-{dashed}" if info.annotation is bool else f"--{dashed}"
+    option = typer.Option(
+        None,
+        declaration,
+        help=f"{info.description} [env: {ENV_PREFIX}{name.upper()}]{_default(name)}",
+        show_default=False,
+    )
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=_flag_type(name))
+
+
+def _flag_type(name: str) -> Any:
+    annotation = Settings.model_fields[name].annotation
+    if annotation is bool:
+        return bool | None
+    return list[str] | None if annotation == list[str] else str | None
+
+
+def _default(name: str) -> str:
+    default = Settings.model_fields[name].get_default(call_default_factory=True)
+    return "" if default is None or default == [] else f" [default: {_home_relative(default)}]"
+
+
+def _home_relative(default: Any) -> Any:
+    if isinstance(default, Path) and default.is_relative_to(Path.home()):
+        return Path("~") / default.relative_to(Path.home())
+    return default
+
+
+def _config_flag() -> inspect.Parameter:
+    option = typer.Option(None, "--config", help="A YAML file of settings, `name: value` lines.", show_default=False)
+    return inspect.Parameter(CONFIG_FLAG, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=Path | None)
+
+
+def describe(loaded: LoadedSettings) -> list[tuple[str, str, str, str]]:
+    """(name, value, origin, description) of every setting; a password in the database URL is hidden."""
+    return [
+        (name, _shown(name, getattr(loaded.settings, name)), loaded.origins[name], str(info.description))
+        for name, info in Settings.model_fields.items()
+    ]
+
+
+def _shown(name: str, value: Any) -> str:
+    if name == "database_url" and value and "@" in value:
+        return "***@" + value.split("@", 1)[1]
+    return "unset" if value is None or value == [] else str(value)

@@ -1,0 +1,95 @@
+"""`tuneloop train`: a YAML file in, an adapter out; a server on the same data directory serves it at once."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from server.commands.base_model import embedded_base_model
+from server.commands.console import err, out
+from server.commands.options import with_settings
+from server.composition import make_data_dir
+from server.settings import LoadedSettings, Settings
+from serving import fine_tuned_model_name, new_adapter_id
+from training.config import ConfigError, TrainingConfig
+
+
+@with_settings("data_dir", "cache_dir", "organization")
+def train(
+    loaded: LoadedSettings,
+    config: Annotated[Path, typer.Argument(help="YAML with TrainingConfig's names; see docs/training.md.")],
+    suffix: Annotated[str, typer.Option(help="The {suffix} part of the tuned model's name.")] = "",
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with this run directory instead of starting a new one.")
+    ] = None,
+) -> None:
+    """Fine-tune with QLoRA. Without `base_model` in the file, the embedded demo base is tuned.
+
+    Example: tuneloop train my-run.yaml --suffix support
+    """
+    settings = loaded.settings
+    run_dir = resume or new_run(settings, read_config(config), suffix=suffix)
+    err.print(f"Run directory: {run_dir}")
+    code = subprocess.run([sys.executable, "-m", "training", str(run_dir)]).returncode
+    if code != 0:
+        if code not in (1, 2):
+            err.print(f"Stopped. Go on from the last checkpoint with: tuneloop train {config} --resume {run_dir}")
+        raise typer.Exit(code if code > 0 else 128 - code)
+    done = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
+    out.print(f"{done['fine_tuned_model']} is in {done['output_dir']}.")
+    out.print("A tuneloop server on this data directory and base serves it under that name from now on.")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The YAML file's content; a relative `training_file` or `validation_file` is taken from the YAML's own folder.
+
+    Raises:
+        ConfigError: the file cannot be read or holds no `name: value` lines.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            [f"{path} cannot be read: {error}. Give a YAML file in UTF-8; docs/training.md has one."]
+        ) from error
+    if not isinstance(content, dict):
+        raise ConfigError([f"{path} must hold `name: value` lines, at least `training_file: …`."])
+    for name in ("training_file", "validation_file"):
+        if isinstance(content.get(name), str):
+            content[name] = str((path.parent / content[name]).resolve())
+    base = content.get("base_model")
+    if isinstance(base, str) and (path.parent / base).is_dir():
+        content["base_model"] = str((path.parent / base).resolve())
+    return content
+
+
+def new_run(settings: Settings, content: dict[str, Any], *, suffix: str) -> Path:
+    """A run directory that says what to train; where the adapter goes and what it is called is filled in.
+
+    Raises:
+        ConfigError: every fault of the configuration.
+        BaseModelError: the embedded base was wanted and could not be built.
+    """
+    content = {**content, "base_model": content.get("base_model") or str(embedded_base_model(settings.cache_dir))}
+    content.setdefault("output_dir", str(settings.adapters_dir / new_adapter_id()))
+    base_name = content.get("base_model_name") or TrainingConfig.default_base_model_name(str(content["base_model"]))
+    content.setdefault("fine_tuned_model", fine_tuned_model_name(base_name, settings.organization, suffix))
+    return write_run(settings, TrainingConfig.from_dict(content))
+
+
+def write_run(settings: Settings, config: TrainingConfig) -> Path:
+    """A fresh run directory for this configuration."""
+    make_data_dir(settings.data_dir)
+    settings.adapters_dir.mkdir(exist_ok=True, mode=0o700)
+    run_dir = settings.runs_dir / time.strftime(f"run-%Y%m%d-%H%M%S-{secrets.token_hex(2)}")
+    run_dir.mkdir(parents=True, mode=0o700)
+    (run_dir / "config.json").write_text(json.dumps(config.to_dict(), indent=2), encoding="utf-8")
+    return run_dir

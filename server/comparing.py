@@ -1,0 +1,139 @@
+"""Generates the two sides of a comparison at once, as events. What it heard is what gets stored: no client reports it.
+
+Knows nothing of HTTP answers and of the database; `routes/comparisons.py` joins them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from server.errors import APIError, ServerError
+from server.ratings import SIDES
+from server.services import Services
+from server.upstream import ask_engine
+
+Event = dict[str, Any]
+
+
+@dataclass
+class Side:
+    """One model's answer while it comes in."""
+
+    model: str
+    content: str = ""
+    finish_reason: str | None = None
+    completion_tokens: int | None = None
+    time_to_first_token_s: float | None = None
+    duration_s: float | None = None
+    error: APIError | None = None
+    answered_by: str | None = None
+    started_s: float = field(default_factory=time.perf_counter)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the model itself came to an end, be it by its length limit."""
+        return self.error is None and self.finish_reason is not None
+
+    def stored(self) -> dict[str, Any]:
+        """What the comparison keeps of this side."""
+        return {
+            "model": self.model,
+            "content": self.content,
+            "finish_reason": self.finish_reason,
+            "completion_tokens": self.completion_tokens,
+            "time_to_first_token_s": self.time_to_first_token_s,
+            "duration_s": self.duration_s,
+        }
+
+
+async def generate(
+    services: Services, request: Mapping[str, Any], sides: Mapping[str, Side], *, blind: bool
+) -> AsyncIterator[Event]:
+    """Events of both sides as they come, in the words of the public contract; `sides` holds the answers at the end.
+
+    request: `messages` and sampling parameters, the same for both sides.
+    """
+    events: asyncio.Queue[Event | None] = asyncio.Queue()
+
+    async def run(name: str, side: Side) -> None:
+        try:
+            async for event in _answer(services, request, side):
+                events.put_nowait(event | {"side": name})
+        finally:
+            events.put_nowait(None)
+
+    tasks = [asyncio.create_task(run(name, sides[name])) for name in SIDES]
+    try:
+        running = len(tasks)
+        while running:
+            event = await events.get()
+            if event is None:
+                running -= 1
+            else:
+                yield event | ({"model": None} if blind and "model" in event else {})
+        for task in tasks:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _answer(services: Services, request: Mapping[str, Any], side: Side) -> AsyncIterator[Event]:
+    body = {**request, "model": side.model, "stream": True, "n": 1, "stream_options": {"include_usage": True}}
+    side.started_s = time.perf_counter()
+    try:
+        async with ask_engine(services, "/v1/chat/completions", side.model, json.dumps(body).encode()) as answer:
+            async for chunk in _data(answer.chunks()):
+                delta = _take(side, chunk)
+                if delta:
+                    yield {"type": "comparison.delta", "delta": delta}
+        _check(side)
+    except APIError as error:
+        side.error = error
+        yield {"type": "comparison.side_failed", **error.body()}
+        return
+    side.duration_s = round(time.perf_counter() - side.started_s, 4)
+    yield {"type": "comparison.side_done"} | {key: value for key, value in side.stored().items() if key != "content"}
+
+
+def _check(side: Side) -> None:
+    if side.answered_by != side.model:
+        raise ServerError(
+            f"The engine answered as {side.answered_by!r} where {side.model!r} was asked; the answer is thrown away.",
+            code="wrong_model_answered",
+        )
+    if side.finish_reason is None:
+        raise ServerError("The engine's answer broke off before its end. Ask again.", code="answer_broken_off")
+
+
+def _take(side: Side, chunk: dict[str, Any]) -> str:
+    if "error" in chunk:
+        raise ServerError(str(chunk["error"].get("message", "The engine failed.")), code="engine_failed")
+    side.answered_by = chunk.get("model", side.answered_by)
+    if chunk.get("usage"):
+        side.completion_tokens = chunk["usage"].get("completion_tokens")
+    if not chunk.get("choices"):
+        return ""
+    choice = chunk["choices"][0]
+    side.finish_reason = choice.get("finish_reason") or side.finish_reason
+    delta = choice.get("delta", {}).get("content") or ""
+    if delta and side.time_to_first_token_s is None:
+        side.time_to_first_token_s = round(time.perf_counter() - side.started_s, 4)
+    side.content += delta
+    return delta
+
+
+async def _data(chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
+    """The JSON of each `data:` line of a server-sent event stream, without its closing `[DONE]`."""
+    rest = b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:") and line[5:].strip() not in (b"", b"[DONE]"):
+                yield json.loads(line[5:])

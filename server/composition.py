@@ -1,0 +1,231 @@
+"""Composes a running tuneloop: data directory, database, engine, registry, app, HTTP server; and takes them down again.
+
+`commands/up.py` and `commands/demo.py` say what happens while it runs. Knows no command-line flags.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import logging.handlers
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from server.app import create_app
+from server.auth import KeyStore, list_keys
+from server.database import Database
+from server.metrics import Metrics
+from server.services import Services
+from server.settings import Settings
+from serving import BaseModel, Registry, VLLMProcess, VLLMSettings
+
+GRACE_S = 3
+"""Answers in flight get this long to end when the server stops."""
+
+MountUI = Callable[[FastAPI, str], FastAPI]
+"""Puts the pages on `/` of the app; the string is the server's own URL. Returns the app to serve."""
+
+Story = Callable[[Services, str], Awaitable[bool]]
+"""What to do once the server listens: starts the engine, prints. Returns whether to go on serving."""
+
+
+class StartError(Exception):
+    """The server cannot start. The message gives the value, the rule and the remedy."""
+
+
+async def run_server(
+    settings: Settings, base: BaseModel, listener: socket.socket, mount_ui: MountUI, story: Story
+) -> None:
+    """Serve on `listener` until the story ends with False or a signal comes; then leave nothing running.
+
+    Raises:
+        StartError, DatabaseError, EngineStartError: it could not be brought up.
+    """
+    url = server_url(settings.host, listener)
+    async with open_services(settings, base) as services:
+        app = create_app(services)
+        server = _Server(
+            uvicorn.Config(
+                mount_ui(app, url) if settings.ui else app,
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=GRACE_S,
+                server_header=False,
+            )
+        )
+        _stop_on_signals(server)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        telling = asyncio.create_task(story(services, url))
+        await asyncio.wait({serving, telling}, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            if telling.done() and telling.result():
+                await serving
+        finally:
+            server.should_exit = True
+            telling.cancel()
+            await asyncio.gather(serving, telling, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def open_services(settings: Settings, base: BaseModel) -> AsyncIterator[Services]:
+    """The running parts for one base model, its engine not yet started; on leaving, the engine is stopped.
+
+    Raises:
+        DatabaseError: the database cannot be opened.
+        StartError: the address is public and there are no keys.
+    """
+    database = open_database(settings)
+    engine = VLLMProcess(base, engine_settings(settings))
+    try:
+        _refuse_public_without_keys(settings, database)
+        registry = Registry(settings.adapters_dir, base, engine)
+        yield Services(settings, engine, registry, database, KeyStore(database), Metrics())
+    finally:
+        await engine.stop()
+        database.close()
+
+
+def open_database(settings: Settings) -> Database:
+    """The database, its schema up to date.
+
+    Raises:
+        DatabaseError: it cannot be opened.
+        StartError: the data directory cannot be written.
+    """
+    make_data_dir(settings.data_dir)
+    database = Database(settings.resolved_database_url)
+    database.migrate()
+    return database
+
+
+def make_data_dir(data_dir: Path) -> None:
+    """Make the data directory, for our eyes only.
+
+    Raises:
+        StartError: it cannot be made or written.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not os.access(data_dir, os.W_OK | os.X_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise StartError(
+            f"The data directory {data_dir} cannot be used: {error.strerror}. "
+            "Give a folder that you can write with --data-dir."
+        ) from error
+
+
+@contextmanager
+def only_server(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory: two servers on one would fight over its engine and database.
+
+    Raises:
+        StartError: another server holds it.
+    """
+    make_data_dir(data_dir)
+    with (data_dir / "server.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise StartError(
+                f"The data directory {data_dir} is in use by a running tuneloop "
+                f"(process {lock.read().strip() or 'unknown'}). "
+                "Stop that one, or give this one a folder of its own with --data-dir."
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket, taken before anything slow begins.
+
+    Raises:
+        StartError: the address is taken or not ours.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise StartError(
+            f"Cannot listen on {host}, port {port}: {error.strerror or error}. Another program may hold the port "
+            f"(`ss -ltnp 'sport = :{port}'` shows which); stop it, or choose another with --port."
+        ) from error
+
+
+def server_url(host: str, listener: socket.socket) -> str:
+    """The URL under which this machine reaches the server."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (translated, not bound)
+    port = listener.getsockname()[1]
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def engine_settings(settings: Settings) -> VLLMSettings:
+    """The engine's share of the settings."""
+    return VLLMSettings(
+        state_dir=settings.data_dir / "engine",
+        log_path=settings.data_dir / "logs" / "engine.log",
+        max_lora_rank=settings.max_lora_rank,
+        max_loras=settings.max_adapters,
+        max_cpu_loras=max(settings.max_cpu_adapters, settings.max_adapters),
+        max_model_len=settings.max_model_len,
+        dtype=None if settings.dtype == "auto" else settings.dtype,
+        kv_cache_gib=settings.kv_cache_gib,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        tool_call_parser=settings.tool_call_parser,
+        start_timeout_s=settings.engine_start_timeout_s,
+        extra_args=tuple(settings.engine_args),
+    )
+
+
+def log_to_file(data_dir: Path) -> Path:
+    """Send the log to a file that rotates, warnings and worse to the terminal too; the file's path."""
+    path = data_dir / "logs" / "server.log"
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file = logging.handlers.RotatingFileHandler(path, maxBytes=10 * 2**20, backupCount=3, encoding="utf-8")
+    terminal = logging.StreamHandler()
+    terminal.setLevel(logging.WARNING)
+    logging.basicConfig(
+        level=logging.INFO, handlers=[file, terminal], format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    return path
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: it would raise the signal again before the engine is stopped."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _stop_on_signals(server: uvicorn.Server) -> None:
+    def stop() -> None:
+        server.force_exit = server.should_exit  # the second time, without waiting for answers in flight
+        server.should_exit = True
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+
+
+def _refuse_public_without_keys(settings: Settings, database: Database) -> None:
+    if settings.is_loopback:
+        return
+    with database.session() as session:
+        if any(key.revoked_at is None for key in list_keys(session)):
+            return
+    raise StartError(
+        f"The address {settings.host} can be reached from outside this machine, and there is no valid API key. "
+        "Make one with `tuneloop keys create --name NAME`, or listen on 127.0.0.1."
+    )

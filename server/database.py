@@ -1,0 +1,97 @@
+"""Owns the connection to the database and its schema's version. Knows nothing of what the rows mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.orm import Session, sessionmaker
+from starlette.concurrency import run_in_threadpool
+
+T = TypeVar("T")
+
+
+class DatabaseError(Exception):
+    """The database cannot be opened. The message names the URL (without its password) and the remedy."""
+
+
+class Database:
+    """A SQLAlchemy engine with its sessions; every call from a coroutine goes through `run`, in a thread."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._engine = _create_engine(url)
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+            raise DatabaseError(
+                f"The database URL {url.split('@')[-1]!r} is not usable: {error}. Use sqlite:///PATH or "
+                "postgresql+psycopg://USER:PASSWORD@HOST/NAME (and install tuneloop[postgres])."
+            ) from error
+        self._sessions = sessionmaker(self._engine, expire_on_commit=False)
+
+    def migrate(self) -> None:
+        """Bring the schema to this version's.
+
+        Raises:
+            DatabaseError: the database cannot be reached or written.
+        """
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        try:
+            with self._engine.begin() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except OperationalError as error:
+            shown = self._engine.url.render_as_string(hide_password=True)
+            raise DatabaseError(
+                f"The database {shown} cannot be opened: {error.orig}. Check that it runs "
+                "and that its folder can be written."
+            ) from error
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """One transaction: committed at the end, rolled back on an exception."""
+        with self._sessions.begin() as session:
+            yield session
+
+    async def run(self, work: Callable[[Session], T]) -> T:
+        """The result of `work(session)`, done in one transaction in a worker thread."""
+
+        def transaction() -> T:
+            with self.session() as session:
+                return work(session)
+
+        return await run_in_threadpool(transaction)
+
+    def close(self) -> None:
+        """Return every connection."""
+        self._engine.dispose()
+
+
+def _create_engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _tune(connection: Any, _record: Any) -> None:
+        # WAL lets readers go on while one writes; FULL makes an acknowledged vote survive a power cut too.
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    return engine
+
+
+def ping(database: Database) -> None:
+    """Return if the database answers.
+
+    Raises:
+        OperationalError: it does not.
+    """
+    with database.session() as session:
+        session.execute(text("SELECT 1"))

@@ -1,0 +1,159 @@
+"""The only place where a status code is chosen.
+
+    APIError
+    ├── BadRequest            400 invalid_request_error
+    ├── Unauthorized          401 authentication_error
+    ├── NotFound              404 invalid_request_error
+    ├── Conflict              409 invalid_request_error, never retried
+    ├── PayloadTooLarge       413 invalid_request_error
+    ├── ServerError           500 server_error
+    └── ServiceUnavailable    503 server_error, with Retry-After
+
+Lower packages raise their own exceptions; `from_serving` maps them here, most specific first. Every error leaves as
+OpenAI's envelope with all four keys (https://platform.openai.com/docs/guides/error-codes).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+import serving
+
+
+class APIError(Exception):
+    """An error as the client will see it."""
+
+    status = 500
+    error_type = "server_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.param = param
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        """OpenAI's error envelope."""
+        return {"error": {"message": self.message, "type": self.error_type, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        """The error as an HTTP answer."""
+        return JSONResponse(self.body(), self.status, self.headers)
+
+    def event(self) -> bytes:
+        """The error as a server-sent event: what ends a stream that failed after its first byte."""
+        return b"data: " + json.dumps(self.body()).encode() + b"\n\n"
+
+
+class BadRequest(APIError):
+    """The request breaks a rule; its message says which and how to mend it."""
+
+    status, error_type = 400, "invalid_request_error"
+
+
+class Unauthorized(APIError):
+    """No key, or a key that is not valid."""
+
+    status, error_type = 401, "authentication_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+
+
+class Forbidden(APIError):
+    """Understood, and not allowed."""
+
+    status, error_type = 403, "invalid_request_error"
+
+
+class NotFound(APIError):
+    """Nothing has that name, id or path."""
+
+    status, error_type = 404, "invalid_request_error"
+
+
+class MethodNotAllowed(APIError):
+    """The path exists, for another method."""
+
+    status, error_type = 405, "invalid_request_error"
+
+
+class Conflict(APIError):
+    """The request contradicts what is there. OpenAI's SDKs retry 409 by themselves, which here would never help."""
+
+    status, error_type = 409, "invalid_request_error"
+
+    def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message, code=code, param=param, headers={"x-should-retry": "false"})
+
+
+class PayloadTooLarge(APIError):
+    """The body is over the cap."""
+
+    status, error_type = 413, "invalid_request_error"
+
+
+class ServerError(APIError):
+    """Our fault. The log has the traceback under the request id; the client gets the id only."""
+
+
+class ServiceUnavailable(APIError):
+    """The engine cannot answer now, and may soon."""
+
+    status = 503
+
+    def __init__(self, message: str, *, code: str = "engine_unavailable", retry_after_s: float = 2.0) -> None:
+        # The SDKs give up at once when Retry-After is above 120 s, so it stays inside their window.
+        retry_after = str(max(1, min(60, round(retry_after_s))))
+        super().__init__(message, code=code, headers={"Retry-After": retry_after})
+
+
+def from_serving(error: serving.ServingError) -> APIError:
+    """The HTTP error for an exception of `serving`, most specific first."""
+    match error:
+        case serving.ModelNotFoundError():
+            return NotFound(str(error), code="model_not_found", param="model")
+        case serving.EngineUnavailableError():
+            return ServiceUnavailable(str(error), retry_after_s=error.retry_after_s)
+        case serving.AdapterError():
+            return BadRequest(str(error), code="adapter_not_servable", param="model")
+        case _:
+            return ServerError(str(error))
+
+
+def from_engine(status: int, body: bytes) -> APIError:
+    """vLLM's error answer in OpenAI's words. vLLM puts the status into `code` and class names into `type`."""
+    message, param = _engine_message(body)
+    if status == 404:
+        return NotFound(message, code="model_not_found", param=param or "model")
+    if 400 <= status < 500:
+        return BadRequest(message, param=param)
+    return ServerError(f"The engine failed on this request: {message}")
+
+
+def _engine_message(body: bytes) -> tuple[str, str | None]:
+    try:
+        content = json.loads(body)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        return (body.decode("utf-8", "replace").strip()[:500] or "it gave no reason"), None
+    error = content.get("error", content)
+    if not isinstance(error, dict):
+        return str(error), None
+    param = error.get("param")
+    return str(error.get("message") or error.get("detail") or "it gave no reason"), param if isinstance(
+        param, str
+    ) else None

@@ -1,0 +1,98 @@
+"""The engine's own endpoints: bodies go in and bytes come out as they are, so what vLLM learns tomorrow works today.
+
+Owned here: which model is meant, errors in OpenAI's words, and ending the engine's work when the caller leaves.
+https://platform.openai.com/docs/api-reference/chat
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from fastapi import APIRouter, Request, Response
+from starlette.types import Receive, Scope, Send
+
+from server.errors import BadRequest, from_serving
+from server.services import Services, ServicesDep
+from server.upstream import ask_engine
+from serving import ServingError
+
+router = APIRouter(prefix="/v1", tags=["inference"])
+
+
+@router.post("/chat/completions")
+@router.post("/completions")
+@router.post("/responses")
+@router.post("/embeddings")
+async def infer(request: Request, services: ServicesDep) -> Response:
+    """Answer with the model that the body names; every parameter that vLLM knows is passed on."""
+    body = await request.body()
+    return EngineAnswer(services, request.url.path, model_of(body), body)
+
+
+def model_of(body: bytes) -> str:
+    """The body's `model`.
+
+    Raises:
+        BadRequest: the body is no JSON object or names no model.
+    """
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(
+            f"The request body is not valid JSON: {error}. Send a JSON object such as "
+            '{"model": "…", "messages": [{"role": "user", "content": "…"}]}.',
+            code="invalid_json",
+        ) from error
+    if not isinstance(content, dict):
+        raise BadRequest(f"The request body must be a JSON object, not {type(content).__name__}.", code="invalid_json")
+    model = content.get("model")
+    if not isinstance(model, str) or not model:
+        raise BadRequest(
+            "You must provide a model parameter, a string: GET /v1/models lists the names.",
+            param="model",
+            code="missing_required_parameter" if model is None else "invalid_type",
+        )
+    return model
+
+
+class EngineAnswer(Response):
+    """Streams the engine's answer to the caller, and stops the engine when the caller leaves."""
+
+    def __init__(self, services: Services, path: str, model: str, body: bytes) -> None:
+        super().__init__()
+        self._services, self._path, self._model, self._body = services, path, model, body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answering = asyncio.create_task(self._answer(send))
+        leaving = asyncio.create_task(_disconnected(receive))
+        try:
+            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (answering, leaving):
+                if not task.done():
+                    task.cancel()
+            await asyncio.wait({answering, leaving})
+        if not answering.cancelled():
+            answering.result()
+
+    async def _answer(self, send: Send) -> None:
+        async with ask_engine(self._services, self._path, self._model, self._body) as answer:
+            content_type = answer.headers.get("content-type", "application/json")
+            headers = [(b"content-type", content_type.encode("latin-1"))]
+            if "content-length" in answer.headers:
+                headers.append((b"content-length", answer.headers["content-length"].encode("latin-1")))
+            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            try:
+                async for chunk in answer.chunks():
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            except ServingError as error:
+                if not content_type.startswith("text/event-stream"):
+                    raise  # the length is announced already: a broken connection is the honest answer
+                await send({"type": "http.response.body", "body": from_serving(error).event(), "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,190 @@
+"""Owns every setting of a running tuneloop: its type, unit, default, one sentence, and where its value came from.
+
+Settings are read once at start and passed down. Values rise in this order: default, file (`tuneloop.yaml`),
+environment (`TUNELOOP_*`), flag. `--help`, `tuneloop settings` and docs/settings.md are made from the fields below.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+ENV_PREFIX = "TUNELOOP_"
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def default_data_dir() -> Path:
+    """`$XDG_DATA_HOME/tuneloop`, or `~/.local/share/tuneloop`."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "tuneloop"
+
+
+def default_cache_dir() -> Path:
+    """`$XDG_CACHE_HOME/tuneloop`, or `~/.cache/tuneloop`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tuneloop"
+
+
+class SettingsError(Exception):
+    """A setting has a value that it cannot have. The message lists every fault, each with its origin."""
+
+
+class Settings(BaseModel):
+    """Everything that can be set; frozen, built by `load_settings`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: str | None = Field(
+        None, description="Base model: a hub id or a local folder. Unset: the embedded demo base, built on first use."
+    )
+    data_dir: Path = Field(
+        default_factory=default_data_dir, description="Folder for the database, runs, adapters and logs."
+    )
+    cache_dir: Path = Field(
+        default_factory=default_cache_dir, description="Folder for what can be made again, such as the demo base."
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on. Any but loopback demands an API key.")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port of the API and the pages. 0 takes a free one.")
+    allowed_hosts: list[str] = Field(
+        default_factory=list,
+        description="Host names under which a browser may reach a keyless server, beyond the loopback names.",
+    )
+    organization: str = Field(
+        "personal",
+        pattern=r"^[a-z0-9][a-z0-9-]{0,31}$",
+        description="The {org} part of ft:{base}:{org}:{suffix}:{id}. Lower-case letters, digits and hyphens.",
+    )
+    database_url: str | None = Field(
+        None, description="SQLAlchemy URL of the database. Unset: SQLite in the data directory."
+    )
+    ui: bool = Field(True, description="Whether to serve the pages on `/`.")
+    max_body_bytes: int = Field(
+        8 * 2**20, ge=1024, description="Largest JSON request body accepted, in bytes; larger ones get a 413."
+    )
+    max_adapters: int = Field(
+        4, ge=1, le=256, description="Adapters that may share one batch (vLLM's max_loras); each takes device memory."
+    )
+    max_cpu_adapters: int = Field(
+        32, ge=1, le=4096, description="Adapters kept in host memory (vLLM's max_cpu_loras), at least max_adapters."
+    )
+    max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
+        32, description="Largest adapter rank the engine accepts; larger than needed costs speed."
+    )
+    max_model_len: int | None = Field(
+        None, ge=16, description="Longest prompt plus answer, in tokens. Unset: what the base model allows."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Weights' type in the engine. auto: what the device computes fastest."
+    )
+    kv_cache_gib: float | None = Field(
+        None, gt=0, description="Memory for the key-value cache on a CPU, in GiB. Unset: by what is free."
+    )
+    gpu_memory_utilization: float = Field(
+        0.85, gt=0, lt=1, description="Share of a GPU's memory that the engine may take."
+    )
+    tool_call_parser: str | None = Field(
+        None, description="vLLM's parser that turns the model's text into tool calls, for example hermes or mistral."
+    )
+    engine_args: list[str] = Field(
+        default_factory=list, description="Further arguments for vLLM, passed through as they are."
+    )
+    engine_start_timeout_s: float = Field(
+        600.0, gt=0, description="Seconds to wait for the engine's first answer before giving up."
+    )
+
+    @property
+    def adapters_dir(self) -> Path:
+        """Where finished adapters live, one directory a version."""
+        return self.data_dir / "adapters"
+
+    @property
+    def runs_dir(self) -> Path:
+        """Where training runs live, one directory a run."""
+        return self.data_dir / "runs"
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'tuneloop.db'}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return self.host in LOOPBACK_HOSTS
+
+
+@dataclass(frozen=True)
+class LoadedSettings:
+    """Settings together with the origin of each value: "default", a file's path, an environment name or "flag"."""
+
+    settings: Settings
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
+def load_settings(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    config_file: Path | None = None,
+) -> LoadedSettings:
+    """Settings merged from file, environment and flags (a flag of None counts as not given).
+
+    Raises:
+        SettingsError: a key is unknown or a value is out of its range; every fault is listed.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, layer in (
+        *_file_layer(config_file),
+        *_environment_layer(environ),
+        *(("flag", {key: value}) for key, value in (flags or {}).items() if value is not None),
+    ):
+        values.update(layer)
+        origins.update(dict.fromkeys(layer, origin))
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        raise SettingsError(_describe(error, origins)) from error
+    return LoadedSettings(settings, {name: origins.get(name, "default") for name in Settings.model_fields})
+
+
+def _file_layer(config_file: Path | None) -> list[tuple[str, dict[str, Any]]]:
+    if config_file is None:
+        return []
+    try:
+        content = yaml.safe_load(config_file.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(
+            f"The settings file {config_file} cannot be read: {error}. Check its path and YAML."
+        ) from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"The settings file {config_file} must hold `name: value` lines, like `port: 8000`.")
+    return [(str(config_file), content)]
+
+
+def _environment_layer(environ: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]:
+    layers: list[tuple[str, dict[str, Any]]] = []
+    for name, info in Settings.model_fields.items():
+        variable = ENV_PREFIX + name.upper()
+        if variable in environ:
+            value: Any = environ[variable]
+            if "list" in str(info.annotation):
+                value = value.split()
+            layers.append((variable, {name: value}))
+    return layers
+
+
+def _describe(error: ValidationError, origins: Mapping[str, str]) -> str:
+    lines = []
+    for fault in error.errors():
+        name = str(fault["loc"][0]) if fault["loc"] else "?"
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{name} (from {origins.get(name, '?')}): there is no such setting; see `tuneloop settings`.")
+        else:
+            lines.append(f"{name} = {fault['input']!r} (from {origins.get(name, '?')}): {fault['msg']}.")
+    return "\n".join(lines)

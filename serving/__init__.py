@@ -1,0 +1,62 @@
+"""`serving` turns a model name into tokens: it keeps one vLLM running, and tells it of adapters as they are asked for.
+
+`server` is the other one: it speaks HTTP to clients, and uses this package.
+
+    base = resolve_base_model("models/tuneloop-demo")
+    engine = VLLMProcess(base, VLLMSettings(state_dir=here / "engine", log_path=here / "logs" / "engine.log"))
+    await engine.start(print)
+    registry = Registry(here / "adapters", base, engine)
+    async with registry.lease("ft:tuneloop-demo:tuneloop:capitals:8f3k2m1q") as name:
+        async with engine.request("POST", "/v1/chat/completions", body=body_naming(name)) as response:
+            async for chunk in response.chunks(): ...
+"""
+
+from serving.adapter import Adapter, fine_tuned_model_name, new_adapter_id, read_adapter
+from serving.adapter_check import check_adapter
+from serving.adapter_import import import_adapter
+from serving.base_model import BaseModel, base_model_sha256, resolve_base_model
+from serving.device import GPU, Device, inspect_device
+from serving.engine import Engine, EngineLimits, EngineResponse, EngineState, OnProgress
+from serving.errors import (
+    AdapterError,
+    AdapterInUseError,
+    BaseModelError,
+    EngineError,
+    EngineStartError,
+    EngineUnavailableError,
+    ModelNotFoundError,
+    ServingError,
+)
+from serving.registry import Registry
+from serving.vllm_process import VLLMProcess, VLLMSettings
+
+__all__ = [
+    "GPU",
+    "Adapter",
+    "AdapterError",
+    "AdapterInUseError",
+    "BaseModel",
+    "BaseModelError",
+    "Device",
+    "Engine",
+    "EngineError",
+    "EngineLimits",
+    "EngineResponse",
+    "EngineStartError",
+    "EngineState",
+    "EngineUnavailableError",
+    "ModelNotFoundError",
+    "OnProgress",
+    "Registry",
+    "ServingError",
+    "VLLMProcess",
+    "VLLMSettings",
+    "base_model_sha256",
+    "check_adapter",
+    "fine_tuned_model_name",
+    "import_adapter",
+    "inspect_device",
+    "new_adapter_id",
+    "read_adapter",
+    "resolve_base_model",
+]

@@ -1,0 +1,159 @@
+"""The model that is served and that adapters are made for: where it lies, what it is called, which bytes it is.
+
+It refuses to know engines and adapters, and never unpickles anything.
+"""
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serving.errors import BaseModelError
+from serving.hashing import file_sha256
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "*.tiktoken"]
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A complete model in a local folder."""
+
+    name: str
+    """What clients put in `model`: the hub id, or the folder's name."""
+    path: Path
+    """The folder, absolute."""
+    sha256: str
+    """Which weights these are; see `base_model_sha256`."""
+    config: dict[str, Any]
+    """The contents of config.json."""
+
+    @property
+    def weights_bytes(self) -> int:
+        """Size of the weights on disk."""
+        return sum(file.stat().st_size for file in weight_files(self.path))
+
+
+def resolve_base_model(model: str, *, hash_cache: Path | None = None) -> BaseModel:
+    """The base model that `model` means: a local folder, or a hub id `org/name`, fetched or found in the hub's cache.
+
+    hash_cache: a JSON file that keeps hashes by path, size and modification time: hashing a large model takes minutes.
+    Raises: BaseModelError when there is no such model, or it isn't safetensors weights with a config and a tokenizer.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        path, name = folder.resolve(), folder.resolve().name
+    else:
+        path, name = _fetch(model), model
+    config = _read_config(path)
+    _check_complete(path)
+    return BaseModel(name, path, _cached_sha256(path, hash_cache), config)
+
+
+def base_model_sha256(path: Path) -> str:
+    """Which weights lie in the folder `path`: a hash over the names and contents of its *.safetensors files."""
+    listing = hashlib.sha256()
+    for file in weight_files(path):
+        listing.update(f"{file.name} {file_sha256(file)}\n".encode())
+    return listing.hexdigest()
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The *.safetensors files directly in the folder `path`, by name."""
+    return sorted(path.glob("*.safetensors"), key=lambda file: file.name)
+
+
+def _fetch(model: str) -> Path:
+    """The folder of hub model `model`, which is downloaded unless the hub's cache has it."""
+    if not _HUB_ID.fullmatch(model):
+        raise BaseModelError(
+            f"There is no folder {model!r}, and it isn't a hub id, which reads org/name. "
+            "Give a folder with config.json, *.safetensors and a tokenizer, or a hub id."
+        )
+    # Imported here: it takes half a second, and only a hub id needs it.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=_HUB_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        raise BaseModelError(_fetch_failure(model, error)) from error
+
+
+def _fetch_failure(model: str, error: Exception) -> str:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return (
+        f"The base model {model!r} is no folder here, isn't in the hub's cache, and couldn't be fetched: {reason} "
+        "Check the spelling and the network; for a gated model set HF_TOKEN; "
+        "or fetch it elsewhere and give the folder."
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BaseModelError(
+            f"{path} holds no config.json, so it isn't a model. Give the folder that save_pretrained wrote."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"{path / 'config.json'} can't be read as JSON ({error}). Fetch the model again.") from error
+    if not isinstance(config, dict):
+        raise BaseModelError(f"{path / 'config.json'} isn't a JSON object. Fetch the model again.")
+    return config
+
+
+def _check_complete(path: Path) -> None:
+    """Raises BaseModelError unless weights and tokenizer are here."""
+    if not weight_files(path):
+        pickled = sorted(file.name for pattern in _PICKLED for file in path.glob(pattern))
+        found = f"only {pickled[0]}, which is pickled and could run code when read" if pickled else "none"
+        raise BaseModelError(
+            f"{path} must hold *.safetensors weights; it holds {found}. Save it again with save_pretrained."
+        )
+    missing = sorted(set(_shards_in_index(path)) - {file.name for file in weight_files(path)})
+    if missing:
+        raise BaseModelError(f"{path} lacks {len(missing)} of its weight files, first {missing[0]}. Fetch it again.")
+    if not any((path / name).is_file() for name in _TOKENIZER_FILES):
+        raise BaseModelError(
+            f"{path} holds no tokenizer (one of {', '.join(_TOKENIZER_FILES)}). Save the model's tokenizer beside it."
+        )
+
+
+def _shards_in_index(path: Path) -> list[str]:
+    index = path / "model.safetensors.index.json"
+    if not index.is_file():
+        return []
+    try:
+        return [str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()]
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise BaseModelError(f"{index} can't be read ({error!r}). Fetch the model again.") from error
+
+
+def _cached_sha256(path: Path, cache: Path | None) -> str:
+    """`base_model_sha256(path)`, taken from `cache` if no file has changed since it was put there."""
+    if cache is None:
+        return base_model_sha256(path)
+    key = json.dumps([str(path), [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in weight_files(path)]])
+    known = _read_cache(cache)
+    if key not in known:
+        known[key] = base_model_sha256(path)
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        partial = cache.with_name(f".{cache.name}.{os.getpid()}")
+        partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        partial.replace(cache)
+    return known[key]
+
+
+def _read_cache(cache: Path) -> dict[str, str]:
+    """The cache's contents; empty when it is absent or damaged, since it can be made again."""
+    try:
+        known = json.loads(cache.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}

@@ -1,0 +1,117 @@
+"""What this machine has: processor or GPU, memory, instructions.
+
+It refuses to import torch, and to know what runs here.
+"""
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+_CGROUPS = (
+    # limit, usage, and what of the usage the kernel gives back when asked: version 2, then version 1
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
+_SYSTEM = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class GPU:
+    """One accelerator, as its driver reports it."""
+
+    name: str
+    """The maker's name for it."""
+    memory_total_bytes: int
+    """All of its memory."""
+    memory_free_bytes: int
+    """What nobody uses now."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """What is here now."""
+
+    kind: str
+    """`cuda` when there is a GPU, else `cpu`."""
+    gpus: tuple[GPU, ...]
+    """Empty without a GPU."""
+    memory_total_bytes: int
+    """The machine's memory, or the container's limit where that is less."""
+    memory_free_bytes: int
+    """What a new process can have now."""
+    physical_cores: int
+    """Cores that this process may use, hyperthreads counted once."""
+    cpu_flags: frozenset[str]
+    """Instruction sets, as /proc/cpuinfo names them."""
+
+    @property
+    def computes_bfloat16(self) -> bool:
+        """Whether the processor multiplies bfloat16 itself; without that float32 is faster."""
+        return bool(self.cpu_flags & {"avx512_bf16", "amx_bf16"})
+
+
+def inspect_device() -> Device:
+    """What is here now. Runs nvidia-smi once where there is one."""
+    gpus = _gpus()
+    total, free = _memory()
+    flags, cores = _processor()
+    return Device("cuda" if gpus else "cpu", gpus, total, free, cores, flags)
+
+
+def _gpus() -> tuple[GPU, ...]:
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
+    try:
+        listing = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):  # no driver, or one that doesn't answer: no GPU to use
+        return ()
+    rows = [line.rsplit(",", 2) for line in listing.splitlines() if line.count(",") >= 2]
+    return tuple(
+        GPU(name.strip(), int(total) * 2**20, int(free) * 2**20)
+        for name, total, free in rows
+        if total.strip().isdigit() and free.strip().isdigit()
+    )
+
+
+def _memory() -> tuple[int, int]:
+    """Total and free bytes, by the machine or the control group, whichever has less."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+    total = int(fields["MemTotal"].split()[0]) * 1024
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    for limit_file, usage_file, stat_file in _CGROUPS:
+        limit, usage = _number(_SYSTEM / limit_file), _number(_SYSTEM / usage_file)
+        if limit is not None and usage is not None and limit < total:
+            return limit, max(0, min(free, limit - usage + _reclaimable(_SYSTEM / stat_file)))
+    return total, free
+
+
+def _number(file: Path) -> int | None:
+    """The number in a control file; None when it is absent or says `max`."""
+    try:
+        text = file.read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _reclaimable(stat_file: Path) -> int:
+    """Cached file pages that count as used, but make way."""
+    try:
+        rows = [line.split() for line in stat_file.read_text(encoding="ascii").splitlines()]
+    except OSError:
+        return 0
+    return next((int(row[1]) for row in rows if row[0] in ("inactive_file", "total_inactive_file")), 0)
+
+
+def _processor() -> tuple[frozenset[str], int]:
+    """Instruction sets, and the cores that this process may use."""
+    allowed = os.sched_getaffinity(0)
+    flags: frozenset[str] = frozenset()
+    cores: set[tuple[str, str]] = set()
+    for block in Path("/proc/cpuinfo").read_text(encoding="utf-8").strip().split("\n\n"):
+        fields = {key.strip(): value.strip() for key, _, value in (row.partition(":") for row in block.splitlines())}
+        flags = flags or frozenset(fields.get("flags", fields.get("Features", "")).split())
+        number = fields.get("processor", "")
+        if number.isdigit() and int(number) in allowed:
+            cores.add((fields.get("physical id", "0"), fields.get("core id", number)))
+    return flags, len(cores) or len(allowed)

@@ -1,0 +1,78 @@
+"""Reads vLLM's log: how far a start has come, and why one failed. It refuses to know how vLLM is started.
+
+The phrases are those of vLLM 0.32; one that changes costs a stage's name or a remedy, never the start.
+"""
+
+import re
+
+_STAGES = (
+    ("non-default args", "reading the model's configuration"),
+    ("Initializing a V1 LLM engine", "starting the engine"),
+    ("Starting to load model", "loading the weights"),
+    ("Loading weights took", "setting up memory for keys and values"),
+    ("init engine", "opening the engine's API"),
+)
+
+_CAUSES = (
+    (
+        r"CUDA out of memory|OutOfMemoryError|can't allocate memory|Cannot allocate memory|MemoryError",
+        "It ran out of memory: lower max_model_len, kv_cache_gib or max_loras, or choose a smaller base model.",
+    ),
+    (
+        r"No available memory for the cache blocks|KV cache is needed, which is larger than",
+        "The key-value cache is too small for one request of full length: lower max_model_len, or raise kv_cache_gib "
+        "(processor) or gpu_memory_utilization (GPU).",
+    ),
+    (
+        r"Available memory on node|is less than desired GPU memory utilization|Free memory on device",
+        "Other programs hold the memory: stop them, or lower kv_cache_gib (processor) or gpu_memory_utilization (GPU).",
+    ),
+    (
+        r"is greater than the derived max_model_len",
+        "The model wasn't made for prompts this long: lower max_model_len.",
+    ),
+    (
+        r"are not supported for now|does not recognize this architecture|has no vLLM implementation",
+        "vLLM can't run this architecture: choose another base model.",
+    ),
+    (r"trust_remote_code", "The model brings code of its own, which isn't run: choose another base model."),
+    (r"does not support LoRA", "vLLM can't put adapters on this architecture: choose another base model."),
+    (
+        r"error: (unrecognized arguments|argument|ambiguous option)",
+        "vLLM doesn't take that argument: correct the extra engine arguments.",
+    ),
+    (r"AF_UNIX path too long|Address already in use", "Its socket can't be opened: set XDG_RUNTIME_DIR to a short path."),
+    (
+        r"Could not load library|libcuda|CUDA driver version is insufficient|No CUDA GPUs are available",
+        "The GPU's driver can't be used: run nvidia-smi, or install the cpu extra.",
+    ),
+)
+
+_LOG_PREFIX = re.compile(r"^(\(\w[^)]*\) )?((ERROR|WARNING|INFO|CRITICAL) [\d-]+ [\d:]+ \[[^\]]*\] )?")
+_LAST_WORDS = re.compile(r"^[\w.]*(Error|Exception|Interrupt)(: |$)|error: ")
+_HOLLOW = ("Engine core initialization failed", "WorkerProc initialization failed", "See root cause above")
+
+
+def stage_of(log: str) -> str:
+    """The furthest stage that the log of a start has come to, in a few words."""
+    reached = [stage for phrase, stage in _STAGES if phrase in log]
+    return reached[-1] if reached else "loading vLLM"
+
+
+def failure_of(log: str, returncode: int | None) -> str:
+    """Why a start failed: the log's last words that mean something, and a remedy."""
+    words = last_words(log)
+    for pattern, remedy in _CAUSES:
+        if re.search(pattern, log):
+            return f"{words} {remedy}"
+    if returncode in (-9, 137):
+        return f"{words} It was killed, most likely because memory ran out: choose a smaller base model or kv_cache_gib."
+    return words
+
+
+def last_words(log: str) -> str:
+    """The last error line of the log that names a cause, at most 300 characters."""
+    lines = [_LOG_PREFIX.sub("", line).strip() for line in log.splitlines()]
+    errors = [line for line in lines if _LAST_WORDS.search(line) and not any(hollow in line for hollow in _HOLLOW)]
+    chosen = (errors or [line for line in lines if line] or ["It said nothing."])[-1]
+    return chosen[:300].rstrip(".") + "."

@@ -1,0 +1,131 @@
+"""What an engine left behind: which processes belong to it, also when all who knew of them were killed.
+
+An engine's processes share one session, whatever becomes of their parents; a state file says which session that is, so that
+the next start can end what is left of it. It refuses to know what kind of engine runs in the session.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from serving.errors import EngineStartError
+
+
+@dataclass(frozen=True)
+class EngineRecord:
+    """One running engine, as the state file keeps it."""
+
+    session: int
+    """Session id: the pid of the session's first process."""
+    started_ticks: int
+    """When that process started, in clock ticks since boot: a pid is given out again, this isn't."""
+    boot_id: str
+    """Which boot of the machine that was."""
+    executable: str
+    """The program that the session runs."""
+    runtime_dir: str
+    """The directory with its socket."""
+
+
+def record_engine(state_file: Path, session: int, executable: str, runtime_dir: Path) -> None:
+    """Writes down the running engine whose session is `session`."""
+    started = _started_ticks(session)
+    record = EngineRecord(session, started or 0, _boot_id(), os.path.realpath(executable), str(runtime_dir))
+    partial = state_file.with_suffix(".partial")
+    partial.write_text(json.dumps(asdict(record)), encoding="utf-8")
+    partial.replace(state_file)
+
+
+def end_leftovers(state_file: Path) -> int:
+    """Ends what the recorded engine left behind, its socket's directory too, and says how many processes that were."""
+    record = _read_record(state_file)
+    if record is None:
+        return 0
+    ended = end_session(record.session, record.executable) if _is_same_session(record) else 0
+    shutil.rmtree(record.runtime_dir, ignore_errors=True)
+    state_file.unlink(missing_ok=True)
+    return ended
+
+
+def end_session(session: int, executable: str) -> int:
+    """Kills every process of the session that runs `executable`, and says how many they were."""
+    ended: set[int] = set()
+    deadline = time.monotonic() + 10
+    while (members := session_members(session, executable)) and time.monotonic() < deadline:
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        ended.update(members)
+        time.sleep(0.02)
+    return len(ended)
+
+
+def session_members(session: int, executable: str | None = None) -> list[int]:
+    """The living processes of a session, zombies left out; only those running `executable` when it is given."""
+    return [
+        pid
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
+        if (fields := _stat_fields(pid)) and int(fields[3]) == session and fields[0] != "Z"
+        if executable is None or _executable(pid) == executable
+    ]
+
+
+@contextlib.contextmanager
+def hold_lock(lock_file: Path) -> Iterator[None]:
+    """Holds the lock that says: the engine of this directory is mine. Raises: EngineStartError when another has it."""
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    with lock_file.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise EngineStartError(
+                f"Another server runs an engine for {lock_file.parent}; one directory takes one server. "
+                "Stop the other one, or give this one another data directory."
+            ) from error
+        yield
+
+
+def _read_record(state_file: Path) -> EngineRecord | None:
+    try:
+        return EngineRecord(**json.loads(state_file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _is_same_session(record: EngineRecord) -> bool:
+    """Whether the session's number still means what it did: same boot, and its first process dead or the same one.
+
+    The kernel doesn't give a number out again while a session bears it.
+    """
+    return record.boot_id == _boot_id() and _started_ticks(record.session) in (None, record.started_ticks)
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def _started_ticks(pid: int) -> int | None:
+    fields = _stat_fields(pid)
+    return int(fields[19]) if fields else None
+
+
+def _stat_fields(pid: int) -> list[str] | None:
+    """/proc/PID/stat from its third field on: state, parent, process group, session, … (proc(5))."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def _executable(pid: int) -> str | None:
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return None

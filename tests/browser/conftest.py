@@ -1,0 +1,71 @@
+"""The real Chromium, and the compare page open in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, Request, sync_playwright
+
+from tests.conftest import CHROMIUM
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+ACTION_TIMEOUT_MS = 30_000
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for the session; each page gets a context of its own."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[OpenPage]:
+    """`open_page(url, locale=…, color_scheme=…)`: a fresh user's tab. No tab may ask any other host for anything."""
+    strangers: list[str] = []
+    contexts = []
+
+    def open_(url: str, **settings: object) -> Page:
+        def note(request: Request) -> None:
+            if not request.url.startswith((url, "data:", "blob:")):
+                strangers.append(request.url)
+
+        context = browser.new_context(**({"locale": "en-US"} | settings))  # type: ignore[arg-type]
+        contexts.append(context)
+        context.set_default_timeout(ACTION_TIMEOUT_MS)
+        context.on("request", note)
+        page = context.new_page()
+        page.goto(url)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert strangers == []
+
+
+@pytest.fixture
+def screenshot() -> Callable[[Page, str], None]:
+    """`screenshot(page, name)` keeps a picture in the folder $TUNELOOP_SCREENSHOTS, when that is set."""
+    folder = os.environ.get("TUNELOOP_SCREENSHOTS")
+
+    def keep(page: Page, name: str) -> None:
+        if folder:
+            page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+    return keep

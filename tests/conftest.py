@@ -1,0 +1,149 @@
+"""What all tests share: the embedded base model, and one real tuneloop (server, engine, tuned adapter) for a whole session."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[1]
+START_TIMEOUT_S = 300
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out the browser tests where there is no Chromium, and say so; in CI that is a failure, not a choice."""
+    if CHROMIUM:
+        return
+    if os.environ.get("CI"):
+        raise pytest.UsageError("CI must run every test, and Chromium is missing: apt-get install chromium")
+    for item in items:
+        if item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.skip(reason="Chromium is missing: apt-get install chromium"))
+
+
+@dataclass(frozen=True)
+class Tuneloop:
+    """A running server with its engine, and one adapter that was trained while it ran."""
+
+    url: str
+    """http://127.0.0.1:PORT"""
+    base_model: str
+    tuned_model: str
+    data_dir: Path
+    model_dir: Path
+    process: subprocess.Popen[bytes]
+    log: Path
+    """What it printed."""
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> Path:
+    """The embedded base model, built once a machine and recipe."""
+    from server.commands.base_model import embedded_base_model
+    from server.settings import default_cache_dir
+
+    return embedded_base_model(default_cache_dir())
+
+
+@pytest.fixture(scope="session")
+def tuneloop(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tuneloop]:
+    """The real thing on the embedded base. Tests share it: leave it running and its models in place."""
+    data_dir = tmp_path_factory.mktemp("tuneloop")
+    with running_server(data_dir, demo_model) as (url, process, log):
+        tuned = train_demo_adapter(data_dir, demo_model)
+        yield Tuneloop(url, demo_model.name, tuned, data_dir, demo_model, process, log)
+
+
+class running_server:
+    """`tuneloop up` as a process of its own: entered when it is ready, left when nothing of it is."""
+
+    def __init__(self, data_dir: Path, model_dir: Path, *flags: str, wait: bool = True) -> None:
+        self._data_dir, self._wait = data_dir, wait
+        self._port = free_port()
+        self._log = data_dir.parent / f"{data_dir.name}-up-{self._port}.log"
+        self._command = [
+            *TUNELOOP,
+            "up",
+            "--model",
+            str(model_dir),
+            "--data-dir",
+            str(data_dir),
+            "--port",
+            str(self._port),
+            *flags,
+        ]
+
+    def __enter__(self) -> tuple[str, subprocess.Popen[bytes], Path]:
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=subprocess.STDOUT)
+        url = f"http://127.0.0.1:{self._port}"
+        if self._wait:
+            wait_until_ready(url, self.process, self._log)
+        return url, self.process, self._log
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        self.process.wait(60)
+
+
+TUNELOOP = (sys.executable, "-m", "server")
+
+
+def run_cli(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command line, as a user runs it."""
+    return subprocess.run(
+        [*TUNELOOP, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=570,
+        env={**os.environ, "COLUMNS": "200", **environment},
+    )
+
+
+def train_demo_adapter(data_dir: Path, demo_model: Path, **changes: object) -> str:
+    """Fine-tune the demo's adapter through `tuneloop train`; its model name."""
+    from training.demo_examples import demo_config
+
+    config = demo_config(demo_model, data_dir / "unused").to_dict() | {"base_model_name": None} | changes
+    for per_run in ("output_dir", "fine_tuned_model", "base_model_name"):
+        config.pop(per_run)
+    path = data_dir / "demo.yaml"
+    path.write_text(yaml.safe_dump(config))
+    done = run_cli("train", str(path), "--suffix", "keeper", "--data-dir", str(data_dir))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next(word for word in done.stdout.split() if word.startswith("ft:"))
+
+
+def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Return when /readyz says ready."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"tuneloop up ended with {process.returncode}:\n{log.read_text()}"
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.3)
+    raise AssertionError(f"not ready after {START_TIMEOUT_S} s:\n{log.read_text()}")
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,107 @@
+"""The walls of the house: who may import whom, and what the server's process must stay free of."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+OURS = ("training", "serving", "evaluation", "server", "ui")
+WEB = {"fastapi", "gradio"}
+HEAVY = {"torch", "transformers", "vllm", "peft", "bitsandbytes", "datasets"}
+TORCH_FREE_TRAINING = {
+    "config",
+    "formats",
+    "cleaning",
+    "splits",
+    "progress",
+    "demo_examples",
+    "demo_knowledge",
+    "health",
+}
+MAY_IMPORT_OF_OURS = {
+    "training": set(),
+    "serving": set(),
+    "evaluation": set(),
+    "server": {"serving", "evaluation", "training"},
+    "ui": set(),
+}
+NEVER = {
+    "training": WEB,
+    "serving": WEB | {"torch", "vllm"},
+    "evaluation": WEB,
+    "server": HEAVY | {"gradio"},
+    "ui": HEAVY,
+}
+COMPOSER = Path("server/cli.py")
+
+
+def imports() -> Iterator[tuple[Path, str]]:
+    """(file, dotted name) of every absolute import in our packages, wherever in the file it stands."""
+    for package in OURS:
+        for path in sorted((REPOSITORY / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names: list[str] = []
+                if isinstance(node, ast.Import):
+                    names = [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                    names = [f"{node.module}.{alias.name}" for alias in node.names]
+                yield from ((path.relative_to(REPOSITORY), name) for name in names)
+
+
+def breaches(found: Iterator[tuple[Path, str]]) -> list[str]:
+    """The imports that the table forbids."""
+    wrong = []
+    for path, name in found:
+        package, top = path.parts[0], name.split(".")[0]
+        allowed = {package, *MAY_IMPORT_OF_OURS[package], *({"ui"} if path == COMPOSER else set())}
+        if top in OURS and top not in allowed:
+            wrong.append(f"{path} imports {name}")
+        if top in NEVER[package]:
+            wrong.append(f"{path} imports {name}")
+        if package == "server" and top == "training" and name.split(".")[1] not in TORCH_FREE_TRAINING:
+            wrong.append(f"{path} imports {name}, which may import torch")
+    return wrong
+
+
+def test_import_table_holds() -> None:
+    assert breaches(imports()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("training/run.py", "serving.adapter"),
+        ("serving/client.py", "fastapi.FastAPI"),
+        ("server/app.py", "torch"),
+        ("server/app.py", "ui.app"),
+        ("server/jobs.py", "training.run"),
+        ("ui/compare.py", "server.settings"),
+    ],
+)
+def test_a_breach_is_noticed(path: str, name: str) -> None:
+    assert breaches(iter([(Path(path), name)])) != []
+
+
+@pytest.mark.parametrize("module", ["server.app", "server.cli"])
+def test_server_starts_without_torch(module: str) -> None:
+    listing = f"import sys, {module}; print(*sorted(set(m.split('.')[0] for m in sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True).stdout.split()
+    assert not set(loaded) & (HEAVY | {"gradio"})
+
+
+def test_no_module_is_a_drawer_for_anything() -> None:
+    drawers = {"utils.py", "helpers.py", "common.py", "core.py", "misc.py"}
+    assert [path for package in OURS for path in (REPOSITORY / package).rglob("*.py") if path.name in drawers] == []
+
+
+def test_lock_files_hold_pins_and_no_host_names() -> None:
+    for name in ("cpu.txt", "gpu.txt"):
+        lines = (REPOSITORY / "requirements" / name).read_text(encoding="utf-8").split()
+        assert lines
+        assert [line for line in lines if "==" not in line or "://" in line] == []

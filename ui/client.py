@@ -1,0 +1,234 @@
+"""Speaks HTTP to tuneloop for the pages, and turns every failure into one `UIError`.
+
+Owns the wire: paths, the key's header, server-sent events, the kinds of failure. Knows nothing of pages, languages
+or Gradio.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import httpx
+
+ProblemKind = Literal[
+    "unreachable", "unauthorized", "engine_down", "model_not_found", "too_long", "too_busy", "already_rated",
+    "cut_off", "wrong_model", "empty_answers", "rejected", "server_error",
+]  # fmt: skip
+Verdict = Literal["left", "right", "tie", "both_bad"]
+Readiness = Literal["ready", "starting", "down", "unreachable"]
+
+_BY_CODE: Mapping[str, ProblemKind] = {
+    "invalid_api_key": "unauthorized",
+    "engine_unavailable": "engine_down",
+    "engine_failed": "engine_down",
+    "answer_broken_off": "cut_off",
+    "wrong_model_answered": "wrong_model",
+    "empty_answers": "empty_answers",
+    "model_not_found": "model_not_found",
+    "context_length_exceeded": "too_long",
+    "rate_limit_exceeded": "too_busy",
+    "already_rated": "already_rated",
+}
+_BY_STATUS: Mapping[int, ProblemKind] = {
+    401: "unauthorized",
+    413: "too_long",
+    429: "too_busy",
+    502: "engine_down",
+    503: "engine_down",
+    504: "engine_down",
+}
+# An engine that is loading an adapter, or has a queue, may be silent for minutes before its first token.
+_STREAM_TIMEOUT = httpx.Timeout(connect=5.0, read=300.0, write=30.0, pool=5.0)
+_CALL_TIMEOUT = httpx.Timeout(15.0, connect=5.0)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What went wrong, in a form that a page can put into the reader's language."""
+
+    kind: ProblemKind
+    """Chooses the friendly words and the remedy."""
+    detail: str = ""
+    """The server's own message, or the cause below HTTP; may be empty."""
+
+
+class UIError(Exception):
+    """A call to the server failed; `problem` says how."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(f"{problem.kind}: {problem.detail}")
+        self.problem = problem
+
+
+@dataclass(frozen=True)
+class Model:
+    """One line of `GET /v1/models`."""
+
+    name: str
+    """What a request puts into `model`."""
+    parent: str | None
+    """The base model's name for a tuned model, None for the base."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What both models are asked: the body of `POST /v1/comparisons`."""
+
+    prompt: str
+    models: tuple[str, str]
+    """First and second; the server shuffles them when `blind`."""
+    blind: bool
+    temperature: float
+    max_tokens: int
+    """Longest answer, in tokens."""
+
+    def body(self) -> dict[str, Any]:
+        """The request body, streaming."""
+        return {
+            "messages": [{"role": "user", "content": self.prompt}],
+            "models": list(self.models),
+            "blind": self.blind,
+            "stream": True,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+        }
+
+
+class ServerClient:
+    """The calls that the pages make. Safe to share: it holds no connection and no key between calls."""
+
+    def __init__(self, server_url: str, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._server_url = server_url.rstrip("/")
+        self._transport = transport
+        # Built once: reading the system's certificates takes tens of milliseconds, too long for the event loop.
+        self._ssl_context = ssl.create_default_context()
+
+    async def readiness(self) -> Readiness:
+        """Whether the engine answers; never raises, for "unreachable" is an answer too."""
+        try:
+            async with self._open("", _CALL_TIMEOUT) as http:
+                response = await http.get("/readyz")
+        except httpx.HTTPError:
+            return "unreachable"
+        if response.status_code == 200:
+            return "ready"
+        return "starting" if _json_object(response.content).get("status") == "starting" else "down"
+
+    async def models(self, api_key: str) -> list[Model]:
+        """The served models, base first.
+
+        Raises:
+            UIError: the server can't be reached or refuses.
+        """
+        page = await self._call("GET", "/v1/models", api_key)
+        return [Model(entry["id"], entry.get("parent")) for entry in page.get("data", [])]
+
+    async def rate(self, comparison_id: str, verdict: Verdict, comment: str, api_key: str) -> dict[str, Any]:
+        """The stored rating, in which the server reveals both models' names.
+
+        Raises:
+            UIError: the server can't be reached or refuses, `already_rated` among the reasons.
+        """
+        body = {"verdict": verdict} | ({"comment": comment} if comment else {})
+        return await self._call("POST", f"/v1/comparisons/{comparison_id}/ratings", api_key, body)
+
+    async def compare(self, question: Question, api_key: str) -> AsyncGenerator[dict[str, Any]]:
+        """The comparison's events as they arrive. Closing the iterator closes the connection and so stops both answers.
+
+        Raises:
+            UIError: refused at the start, or cut off before `[DONE]`.
+        """
+        try:
+            async with (
+                self._open(api_key, _STREAM_TIMEOUT) as http,
+                http.stream("POST", "/v1/comparisons", json=question.body()) as response,
+            ):
+                if response.status_code >= 400:
+                    raise UIError(problem_of(response.status_code, await response.aread()))
+                async for event in read_events(response.aiter_bytes()):
+                    yield event
+        except httpx.ConnectError as error:
+            raise UIError(Problem("unreachable", str(error))) from error
+        except httpx.HTTPError as error:
+            raise UIError(Problem("cut_off", str(error) or type(error).__name__)) from error
+
+    async def _call(self, method: str, path: str, api_key: str, body: dict[str, str] | None = None) -> dict[str, Any]:
+        try:
+            async with self._open(api_key, _CALL_TIMEOUT) as http:
+                response = await http.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise UIError(Problem("unreachable", str(error) or type(error).__name__)) from error
+        if response.status_code >= 400:
+            raise UIError(problem_of(response.status_code, response.content))
+        return _json_object(response.content)
+
+    def _open(self, api_key: str, timeout: httpx.Timeout) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=self._server_url,
+            headers=_key_header(api_key),
+            timeout=timeout,
+            verify=self._ssl_context,
+            trust_env=False,  # a proxy from the environment has no business between a page and its own server
+            transport=self._transport,
+        )
+
+
+async def read_events(chunks: AsyncIterator[bytes]) -> AsyncGenerator[dict[str, Any]]:
+    """The JSON of each `data:` line up to `[DONE]`.
+
+    Lines are split at LF alone: a model may write U+2028 or U+0085, where text-based splitters would cut the JSON.
+
+    Raises:
+        UIError: the server sent an error object, or the stream ended without `[DONE]`.
+    """
+    pending = b""
+    async for chunk in chunks:
+        *lines, pending = (pending + chunk).split(b"\n")
+        for line in lines:
+            if not line.startswith(b"data:"):
+                continue
+            content = line.removeprefix(b"data:").strip()
+            if content == b"[DONE]":
+                return
+            event = _json_object(content)
+            if "error" in event and "type" not in event:
+                raise UIError(problem_of_error(event["error"]))
+            yield event
+    raise UIError(Problem("cut_off"))
+
+
+def problem_of(status: int, content: bytes) -> Problem:
+    """The problem that an HTTP error answer stands for."""
+    error = _json_object(content).get("error")
+    if not isinstance(error, dict):
+        error = {"message": f"HTTP {status}"}
+    return problem_of_error(error, status)
+
+
+def problem_of_error(error: Mapping[str, Any], status: int | None = None) -> Problem:
+    """The problem that an OpenAI error object stands for: by its `code`, else by the HTTP status, else by its type."""
+    detail = str(error.get("message") or "")
+    kind = _BY_CODE.get(str(error.get("code"))) or (_BY_STATUS.get(status) if status else None)
+    if kind is None:
+        kind = "rejected" if error.get("type") == "invalid_request_error" else "server_error"
+    return Problem(kind, detail)
+
+
+def _key_header(api_key: str) -> dict[str, str]:
+    if not api_key:
+        return {}
+    if not (api_key.isascii() and api_key.isprintable()):
+        raise UIError(Problem("unauthorized", "A key is plain ASCII text; this one holds other characters."))
+    return {"Authorization": f"Bearer {api_key}"}
+
+
+def _json_object(content: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
