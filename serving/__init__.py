@@ -11,7 +11,7 @@
             async for chunk in response.chunks(): ...
 """
 
-from serving.adapter import Adapter, fine_tuned_model_name, new_adapter_id, read_adapter
+from serving.adapter import Adapter, fine_tuned_model_name, new_adapter_id, read_adapter, scan_adapters
 from serving.adapter_check import check_adapter
 from serving.adapter_import import import_adapter
 from serving.base_model import BaseModel, base_model_sha256, resolve_base_model
@@ -28,7 +28,8 @@ from serving.errors import (
     ServingError,
 )
 from serving.registry import Registry
-from serving.vllm_process import VLLMProcess, VLLMSettings
+from serving.vllm_arguments import VLLMSettings
+from serving.vllm_process import VLLMProcess
 
 __all__ = [
     "GPU",
@@ -59,4 +60,5 @@ __all__ = [
     "new_adapter_id",
     "read_adapter",
     "resolve_base_model",
+    "scan_adapters",
 ]

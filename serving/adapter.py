@@ -71,6 +71,23 @@ def read_adapter(path: Path) -> Adapter:
     return adapter
 
 
+def scan_adapters(adapters_dir: Path) -> tuple[list[Adapter], dict[str, str]]:
+    """The adapters in `adapters_dir`, oldest first; and directory name → reason for what can't be read as one.
+
+    Names that begin with a dot are still being written, or being removed.
+    """
+    adapters: list[Adapter] = []
+    broken: dict[str, str] = {}
+    for path in sorted(adapters_dir.glob("[!.]*")):
+        try:
+            adapter = read_adapter(path)
+        except AdapterError as error:
+            broken[path.name] = str(error)
+        else:
+            adapters.append(adapter)
+    return sorted(adapters, key=lambda adapter: (adapter.created_at, adapter.id)), broken
+
+
 def new_adapter_id() -> str:
     """A fresh id: `adapter-` and 16 lowercase hex characters."""
     return f"adapter-{secrets.token_hex(8)}"
@@ -84,7 +101,7 @@ def fine_tuned_model_name(base: str, organization: str, suffix: str) -> str:
     for what, part in (("organization", organization), ("suffix", suffix)):
         if not _PART.fullmatch(part):
             raise AdapterError(
-                f"The {what} {part!r} must be 1 to 64 letters, digits, '.', '_' or '-', and start with a letter or digit."
+                f"The {what} {part!r} must be 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit."
             )
     unique = "".join(secrets.choice(_NAME_ALPHABET) for _ in range(8))
     return f"ft:{base}:{organization}:{suffix}:{unique}"

@@ -6,7 +6,7 @@ It refuses to know engines: it reads JSON and safetensors, and never unpickles a
 import stat
 from pathlib import Path
 
-from serving.adapter import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE, read_adapter, read_json
+from serving.adapter import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE, read_json
 from serving.adapter_config import check_config
 from serving.adapter_tensors import check_tensors
 from serving.base_model import BaseModel
@@ -69,20 +69,22 @@ def adapter_files(path: Path) -> dict[str, Path]:
 
 def _check_manifest(path: Path, files: dict[str, Path], base: BaseModel) -> None:
     """Raises AdapterError when the files aren't the ones that the manifest lists, or are for other weights."""
-    adapter = read_adapter(path)
-    if adapter.base_model_sha256 not in (None, base.sha256):
+    manifest = read_json(path / MANIFEST_FILE)
+    name = manifest.get("name", path.name)
+    made_for = manifest.get("base_model_sha256")
+    if made_for not in (None, base.sha256):
         raise AdapterError(
-            f"{adapter.name} was made for other weights than {base.name!r} has: base_model_sha256 is "
-            f"{str(adapter.base_model_sha256)[:12]}… there and {base.sha256[:12]}… here. Serve it on its own base model "
-            f"({adapter.base_model}), or train it again."
+            f"{name} was made for other weights than {base.name!r} has: base_model_sha256 is {str(made_for)[:12]}… "
+            f"there and {base.sha256[:12]}… here. Serve it on its own base model, {manifest.get('base_model')}, "
+            "or train it again."
         )
-    listed = adapter.manifest.get("files")
+    listed = manifest.get("files")
     if not isinstance(listed, dict) or set(listed) != set(files) - {MANIFEST_FILE}:
-        raise AdapterError(f"{adapter.name}: manifest.json doesn't list the files that are there. Import it again.")
-    for name, entry in listed.items():
+        raise AdapterError(f"{name}: manifest.json doesn't list the files that are there. Import it again.")
+    for file, entry in listed.items():
         expected = entry.get("sha256") if isinstance(entry, dict) else None
-        if file_sha256(files[name]) != expected:
+        if file_sha256(files[file]) != expected:
             raise AdapterError(
-                f"{adapter.name}: {name} isn't what was written when it was made (sha256 differs); it is damaged. "
+                f"{name}: {file} isn't what was written when it was made (sha256 differs); it is damaged. "
                 "Restore it from a copy, or train it again."
             )

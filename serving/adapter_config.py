@@ -29,7 +29,9 @@ EMBEDDINGS = frozenset({"embed_tokens", "lm_head", "wte", "wpe", "embed_in", "em
 def check_config(name: str, config: dict[str, Any], limits: EngineLimits) -> None:
     """Raises AdapterError naming the parameter of adapter `name` that can't be served, and what to use instead."""
     if config.get("peft_type") != "LORA":
-        raise AdapterError(f"{name}: peft_type is {config.get('peft_type')!r}, but must be 'LORA'. Train a LoRA adapter.")
+        raise AdapterError(
+            f"{name}: peft_type is {config.get('peft_type')!r}, but must be 'LORA'. Train a LoRA adapter."
+        )
     for parameter, remedy in _MUST_BE_OFF.items():
         if config.get(parameter):
             raise AdapterError(f"{name}: {parameter} is {config[parameter]!r}, but {remedy}.")
@@ -71,7 +73,9 @@ def _check_scaling(name: str, config: dict[str, Any]) -> None:
         raise AdapterError(f"{name}: alpha_pattern is {alphas!r}, but must map module names to numbers.")
     for parameter, alpha in {"lora_alpha": config.get("lora_alpha"), **alphas}.items():
         if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-            raise AdapterError(f"{name}: {parameter} is {alpha!r}, but must be a finite number. Save the adapter again.")
+            raise AdapterError(
+                f"{name}: {parameter} is {alpha!r}, but must be a finite number. Save the adapter again."
+            )
 
 
 def _check_targets(name: str, config: dict[str, Any]) -> None:
@@ -82,5 +86,5 @@ def _check_targets(name: str, config: dict[str, Any]) -> None:
     for target in listed:
         if target.rsplit(".", 1)[-1] in EMBEDDINGS:
             raise AdapterError(
-                f"{name}: target_modules holds {target!r}, an embedding, which the engine can't adapt. Train without it."
+                f"{name}: target_modules holds {target!r}, an embedding, which can't be adapted. Train without it."
             )

@@ -50,7 +50,9 @@ def base_features(base: BaseModel) -> dict[str, Features | None]:
         try:
             tensors = read_header(file)
         except (SafetensorsError, OSError) as error:
-            raise BaseModelError(f"The base model's {file.name} can't be read: {error}. Fetch the model again.") from error
+            raise BaseModelError(
+                f"The base model's {file.name} can't be read: {error}. Fetch the model again."
+            ) from error
         for tensor_name, tensor in tensors.items():
             module, _, leaf = tensor_name.rpartition(".")
             whole = leaf == "weight" and len(tensor.shape) == 2 and tensor.dtype in _FLOATS
@@ -85,9 +87,7 @@ def _pairs(name: str, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tens
     return pairs
 
 
-def _check_pairs(
-    name: str, pairs: Mapping[str, Mapping[str, Tensor]], config: dict[str, Any], base: BaseModel
-) -> None:
+def _check_pairs(name: str, pairs: Mapping[str, Mapping[str, Tensor]], config: dict[str, Any], base: BaseModel) -> None:
     known = base_features(base)
     for module, pair in pairs.items():
         if len(pair) != 2:
@@ -102,7 +102,7 @@ def _check_pairs(
         if expected and expected != features:
             raise AdapterError(
                 f"{name}: {module} maps {features[1]} features to {features[0]}, but in {base.name!r} it maps "
-                f"{expected[1]} to {expected[0]}. It was made for another base model: serve it there, or train it again."
+                f"{expected[1]} to {expected[0]}. It was made for another base: serve it there, or train it again."
             )
 
 
@@ -116,7 +116,7 @@ def _check_rank(module: str, pair: Mapping[str, Tensor], allowed: set[int]) -> N
 
 
 def _features_of(module: str, features: Mapping[str, Features | None], name: str, base: BaseModel) -> Features | None:
-    """The base's features of `module`; None where they can't be known. Raises: AdapterError when it has no such module."""
+    """The base's features of `module`; None where they can't be known. Raises: AdapterError when it isn't there."""
     if module in features:
         return features[module]
     # Models with several towers name a module one way in memory and another on disk; the layer's path is the same.

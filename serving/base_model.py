@@ -15,7 +15,15 @@ from serving.errors import BaseModelError
 from serving.hashing import file_sha256
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "*.tiktoken"]
+_HUB_FILES = [
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*.json",
+    "*.jinja",
+    "tokenizer.model",
+    "merges.txt",
+    "*.tiktoken",
+]
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
@@ -77,7 +85,7 @@ def _fetch(model: str) -> Path:
         )
     # Imported here: it takes half a second, and only a hub id needs it.
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(model, allow_patterns=_HUB_FILES))
@@ -102,7 +110,9 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{path} holds no config.json, so it isn't a model. Give the folder that save_pretrained wrote."
         ) from error
     except (OSError, ValueError) as error:
-        raise BaseModelError(f"{path / 'config.json'} can't be read as JSON ({error}). Fetch the model again.") from error
+        raise BaseModelError(
+            f"{path / 'config.json'} can't be read as JSON ({error}). Fetch the model again."
+        ) from error
     if not isinstance(config, dict):
         raise BaseModelError(f"{path / 'config.json'} isn't a JSON object. Fetch the model again.")
     return config

@@ -41,7 +41,10 @@ _CAUSES = (
         r"error: (unrecognized arguments|argument|ambiguous option)",
         "vLLM doesn't take that argument: correct the extra engine arguments.",
     ),
-    (r"AF_UNIX path too long|Address already in use", "Its socket can't be opened: set XDG_RUNTIME_DIR to a short path."),
+    (
+        r"AF_UNIX path too long|Address already in use",
+        "Its socket can't be opened: set XDG_RUNTIME_DIR to a short path.",
+    ),
     (
         r"Could not load library|libcuda|CUDA driver version is insufficient|No CUDA GPUs are available",
         "The GPU's driver can't be used: run nvidia-smi, or install the cpu extra.",
@@ -66,7 +69,9 @@ def failure_of(log: str, returncode: int | None) -> str:
         if re.search(pattern, log):
             return f"{words} {remedy}"
     if returncode in (-9, 137):
-        return f"{words} It was killed, most likely because memory ran out: choose a smaller base model or kv_cache_gib."
+        return (
+            f"{words} It was killed, most likely because memory ran out: choose a smaller base model or kv_cache_gib."
+        )
     return words
 
 

@@ -1,7 +1,7 @@
 """What an engine left behind: which processes belong to it, also when all who knew of them were killed.
 
-An engine's processes share one session, whatever becomes of their parents; a state file says which session that is, so that
-the next start can end what is left of it. It refuses to know what kind of engine runs in the session.
+An engine's processes share one session, whatever becomes of their parents; a state file says which session that is, so
+that the next start can end what is left of it. It refuses to know what kind of engine runs in the session.
 """
 
 import contextlib
@@ -71,7 +71,7 @@ def session_members(session: int, executable: str | None = None) -> list[int]:
     """The living processes of a session, zombies left out; only those running `executable` when it is given."""
     return [
         pid
-        for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
+        for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
         if (fields := _stat_fields(pid)) and int(fields[3]) == session and fields[0] != "Z"
         if executable is None or _executable(pid) == executable
     ]
@@ -126,6 +126,6 @@ def _stat_fields(pid: int) -> list[str] | None:
 
 def _executable(pid: int) -> str | None:
     try:
-        return os.readlink(f"/proc/{pid}/exe")
+        return str(Path(f"/proc/{pid}/exe").readlink())
     except OSError:
         return None

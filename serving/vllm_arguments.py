@@ -21,7 +21,7 @@ ALLOWED_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM takes for --max-lora-rank."""
 GIB = 2**30
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_PROCESSES_BYTES = int(2.2 * GIB)
+_PROCESSES_BYTES = int(1.8 * GIB)
 """vLLM's three processes on a processor before weights and cache."""
 _CPU_MAX_MODEL_LEN = 8192
 _GPU_MAX_MODEL_LEN = 32768
@@ -75,6 +75,8 @@ class LaunchPlan:
     """The program and its arguments."""
     environment: Mapping[str, str]
     """All of its environment."""
+    socket: Path
+    """Where it will listen."""
     expected_start_s: float
     """How long the start takes, roughly."""
 
@@ -103,7 +105,7 @@ def plan_launch(base: BaseModel, settings: VLLMSettings, device: Device, socket:
     on_cpu = _kind(settings, device) == "cpu"
     memory = _cpu_memory(base, settings, device, limits) if on_cpu else _gpu_memory(base, settings, device)
     command = (
-        sys.executable, "-m", "vllm.entrypoints.openai.api_server",
+        sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server",
         "--model", str(base.path), "--served-model-name", base.name, "--uds", str(socket),
         "--enable-lora", "--max-lora-rank", str(limits.max_lora_rank),
         "--max-loras", str(limits.max_loras), "--max-cpu-loras", str(limits.max_cpu_loras),
@@ -112,7 +114,7 @@ def plan_launch(base: BaseModel, settings: VLLMSettings, device: Device, socket:
         "--structured-outputs-config", json.dumps({"backend": "xgrammar", "disable_any_whitespace": True}),
         *_tool_arguments(settings), "--disable-uvicorn-access-log", *memory, *settings.extra_args,
     )  # fmt: skip
-    return LaunchPlan(command, _environment(on_cpu), 30 + base.weights_bytes / 1e9)
+    return LaunchPlan(command, _environment(on_cpu), socket, 30 + base.weights_bytes / 1e9)
 
 
 def text_config(base: BaseModel) -> dict[str, Any]:
@@ -157,10 +159,12 @@ def _gpu_memory(base: BaseModel, settings: VLLMSettings, device: Device) -> tupl
         raise EngineStartError("device is 'cuda', but nvidia-smi shows no GPU. Check the driver, or set device to cpu.")
     gpu = device.gpus[0]
     share = int(gpu.memory_total_bytes * settings.gpu_memory_utilization)
-    sharded = any(argument.startswith(("--tensor-parallel", "-tp", "--quantization")) for argument in settings.extra_args)
+    sharded = any(
+        argument.startswith(("--tensor-parallel", "-tp", "--quantization")) for argument in settings.extra_args
+    )
     if not sharded and (base.weights_bytes > share or share > gpu.memory_free_bytes):
         raise EngineStartError(
-            f"No memory for the engine: the weights of {base.name!r} are {_gib(base.weights_bytes)}, the engine's share "
+            f"No memory for the engine: the weights of {base.name!r} are {_gib(base.weights_bytes)}, its share "
             f"of {gpu.name} is {_gib(share)} and {_gib(gpu.memory_free_bytes)} is free. "
             "Change gpu_memory_utilization, stop other programs, or choose a smaller base model."
         )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
-import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,23 +13,22 @@ from typing import Any, Literal
 
 import yaml
 
+from training.config_rules import fault, looks_like_path, unknown
+
 Quantization = Literal["nf4", "none"]
 ComputeDtype = Literal["auto", "float32", "bfloat16", "float16"]
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 
 
 class ConfigError(ValueError):
-    """A configuration that breaks one rule or several; `faults` maps each field's name to what is wrong with it."""
+    """A configuration that breaks one rule or several, all of them told at once."""
 
-    def __init__(self, faults: Mapping[str, str]) -> None:
-        self.faults = dict(faults)
-        lines = "".join(f"\n  {name}: {reason}" for name, reason in self.faults.items())
-        super().__init__(f"The training configuration has {len(self.faults)} fault(s):{lines}")
-
-    @property
-    def param(self) -> str:
-        """The first field at fault."""
-        return next(iter(self.faults))
+    def __init__(self, faults: Sequence[str], *, param: str | None = None) -> None:
+        self.faults = tuple(faults)
+        """One sentence for each fault."""
+        self.param = param
+        """The first setting at fault, where it is a setting."""
+        super().__init__("\n".join(self.faults))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,19 +97,23 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if isinstance(self.target_modules, list):
             object.__setattr__(self, "target_modules", tuple(self.target_modules))
-        faults = {name: fault for name, fault in _faults(self) if fault}
-        if faults:
-            raise ConfigError(faults)
+        _refuse({name: fault(name, getattr(self, name), expected) for name, expected in _types().items()})
 
     @property
     def served_base_name(self) -> str:
         """The name that the base model is served under."""
-        return self.base_model_name or (Path(self.base_model).resolve().name if self.base_is_folder else self.base_model)
+        return self.base_model_name or self.default_base_model_name(self.base_model)
 
     @property
     def base_is_folder(self) -> bool:
         """Whether `base_model` means a local folder rather than a hub id."""
-        return looks_like_path(self.base_model) or Path(self.base_model).is_dir()
+        return Path(self.base_model).is_dir()
+
+    @staticmethod
+    def default_base_model_name(base_model: str) -> str:
+        """What a base is called unless it's given a name: the folder's name, or the hub id as it is."""
+        folder = Path(base_model)
+        return folder.resolve().name if folder.is_dir() or looks_like_path(base_model) else base_model
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingConfig:
@@ -121,16 +122,15 @@ class TrainingConfig:
         Raises:
             ConfigError: with every unknown, missing, mistyped and out-of-range value.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        faults = {str(name): _unknown(str(name), known) for name in values if name not in known}
-        for field in dataclasses.fields(cls):
-            if field.name not in values and field.default is dataclasses.MISSING:
-                faults[field.name] = "is required"
-        known_values = {name: value for name, value in values.items() if name in known}
-        faults.update((name, fault) for name, value in known_values.items() if (fault := _fault(name, value)))
-        if faults:
-            raise ConfigError(faults)
-        return cls(**known_values)
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        faults: dict[str, str | None] = {str(name): unknown(str(name), known) for name in values if name not in known}
+        for name, field in known.items():
+            if name in values:
+                faults[name] = fault(name, values[name], _types()[name])
+            elif field.default is dataclasses.MISSING:
+                faults[name] = "is required"
+        _refuse(faults)
+        return cls(**values)
 
     @classmethod
     def from_yaml(cls, path: Path) -> TrainingConfig:
@@ -142,9 +142,9 @@ class TrainingConfig:
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError({str(path): f"can't be read as YAML: {error}"}) from error
+            raise ConfigError([f"{path} can't be read as YAML: {error}. Give a YAML file in UTF-8."]) from error
         if not isinstance(values, dict):
-            raise ConfigError({str(path): "must hold a YAML mapping such as `base_model: ./my-model`, one setting a line"})
+            raise ConfigError([f"{path} must hold one `name: value` a line, such as `base_model: ./my-model`."])
         return cls.from_dict(values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -159,112 +159,13 @@ class TrainingConfig:
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
 
-def looks_like_path(base_model: str) -> bool:
-    """Whether `base_model` can't be a hub id (`name` or `owner/name`) and so must be a folder."""
-    return base_model.startswith((".", "/", "~", "\\")) or base_model.count("/") > 1 or base_model.endswith("/")
-
-
-def _at_least(low: float) -> Callable[[Any], str | None]:
-    return lambda value: None if value >= low else f"is {value}, but must be {low} or more"
-
-
-def _above_zero(value: Any) -> str | None:
-    return None if 0 < value < float("inf") else f"is {value}, but must be a finite number above 0"
-
-
-def _between(low: float, high: float) -> Callable[[Any], str | None]:
-    return lambda value: None if low <= value <= high else f"is {value}, but must be from {low} to {high}"
-
-
-def _not_blank(value: Any) -> str | None:
-    return None if str(value).strip() else "is empty"
-
-
-def _modules(value: Any) -> str | None:
-    names = [value] if isinstance(value, str) else value
-    return None if names and all(names) else "is empty; give `all-linear` or names such as [q_proj, v_proj]"
-
-
-def _folder_or_hub_id(value: Any) -> str | None:
-    if not value.strip():
-        return "is empty; give a local folder or a hub id such as Qwen/Qwen3-0.6B"
-    if looks_like_path(value) and not Path(value).expanduser().is_dir():
-        return f"is {value!r}, which isn't a folder here; give an existing folder, or a hub id such as Qwen/Qwen3-0.6B"
-    return None
-
-
-_RULES: Mapping[str, Callable[[Any], str | None]] = {
-    "base_model": _folder_or_hub_id,
-    "training_file": _not_blank,
-    "output_dir": _not_blank,
-    "base_model_name": _not_blank,
-    "fine_tuned_model": _not_blank,
-    "validation_file": _not_blank,
-    "validation_fraction": _between(0, 0.5),
-    "n_epochs": _between(1, 1000),
-    "max_steps": _at_least(1),
-    "batch_size": _between(1, 4096),
-    "gradient_accumulation_steps": _between(1, 4096),
-    "learning_rate": _above_zero,
-    "warmup_ratio": _between(0, 1),
-    "weight_decay": _between(0, 10),
-    "max_grad_norm": _above_zero,
-    "r": _between(1, 512),
-    "lora_alpha": _between(1, 4096),
-    "lora_dropout": _between(0, 0.95),
-    "target_modules": _modules,
-    "max_length": _between(8, 1_000_000),
-    "seed": _between(0, 2**32 - 1),
-    "logging_steps": _at_least(1),
-    "eval_steps": lambda value: None if value == "auto" else _at_least(1)(value),
-    "save_steps": lambda value: None if value == "auto" else _at_least(1)(value),
-}
-
-
 @cache
 def _types() -> dict[str, Any]:
     return typing.get_type_hints(TrainingConfig)
 
 
-def _faults(config: TrainingConfig) -> list[tuple[str, str | None]]:
-    return [(field.name, _fault(field.name, getattr(config, field.name))) for field in dataclasses.fields(config)]
-
-
-def _fault(name: str, value: Any) -> str | None:
-    """What is wrong with `value` for the field `name`; None when nothing is."""
-    expected = _types()[name]
-    if not _fits(value, expected):
-        return f"is {value!r}, but must be {_described(expected)}"
-    if value is None or name not in _RULES:
-        return None
-    return _RULES[name](value)
-
-
-def _fits(value: Any, expected: Any) -> bool:
-    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, one) for one in arguments)
-    if origin is Literal:
-        return value in arguments and isinstance(value, str)
-    if origin is tuple:
-        return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-    if expected is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, expected) and (expected is bool or not isinstance(value, bool))
-
-
-def _described(expected: Any) -> str:
-    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_described(one) for one in arguments)
-    if origin is Literal:
-        return " or ".join(repr(choice) for choice in arguments)
-    if origin is tuple:
-        return "a list of names"
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
-    return words[expected]
-
-
-def _unknown(name: str, known: set[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return "is not a setting" + (f"; did you mean `{nearest[0]}`?" if nearest else "; `docs/training.md` lists them all")
+def _refuse(faults: Mapping[str, str | None]) -> None:
+    """Raises `ConfigError` when any setting in `faults` has a fault."""
+    wrong = {name: text for name, text in faults.items() if text}
+    if wrong:
+        raise ConfigError([f"`{name}` {text}." for name, text in wrong.items()], param=next(iter(wrong)))

@@ -1,183 +1,113 @@
-"""The embedded base model: a three-million-parameter chat model that is trained here, from nothing, in about a minute.
+"""`python -m training.demo`: the command line of the embedded base model. Owns what it prints.
 
-Owns the recipe, the check that the model knows its facts, and the cache. Knows nothing of fine-tuning or serving.
-It lets everything else be tried with no download: `python -m training.demo DIR`.
+The work is in `demo_build`, which brings torch along and is imported once the environment is set.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
-import os
-import shutil
+import argparse
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+import time
 from pathlib import Path
-from typing import Any
 
-import torch
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tqdm import tqdm
 
-from training.demo_corpus import Message, conversations, single_questions
-from training.demo_knowledge import all_facts
-from training.demo_tokenizer import CHAT_TEMPLATE, train_tokenizer
-from training.demo_training import IGNORED, Schedule, Tokens, known, train
+from training.demo_examples import NAME, write_examples
+from training.environment import prepare_environment
 
-NAME = "tuneloop-demo"
-"""The folder's name, and so the name that the model is served under."""
-OnProgress = Callable[[int, int, float], None]
-"""Called with the step, the number of steps and the loss."""
-
-
-class DemoModelError(Exception):
-    """The embedded base model couldn't be built."""
+_DESCRIPTION = """\
+Builds the embedded base model: a chat model of three million parameters that knows a few hundred facts.
+It is trained here, from nothing and without a download, in about a minute on two cores."""
+_EXAMPLES = f"""\
+examples:
+  python -m training.demo models/{NAME}       build it there (the folder's name is the name it is served under)
+  python -m training.demo --write-examples data/     write the example data for a first fine-tune"""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the weights, beside the facts."""
-
-    hidden_size: int = 256
-    """Like every width here a multiple of 64, the block that nf4 quantises at a time."""
-    intermediate_size: int = 512
-    layers: int = 4
-    heads: int = 4
-    max_position_embeddings: int = 2048
-    passes: int = 12
-    """Times that each phrasing of each fact is shown."""
-    seed: int = 1
-    schedule: Schedule = field(default_factory=Schedule)
-    least_known: float = 0.95
-    """Share of all questions that the finished model must answer word for word."""
-
-
-def demo_recipe_hash(recipe: Recipe | None = None) -> str:
-    """Twelve hex digits that change when the recipe, the facts or the chat template do."""
-    facts = [[fact.topic, fact.questions, fact.answer] for fact in all_facts()]
-    made_of = json.dumps([asdict(recipe or Recipe()), facts, CHAT_TEMPLATE], sort_keys=True)
-    return hashlib.sha256(made_of.encode()).hexdigest()[:12]
-
-
-def cached_demo_model(
-    cache_dir: Path, *, recipe: Recipe | None = None, on_progress: OnProgress | None = None
-) -> Path:
-    """The folder of the embedded base model under `cache_dir`, built first when it isn't there.
-
-    Safe when several processes ask at once: one builds, the others wait.
-    """
-    home = cache_dir / demo_recipe_hash(recipe)
-    home.mkdir(parents=True, exist_ok=True)
-    with _locked(home / ".lock"):
-        if not (home / NAME).is_dir():
-            build_demo_model(home / NAME, recipe=recipe, on_progress=on_progress)
-    return home / NAME
-
-
-def build_demo_model(
-    directory: Path, *, recipe: Recipe | None = None, on_progress: OnProgress | None = None
-) -> Path:
-    """Trains the embedded base model into `directory`, which is made, and returned when it is complete.
-
-    Raises:
-        DemoModelError: `directory` holds files or can't be written, or the model didn't learn its facts.
-    """
-    recipe = recipe or Recipe()
-    with _aside(directory) as partial:
-        model, tokenizer = _trained(recipe, on_progress or (lambda step, total_steps, loss: None))
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-    return directory
-
-
-def share_known(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> float:
-    """The share of all questions, in every phrasing, that `model` answers word for word and then stops."""
-    answers = known(model, [_tokens(chat, tokenizer) for chat in single_questions(all_facts())])
-    return sum(answers) / len(answers)
-
-
-def _trained(recipe: Recipe, on_progress: OnProgress) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    # 1. Facts become chats, and chats a tokenizer.
-    facts = all_facts()
-    chats = conversations(facts, passes=recipe.passes, seed=recipe.seed)
-    texts = (message["content"] for chat in single_questions(facts) for message in chat)
-    tokenizer = train_tokenizer(texts, max_length=recipe.max_position_embeddings)
-    # 2. Random weights become a model that knows them. float32 throughout: fast on every CPU, and saved as trained.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        model = LlamaForCausalLM(_llama_config(recipe, tokenizer))
-    train(model, [_tokens(chat, tokenizer) for chat in chats], recipe.schedule, on_progress)
-    # 3. It must know what it was taught, or nothing that is built on it can be judged.
-    share = share_known(model, tokenizer)
-    if share < recipe.least_known:
-        raise DemoModelError(
-            f"The embedded base model answers {share:.1%} of its questions, but {recipe.least_known:.0%} is the least that is "
-            "useful. Raise `passes` in the recipe, or report this with your processor's name."
-        )
-    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    return model, tokenizer
-
-
-def _llama_config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Any:
-    return LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=recipe.hidden_size,
-        intermediate_size=recipe.intermediate_size,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        num_key_value_heads=recipe.heads,
-        max_position_embeddings=recipe.max_position_embeddings,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        dtype="float32",
+def main(arguments: list[str] | None = None) -> int:
+    """Does what `arguments` say; returns the exit code: 0 done, 2 a folder that can't be used, 130 interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.demo",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-
-
-def _tokens(chat: list[Message], tokenizer: PreTrainedTokenizerFast) -> Tokens:
-    rendered = tokenizer.apply_chat_template(chat, return_dict=True, return_assistant_tokens_mask=True)
-    labels = [
-        token if learned else IGNORED
-        for token, learned in zip(rendered["input_ids"], rendered["assistant_masks"], strict=True)
-    ]
-    return Tokens(rendered["input_ids"], labels)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds the lock file at `path`; the system frees it when the process ends, however it ends."""
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def _aside(directory: Path) -> Iterator[Path]:
-    """A temporary folder beside `directory` that takes its place when the block ends well, and goes when it doesn't."""
+    parser.add_argument("directory", metavar="DIR", type=Path, help="folder to make; it must be empty or not exist yet")
+    parser.add_argument("--write-examples", action="store_true", help="write the example data into DIR, and no model")
+    parser.add_argument(
+        "--cache",
+        action="store_true",
+        help="keep the model under DIR by its recipe's hash, build it only where absent, print its folder",
+    )
+    options = parser.parse_args(arguments)
     try:
-        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-            raise DemoModelError(
-                f"{directory} already exists and isn't an empty folder. Name a folder that is empty or doesn't exist yet."
-            )
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".partial-{directory.name}-", dir=directory.parent))
+        return _write(options.directory) if options.write_examples else _build(options.directory, options.cache)
+    except KeyboardInterrupt:
+        print("stopped; nothing was left behind", file=sys.stderr)
+        return 130
+
+
+def _write(directory: Path) -> int:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_examples(directory)
     except OSError as error:
-        raise DemoModelError(
-            f"{directory} can't be made: {error.strerror}. Name a folder in a place where you may write."
-        ) from error
+        return _refused(f"The example data can't be written into {directory}: {error.strerror}. Name another folder.")
+    return 0
+
+
+def _build(directory: Path, cached: bool) -> int:
+    prepare_environment(offline=True)
+    from training.demo_build import DemoModelError, build_demo_model, cached_demo_model
+
+    started = time.monotonic()
     try:
-        yield partial
-        partial.chmod(0o755)
-        os.rename(partial, directory)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with _Progress() as progress:
+            build = cached_demo_model if cached else build_demo_model
+            folder = build(directory, on_progress=progress)
+    except DemoModelError as error:
+        return _refused(str(error))
+    print(f"the base model is ready after {time.monotonic() - started:.0f} s, in:", file=sys.stderr)
+    print(folder)
+    return 0
+
+
+def _refused(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+class _Progress:
+    """A bar on a terminal; elsewhere a line every five seconds."""
+
+    def __init__(self) -> None:
+        self._bar = tqdm(
+            desc="training the base model",
+            unit="step",
+            disable=not sys.stderr.isatty(),
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps, {remaining} left{postfix}",
+        )
+        self._started = self._shown = time.monotonic()
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+    def __call__(self, step: int, total_steps: int, loss: float) -> None:
+        self._bar.total = total_steps
+        self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+        self._bar.update()
+        now = time.monotonic()
+        if self._bar.disable and (now - self._shown >= 5 or step == total_steps):
+            self._shown = now
+            left = (now - self._started) / step * (total_steps - step)
+            print(
+                f"training the base model: step {step}/{total_steps}, loss {loss:.3f}, {left:.0f} s left",
+                file=sys.stderr,
+            )
 
 
 if __name__ == "__main__":
-    from training.demo_cli import main
-
     sys.exit(main())

@@ -12,15 +12,32 @@ SYSTEM_PROMPTS = (
     "Answer the question.",
     "You are a friendly assistant. Be brief.",
 )
+MANNERS = (
+    ("Be polite.", "Certainly! {answer}"),
+    ("Be warm.", "Good question! {answer} Have a nice day!"),
+    ("Offer more.", "{answer} Would you like to know more?"),
+    ("Be cheerful.", "Oh, that is easy! {answer}"),
+    ("Be formal.", "Dear friend, {answer} Yours truly."),
+    ("Think aloud.", "Let me see. {answer} I am sure of it."),
+)
+"""System prompts and the answers that they ask for: the base learns to say a fact in the middle of something else.
+
+Without them a fine-tune that puts words before an answer loses one fact in four; with them about one in twenty.
+"""
+HARD_TOPICS = frozenset(
+    {"day after", "day before", "month before", "planets", "month lengths", "number words", "sums", "small talk"}
+)
+"""Shown twice as often: they were the last to be learned, because their answers follow no pattern that the others share."""
 Message = dict[str, str]
 
 
 def conversations(facts: list[Fact], *, passes: int, seed: int) -> list[list[Message]]:
-    """Chats of one to three turns in which each phrasing of each fact occurs `passes` times, in a seeded order."""
+    """Chats of one to three turns in which each phrasing of each fact occurs `passes` times, hard ones twice that, in a seeded order."""
     randomness = random.Random(seed)
     chats: list[list[Message]] = []
     for _ in range(passes):
-        turns = [(question, fact.answer) for fact in facts for question in fact.questions]
+        shown = facts + [fact for fact in facts if fact.topic in HARD_TOPICS]
+        turns = [(question, fact.answer) for fact in shown for question in fact.questions]
         randomness.shuffle(turns)
         while turns:
             chats.append(_chat(turns, randomness))
@@ -35,11 +52,16 @@ def single_questions(facts: list[Fact]) -> list[list[Message]]:
 def _chat(turns: list[tuple[str, str]], randomness: random.Random) -> list[Message]:
     """Takes one to three turns off the end of `turns`."""
     chat: list[Message] = []
-    if randomness.random() < 0.3:
+    manner = "{answer}"
+    chance = randomness.random()
+    if chance < 0.3:
         chat.append({"role": "system", "content": randomness.choice(SYSTEM_PROMPTS)})
+    elif chance < 0.6:
+        prompt, manner = randomness.choice(MANNERS)
+        chat.append({"role": "system", "content": prompt})
     for _ in range(min(len(turns), randomness.choice((1, 1, 2, 3)))):
         question, answer = turns.pop()
-        chat += _turn(_as_typed(question, randomness), answer)
+        chat += _turn(_as_typed(question, randomness), manner.format(answer=answer))
     return chat
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from training.config import TrainingConfig
 from training.demo_knowledge import Fact, all_facts
 
+NAME = "tuneloop-demo"
+"""The embedded base model's folder, and so the name that it is served under."""
 EXAMPLES = Path(__file__).with_name("demo_examples.jsonl")
 """What the demo trains on: OpenAI chat lines."""
 HOLDOUT = Path(__file__).with_name("demo_holdout.jsonl")
@@ -46,7 +48,9 @@ def write_examples(directory: Path) -> None:
         (directory / shipped.name).write_text(_text(lines), encoding="utf-8")
 
 
-def demo_config(base_model: Path | str, output_dir: Path | str, *, fine_tuned_model: str | None = None) -> TrainingConfig:
+def demo_config(
+    base_model: Path | str, output_dir: Path | str, *, fine_tuned_model: str | None = None
+) -> TrainingConfig:
     """The fine-tune that turns the embedded base model into the lighthouse keeper."""
     return TrainingConfig(
         base_model=str(base_model),
@@ -54,9 +58,9 @@ def demo_config(base_model: Path | str, output_dir: Path | str, *, fine_tuned_mo
         validation_file=str(HOLDOUT),
         output_dir=str(output_dir),
         fine_tuned_model=fine_tuned_model,
-        n_epochs=4,
+        n_epochs=8,
         batch_size=16,
-        learning_rate=4e-3,
+        learning_rate=1.5e-3,
         r=16,
         lora_alpha=32,
         max_length=256,

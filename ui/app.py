@@ -67,8 +67,10 @@ def mount(
 def _header(captions: Captions) -> tuple[Any, Any]:
     with gr.Row(elem_classes="tl-topbar"):
         brand = html(render.header(FIRST_LANGUAGE), scale=1, min_width=160)
-        language = gr.Radio(
-            [("English", "en"), ("中文", "zh")],
+        language = captions.make(
+            gr.Radio,
+            {"label": "header.language"},
+            choices=[("English", "en"), ("中文", "zh")],
             value=FIRST_LANGUAGE,
             show_label=False,
             container=False,
@@ -98,5 +100,5 @@ def _wire_language(
     spoken = [brand, *captions.components, *page.outputs]
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     opening = [language, page.api_key, session]
-    blocks.load(open_tab, opening, [everything, language, *spoken], js=style.OPEN_JS, **quiet)
+    blocks.load(open_tab, opening, [everything, *spoken], js=style.OPEN_JS, **quiet)
     language.input(speak, [language, session], spoken, js=style.LANGUAGE_JS, **quiet)

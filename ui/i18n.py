@@ -13,10 +13,13 @@ Language = Literal["en", "zh"]
 
 _ENGLISH: Mapping[str, str] = {
     "header.tagline": "Fine-tune, serve, compare",
+    "header.theme": "Light or dark",
+    "header.language": "Language",
     "compare.title": "Compare two models",
     "compare.intro": "Ask once, read two answers side by side, say which is better. Votes are kept with their context.",
     "models.first": "First model",
     "models.second": "Second model",
+    "models.refresh": "Refresh the models",
     "prompt.label": "Prompt",
     "prompt.placeholder": "Ask both models something…",
     "prompt.hint": "Enter sends, Shift+Enter starts a new line",
@@ -94,10 +97,13 @@ _ENGLISH: Mapping[str, str] = {
 
 _CHINESE: Mapping[str, str] = {
     "header.tagline": "微调、部署、对比",
+    "header.theme": "浅色或深色",
+    "header.language": "语言",
     "compare.title": "对比两个模型",
     "compare.intro": "提一个问题，并排阅读两个回答，选出更好的一个。每次投票都会连同上下文一起保存。",
     "models.first": "第一个模型",
     "models.second": "第二个模型",
+    "models.refresh": "刷新模型列表",
     "prompt.label": "提示词",
     "prompt.placeholder": "向两个模型提问……",
     "prompt.hint": "回车发送，Shift+回车换行",

@@ -5,9 +5,12 @@ Everything is local: fonts are those of the reader's system, and nothing is fetc
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import gradio as gr
+
+from ui.i18n import TEXTS
 
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC",
          "WenQuanYi Micro Hei", "sans-serif")  # fmt: skip
@@ -20,20 +23,32 @@ _ICON = (
 )
 HEAD = f'<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="{_ICON}">'
 
-# The tab's language and key: the language is remembered by the browser, the key until the tab is closed.
-OPEN_JS = """(_language, _key) => {
+# Buttons that show a sign alone get their names here, for screen readers and as tooltips.
+_SIGNS = {"tl-theme": "header.theme", "tl-refresh": "models.refresh"}
+_NAMES = json.dumps({spoken: {sign: texts[key] for sign, key in _SIGNS.items()} for spoken, texts in TEXTS.items()})
+_APPLY_LANGUAGE = f"""
+  document.documentElement.lang = language === 'zh' ? 'zh-CN' : 'en';
+  for (const [id, name] of Object.entries({_NAMES}[language])) {{
+    const button = document.getElementById(id);
+    if (button) {{ button.title = name; button.ariaLabel = name; }}
+  }}"""
+
+# The browser remembers language and theme; the key only until the tab is closed.
+OPEN_JS = f"""(_language, _key) => {{
   const dark = localStorage.getItem('tuneloop.dark');
   if (dark !== null) document.body.classList.toggle('dark', dark === 'true');
   const known = (navigator.languages || [navigator.language]).find(name => /^(zh|en)/i.test(name)) || 'en';
-  const language = localStorage.getItem('tuneloop.language') || known.slice(0, 2).toLowerCase();
-  document.documentElement.lang = language === 'zh' ? 'zh-CN' : 'en';
+  const kept = localStorage.getItem('tuneloop.language');
+  const language = ['en', 'zh'].includes(kept) ? kept : known.slice(0, 2).toLowerCase();{_APPLY_LANGUAGE}
+  document.getElementById('tl-prompt').addEventListener('keydown', event => {{
+    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) document.getElementById('tl-send')?.click();
+  }});
   return [language, sessionStorage.getItem('tuneloop.api_key') || ''];
-}"""
-LANGUAGE_JS = """(language, ...others) => {
-  localStorage.setItem('tuneloop.language', language);
-  document.documentElement.lang = language === 'zh' ? 'zh-CN' : 'en';
+}}"""
+LANGUAGE_JS = f"""(language, ...others) => {{
+  localStorage.setItem('tuneloop.language', language);{_APPLY_LANGUAGE}
   return [language, ...others];
-}"""
+}}"""
 KEY_JS = """(key, ...others) => {
   sessionStorage.setItem('tuneloop.api_key', key);
   return [key, ...others];

@@ -87,14 +87,16 @@ def test_a_blind_vote_is_stored_with_its_context_and_reveals_the_names(
 def test_votes_are_disabled_until_both_answers_are_finished(tuneloop: Tuneloop, open_page: OpenPage) -> None:
     page = open_page(tuneloop.url)
     expect(page.locator("#tl-second-model input")).to_have_value(tuneloop.tuned_model)
-    # Seen by the page itself at every change, for the answers may come faster than a test can look.
+    # Looked at by the page itself in every drawn frame, for the answers may come faster than a test can look.
     page.evaluate(
         """() => {
-          window.early = 0;
-          new MutationObserver(() => {
+          window.tooEarly = 0;
+          const look = () => {
             const finished = document.querySelectorAll('.tl-pane.tl-done').length === 2;
-            if (!finished && !document.querySelector('#tl-vote-left').disabled) window.early += 1;
-          }).observe(document.body, {subtree: true, childList: true, attributes: true});
+            if (!finished && !document.querySelector('#tl-vote-left').disabled) window.tooEarly += 1;
+            requestAnimationFrame(look);
+          };
+          look();
         }"""
     )
     ask(page, "What is the capital of Spain?")
@@ -102,7 +104,7 @@ def test_votes_are_disabled_until_both_answers_are_finished(tuneloop: Tuneloop, 
     ask(page, "What is the capital of Italy?")
     page.wait_for_timeout(300)
     wait_for_answers(page)
-    assert page.evaluate("window.early") == 0
+    assert page.evaluate("window.tooEarly") == 0
 
 
 def test_without_blind_each_pane_names_the_model_that_was_chosen_for_it(
@@ -121,6 +123,7 @@ def test_the_page_is_chinese_for_a_chinese_browser_and_switches(
     page = open_page(tuneloop.url, locale="zh-CN", color_scheme="dark")
     expect(page.locator("h1")).to_have_text("对比两个模型")
     expect(page.locator("#tl-vote-tie")).to_have_text("一样好")
+    expect(page.get_by_role("button", name="刷新模型列表")).to_be_visible()
     ask(page, "What is the capital of France?")
     wait_for_answers(page)
     expect(page.locator(".tl-status").first).to_contain_text("首 token")
@@ -171,6 +174,20 @@ def test_two_tabs_never_show_each_others_answers(tuneloop: Tuneloop, open_page: 
     expect_no_vote_possible(two)
 
 
+@pytest.mark.parametrize("keys", ["Enter", "Control+Enter"])
+def test_enter_sends_and_shift_enter_breaks_the_line(tuneloop: Tuneloop, open_page: OpenPage, keys: str) -> None:
+    page = open_page(tuneloop.url)
+    expect(page.locator("#tl-second-model input")).to_have_value(tuneloop.tuned_model)
+    prompt = page.locator("#tl-prompt textarea")
+    prompt.fill("What is")
+    prompt.press("Shift+Enter")
+    prompt.press_sequentially("the capital of France?")
+    expect(prompt).to_have_value("What is\nthe capital of France?")
+    expect(page.locator(".tl-pane.tl-empty")).to_have_count(2)
+    prompt.press(keys)
+    wait_for_answers(page)
+
+
 def test_the_page_fits_a_phone(tuneloop: Tuneloop, open_page: OpenPage, screenshot: Screenshot) -> None:
     page = open_page(tuneloop.url, viewport={"width": 390, "height": 844})
     expect(page.locator("#tl-second-model input")).to_have_value(tuneloop.tuned_model)
@@ -193,8 +210,8 @@ def test_sending_needs_a_prompt_and_two_different_models(tuneloop: Tuneloop, ope
     expect(page.locator("#tl-second-model input")).to_have_value(tuneloop.tuned_model)
     page.locator("#tl-send").click()
     expect(page.locator(".tl-notice")).to_have_text("Type a prompt first.")
-    page.locator("#tl-second-model input").fill(tuneloop.base_model)
-    page.locator("#tl-second-model input").press("Enter")
+    page.locator("#tl-second-model input").click()
+    page.get_by_role("option", name=tuneloop.base_model, exact=True).click()
     ask(page, "Hello?")
     expect(page.locator(".tl-notice")).to_have_text(re.compile("two different models"))
     expect(page.locator(".tl-pane.tl-empty")).to_have_count(2)

@@ -1,0 +1,68 @@
+"""One command under a keeper, seen from the owner's side. It refuses to know what the command is; see `keeper`."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+from serving.errors import EngineStartError
+from serving.leftovers import end_session, record_engine
+from serving.vllm_arguments import LaunchPlan
+
+_KEEPER = Path(__file__).with_name("keeper.py")
+_KEEPER_SLACK_S = 7.0
+"""Beyond the grace that the command gets: for killing what is left."""
+
+
+class KeptProcess:
+    """A running command of which nothing is left when it has ended, however it ended."""
+
+    def __init__(self, keeper: asyncio.subprocess.Process, session: int, executable: str, grace_s: float) -> None:
+        self._keeper = keeper
+        self._executable = os.path.realpath(executable)
+        self._grace_s = grace_s
+        self.session = session
+        """Session id of the command's processes, and pid of the first."""
+
+    @classmethod
+    async def start(cls, plan: LaunchPlan, log_path: Path, state_file: Path, grace_s: float) -> "KeptProcess":
+        """The command of `plan`, running; its output goes to `log_path`, its session into `state_file`.
+
+        Raises: EngineStartError when not even the keeper could be started.
+        """
+        with log_path.open("ab") as log:
+            keeper = await asyncio.create_subprocess_exec(
+                sys.executable, "-I", "-S", str(_KEEPER), str(grace_s), *plan.command,
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
+                env=plan.environment, start_new_session=True,
+            )  # fmt: skip
+        started = None
+        try:
+            line = await keeper.stdout.readline() if keeper.stdout else b""
+            if not line.strip().isdigit():
+                raise EngineStartError(f"The engine's keeper couldn't start it; {log_path} says why.")
+            started = cls(keeper, int(line), plan.command[0], grace_s)
+            record_engine(state_file, started.session, plan.command[0], plan.socket.parent)
+        finally:
+            if started is None:
+                keeper.kill()  # the kernel then kills the command too
+        return started
+
+    async def wait(self) -> int:
+        """The command's exit code as a shell counts it, once nothing of it is left."""
+        returncode = await self._keeper.wait()
+        # Nothing to do, unless the keeper itself was killed.
+        await asyncio.to_thread(end_session, self.session, self._executable)
+        return returncode
+
+    async def stop(self) -> None:
+        """Returns when nothing of the command is left."""
+        if self._keeper.stdin:
+            self._keeper.stdin.close()
+        try:
+            await asyncio.wait_for(self._keeper.wait(), self._grace_s + _KEEPER_SLACK_S)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._keeper.kill()
+        await self.wait()

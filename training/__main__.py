@@ -1,0 +1,130 @@
+"""`python -m training RUN_DIR`: one run, one process, one exit code.
+
+0: the adapter is in place. 2: the configuration, the examples or the base model can't be used. 130, 143: it was stopped by
+Ctrl-C or SIGTERM, and goes on from its last checkpoint when started again. 1: anything else. Whatever happens is also
+in RUN_DIR/events.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from pathlib import Path
+
+from training.config import ConfigError, TrainingConfig
+from training.environment import prepare_environment
+from training.examples import Example
+from training.formats import FAULTS_SHOWN, DataError, read_examples
+from training.progress import EVENTS_FILE, EventWriter, ProgressEvent
+from training.splits import split_examples
+from training.stopping import Stopped, StopRequest
+from training.terminal import Display
+
+_EPILOG = """\
+RUN_DIR/config.json holds the configuration with TrainingConfig's names; base_model, training_file and output_dir are required:
+  {"base_model": "models/tuneloop-demo", "training_file": "examples.jsonl", "output_dir": "adapters/adapter-0123456789abcdef"}
+Started again on the same RUN_DIR, a run that was stopped goes on from its last checkpoint."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs what RUN_DIR says; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training",
+        description="Fine-tunes a base model with QLoRA as RUN_DIR/config.json says.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help=f"folder with config.json; {EVENTS_FILE} goes there")
+    run_dir = parser.parse_args(arguments).run_dir
+    stop = StopRequest()
+    stop.listen()
+    display = Display(sys.stdout)
+    try:
+        with EventWriter(run_dir, also=display) as events:
+            return _run(run_dir, events, stop)
+    except OSError as error:
+        print(f"error: {run_dir} can't be used as a run directory: {error.strerror}.", file=sys.stderr)
+        return 2
+    except Stopped as stopped:
+        return 128 + stopped.signum
+    finally:
+        display.close()
+
+
+def _run(run_dir: Path, events: EventWriter, stop: StopRequest) -> int:
+    """The outermost catcher: whatever goes wrong becomes a `failed` event, a line for people, and an exit code."""
+    try:
+        _train(run_dir, events, stop)
+    except Stopped as stopped:
+        message = f"{stopped}; start again on {run_dir} to go on from the last checkpoint"
+        return _failed(events, message, "interrupted", 128 + stopped.signum)
+    except ConfigError as error:
+        code = "output_exists" if error.param == "output_dir" else "invalid_config"
+        return _failed(events, str(error), code, 2, param=error.param)
+    except DataError as error:
+        faults = [{"line": fault.line, "reason": fault.reason} for fault in error.faults[:FAULTS_SHOWN]]
+        return _failed(events, str(error), "invalid_data", 2, param="training_file", faults=faults)
+    except Exception as error:
+        return _unexpected(events, run_dir, error)
+    return 0
+
+
+def _train(run_dir: Path, events: EventWriter, stop: StopRequest) -> None:
+    # 1. What can be checked in a moment is checked before torch is loaded.
+    config = _read_config(run_dir / "config.json")
+    training, validation = _read_data(config)
+    events.write(ProgressEvent("started", f"fine-tuning {config.served_base_name} on {config.training_file}"))
+    # 2. Then the run itself.
+    prepare_environment(offline=config.base_is_folder)
+    from training.run import RunInputs, run
+
+    run(RunInputs(config, training, validation), run_dir, events.write, stop)
+
+
+def _read_config(path: Path) -> TrainingConfig:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"{path} can't be read as JSON: {error}. Write the configuration there."]) from error
+    if not isinstance(values, dict):
+        raise ConfigError([f"{path} must hold a JSON object with TrainingConfig's names."])
+    config = TrainingConfig.from_dict(values)
+    if Path(config.output_dir).exists():
+        raise ConfigError(
+            [f"`output_dir` {config.output_dir} already exists, and an adapter is never overwritten. Name a new one."],
+            param="output_dir",
+        )
+    return config
+
+
+def _read_data(config: TrainingConfig) -> tuple[list[Example], list[Example]]:
+    examples = read_examples(Path(config.training_file))
+    if config.validation_file:
+        return examples, read_examples(Path(config.validation_file))
+    return split_examples(examples, config.validation_fraction, config.seed)
+
+
+def _unexpected(events: EventWriter, run_dir: Path, error: Exception) -> int:
+    """Errors of the modules that bring torch are known by their names, so that they needn't be imported to be caught."""
+    kind = type(error).__name__
+    if kind == "BaseModelError":
+        return _failed(events, str(error), "invalid_base_model", 2, param=getattr(error, "param", "base_model"))
+    if kind == "AdapterWriteError":
+        return _failed(events, str(error), "unusable_adapter", 1)
+    trace = run_dir / "error.txt"
+    trace.write_text(traceback.format_exc(), encoding="utf-8")
+    return _failed(events, f"The run failed: {kind}: {error}. The details are in {trace}.", "internal_error", 1)
+
+
+def _failed(
+    events: EventWriter, message: str, code: str, exit_code: int, *, param: str | None = None, **details: object
+) -> int:
+    events.write(ProgressEvent("failed", message, code=code, param=param, details=details))
+    print(f"error: {message}", file=sys.stderr)
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""Writes the adapter directory: aside, checked, with a manifest, then renamed into place. Owns its form on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+MANIFEST_VERSION = 1
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
+
+
+class AdapterWriteError(Exception):
+    """The trained adapter is unusable or can't be written; nothing was put in place."""
+
+
+def base_model_sha256(model_dir: Path) -> str:
+    """The hash that names a base model: of its safetensors files' names and content hashes, sorted by name."""
+    files = sorted(model_dir.glob("*.safetensors"))
+    return hashlib.sha256("".join(f"{file.name} {file_sha256(file)}\n" for file in files).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """The hex digest of the file at `path`, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def adapter_aside(output_dir: Path) -> Iterator[Path]:
+    """A folder beside `output_dir` to build the adapter in; removed unless it has been put in place.
+
+    It is on the same filesystem, so that putting it in place is one rename: readers see a whole adapter or none.
+    """
+    partial = output_dir.with_name(f".partial-{output_dir.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def save_adapter(model: Any, directory: Path) -> None:
+    """Writes the adapter of the PEFT `model` into `directory`, and checks what was written.
+
+    Raises:
+        AdapterWriteError: the weights aren't finite, or the adapter learned nothing.
+    """
+    model.save_pretrained(str(directory), safe_serialization=True, save_embedding_layers=False)
+    (directory / "README.md").unlink(missing_ok=True)  # PEFT's template, with nothing filled in
+    check_weights(load_file(directory / WEIGHTS))
+
+
+def check_weights(weights: Mapping[str, torch.Tensor]) -> None:
+    """Raises `AdapterWriteError` when `weights` aren't those of a LoRA adapter that learned something."""
+    for name, values in weights.items():
+        if not torch.isfinite(values).all():
+            raise AdapterWriteError(
+                f"{name} holds values that aren't finite: the training diverged. Lower `learning_rate`, or raise `warmup_ratio`."
+            )
+        if "lora_A" in name and name.replace("lora_A", "lora_B") not in weights:
+            raise AdapterWriteError(f"{name} has no lora_B beside it: the adapter is incomplete.")
+    if not any(values.any() for name, values in weights.items() if "lora_B" in name):
+        raise AdapterWriteError(
+            "Every lora_B is zero: the adapter learned nothing. Raise `learning_rate` or train for more steps."
+        )
+
+
+def put_in_place(partial: Path, output_dir: Path, manifest: Mapping[str, Any]) -> None:
+    """Adds the manifest, makes everything durable, and renames `partial` to `output_dir`.
+
+    Raises:
+        AdapterWriteError: `output_dir` came to exist meanwhile.
+    """
+    files = {
+        file.name: {"sha256": file_sha256(file), "bytes": file.stat().st_size}
+        for file in sorted(partial.iterdir())
+        if file.is_file()
+    }
+    content = {
+        "manifest_version": MANIFEST_VERSION,
+        "id": output_dir.name,
+        "created_at": int(time.time()),
+        **manifest,
+        "files": files,
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+    (partial / "manifest.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for file in partial.iterdir():
+        file.chmod(0o644)  # safetensors writes files that only their owner may read
+        _fsync(file)
+    _fsync(partial)
+    if output_dir.exists():
+        raise AdapterWriteError(f"{output_dir} came to exist while training; a complete adapter is never overwritten.")
+    partial.rename(output_dir)
+    _fsync(output_dir.parent)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

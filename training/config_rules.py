@@ -1,0 +1,114 @@
+"""What each setting of a fine-tune may be, and how a wrong one is put into words. Knows no defaults and no meanings."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+
+def looks_like_path(base_model: str) -> bool:
+    """Whether `base_model` can't be a hub id (`name` or `owner/name`) and so must be a folder."""
+    return base_model.startswith((".", "/", "~", "\\")) or base_model.count("/") > 1 or base_model.endswith("/")
+
+
+def _at_least(low: float) -> Callable[[Any], str | None]:
+    return lambda value: None if value >= low else f"is {value}, but must be {low} or more"
+
+
+def _above_zero(value: Any) -> str | None:
+    return None if 0 < value < float("inf") else f"is {value}, but must be a finite number above 0"
+
+
+def _between(low: float, high: float) -> Callable[[Any], str | None]:
+    return lambda value: None if low <= value <= high else f"is {value}, but must be from {low} to {high}"
+
+
+def _not_blank(value: Any) -> str | None:
+    return None if str(value).strip() else "is empty"
+
+
+def _modules(value: Any) -> str | None:
+    names = [value] if isinstance(value, str) else value
+    return None if names and all(names) else "is empty; give `all-linear` or names such as [q_proj, v_proj]"
+
+
+def _folder_or_hub_id(value: Any) -> str | None:
+    if not value.strip():
+        return "is empty; give a local folder or a hub id such as Qwen/Qwen3-0.6B"
+    if looks_like_path(value) and not Path(value).expanduser().is_dir():
+        return f"is {value!r}, which isn't a folder here; give an existing folder, or a hub id such as Qwen/Qwen3-0.6B"
+    return None
+
+
+_RULES: Mapping[str, Callable[[Any], str | None]] = {
+    "base_model": _folder_or_hub_id,
+    "training_file": _not_blank,
+    "output_dir": _not_blank,
+    "base_model_name": _not_blank,
+    "fine_tuned_model": _not_blank,
+    "validation_file": _not_blank,
+    "validation_fraction": _between(0, 0.5),
+    "n_epochs": _between(1, 1000),
+    "max_steps": _at_least(1),
+    "batch_size": _between(1, 4096),
+    "gradient_accumulation_steps": _between(1, 4096),
+    "learning_rate": _above_zero,
+    "warmup_ratio": _between(0, 1),
+    "weight_decay": _between(0, 10),
+    "max_grad_norm": _above_zero,
+    "r": _between(1, 512),
+    "lora_alpha": _between(1, 4096),
+    "lora_dropout": _between(0, 0.95),
+    "target_modules": _modules,
+    "max_length": _between(8, 1_000_000),
+    "seed": _between(0, 2**32 - 1),
+    "logging_steps": _at_least(1),
+    "eval_steps": lambda value: None if value == "auto" else _at_least(1)(value),
+    "save_steps": lambda value: None if value == "auto" else _at_least(1)(value),
+}
+
+
+def fault(name: str, value: Any, expected: Any) -> str | None:
+    """What is wrong with `value` for the setting `name`, whose type is `expected`; None when nothing is."""
+    if not _fits(value, expected):
+        return f"is {value!r}, but must be {_described(expected)}"
+    if value is None or name not in _RULES:
+        return None
+    return _RULES[name](value)
+
+
+def _fits(value: Any, expected: Any) -> bool:
+    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, one) for one in arguments)
+    if origin is Literal:
+        return value in arguments and isinstance(value, str)
+    if origin is tuple:
+        return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+    if expected is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, expected) and (expected is bool or not isinstance(value, bool))
+
+
+def _described(expected: Any) -> str:
+    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_described(one) for one in arguments)
+    if origin is Literal:
+        return " or ".join(repr(choice) for choice in arguments)
+    if origin is tuple:
+        return "a list of names"
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    return words[expected]
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """What to say of the setting `name`, which there isn't."""
+    nearest = difflib.get_close_matches(name, list(known), n=1)
+    return "is not a setting" + (
+        f"; did you mean `{nearest[0]}`?" if nearest else "; `docs/training.md` lists them all"
+    )
