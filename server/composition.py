@@ -13,7 +13,7 @@ import logging.handlers
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,7 +34,7 @@ GRACE_S = 3
 MountUI = Callable[[FastAPI, str], FastAPI]
 """Puts the pages on `/` of the app; the string is the server's own URL. Returns the app to serve."""
 
-Story = Callable[[Services, str], Awaitable[bool]]
+Story = Callable[[Services, str], Coroutine[None, None, bool]]
 """What to do once the server listens: starts the engine, prints. Returns whether to go on serving."""
 
 

@@ -95,11 +95,8 @@ async def _chain(services: Services, url: str) -> None:
 async def _tuned(services: Services) -> Adapter:
     """The demo's adapter: the one that an earlier demo left, else a new one, trained in a process of its own."""
     settings, base = services.settings, services.engine.base
-    config = demo_examples.demo_config(
-        base.path,
-        settings.adapters_dir / new_adapter_id(),
-        fine_tuned_model=fine_tuned_model_name(base.name, settings.organization, SUFFIX),
-    )
+    name = fine_tuned_model_name(base.name, settings.organization, SUFFIX)
+    config = demo_examples.demo_config(base.path, settings.adapters_dir / new_adapter_id(), fine_tuned_model=name)
     for adapter in services.registry.adapters():
         if _same_recipe(adapter.manifest.get("config") or {}, config.to_dict()):
             return adapter
@@ -114,12 +111,13 @@ async def _tuned(services: Services) -> Adapter:
         if process.returncode is None:
             process.terminate()
             await process.wait()
-    return services.registry.get(config.fine_tuned_model)
+    return services.registry.get(name)
 
 
 def _same_recipe(made: dict[str, object], wanted: dict[str, object]) -> bool:
     per_run = {"output_dir", "fine_tuned_model"}
-    return {**made, **dict.fromkeys(per_run)} == json.loads(json.dumps({**wanted, **dict.fromkeys(per_run)}))
+    as_stored: dict[str, object] = json.loads(json.dumps({**wanted, **dict.fromkeys(per_run)}))
+    return {**made, **dict.fromkeys(per_run)} == as_stored
 
 
 async def _timed(work: Awaitable[T]) -> tuple[float, T]:

@@ -11,7 +11,7 @@ import typer
 
 from server.settings import ENV_PREFIX, LoadedSettings, Settings, load_settings
 
-CONFIG_FLAG = "config"
+CONFIG_FLAG = "settings_file"
 
 
 def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -87,5 +87,5 @@ def describe(loaded: LoadedSettings) -> list[tuple[str, str, str, str]]:
 
 def _shown(name: str, value: Any) -> str:
     if name == "database_url" and value and "@" in value:
-        return "***@" + value.split("@", 1)[1]
+        return f"***@{value.split('@', 1)[1]}"
     return "unset" if value is None or value == [] else str(value)

@@ -44,9 +44,7 @@ def test_first_key_shuts_the_door_and_revoking_it_leaves_it_shut(gateway: Gatewa
     assert gateway.http.get(MODELS).status_code == 401
 
 
-@pytest.mark.parametrize(
-    "header", ["", "Bearer", "Bearer ", "Bearer wrong", "Basic abc", "Bearer sk-tuneloop-" + "x" * 43]
-)
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer wrong", "Basic abc", "Bearer sk-tuneloop-" + "x" * 43])
 def test_bad_key_is_401_in_the_envelope(gateway: Gateway, header: str) -> None:
     make_key(gateway)
     response = gateway.http.get(MODELS, headers={"Authorization": header} if header else {})
