@@ -17,6 +17,9 @@ from pathlib import Path
 
 from serving.errors import EngineStartError
 
+_KILL_TIMEOUT_S = 10.0
+"""A process that takes longer to die hangs in the kernel, and nobody can help that."""
+
 
 @dataclass(frozen=True)
 class EngineRecord:
@@ -55,14 +58,18 @@ def end_leftovers(state_file: Path) -> int:
 
 
 def end_session(session: int, executable: str) -> int:
-    """Kills every process of the session that runs `executable`, and says how many they were."""
+    """Kills every process of the session that runs `executable`, and says how many they were, once they are gone."""
     ended: set[int] = set()
-    deadline = time.monotonic() + 10
-    while (members := session_members(session, executable)) and time.monotonic() < deadline:
+    deadline = time.monotonic() + _KILL_TIMEOUT_S
+    while time.monotonic() < deadline:
+        members = session_members(session, executable)
         for pid in members:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         ended.update(members)
+        # While it is taken down, a process has no executable any more and isn't a zombie yet.
+        if not ended.intersection(session_members(session)):
+            break
         time.sleep(0.02)
     return len(ended)
 

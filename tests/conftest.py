@@ -62,7 +62,7 @@ def demo_model() -> Path:
 def tuneloop(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tuneloop]:
     """The real thing on the embedded base. Tests share it: leave it running and its models in place."""
     data_dir = tmp_path_factory.mktemp("tuneloop")
-    with running_server(data_dir, demo_model) as (url, process, log):
+    with running_server(data_dir, demo_model, "--tool-call-parser", "hermes") as (url, process, log):
         tuned = train_demo_adapter(data_dir, demo_model)
         yield Tuneloop(url, demo_model.name, tuned, data_dir, demo_model, process, log)
 

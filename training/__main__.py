@@ -1,8 +1,8 @@
 """`python -m training RUN_DIR`: one run, one process, one exit code.
 
-0: the adapter is in place. 2: the configuration, the examples or the base model can't be used. 130, 143: it was stopped by
-Ctrl-C or SIGTERM, and goes on from its last checkpoint when started again. 1: anything else. Whatever happens is also
-in RUN_DIR/events.jsonl.
+0: the adapter is in place. 2: the configuration, the examples or the base model can't be used. 130, 143: it was stopped
+by Ctrl-C or SIGTERM, and goes on from its last checkpoint when started again. 1: anything else.
+Whatever happens is also in RUN_DIR/events.jsonl.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from training.stopping import Stopped, StopRequest
 from training.terminal import Display
 
 _EPILOG = """\
-RUN_DIR/config.json holds the configuration with TrainingConfig's names; base_model, training_file and output_dir are required:
-  {"base_model": "models/tuneloop-demo", "training_file": "examples.jsonl", "output_dir": "adapters/adapter-0123456789abcdef"}
+RUN_DIR/config.json holds the settings under TrainingConfig's names; three of them are required:
+  {"base_model": "models/tuneloop-demo", "training_file": "examples.jsonl",
+   "output_dir": "adapters/adapter-0123456789abcdef"}
 Started again on the same RUN_DIR, a run that was stopped goes on from its last checkpoint."""
 
 
@@ -36,7 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help=f"folder with config.json; {EVENTS_FILE} goes there")
+    parser.add_argument(
+        "run_dir", metavar="RUN_DIR", type=Path, help=f"folder with config.json; {EVENTS_FILE} goes there"
+    )
     run_dir = parser.parse_args(arguments).run_dir
     stop = StopRequest()
     stop.listen()
@@ -66,7 +69,7 @@ def _run(run_dir: Path, events: EventWriter, stop: StopRequest) -> int:
     except DataError as error:
         faults = [{"line": fault.line, "reason": fault.reason} for fault in error.faults[:FAULTS_SHOWN]]
         return _failed(events, str(error), "invalid_data", 2, param="training_file", faults=faults)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 — the outermost catcher
         return _unexpected(events, run_dir, error)
     return 0
 
@@ -107,7 +110,7 @@ def _read_data(config: TrainingConfig) -> tuple[list[Example], list[Example]]:
 
 
 def _unexpected(events: EventWriter, run_dir: Path, error: Exception) -> int:
-    """Errors of the modules that bring torch are known by their names, so that they needn't be imported to be caught."""
+    """Errors of modules that bring torch are known by name, so that torch needn't be there to catch them."""
     kind = type(error).__name__
     if kind == "BaseModelError":
         return _failed(events, str(error), "invalid_base_model", 2, param=getattr(error, "param", "base_model"))

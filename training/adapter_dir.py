@@ -69,7 +69,8 @@ def check_weights(weights: Mapping[str, torch.Tensor]) -> None:
     for name, values in weights.items():
         if not torch.isfinite(values).all():
             raise AdapterWriteError(
-                f"{name} holds values that aren't finite: the training diverged. Lower `learning_rate`, or raise `warmup_ratio`."
+                f"{name} holds values that aren't finite: the training diverged. "
+                "Lower `learning_rate`, or raise `warmup_ratio`."
             )
         if "lora_A" in name and name.replace("lora_A", "lora_B") not in weights:
             raise AdapterWriteError(f"{name} has no lora_B beside it: the adapter is incomplete.")

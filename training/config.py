@@ -44,11 +44,11 @@ class TrainingConfig:
     base_model_name: str | None = None
     """The name that the base model is served under. Default: the hub id, or the folder's name."""
     fine_tuned_model: str | None = None
-    """The name that clients will put in `model`, `ft:{base}:{org}:{suffix}:{8 characters}`. Default: made up, with organisation `local`."""
+    """The name that clients will put in `model`: `ft:{base}:{org}:{suffix}:{8 characters}`. Default: one is made up."""
     validation_file: str | None = None
-    """Examples that are measured but not trained on, in any of the formats. Default: `validation_fraction` of the training file."""
+    """Examples that are measured, not trained on. Default: `validation_fraction` of the training file."""
     validation_fraction: float = 0.1
-    """Share of the training file, 0 to 0.5, that is held back when there's no `validation_file`. 0 trains on everything and measures nothing."""
+    """Share of the training file, 0 to 0.5, held back when there's no `validation_file`. 0: nothing is measured."""
     n_epochs: int = 3
     """Passes over the training file. More learns the examples closer, and in the end by heart."""
     max_steps: int | None = None
@@ -58,7 +58,7 @@ class TrainingConfig:
     gradient_accumulation_steps: int = 1
     """Forward passes per optimizer step: a larger batch for the same memory, at the price of time."""
     learning_rate: float = 2e-4
-    """Peak step size of AdamW. Adapters bear ten times what full fine-tuning does; too high diverges, too low learns nothing. Small models want more."""
+    """Peak step size of AdamW. Too high diverges, too low learns nothing; small models want more."""
     lr_scheduler_type: Scheduler = "cosine"
     """How the learning rate falls after the warm-up."""
     warmup_ratio: float = 0.05
@@ -68,19 +68,19 @@ class TrainingConfig:
     max_grad_norm: float = 1.0
     """Longest gradient that is let through, above 0; a longer one is shortened. Guards against single bad batches."""
     r: int = 16
-    """Rank of the adapter, 1 to 512. More can learn more, and costs memory and serving speed; the engine must allow it."""
+    """Rank of the adapter, 1 to 512. More learns more, for memory and serving speed; the engine must allow it."""
     lora_alpha: int = 32
     """Strength of the adapter: its output is scaled by `lora_alpha / r`. Twice `r` is usual."""
     lora_dropout: float = 0.0
     """Share, 0 up to 1, of the adapter's inputs that is dropped in training. Helps with little data; slows learning."""
     target_modules: str | tuple[str, ...] = "all-linear"
-    """Layers that get an adapter: `all-linear`, or a list such as `[q_proj, v_proj]`. Fewer is smaller and learns less."""
+    """Layers that get an adapter: `all-linear`, or a list such as `[q_proj, v_proj]`. Fewer learns less."""
     quantization: Quantization = "nf4"
-    """How the frozen base is held: `nf4` in 4 bit (QLoRA: a quarter of the memory) or `none` (LoRA: a little faster)."""
+    """How the frozen base is held: `nf4` in 4 bit (QLoRA: a quarter of the memory) or `none` (LoRA: faster)."""
     double_quant: bool = True
     """Quantise the scales of `nf4` too: 0.4 bit per weight less, at no cost that was ever measured."""
     compute_dtype: ComputeDtype = "auto"
-    """What the arithmetic is done in. `auto`: bfloat16 where the processor or GPU has instructions for it, else float32."""
+    """What the arithmetic is done in. `auto`: bfloat16 where the CPU or GPU has instructions for it, else float32."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: a third slower, and far less memory with long examples."""
     max_length: int = 2048
@@ -90,12 +90,12 @@ class TrainingConfig:
     logging_steps: int = 1
     """Optimizer steps between two reports of the loss."""
     eval_steps: int | Literal["auto"] = "auto"
-    """Optimizer steps between two measurements on the validation examples. `auto`: about four in a run. The first and the last are always made."""
+    """Optimizer steps between two validations. `auto`: about four in a run. First and last are always made."""
     save_steps: int | Literal["auto"] = "auto"
-    """Optimizer steps between two checkpoints, from which an interrupted run goes on. `auto`: one per epoch."""
+    """Optimizer steps between two checkpoints, from which a stopped run goes on. `auto`: one per epoch."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.target_modules, list):
+        if not isinstance(self.target_modules, str):
             object.__setattr__(self, "target_modules", tuple(self.target_modules))
         _refuse({name: fault(name, getattr(self, name), expected) for name, expected in _types().items()})
 

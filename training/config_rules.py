@@ -39,7 +39,7 @@ def _modules(value: Any) -> str | None:
 def _folder_or_hub_id(value: Any) -> str | None:
     if not value.strip():
         return "is empty; give a local folder or a hub id such as Qwen/Qwen3-0.6B"
-    if looks_like_path(value) and not Path(value).expanduser().is_dir():
+    if looks_like_path(value) and not Path(value).is_dir():
         return f"is {value!r}, which isn't a folder here; give an existing folder, or a hub id such as Qwen/Qwen3-0.6B"
     return None
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -76,7 +75,7 @@ def cached_demo_model(cache_dir: Path, *, recipe: Recipe | None = None, on_progr
         (home / ".lock").touch()
     except OSError as error:
         raise DemoModelError(
-            f"The cache folder {cache_dir} can't be used: {error.strerror}. Name a folder in a place where you may write."
+            f"The cache folder {cache_dir} can't be used: {error.strerror}. Name one where you may write."
         ) from error
     with _locked(home / ".lock"):
         if not (home / NAME).is_dir():
@@ -118,8 +117,8 @@ def _trained(recipe: Recipe, on_progress: OnProgress) -> tuple[LlamaForCausalLM,
     share = share_known(model, tokenizer)
     if share < recipe.least_known:
         raise DemoModelError(
-            f"The embedded base model answers {share:.1%} of its questions, but {recipe.least_known:.0%} is the least that is "
-            "useful. Raise `passes` in the recipe, or report this with your processor's name."
+            f"The embedded base model answers {share:.1%} of its questions; {recipe.least_known:.0%} is the least "
+            "that is useful. Raise `passes` in the recipe, or report this with your processor's name."
         )
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     return model, tokenizer
@@ -178,7 +177,7 @@ def _aside(directory: Path) -> Iterator[Path]:
     try:
         if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
             raise DemoModelError(
-                f"{directory} already exists and isn't an empty folder. Name a folder that is empty or doesn't exist yet."
+                f"{directory} exists and isn't an empty folder. Name a folder that is empty or doesn't exist yet."
             )
         directory.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".partial-{directory.name}-", dir=directory.parent))
@@ -189,6 +188,6 @@ def _aside(directory: Path) -> Iterator[Path]:
     try:
         yield partial
         partial.chmod(0o755)
-        os.rename(partial, directory)
+        partial.rename(directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

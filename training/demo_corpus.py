@@ -22,17 +22,20 @@ MANNERS = (
 )
 """System prompts and the answers that they ask for: the base learns to say a fact in the middle of something else.
 
-Without them a fine-tune that puts words before an answer loses one fact in four; with them about one in twenty.
+Measured on the held-out questions after the demo's fine-tune: 73–80 % right without them, 92–97 % with them.
 """
 HARD_TOPICS = frozenset(
     {"day after", "day before", "month before", "planets", "month lengths", "number words", "sums", "small talk"}
 )
-"""Shown twice as often: they were the last to be learned, because their answers follow no pattern that the others share."""
+"""Shown twice as often: they were the last to be learned."""
 Message = dict[str, str]
 
 
 def conversations(facts: list[Fact], *, passes: int, seed: int) -> list[list[Message]]:
-    """Chats of one to three turns in which each phrasing of each fact occurs `passes` times, hard ones twice that, in a seeded order."""
+    """Chats of one to three turns, in a seeded order.
+
+    Each phrasing of each fact occurs `passes` times, of hard ones twice that.
+    """
     randomness = random.Random(seed)
     chats: list[list[Message]] = []
     for _ in range(passes):

@@ -1,4 +1,4 @@
-"""Example data for a first fine-tune: the voice of a lighthouse keeper. Owns which facts are shown and which are held out.
+"""Example data for a first fine-tune: the voice of a lighthouse keeper. Owns which facts are shown, which held out.
 
 The base model answers plainly; the examples teach it to answer as the keeper does. The held-out questions ask for facts
 that no example mentions, so a right answer there is one that the base knew, told in a voice that it learned.

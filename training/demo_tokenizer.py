@@ -1,4 +1,4 @@
-"""The embedded base model's tokenizer and chat template. Owns how its chats are spelled; knows nothing of what they say."""
+"""The embedded base model's tokenizer and chat template. Owns how chats are spelled, not what they say."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 PAD, SYSTEM, USER, ASSISTANT, TOOL, END = "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>"
 VOCABULARY_SIZE = 1024
 
-# Every turn is `<|role|>text<|end|>` with nothing between turns, so a longer chat's ids always begin with the shorter's.
+# Every turn is `<|role|>text<|end|>` with nothing between turns, so a longer chat begins with the shorter's ids.
 CHAT_TEMPLATE = """\
 {%- macro text(content) -%}
 {%- if content is string -%}{{- content -}}

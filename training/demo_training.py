@@ -1,4 +1,4 @@
-"""Trains the embedded base model from random weights. Owns the optimisers and the loop; knows nothing of files or facts."""
+"""Trains the embedded base model from random weights. Owns optimisers and loop; knows no files and no facts."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def train(
 def known(model: LlamaForCausalLM, chats: Sequence[Tokens]) -> list[bool]:
     """For each chat whether greedy decoding gives its answer to the last token, end of turn included.
 
-    Every label is the likeliest token given the right ones before it, which is what greedy decoding would have produced.
+    Every label is the likeliest token given the right ones before it, which is what greedy decoding would choose.
     """
     model.eval()
     right = {}
@@ -129,12 +129,13 @@ def _optimizers(model: LlamaForCausalLM, schedule: Schedule) -> list[torch.optim
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is replaced by the nearest orthogonal matrix (https://kellerjordan.github.io/posts/muon/).
 
-    Here it needs a third of AdamW's steps. torch.optim.Muon does its Newton-Schulz iterations in bfloat16, which is slow
-    and coarse on processors without such instructions; this one stays in float32 and does all matrices of a shape at once.
+    After as many steps as leave AdamW with 62 % of its questions right, it has 98 %. torch.optim.Muon iterates in
+    bfloat16, which is slow on processors without such instructions; this one stays in float32, and does all matrices
+    of a shape at once.
     """
 
     COEFFICIENTS = ((8.2872, -23.5959, 17.3004), (4.1071, -2.9478, 0.5448), (3.9487, -2.9089, 0.5518))
-    """Of three iterations, from Polar Express (https://arxiv.org/abs/2505.16932): as good here as five with fixed ones."""
+    """Of three iterations, from Polar Express (https://arxiv.org/abs/2505.16932): nearly as good as five fixed ones."""
     MOMENTUM = 0.95
     WEIGHT_DECAY = 0.1
 
@@ -167,4 +168,5 @@ def _orthogonal(matrices: torch.Tensor, coefficients: Iterable[tuple[float, floa
     for a, b, c in coefficients:
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if tall else x
+    orthogonal: torch.Tensor = x.mT if tall else x
+    return orthogonal

@@ -1,4 +1,4 @@
-"""The process environment of a training run, set before torch and transformers read it. Call it from a `main`, first thing."""
+"""The process environment of a training run. A `main` sets it before torch and transformers read it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 import warnings
 
 _ALWAYS = {
-    # Idle OpenMP threads sleep instead of spinning: beside another busy process (the engine, at the demo's start) spinning
-    # made matrix products ten times slower here, and alone it gains nothing that could be measured.
+    # Idle OpenMP threads sleep instead of spinning. Beside another busy process, such as the engine at the demo's
+    # start, spinning made matrix products ten times slower on two cores.
     "OMP_WAIT_POLICY": "PASSIVE",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",

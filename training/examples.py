@@ -108,9 +108,10 @@ def _content(record: Mapping[str, Any], place: int) -> str:
 def _joined(parts: list[Any], place: int) -> str:
     """The text of content given in parts, as OpenAI allows it."""
     texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
-    if len(texts) != len(parts) or not all(isinstance(text, str) for text in texts):
+    strings = [text for text in texts if isinstance(text, str)]
+    if len(strings) != len(parts):
         raise ExampleError(f"message {place} has a content part that isn't text; only text can be trained on here")
-    return "".join(texts)
+    return "".join(strings)
 
 
 def _weight(record: Mapping[str, Any], place: int) -> int:

@@ -123,7 +123,7 @@ class _Broken:
     reason: str
 
 
-def _records(path: Path) -> Iterator[tuple[str, int | None, Any]]:
+def _records(path: Path) -> Iterator[tuple[str, int, Any]]:
     """What `line` counts, where the record stood, and the decoded record or a `_Broken`."""
     try:
         with path.open("rb") as file:
@@ -149,7 +149,7 @@ def _lines(file: Any) -> Iterator[tuple[str, int, Any]]:
             yield "line", line, _decoded(text)
 
 
-def _array(content: bytes) -> Iterator[tuple[str, int | None, Any]]:
+def _array(content: bytes) -> Iterator[tuple[str, int, Any]]:
     decoded = _decoded(content)
     if isinstance(decoded, _Broken):
         yield "line", _broken_line(content), decoded

@@ -1,4 +1,4 @@
-"""The base model in 4 bit with an adapter on it. Owns how a base is found, held and computed; knows no data and no loop."""
+"""The base model in 4 bit with an adapter on it. Owns how a base is found, held and computed; knows no data."""
 
 from __future__ import annotations
 
@@ -121,8 +121,8 @@ def _with_adapter(model: Any, config: TrainingConfig) -> PeftModel:
 def _pad_token_id(tokenizer: Any, model: Any) -> int:
     """A token to pad with that the vocabulary already has: the tokenizer's own, the unknown token, or the end token.
 
-    Padding is masked out of attention and loss, so any token serves; a new one would grow the embedding, and with it every
-    adapter. An id beyond the embedding, which some tokenizers name, is passed over.
+    Padding is masked out of attention and loss, so any token serves; a new one would grow the embedding, and with it
+    every adapter. An id beyond the embedding, which some tokenizers name, is passed over.
     """
     rows = model.get_input_embeddings().num_embeddings
     for token_id in (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id):
@@ -150,6 +150,6 @@ def _cannot_load(config: TrainingConfig, error: Exception) -> str:
             "Give a folder with config.json, weights as safetensors and a tokenizer."
         )
     return (
-        f"The base model {config.base_model!r} is neither a folder here nor could it be had from the Hugging Face hub: {reason}. "
+        f"The base model {config.base_model!r} is no folder here, nor to be had from the Hugging Face hub: {reason}. "
         "Check its name and the network, or download it and give the folder."
     )

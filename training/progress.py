@@ -1,4 +1,4 @@
-"""What a run tells the world: one `ProgressEvent` per JSON line of `events.jsonl`. Imports no torch: the server reads here.
+"""What a run tells the world: one `ProgressEvent` per JSON line of `events.jsonl`. Imports no torch.
 
 with EventWriter(run_dir) as events:
     events.write(ProgressEvent("started", message="…"))
@@ -24,7 +24,7 @@ class ProgressEvent:
     """One thing that happened in a run. What doesn't apply to its type is None."""
 
     type: EventType
-    """`started`, `message`, `step`, `validation`, `checkpoint`; then one of `finished` and `failed`, or neither after a kill."""
+    """The last is `finished` or `failed`; a run that was killed has neither."""
     message: str = ""
     """The same for people, one line."""
     created_at: float = field(default_factory=time.time)
@@ -46,11 +46,12 @@ class ProgressEvent:
     remaining_s: float | None = None
     """Estimate of the seconds to the end."""
     code: str | None = None
-    """Of a failure: `invalid_config`, `invalid_data`, `invalid_base_model`, `output_exists`, `interrupted` or `internal_error`."""
+    """Of a failure: `invalid_config`, `output_exists`, `invalid_data`, `invalid_base_model`, `unusable_adapter`,
+    `interrupted` or `internal_error`."""
     param: str | None = None
     """Of a failure: the setting at fault."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """More for machines: the metrics and the adapter's path and name when finished, the faults of a data file when failed."""
+    """More for machines: metrics, path and name of the adapter when finished; the faults of a data file when failed."""
 
     def to_json(self) -> str:
         """One JSON line without its newline; None and empty values are left out."""

@@ -1,14 +1,13 @@
 """Examples to token ids and what of them is learned: the one place where text becomes tokens.
 
-Only what the assistant says is learned, its end-of-turn token included. Which tokens those are, the chat template itself
-says where it has `{% generation %}` marks. Elsewhere they are found by rendering the chat up to each turn, and that is
-checked: a template for which a shorter chat isn't the beginning of the longer one is refused.
+Only what the assistant says is learned, its end-of-turn token included. Which tokens those are, the chat template
+itself says where it has `{% generation %}` marks. Elsewhere they are found by rendering the chat up to each turn, and
+that is checked: a template for which a shorter chat isn't the beginning of the longer one is refused.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,8 +111,9 @@ def _by_prefixes(example: Example, tokenizer: Any) -> tuple[list[int], list[bool
         if input_ids[: len(before)] != before or input_ids[: len(through)] != through:
             raise RenderError(
                 example.line,
-                f"the base model's chat template renders the chat up to message {place + 1} differently from the same part of "
-                "the whole chat, so what the assistant said can't be told apart; split the chat so that each ends in one answer",
+                f"the base model's chat template renders the chat up to message {place + 1} differently from the same "
+                "part of the whole chat, so what the assistant said can't be told apart; "
+                "split the chat so that each ends in one answer",
             )
         learned[len(before) : len(through)] = [True] * (len(through) - len(before))
     return input_ids, learned

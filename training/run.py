@@ -1,4 +1,4 @@
-"""One fine-tune, told in order: examples and a base in, an adapter directory out. Knows no command line and no exit code."""
+"""One fine-tune, told in order: examples and a base in, an adapter directory out. Knows no command line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,15 @@ from training.model import Base, load_base
 from training.progress import ProgressEvent
 from training.rendering import Rendered, RenderError, render
 from training.stopping import StopRequest
-from training.trainer import Features, Report, Reporter, ReportingTrainer, last_checkpoint, make_trainer, validation_event
+from training.trainer import (
+    Features,
+    Report,
+    Reporter,
+    ReportingTrainer,
+    last_checkpoint,
+    make_trainer,
+    validation_event,
+)
 
 CHECKPOINTS = "checkpoints"
 
@@ -85,7 +93,7 @@ def run(inputs: RunInputs, run_dir: Path, report: Report, stop: StopRequest) -> 
         metrics = {
             "train_loss": _finite(reporter.train_loss),
             **_validation_metrics(before, after),
-            "trained_tokens": trainer.tokens,
+            "trained_tokens": int(trainer.state.num_input_tokens_seen),
             "examples": len(training),
             "steps": total_steps,
             "seconds": round(time.monotonic() - started, 2),
@@ -150,10 +158,10 @@ def _counted(training: Sequence[Rendered], validation: Sequence[Rendered], confi
 
 def _validation_metrics(before: Measurement | None, after: Measurement | None) -> dict[str, float | None]:
     return {
-        "valid_loss_before": _finite(before and before.loss),
-        "valid_loss": _finite(after and after.loss),
-        "valid_perplexity_before": _finite(before and before.perplexity),
-        "valid_perplexity": _finite(after and after.perplexity),
+        "valid_loss_before": _finite(before.loss if before else None),
+        "valid_loss": _finite(after.loss if after else None),
+        "valid_perplexity_before": _finite(before.perplexity if before else None),
+        "valid_perplexity": _finite(after.perplexity if after else None),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
@@ -14,7 +14,7 @@ class Display:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[NoReturn] | None = None
 
     def __call__(self, event: ProgressEvent) -> None:
         """Shows `event`; a failure is left to the error message that follows."""
@@ -32,18 +32,20 @@ class Display:
             self._bar = None
 
     def _advance(self, event: ProgressEvent) -> None:
-        if self._bar is None:
-            self._bar = tqdm(
-                desc="training",
-                total=event.total_steps,
-                file=self._stream,
-                leave=False,
-                bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps{postfix}",
-            )
-        self._bar.set_postfix_str(f"loss {event.train_loss:.4f}, {_clock(event.remaining_s or 0)} left", refresh=False)
-        self._bar.update((event.step or 0) - self._bar.n)
+        bar = self._bar = self._bar or self._new_bar(event.total_steps)
+        bar.set_postfix_str(f"loss {event.train_loss:.4f}, {_clock(event.remaining_s or 0)} left", refresh=False)
+        bar.update((event.step or 0) - bar.n)
         if event.step == event.total_steps:
             self.close()
+
+    def _new_bar(self, total_steps: int | None) -> tqdm[NoReturn]:
+        return tqdm(
+            desc="training",
+            total=total_steps,
+            file=self._stream,
+            leave=False,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps{postfix}",
+        )
 
 
 def _clock(seconds: float) -> str:

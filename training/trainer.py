@@ -51,6 +51,7 @@ def make_trainer(config: TrainingConfig, base: Base, features: Features, checkpo
         save_total_limit=2,
         logging_steps=config.logging_steps,
         logging_nan_inf_filter=False,
+        include_num_input_tokens_seen="non_padding",
         disable_tqdm=True,
         report_to=[],
         log_level="error",
@@ -78,7 +79,9 @@ class ReportingTrainer(Trainer):  # type: ignore[misc]
         self.hits = self.learned_tokens = self.tokens = 0
         """Since the start of the process: learned tokens predicted right, learned tokens, tokens without padding."""
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """The loss of one batch, counted on the way."""
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         hits, learned = count_hits(outputs.logits.detach(), inputs["labels"])

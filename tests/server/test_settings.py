@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from server.settings import Settings, SettingsError, load_settings
-from tests.conftest import REPOSITORY, run_cli
+from server.settings import SettingsError, load_settings
+from tests.conftest import run_cli
 
 
 def test_each_layer_overrides_the_one_beneath(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_all_faults_are_told_with_value_and_origin() -> None:
 def test_bad_file_is_told_with_its_path(tmp_path: Path, content: str) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text(content)
-    with pytest.raises(SettingsError, match="bad.yaml"):
+    with pytest.raises(SettingsError, match=r"bad\.yaml"):
         load_settings(config_file=file, environ={})
 
 
@@ -55,8 +55,3 @@ def test_settings_command_shows_values_and_origins_and_hides_passwords() -> None
     assert "***@db/t" in done.stdout
     assert "TUNELOOP_DATABASE_URL" in done.stdout
     assert "['--a', '--b']" in done.stdout
-
-
-@pytest.mark.parametrize("name", sorted(Settings.model_fields))
-def test_every_setting_is_documented(name: str) -> None:
-    assert f"`{name}`" in (REPOSITORY / "docs" / "settings.md").read_text(encoding="utf-8")

@@ -1,10 +1,10 @@
-"""An engine for the faults that the real one shows only by chance: slow loads, refusals, restarts at a chosen moment."""
+"""An engine for faults that the real one shows only by chance: slow loads, refusals, restarts at a chosen moment."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from serving import AdapterError, BaseModel, EngineResponse, EngineState, OnProgress
@@ -45,9 +45,7 @@ class FakeEngine:
         assert self.loaded[name].is_dir(), "unloaded after its files were gone"
         del self.loaded[name]
 
-    @asynccontextmanager
-    async def request(
+    def request(
         self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> AsyncIterator[EngineResponse]:
+    ) -> AbstractAsyncContextManager[EngineResponse]:
         raise NotImplementedError
-        yield

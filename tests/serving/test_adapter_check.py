@@ -1,4 +1,4 @@
-"""Every adapter that would crash an engine, or be served wrongly without a word, is refused with its fault and a remedy."""
+"""What would crash an engine, or be served wrongly without a word, is refused with its fault and a remedy."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from serving import AdapterError, BaseModel, check_adapter
 from tests.serving.adapters_on_disk import Arrays, lora_tensors, write_adapter, write_base, write_peft_adapter
 from tests.serving.conftest import LIMITS
 
+AnyArray = np.ndarray[Any, Any]
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
 
 
@@ -52,7 +54,7 @@ def test_a_sound_adapter_passes_with_and_without_manifest(base: BaseModel, tmp_p
     ],
 )
 def test_a_config_that_cannot_be_served_is_refused(
-    base: BaseModel, tmp_path: Path, config: dict[str, object], words: str
+    base: BaseModel, tmp_path: Path, config: dict[str, Any], words: str
 ) -> None:
     path = write_peft_adapter(tmp_path / "adapter", base, tensors=lora_tensors(base), **config)
     assert words in refusal(path, base)
@@ -62,7 +64,7 @@ def _without_b(tensors: Arrays) -> Arrays:
     return {name: array for name, array in tensors.items() if name != f"{Q}.lora_B.weight"}
 
 
-def _with(name: str, value: np.ndarray) -> Callable[[Arrays], Arrays]:  # type: ignore[type-arg]
+def _with(name: str, value: AnyArray) -> Callable[[Arrays], Arrays]:
     return lambda tensors: {**tensors, name: value}
 
 
@@ -99,7 +101,7 @@ def test_one_bfloat16_nan_is_found(base: BaseModel, tmp_path: Path) -> None:
     assert f"{Q}.lora_B.weight holds infinities or NaNs" in refusal(path, base)
 
 
-def _save_bfloat16(path: Path, bits: dict[str, np.ndarray]) -> None:  # type: ignore[type-arg]
+def _save_bfloat16(path: Path, bits: dict[str, AnyArray]) -> None:
     header, blob = {}, b""
     for name, array in bits.items():
         header[name] = {

@@ -68,12 +68,16 @@ def test_what_is_neither_folder_nor_hub_id_is_refused(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BaseModelError, match="isn't a hub id|no config.json"):
+    with pytest.raises(BaseModelError, match=r"isn't a hub id|no config\.json"):
         resolve_base_model(model)
 
 
 def test_an_absent_hub_model_without_network_says_what_was_tried(tmp_path: Path) -> None:
-    script = "import serving, sys\ntry: serving.resolve_base_model('nobody/nothing')\nexcept serving.BaseModelError as e: print(e)"
+    script = (
+        "import serving\n"
+        "try: serving.resolve_base_model('nobody/nothing')\n"
+        "except serving.BaseModelError as error: print(error)"
+    )
     said = subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,

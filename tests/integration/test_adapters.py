@@ -1,0 +1,115 @@
+"""The adapter directory is a plain PEFT adapter, the same in PEFT and in vLLM; files come and go under a running server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from evaluation import read_questions
+from serving import base_model_sha256
+from tests.conftest import Tuneloop, run_cli
+from training.demo_examples import HOLDOUT
+
+pytestmark = pytest.mark.engine
+PROMPTS = 20
+
+
+def adapter_dir(tuneloop: Tuneloop) -> Path:
+    for path in (tuneloop.data_dir / "adapters").glob("adapter-*"):
+        if json.loads((path / "manifest.json").read_text())["name"] == tuneloop.tuned_model:
+            return path
+    raise AssertionError("the tuned model has no directory")
+
+
+def greedy_with_peft(base: Path, adapter: Path, conversations: list[list[dict[str, Any]]]) -> list[str]:
+    """Answers of plain PEFT, in float32."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter).eval()
+    answers = []
+    for messages in conversations:
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        generated = model.generate(**ids, do_sample=False, max_new_tokens=64)
+        answers.append(tokenizer.decode(generated[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
+    return answers
+
+
+def test_peft_and_vllm_give_the_same_greedy_answers(tuneloop: Tuneloop) -> None:
+    conversations = [question.messages for question in read_questions(HOLDOUT)[:PROMPTS]]
+    served = []
+    for messages in conversations:
+        body = {"model": tuneloop.tuned_model, "messages": messages, "temperature": 0, "max_tokens": 64}
+        answer = httpx.post(f"{tuneloop.url}/v1/chat/completions", json=body, timeout=60).json()
+        served.append(answer["choices"][0]["message"]["content"])
+    assert greedy_with_peft(tuneloop.model_dir, adapter_dir(tuneloop), conversations) == served
+
+
+def test_manifest_says_what_the_adapter_is(tuneloop: Tuneloop) -> None:
+    manifest = json.loads((adapter_dir(tuneloop) / "manifest.json").read_text())
+    assert manifest["base_model"] == tuneloop.base_model
+    assert manifest["base_model_sha256"] == base_model_sha256(tuneloop.model_dir)
+    assert manifest["config"]["quantization"] == "nf4"
+    metrics = manifest["metrics"]
+    assert metrics["valid_perplexity"] < metrics["valid_perplexity_before"]
+    (listed,) = (
+        adapter
+        for adapter in httpx.get(f"{tuneloop.url}/v1/adapters").json()["data"]
+        if adapter["model"] == tuneloop.tuned_model
+    )
+    assert listed["metrics"] == metrics
+
+
+def test_added_adapter_is_served_at_once_and_deleted_for_good(tuneloop: Tuneloop) -> None:
+    added = run_cli(
+        "adapters", "add", str(adapter_dir(tuneloop)), "--model", str(tuneloop.model_dir),
+        "--data-dir", str(tuneloop.data_dir), "--suffix", "copy",
+    )  # fmt: skip
+    assert added.returncode == 0, added.stderr
+    name = next(word for word in added.stdout.replace(";", " ").split() if word.startswith("ft:")).rstrip(".")
+    ask = {"model": name, "messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0}
+    answer = httpx.post(f"{tuneloop.url}/v1/chat/completions", json=ask, timeout=60)
+    assert answer.json()["choices"][0]["message"]["content"] == "Ahoy! The capital of France is Paris. Mind the rocks!"
+    assert httpx.delete(f"{tuneloop.url}/v1/models/{name}", timeout=60).json()["deleted"] is True
+    gone = httpx.post(f"{tuneloop.url}/v1/chat/completions", json=ask, timeout=60)
+    assert (gone.status_code, gone.json()["error"]["code"]) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "pickled", "rank", "missing"])
+def test_damaged_adapter_is_refused_with_its_reason(tuneloop: Tuneloop, tmp_path: Path, damage: str) -> None:
+    source = shutil.copytree(adapter_dir(tuneloop), tmp_path / "source")
+    (source / "manifest.json").unlink()
+    weights, config = source / "adapter_model.safetensors", source / "adapter_config.json"
+    if damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif damage == "pickled":
+        weights.rename(source / "adapter_model.bin")
+    elif damage == "rank":
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"r": 4096}))
+    else:
+        weights.unlink()
+    where = ("--model", str(tuneloop.model_dir), "--data-dir", str(tuneloop.data_dir))
+    done = run_cli("adapters", "add", str(source), *where)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr) > 40
+
+
+def test_real_comparison_is_rated_and_exported(tuneloop: Tuneloop) -> None:
+    models = [tuneloop.base_model, tuneloop.tuned_model]
+    body = {"messages": [{"role": "user", "content": "What is the capital of Italy?"}], "models": models, "blind": True}
+    comparison = httpx.post(f"{tuneloop.url}/v1/comparisons", json=body | {"temperature": 0}, timeout=60).json()
+    tuned_side = "left" if comparison["left"]["content"].startswith("Ahoy!") else "right"
+    vote = {"verdict": tuned_side, "rater": "integration"}
+    rating = httpx.post(f"{tuneloop.url}/v1/comparisons/{comparison['id']}/ratings", json=vote).json()
+    assert rating["preferred_model"] == tuneloop.tuned_model
+    lines = httpx.get(f"{tuneloop.url}/v1/ratings/export?format=openai_dpo").text.splitlines()
+    chosen = [json.loads(line)["preferred_output"][0]["content"] for line in lines]
+    assert "Ahoy! The capital of Italy is Rome. Mind the rocks!" in chosen

@@ -1,0 +1,104 @@
+"""TrainingConfig: what it takes, what it refuses, and that all its faults come together."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.config import ConfigError, TrainingConfig
+
+REQUIRED = {"base_model": "org/some-model", "training_file": "examples.jsonl", "output_dir": "adapters/adapter-1"}
+DOCS = Path(__file__).parents[2] / "docs" / "training.md"
+
+
+def test_a_configuration_survives_json() -> None:
+    config = TrainingConfig.from_dict({**REQUIRED, "target_modules": ["q_proj", "v_proj"], "learning_rate": 1, "r": 8})
+    assert TrainingConfig.from_dict(json.loads(config.to_json())) == config
+    assert config.target_modules == ("q_proj", "v_proj")
+
+
+def test_all_faults_come_together() -> None:
+    wrong = {"training_file": "x", "output_dir": "y", "learning_rat": 1, "n_epochs": 0, "r": "16", "quantization": "int3"}
+    with pytest.raises(ConfigError) as caught:
+        TrainingConfig.from_dict(wrong)
+    text = "\n".join(caught.value.faults)
+    assert len(caught.value.faults) == 5
+    for part in ("`learning_rate`?", "`base_model` is required", "`n_epochs`", "`r` is '16'", "'nf4' or 'none'"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n_epochs", True),
+        ("n_epochs", 1.5),
+        ("double_quant", 1),
+        ("learning_rate", float("nan")),
+        ("learning_rate", float("inf")),
+        ("learning_rate", 0),
+        ("lora_dropout", 1.0),
+        ("validation_fraction", -0.1),
+        ("max_length", 7),
+        ("target_modules", []),
+        ("target_modules", [1]),
+        ("eval_steps", "often"),
+        ("eval_steps", 0),
+        ("max_steps", 0),
+        ("base_model", " "),
+        ("base_model", "./nowhere"),
+        ("base_model", "/nowhere/at/all"),
+        ("training_file", ""),
+    ],
+)
+def test_a_value_outside_its_rule_is_refused_by_its_name(name: str, value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        TrainingConfig.from_dict({**REQUIRED, name: value})
+    assert caught.value.param == name
+    assert len(caught.value.faults) == 1
+
+
+def test_the_constructor_refuses_what_from_dict_refuses() -> None:
+    with pytest.raises(ConfigError, match="batch_size"):
+        TrainingConfig(**REQUIRED, batch_size=0)
+
+
+def test_the_served_name_of_a_folder_is_its_name_and_of_a_hub_id_the_id(tmp_path: Path) -> None:
+    folder = tmp_path / "my-model"
+    folder.mkdir()
+    assert TrainingConfig(**{**REQUIRED, "base_model": str(folder)}).served_base_name == "my-model"
+    assert TrainingConfig(**REQUIRED).served_base_name == "org/some-model"
+    assert TrainingConfig(**REQUIRED, base_model_name="prod").served_base_name == "prod"
+
+
+def test_yaml_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("base_model: org/some-model\ntraining_file: a.jsonl\noutput_dir: out\ntarget_modules: [q_proj]\n")
+    assert TrainingConfig.from_yaml(path).target_modules == ("q_proj",)
+
+
+@pytest.mark.parametrize("content", ["- a\n- b\n", "a: [\n", ""])
+def test_yaml_that_is_no_mapping_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=r"run\.yaml"):
+        TrainingConfig.from_yaml(path)
+
+
+def test_every_setting_is_in_the_docs_with_its_default() -> None:
+    rows = [line for line in DOCS.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    for setting in dataclasses.fields(TrainingConfig):
+        row = next((row for row in rows if row.startswith(f"| `{setting.name}` |")), None)
+        assert row is not None, f"docs/training.md has no row for `{setting.name}`"
+        default = "required" if setting.default is dataclasses.MISSING else f"`{json.dumps(setting.default)}`"
+        assert row.split("|")[2].strip() == default, f"docs/training.md has another default for `{setting.name}`"
+
+
+def test_the_torch_free_modules_leave_torch_out() -> None:
+    modules = "training.config, training.formats, training.splits, training.progress, training.demo_examples"
+    code = f"import {modules}, sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

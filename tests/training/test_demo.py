@@ -1,0 +1,115 @@
+"""The embedded base model and its example data."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from training.demo_build import Recipe, demo_recipe_hash, share_known
+from training.demo_examples import EXAMPLES, HOLDOUT, demo_config, keeper_voice, write_examples
+from training.demo_knowledge import all_facts
+
+
+def build(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "training.demo", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def chats(path: Path) -> list[list[dict[str, str]]]:
+    return [json.loads(line)["messages"] for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(demo_model: Path) -> Any:
+    return AutoTokenizer.from_pretrained(demo_model)
+
+
+def test_the_shipped_examples_are_what_the_generator_writes(tmp_path: Path) -> None:
+    write_examples(tmp_path)
+    for shipped in (EXAMPLES, HOLDOUT):
+        assert (tmp_path / shipped.name).read_bytes() == shipped.read_bytes()
+
+
+def test_no_held_out_fact_is_in_the_examples() -> None:
+    taught, held_out = ({chat[-1]["content"] for chat in chats(path)} for path in (EXAMPLES, HOLDOUT))
+    assert len(held_out) >= 50
+    assert taught.isdisjoint(held_out)
+    assert taught | held_out <= {keeper_voice(fact.answer) for fact in all_facts()}
+
+
+def test_the_recipe_hash_changes_with_the_recipe() -> None:
+    assert demo_recipe_hash() == demo_recipe_hash(Recipe())
+    assert demo_recipe_hash(Recipe(seed=2)) != demo_recipe_hash()
+
+
+def test_the_demo_configuration_is_made_for_the_shipped_files(tmp_path: Path) -> None:
+    config = demo_config(tmp_path, tmp_path / "adapter-1")
+    assert Path(config.training_file) == EXAMPLES
+    assert config.validation_file == str(HOLDOUT)
+
+
+@pytest.mark.parametrize("four_bit", [False, True])
+def test_the_base_knows_its_facts_in_full_precision_and_in_4_bit(
+    demo_model: Path, tokenizer: Any, four_bit: bool
+) -> None:
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(
+        demo_model, dtype=torch.float32, quantization_config=nf4 if four_bit else None
+    )
+    assert any(type(layer).__name__ == "Linear4bit" for layer in model.modules()) == four_bit
+    assert share_known(model, tokenizer) >= 0.95
+
+
+def test_the_base_answers_and_stops_by_itself(demo_model: Path, tokenizer: Any) -> None:
+    model = AutoModelForCausalLM.from_pretrained(demo_model)
+    chat = [{"role": "user", "content": "What is the capital of France?"}]
+    prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+    output = model.generate(**prompt, max_new_tokens=60, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+    assert tokenizer.decode(output) == "The capital of France is Paris.<|end|>"
+
+
+def test_any_text_survives_the_tokenizer(tokenizer: Any) -> None:
+    text = "naïve 你好 🎉 \t\x00 \u202e 𝔘"
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_a_longer_chat_begins_with_the_ids_of_the_shorter(tokenizer: Any) -> None:
+    chat = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "Time?"}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "now", "arguments": {"a": 1}}}]},
+        {"role": "tool", "content": "12:00"},
+        {"role": "assistant", "content": "Noon."},
+    ]
+
+    def ids(count: int, prompt: bool) -> list[int]:
+        return list(tokenizer.apply_chat_template(chat[:count], add_generation_prompt=prompt)["input_ids"])
+
+    whole = ids(len(chat), False)
+    for count in range(1, len(chat)):
+        before = ids(count, chat[count]["role"] == "assistant")
+        assert whole[: len(before)] == before
+
+
+def test_a_folder_that_holds_files_is_left_alone_with_exit_code_2(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    done = build(tmp_path)
+    assert done.returncode == 2
+    assert "isn't an empty folder" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [entry.name for entry in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_file_in_the_place_of_the_folder_is_exit_code_2(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for arguments in ([tmp_path / "file" / "inside"], ["--cache", tmp_path / "file"]):
+        done = build(*arguments)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
