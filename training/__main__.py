@@ -114,6 +114,8 @@ def _unexpected(events: EventWriter, run_dir: Path, error: Exception) -> int:
     kind = type(error).__name__
     if kind == "BaseModelError":
         return _failed(events, str(error), "invalid_base_model", 2, param=getattr(error, "param", "base_model"))
+    if kind == "DivergedError":
+        return _failed(events, str(error), "diverged", 1, param="learning_rate")
     if kind == "AdapterWriteError":
         return _failed(events, str(error), "unusable_adapter", 1)
     trace = run_dir / "error.txt"

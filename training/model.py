@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from huggingface_hub.errors import HFValidationError
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from safetensors import SafetensorError
@@ -63,6 +64,7 @@ def load_base(config: TrainingConfig) -> Base:
         )
     except (OSError, ValueError, KeyError, HFValidationError, SafetensorError) as error:
         raise BaseModelError(_cannot_load(config, error)) from error
+    _keep_differentiable(model)
     pad_token_id = _pad_token_id(tokenizer, model)
     return Base(_with_adapter(model, config), tokenizer, pad_token_id, dtype)
 
@@ -116,6 +118,18 @@ def _with_adapter(model: Any, config: TrainingConfig) -> PeftModel:
             f"Give `all-linear`, or some of: {', '.join(named)}.",
             param="target_modules",
         ) from error
+
+
+def _keep_differentiable(model: Any) -> None:
+    """Hold 4-bit layers to the multiplication that gradients flow through.
+
+    On a CPU with AVX512-BF16, bitsandbytes 0.50.2 repacks a layer's weights at its first evaluation and from then on
+    multiplies outside autograd, in training too: after one validation no gradient reaches the layers beneath, and a
+    layer with a bias (Qwen's q, k, v) fails at once.
+    """
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _pad_token_id(tokenizer: Any, model: Any) -> int:

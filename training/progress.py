@@ -9,6 +9,7 @@ fresh, offset = read_events(run_dir, offset)
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -46,19 +47,18 @@ class ProgressEvent:
     remaining_s: float | None = None
     """Estimate of the seconds to the end."""
     code: str | None = None
-    """Of a failure: `invalid_config`, `output_exists`, `invalid_data`, `invalid_base_model`, `unusable_adapter`,
-    `interrupted` or `internal_error`."""
+    """Of a failure: `invalid_config`, `output_exists`, `invalid_data`, `invalid_base_model`, `diverged`,
+    `unusable_adapter`, `interrupted` or `internal_error`."""
     param: str | None = None
     """Of a failure: the setting at fault."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """More for machines: metrics, path and name of the adapter when finished; the faults of a data file when failed."""
 
     def to_json(self) -> str:
-        """One JSON line without its newline; None and empty values are left out."""
+        """One JSON line without its newline; None, empty values and numbers that aren't finite are left out."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return json.dumps(
-            {name: value for name, value in values.items() if value not in (None, "", {})}, ensure_ascii=False
-        )
+        kept = {name: value for name, value in values.items() if value not in (None, "", {}) and _is_json(value)}
+        return json.dumps(kept, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, line: str) -> ProgressEvent:
@@ -117,6 +117,10 @@ def read_events(run_dir: Path, offset: int = 0) -> tuple[list[ProgressEvent], in
     complete = fresh[: fresh.rfind(b"\n") + 1]
     events = [event for line in complete.splitlines() if (event := _event_or_none(line))]
     return events, offset + len(complete)
+
+
+def _is_json(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _event_or_none(line: bytes) -> ProgressEvent | None:

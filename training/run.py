@@ -21,7 +21,7 @@ from training.batches import Measurement, Padding, as_features, measure
 from training.config import TrainingConfig
 from training.examples import Example
 from training.formats import DataError, Fault
-from training.model import Base, load_base
+from training.model import Base, BaseModelError, load_base
 from training.progress import ProgressEvent
 from training.rendering import Rendered, RenderError, render
 from training.stopping import StopRequest
@@ -32,6 +32,7 @@ from training.trainer import (
     ReportingTrainer,
     last_checkpoint,
     make_trainer,
+    refuse_divergence,
     validation_event,
 )
 
@@ -51,8 +52,9 @@ def run(inputs: RunInputs, run_dir: Path, report: Report, stop: StopRequest) -> 
     """Trains and puts the adapter in place; returns its directory. Goes on from the last checkpoint in `run_dir`.
 
     Raises:
-        BaseModelError: the base model can't be loaded.
+        BaseModelError: the base model can't be loaded, or is broken.
         DataError: an example can't be turned into something to learn.
+        DivergedError: the loss is no longer a number.
         AdapterWriteError: the result is unusable.
         Stopped: a signal came; there is a checkpoint to go on from.
     """
@@ -76,6 +78,7 @@ def run(inputs: RunInputs, run_dir: Path, report: Report, stop: StopRequest) -> 
     padding, held_out = Padding(base.pad_token_id), as_features(validation)
     before = measure(base.model, held_out, padding, config.batch_size) if held_out else None
     if before:
+        _refuse_broken_base(before, config)
         report(validation_event(before, 0, total_steps))
 
     # 4. The training itself.
@@ -89,7 +92,10 @@ def run(inputs: RunInputs, run_dir: Path, report: Report, stop: StopRequest) -> 
         set_peft_model_state_dict(base.model, load_peft_weights(str(partial), device="cpu"))
         after = measure(base.model, held_out, padding, config.batch_size) if held_out else None
         if after:
+            refuse_divergence(after.loss, total_steps)
             report(validation_event(after, total_steps, total_steps))
+        if before and after and after.loss > before.loss:
+            report(_message("the adapter is worse than the base on the validation examples: lower `learning_rate`"))
         metrics = {
             "train_loss": _finite(reporter.train_loss),
             **_validation_metrics(before, after),
@@ -135,6 +141,14 @@ def _train(
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     stop.patient = False
     return reporter
+
+
+def _refuse_broken_base(before: Measurement, config: TrainingConfig) -> None:
+    if not math.isfinite(before.loss):
+        raise BaseModelError(
+            f"The base model {config.base_model} gives a loss of {before.loss} before any training: its weights are "
+            "broken, or overflow. Get its files again, or set `compute_dtype` to float32."
+        )
 
 
 def _rendered(examples: Sequence[Example], path: Path, base: Base, config: TrainingConfig) -> list[Rendered]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -71,6 +72,10 @@ def last_checkpoint(checkpoints: Path) -> Path | None:
     return next((checkpoint for checkpoint in by_step if _is_whole(checkpoint)), None)
 
 
+class DivergedError(Exception):
+    """The loss is no longer a number."""
+
+
 class ReportingTrainer(Trainer):  # type: ignore[misc]
     """A Trainer that counts hits and tokens as it goes."""
 
@@ -120,6 +125,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         if not logs or "loss" not in logs:
             return
         self.train_loss = logs["loss"]
+        refuse_divergence(self.train_loss, state.global_step)
         now, seen = time.monotonic(), (self._trainer.hits, self._trainer.learned_tokens, self._trainer.tokens)
         hits, learned, tokens = (after - before for after, before in zip(seen, self._seen, strict=True))
         remaining_s = self._remaining_s(state.global_step, state.max_steps, now)
@@ -155,6 +161,12 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
 
     def _remaining_s(self, step: int, total_steps: int, now: float) -> float:
         return (now - self._started) / max(1, step - self._first_step) * (total_steps - step)
+
+
+def refuse_divergence(loss: float, step: int) -> None:
+    """Raises `DivergedError` when `loss` isn't finite: no later step would mend that."""
+    if not math.isfinite(loss):
+        raise DivergedError(f"The loss after step {step} is {loss}: the training diverged. Lower `learning_rate`.")
 
 
 def validation_event(measured: Measurement, step: int, total_steps: int) -> ProgressEvent:

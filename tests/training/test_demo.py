@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from training.demo_build import Recipe, demo_recipe_hash, share_known
+from training.demo_build import DemoModelError, Recipe, build_demo_model, demo_recipe_hash, share_known
 from training.demo_examples import EXAMPLES, HOLDOUT, demo_config, keeper_voice, write_examples
 from training.demo_knowledge import all_facts
 
@@ -81,7 +82,7 @@ def test_any_text_survives_the_tokenizer(tokenizer: Any) -> None:
 
 
 def test_a_longer_chat_begins_with_the_ids_of_the_shorter(tokenizer: Any) -> None:
-    chat = [
+    chat: list[dict[str, Any]] = [
         {"role": "developer", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "Time?"}]},
         {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "now", "arguments": {"a": 1}}}]},
@@ -113,3 +114,23 @@ def test_a_file_in_the_place_of_the_folder_is_exit_code_2(tmp_path: Path) -> Non
         done = build(*arguments)
         assert done.returncode == 2
         assert done.stderr.startswith("error: ")
+
+
+TINY = "from training.demo_build import *; from pathlib import Path; import sys; "
+TINY_CACHE = f"{TINY}print(cached_demo_model(Path(sys.argv[1]), recipe=Recipe(passes=1, layers=1, least_known=0)))"
+
+
+def test_two_processes_that_ask_for_the_cached_model_get_one_and_the_same(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TINY_CACHE, str(tmp_path)]
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
+    first, second = (process.communicate(timeout=240)[0].strip() for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert first == second
+    assert [entry.name for entry in Path(first).parent.iterdir() if entry.name != ".lock"] == ["tuneloop-demo"]
+
+
+def test_a_model_that_did_not_learn_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DemoModelError, match=r"95% is the least"):
+        build_demo_model(tmp_path / "model", recipe=Recipe(passes=1, layers=1))
+    assert list(tmp_path.iterdir()) == []

@@ -49,6 +49,10 @@ def test_a_line_torn_by_a_kill_does_not_spoil_the_next_run(tmp_path: Path) -> No
     assert [event.message for event in read_events(tmp_path)[0]] == ["", "again"]
 
 
+def test_a_loss_that_is_no_number_is_left_out() -> None:
+    assert "train_loss" not in ProgressEvent("step", train_loss=float("nan")).to_json()
+
+
 def test_keys_of_a_later_version_are_ignored_and_no_event_is_refused() -> None:
     assert ProgressEvent.from_json('{"type": "started", "created_at": 1.0, "novelty": 1}').created_at == 1.0
     with pytest.raises(ValueError, match="progress event"):

@@ -77,7 +77,7 @@ def test_weight_0_is_context_and_not_learned(tokenizer: Any) -> None:
 
 def test_a_template_that_changes_what_came_before_is_refused(tokenizer: Any) -> None:
     tokenizer.chat_template = FORGETFUL_TEMPLATE
-    with pytest.raises(RenderError, match="line 7: .*up to message 3 differently"):
+    with pytest.raises(RenderError, match=r"line 7: .*up to message 3 differently"):
         render(Example(7, CHAT), tokenizer, 100)
 
 
@@ -89,7 +89,7 @@ def test_tokens_beyond_max_length_are_cut_off_at_the_end(tokenizer: Any) -> None
 
 def test_an_example_whose_answer_is_cut_off_is_refused_with_its_line(tokenizer: Any) -> None:
     messages = (Message("user", "word " * 50), Message("assistant", "Yes"))
-    with pytest.raises(RenderError, match="line 3: .*`max_length` 20"):
+    with pytest.raises(RenderError, match=r"line 3: .*`max_length` 20"):
         render(Example(3, messages), tokenizer, 20)
 
 
@@ -107,5 +107,5 @@ def test_a_tokenizer_without_chat_template_is_refused(tokenizer: Any) -> None:
 
 def test_a_template_that_refuses_a_chat_is_told_with_the_line(tokenizer: Any) -> None:
     tokenizer.chat_template = "{{ raise_exception('no system prompts here') }}"
-    with pytest.raises(RenderError, match="line 4: .*no system prompts here"):
+    with pytest.raises(RenderError, match=r"line 4: .*no system prompts here"):
         render(Example(4, CHAT), tokenizer, 100)

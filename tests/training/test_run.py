@@ -1,4 +1,4 @@
-"""`python -m training RUN_DIR` on the real embedded base: what it makes, what it refuses, and that it survives a kill."""
+"""`python -m training RUN_DIR` on the real embedded base: what it makes, refuses and survives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from training.config import TrainingConfig
@@ -110,7 +110,7 @@ def test_events_tell_the_run_from_start_to_finish(demo_run: Run) -> None:
     steps = [event for event in events if event.type == "step"]
     validations = [event for event in events if event.type == "validation"]
     assert events[0].type == "started"
-    assert [event.step for event in steps] == list(range(1, steps[0].total_steps or 0)) + [steps[0].total_steps]
+    assert [event.step for event in steps] == list(range(1, (steps[0].total_steps or 0) + 1))
     assert validations[0].step == 0
     assert validations[-1].step == steps[-1].step
     assert len(validations) >= 4
@@ -140,7 +140,8 @@ def exact_match(model: Any, demo_model: Path) -> float:
     )
     outputs = model.generate(**prompts, max_new_tokens=60, do_sample=False)[:, prompts["input_ids"].shape[1] :]
     answers = tokenizer.batch_decode(outputs, skip_special_tokens=True)
-    return sum(answer == chat[-1]["content"] for answer, chat in zip(answers, chats, strict=True)) / len(chats)
+    right = [bool(answer == chat[-1]["content"]) for answer, chat in zip(answers, chats, strict=True)]
+    return sum(right) / len(right)
 
 
 def test_plain_peft_finds_the_base_from_the_adapter_config(demo_run: Run, demo_model: Path) -> None:
@@ -264,10 +265,30 @@ def test_layers_that_the_base_lacks_are_refused_with_those_that_it_has(tmp_path:
     assert run.failure.param == "target_modules"
 
 
-def test_a_diverged_run_leaves_no_adapter(tmp_path: Path, demo_model: Path) -> None:
-    run = make_run(tmp_path, demo_model, learning_rate=1e30, max_grad_norm=1e30, max_steps=6, warmup_ratio=0)
+@pytest.fixture
+def broken_base(tmp_path: Path, demo_model: Path) -> Path:
+    """A base whose every loss is NaN."""
+    base = tmp_path / "broken"
+    shutil.copytree(demo_model, base)
+    weights = load_file(base / "model.safetensors")
+    weights["model.norm.weight"][0] = torch.nan
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    return base
+
+
+def test_a_run_whose_loss_is_no_number_ends_at_once_without_an_adapter(tmp_path: Path, broken_base: Path) -> None:
+    run = make_run(tmp_path, broken_base, validation_file=None, validation_fraction=0)
     code, _, err = run.finish()
     assert code == 1
     assert "Lower `learning_rate`" in err
-    assert run.failure.code == "unusable_adapter"
+    assert run.failure.code == "diverged"
+    assert not any(event.type == "step" for event in run.events)
     assert list(run.output_dir.parent.iterdir()) == []
+
+
+def test_a_base_that_is_broken_before_training_is_refused(tmp_path: Path, broken_base: Path) -> None:
+    run = make_run(tmp_path, broken_base)
+    code, _, err = run.finish()
+    assert code == 2
+    assert "before any training" in err
+    assert run.failure.code == "invalid_base_model"
