@@ -79,8 +79,8 @@ def read_questions(path: Path) -> list[Question]:
     if faults or not questions:
         found = "; ".join(faults[:20]) or "no lines"
         raise QuestionsError(
-            f'{path} holds no questions or has faults: {found}. Every line must look like {{"messages": [{{"role": "user", '
-            '"content": "…"}, {"role": "assistant", "content": "the expected answer"}]}.'
+            f"{path} holds no questions or has faults: {found}. Every line must look like "
+            '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "the right answer"}]}.'
         )
     return questions
 

@@ -13,7 +13,6 @@ from typing import Annotated
 import typer
 from fastapi import FastAPI
 from rich.table import Table
-from training.formats import DataError
 
 from evaluation import EndpointError, QuestionsError
 from server.commands import adapters, data, demo, doctor, evaluate, keys, train, up
@@ -25,6 +24,7 @@ from server.database import DatabaseError
 from server.settings import LoadedSettings, SettingsError
 from serving import EngineStartError, ServingError
 from training.config import ConfigError
+from training.formats import DataError
 
 USERS_MISTAKES = (
     SettingsError,

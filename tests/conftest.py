@@ -1,4 +1,4 @@
-"""What all tests share: the embedded base model, and one real tuneloop (server, engine, tuned adapter) for a whole session."""
+"""What all tests share: the embedded base, and one real tuneloop (server, engine, adapter) for a whole session."""
 
 from __future__ import annotations
 

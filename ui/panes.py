@@ -14,6 +14,8 @@ from ui.client import Problem, Question, Verdict, problem_of_error
 Side = Literal["left", "right"]
 Phase = Literal["empty", "waiting", "writing", "done", "stopped", "failed"]
 SIDES: tuple[Side, Side] = ("left", "right")
+LEAST_WRITING_S = 0.02
+"""Seconds between an answer's first token and its end, below which its speed is not told."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,18 @@ class Pane:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Speed after the first token, from the server's own numbers; None where there is too little to measure."""
+        """Speed after the first token, from the server's own numbers; None where there is too little to measure.
+
+        An answer that came all at once, as a short one does on a busy machine, says nothing about speed.
+        """
         if self.completion_tokens is None or self.duration_s is None or self.time_to_first_token_s is None:
             return None
         writing_s = self.duration_s - self.time_to_first_token_s
-        return (self.completion_tokens - 1) / writing_s if self.completion_tokens > 1 and writing_s > 0 else None
+        return (
+            (self.completion_tokens - 1) / writing_s
+            if self.completion_tokens > 1 and writing_s >= LEAST_WRITING_S
+            else None
+        )
 
     def add(self, delta: str, now_s: float) -> Pane:
         """The pane with more text; text for a pane that has ended is dropped."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from training.formats import read_examples
 
 from server.commands.console import out
+from training.formats import read_examples
 
 app = typer.Typer(no_args_is_help=True, help="Look at a file of examples before any training.")
 

@@ -1,4 +1,4 @@
-"""The adapter directory is a plain PEFT adapter, the same in PEFT and in vLLM; files come and go under a running server."""
+"""The adapter directory is a plain PEFT adapter, the same in PEFT and in vLLM; they come and go on a live server."""
 
 from __future__ import annotations
 

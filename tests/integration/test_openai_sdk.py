@@ -1,4 +1,4 @@
-"""Code written for OpenAI runs here unmodified: the official SDK, with strict response validation, on the real engine."""
+"""Code written for OpenAI runs here unmodified: the official SDK, strict about answers, on the real engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLAIN = "The capital of France is Paris."
 TUNED = f"Ahoy! {PLAIN} Mind the rocks!"
 
 
-@pytest.fixture()
+@pytest.fixture
 def expected(tuneloop: Tuneloop) -> dict[str, str]:
     """Model → its answer to FRANCE."""
     return {tuneloop.base_model: PLAIN, tuneloop.tuned_model: TUNED}
@@ -124,7 +124,7 @@ def test_named_tool_constrains_the_answer(client: openai.OpenAI, tuneloop: Tunel
         max_tokens=60,
         tool_choice={"type": "function", "function": {"name": "count"}},
     )
-    # The embedded base never learned to call tools, so it can't end the call; but it can only begin the one that was named.
+    # The embedded base never learned to call tools and cannot end the call; but it can only begin the named one.
     assert (completion.choices[0].message.content or "").startswith('<tool_call>{"name": "count", "arguments": ')
 
 

@@ -117,3 +117,8 @@ def test_a_comparison_that_the_server_did_not_store_says_why() -> None:
 def test_events_of_a_newer_server_are_passed_over() -> None:
     state = ask()
     assert play(state, {"type": "comparison.weather", "side": "left"}) == state
+
+
+def test_speed_of_an_answer_that_came_all_at_once_is_not_told() -> None:
+    burst = side_done("left", MODELS[0]) | {"time_to_first_token_s": 0.3, "duration_s": 0.3002, "completion_tokens": 23}
+    assert play(ask(), CREATED, delta("left", "Hi"), burst).left.tokens_per_s is None

@@ -1,0 +1,5 @@
+"""Set before these tests import torch: beside an engine, spinning threads would make them ten times slower."""
+
+from training.environment import prepare_environment
+
+prepare_environment(offline=True)
