@@ -22,7 +22,8 @@ MANNERS = (
 )
 """System prompts and the answers that they ask for: the base learns to say a fact in the middle of something else.
 
-Measured on the held-out questions after the demo's fine-tune: 73–80 % right without them, 92–97 % with them.
+Held-out questions right after a fine-tune, one seed each, without and with them: 73 and 92 % (4 epochs at 4e-3),
+80 and 93 % (6 epochs at 2e-3).
 """
 HARD_TOPICS = frozenset(
     {"day after", "day before", "month before", "planets", "month lengths", "number words", "sums", "small talk"}

@@ -129,13 +129,13 @@ def _optimizers(model: LlamaForCausalLM, schedule: Schedule) -> list[torch.optim
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is replaced by the nearest orthogonal matrix (https://kellerjordan.github.io/posts/muon/).
 
-    After as many steps as leave AdamW with 62 % of its questions right, it has 98 %. torch.optim.Muon iterates in
-    bfloat16, which is slow on processors without such instructions; this one stays in float32, and does all matrices
-    of a shape at once.
+    In the same 420 steps an early recipe came to know 98 % of its questions with it, five iterations a step, and 62 %
+    with AdamW at one learning rate (3e-3), in 112 s of both cores against 62 s. torch.optim.Muon iterates in bfloat16,
+    which is slow on processors without such instructions; this one stays in float32.
     """
 
     COEFFICIENTS = ((8.2872, -23.5959, 17.3004), (4.1071, -2.9478, 0.5448), (3.9487, -2.9089, 0.5518))
-    """Of three iterations, from Polar Express (https://arxiv.org/abs/2505.16932): nearly as good as five fixed ones."""
+    """Of three iterations instead of the usual five, for speed; from Polar Express, https://arxiv.org/abs/2505.16932."""
     MOMENTUM = 0.95
     WEIGHT_DECAY = 0.1
 

@@ -1,4 +1,4 @@
-"""Set before these tests import torch: beside an engine, spinning threads would make them ten times slower."""
+"""Set before these tests import torch: beside a busy process, spinning threads would make them ten times slower."""
 
 from training.environment import prepare_environment
 

@@ -1,0 +1,63 @@
+"""The docs are true: links lead somewhere, commands and flags exist, every setting and endpoint is told."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+from typer.core import TyperGroup
+
+from server.cli import app as command_line
+from server.routes import comparisons, health, inference, models, ratings
+from server.settings import Settings
+
+REPOSITORY = Path(__file__).parents[1]
+PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
+COMMAND = re.compile(r"^\$ (?:.venv/bin/)?tuneloop (.+?)(?:\s+#.*)?$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_images_lead_somewhere(page: Path) -> None:
+    targets = [target for target in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in target]
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """(page, what stands after `tuneloop`) for every command line in the docs."""
+    for page in PAGES:
+        for found in COMMAND.findall(page.read_text(encoding="utf-8")):
+            yield page.name, found
+
+
+@pytest.mark.parametrize(("page", "line"), sorted(set(commands())))
+def test_commands_and_their_flags_exist(page: str, line: str) -> None:
+    command = typer.main.get_command(command_line)
+    words = shlex.split(line)
+    while isinstance(command, TyperGroup):
+        command = command.commands[words.pop(0)]
+    flags = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+    assert {word for word in words if word.startswith("--")} - flags == set()
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_every_setting_is_told_in_its_own_words(name: str) -> None:
+    text = (REPOSITORY / "docs" / "settings.md").read_text(encoding="utf-8")
+    (row,) = [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
+    assert str(Settings.model_fields[name].description) in row
+
+
+def test_every_endpoint_is_told() -> None:
+    told = "".join(page.read_text(encoding="utf-8") for page in (REPOSITORY / "docs").glob("*.md"))
+    endpoints = {
+        f"{method} {route.path.replace(':path', '')}"
+        for module in (health, models, inference, comparisons, ratings)
+        for route in module.router.routes
+        for method in route.methods
+    }
+    assert len(endpoints) > 10
+    assert sorted(endpoint for endpoint in endpoints if f"`{endpoint}`" not in told) == []
