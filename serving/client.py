@@ -15,15 +15,17 @@ from serving.errors import AdapterError, EngineUnavailableError
 _BASE_URL = "http://engine"
 _RETRY_AFTER_S = 5.0
 _HEALTH_TIMEOUT = aiohttp.ClientTimeout(total=10)
-_KEEPALIVE_S = 2.0
-"""Less than vLLM's 5 s, or a request may meet a connection that vLLM is just closing."""
 
 
 def open_session(socket: Path) -> aiohttp.ClientSession:
-    """The one session for the engine on `socket`; whoever opens it closes it. Answers may take as long as they like."""
+    """The one session for the engine on `socket`; whoever opens it closes it. Answers may take as long as they like.
+
+    Each request gets a connection of its own: 0.3 ms more, and a generation, which can't be sent twice, never meets a
+    kept connection that the engine is just closing.
+    """
     return aiohttp.ClientSession(
         _BASE_URL,
-        connector=aiohttp.UnixConnector(path=str(socket), limit=0, keepalive_timeout=_KEEPALIVE_S),
+        connector=aiohttp.UnixConnector(path=str(socket), limit=0, force_close=True),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
         auto_decompress=False,
     )
