@@ -12,12 +12,11 @@ from typing import Annotated
 
 import typer
 from fastapi import FastAPI
-from rich.table import Table
 
 from evaluation import EndpointError, QuestionsError
 from server.commands import adapters, data, demo, doctor, evaluate, keys, train, up
 from server.commands.base_model import embedded_base_model
-from server.commands.console import err, out
+from server.commands.console import err, out, table_of
 from server.commands.options import describe, with_settings
 from server.composition import StartError
 from server.database import DatabaseError
@@ -111,7 +110,7 @@ def settings_(loaded: LoadedSettings) -> None:
 
     Example: TUNELOOP_PORT=9000 tuneloop settings
     """
-    table = Table("setting", "value", "from", "what it is")
+    table = table_of("setting", "value", "from", "what it is")
     for row in describe(loaded):
         table.add_row(*row)
     out.print(table)

@@ -67,7 +67,8 @@ def _build(directory: Path, cached: bool) -> int:
             folder = build(directory, on_progress=progress)
     except DemoModelError as error:
         return _refused(str(error))
-    print(f"the base model is ready after {time.monotonic() - started:.0f} s, in:", file=sys.stderr)
+    if not cached:
+        print(f"the base model is ready after {time.monotonic() - started:.0f} s, in:", file=sys.stderr)
     print(folder)
     return 0
 

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from server.commands.base_model import open_base_model
-from server.commands.console import err, out
+from server.commands.console import err, out, table_of
 from server.commands.options import with_settings
 from server.composition import engine_settings, only_server
 from server.settings import LoadedSettings
-from serving import Adapter, AdapterError, EngineLimits, import_adapter, read_adapter
+from serving import Adapter, AdapterError, EngineLimits, import_adapter, scan_adapters
 
 app = typer.Typer(no_args_is_help=True, help="List, add and remove adapters.")
 
@@ -27,14 +26,14 @@ def list_(loaded: LoadedSettings) -> None:
 
     Example: tuneloop adapters list
     """
-    adapters, broken = _scan(loaded.settings.adapters_dir)
+    adapters, broken = scan_adapters(loaded.settings.adapters_dir)
     if not adapters and not broken:
         out.print(
             "There are no adapters yet. Make one with `tuneloop train CONFIG.yaml`, "
             "or add one with `tuneloop adapters add DIR`."
         )
         return
-    table = Table("id", "model", "base model", "r", "made", "perplexity before → after")
+    table = table_of("id", "model", "base model", "r", "made", "perplexity before → after")
     for adapter in adapters:
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(adapter.created_at))
         table.add_row(adapter.id, adapter.name, adapter.base_model, str(adapter.r), made, _perplexity(adapter))
@@ -76,7 +75,7 @@ def remove(
 
     Example: tuneloop adapters remove adapter-0123456789abcdef
     """
-    adapters, _ = _scan(loaded.settings.adapters_dir)
+    adapters, _ = scan_adapters(loaded.settings.adapters_dir)
     found = next((adapter for adapter in adapters if adapter_id in (adapter.id, adapter.name)), None)
     if found is None:
         raise AdapterError(f"No adapter has the id {adapter_id!r}. `tuneloop adapters list` shows them.")
@@ -84,16 +83,6 @@ def remove(
         aside = found.path.rename(found.path.with_name(f".removed-{found.id}"))
         shutil.rmtree(aside)
     out.print(f"Removed {found.id} ({found.name}).")
-
-
-def _scan(adapters_dir: Path) -> tuple[list[Adapter], dict[str, str]]:
-    adapters, broken = [], {}
-    for path in sorted(adapters_dir.glob("[!.]*")) if adapters_dir.is_dir() else ():
-        try:
-            adapters.append(read_adapter(path))
-        except AdapterError as error:
-            broken[path.name] = str(error)
-    return sorted(adapters, key=lambda adapter: (adapter.created_at, adapter.id)), broken
 
 
 def _perplexity(adapter: Adapter) -> str:

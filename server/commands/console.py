@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Table
 
 from serving import OnProgress
 
-out = Console(highlight=False, soft_wrap=True)
+PIPED_WIDTH = 200
+"""Columns of a table that goes into a file or a pipe, where no terminal says how wide it is."""
+
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 """Results: what somebody may pipe on."""
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 """Progress and errors."""
+
+
+def table_of(*headers: str) -> Table:
+    """A table whose cells are folded where they don't fit, never cut: ids and model names are there to be copied."""
+    table = Table()
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    return table
 
 
 @contextmanager

@@ -7,9 +7,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
-from rich.table import Table
-
-from server.commands.console import out
+from server.commands.console import out, table_of
 from server.settings import LoadedSettings
 from serving import Device, inspect_device
 
@@ -27,7 +25,7 @@ Row = tuple[str, str, str]
 def doctor(loaded: LoadedSettings) -> bool:
     """Whether everything needed is here; prints a table that says so line by line."""
     rows = [*_machine(inspect_device()), *_packages(), *_folders(loaded)]
-    table = Table("what", "found", "verdict")
+    table = table_of("what", "found", "verdict")
     for row in rows:
         table.add_row(*row)
     out.print(table)

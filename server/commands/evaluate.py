@@ -12,7 +12,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from evaluation import ChatEndpoint, Question, Report, compare_models, read_questions
-from server.commands.console import err, out
+from server.commands.console import err, out, table_of
 
 
 def evaluate(
@@ -35,7 +35,7 @@ def evaluate(
 
 def scores(report: Report) -> Table:
     """A row a model: how many of its answers were exact."""
-    table = Table("model", "exact", "share")
+    table = table_of("model", "exact", "share")
     for model in report.models:
         table.add_row(model.model, f"{sum(model.exact)} of {len(model.exact)}", f"{100 * model.exact_match:.1f} %")
     return table

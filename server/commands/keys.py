@@ -6,10 +6,9 @@ import time
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from server import auth
-from server.commands.console import err, out
+from server.commands.console import err, out, table_of
 from server.commands.options import with_settings
 from server.composition import open_database
 from server.settings import LoadedSettings
@@ -50,7 +49,7 @@ def list_(loaded: LoadedSettings) -> None:
             "There are no keys: whoever is on this machine may use the server. Make one with `tuneloop keys create`."
         )
         return
-    table = Table("id", "name", "key", "created", "revoked")
+    table = table_of("id", "name", "key", "created", "revoked")
     for key in keys:
         table.add_row(key.id, key.name, f"{key.prefix}…", _date(key.created_at), _date(key.revoked_at))
     out.print(table)
