@@ -83,15 +83,14 @@ async def open_services(settings: Settings, base: BaseModel) -> AsyncIterator[Se
         DatabaseError: the database cannot be opened.
         StartError: the address is public and there are no keys.
     """
-    database = open_database(settings)
-    engine = VLLMProcess(base, engine_settings(settings))
-    try:
+    with contextlib.closing(open_database(settings)) as database:
         _refuse_public_without_keys(settings, database)
-        registry = Registry(settings.adapters_dir, base, engine)
-        yield Services(settings, engine, registry, database, KeyStore(database), Metrics())
-    finally:
-        await engine.stop()
-        database.close()
+        engine = VLLMProcess(base, engine_settings(settings))
+        try:
+            registry = Registry(settings.adapters_dir, base, engine)
+            yield Services(settings, engine, registry, database, KeyStore(database), Metrics())
+        finally:
+            await engine.stop()
 
 
 def open_database(settings: Settings) -> Database:
