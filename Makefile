@@ -7,7 +7,7 @@ DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(DEVICE)
 ONCE ?=
 
-.PHONY: help demo test test-fast lint format bench install lock clean
+.PHONY: help demo test test-fast lint format install lock clean
 
 help:
 	@echo "make demo         install, build the embedded base, fine-tune, serve, compare (ONCE=1: end after the comparison)"
@@ -15,7 +15,6 @@ help:
 	@echo "make test-fast    the tests that need neither engine nor browser"
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff format the code"
-	@echo "make bench        the benchmarks: ratios against a peer in the same run"
 	@echo "make install      only the installation, into .venv (DEVICE=cpu|gpu)"
 	@echo "make lock         pin every package again"
 	@echo "make clean        remove .venv and the caches"
@@ -37,9 +36,6 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-
-bench: $(STAMP)
-	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 install: $(STAMP)
 
