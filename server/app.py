@@ -23,6 +23,8 @@ from serving import ServingError
 DESCRIPTION = """Fine-tune, serve, compare and rate chat models behind the OpenAI API.
 Point any OpenAI client here: `OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="…")`."""
 
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
@@ -43,9 +45,8 @@ def create_app(services: Services, *, lifespan: Lifespan | None = None) -> FastA
     app.state.services = services
     for module in (health, models, inference, comparisons, ratings):
         app.include_router(module.router)
-    app.add_api_route(
-        "/v1/{path:path}", _unknown_endpoint, methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False
-    )
+    for path in ("/v1", "/v1/{path:path}"):  # what is left of the API's space must not reach the pages behind it
+        app.add_route(path, _unknown_endpoint, methods=METHODS, include_in_schema=False)
     return app
 
 

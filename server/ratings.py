@@ -128,7 +128,11 @@ def list_ratings(
     if after is not None:
         cursor = session.get(RatingRow, after)
         if cursor is None:
-            raise BadRequest(f"after={after!r} is no rating's id; pass the last id of the page before.", param="after")
+            raise BadRequest(
+                f"after={after!r} is no rating's id; pass the last id of the page before.",
+                param="after",
+                code="rating_not_found",
+            )
         query = query.where(_beyond(cursor, order))
     rows = session.scalars(query.order_by(*_ordering(order)).limit(limit + 1)).all()
     return rows[:limit], len(rows) > limit

@@ -94,11 +94,11 @@ def new_adapter_id() -> str:
 
 
 def fine_tuned_model_name(base: str, organization: str, suffix: str) -> str:
-    """A fresh `ft:{base}:{organization}:{suffix}:{8 characters}`.
+    """A fresh `ft:{base}:{organization}:{suffix}:{8 characters}`; like OpenAI's, with nothing between the colons for no suffix.
 
     Raises: AdapterError when organization or suffix has other characters than letters, digits, `.`, `_` and `-`.
     """
-    for what, part in (("organization", organization), ("suffix", suffix)):
+    for what, part in (("organization", organization), *((("suffix", suffix),) if suffix else ())):
         if not _PART.fullmatch(part):
             raise AdapterError(
                 f"The {what} {part!r} must be 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit."

@@ -40,7 +40,7 @@ class ModelNotFoundError(ServingError):
         self.name = name
         self.available = tuple(available)
         self.reason = reason
-        message = reason or f"No model is called {name!r}."
+        message = reason or f"No model is called {name[:200]!r}."
         super().__init__(f"{message} Available: {', '.join(self.available) or 'none'}.")
 
 

@@ -168,4 +168,7 @@ def _refuse(faults: Mapping[str, str | None]) -> None:
     """Raises `ConfigError` when any setting in `faults` has a fault."""
     wrong = {name: text for name, text in faults.items() if text}
     if wrong:
-        raise ConfigError([f"`{name}` {text}." for name, text in wrong.items()], param=next(iter(wrong)))
+        raise ConfigError(
+            [f"`{name}` {text}" + ("" if text.endswith("?") else ".") for name, text in wrong.items()],
+            param=next(iter(wrong)),
+        )

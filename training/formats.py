@@ -166,18 +166,29 @@ def _broken_line(content: bytes) -> int:
         return content.count(b"\n", 0, error.start) + 1
     except json.JSONDecodeError as error:
         return error.lineno
+    except (ValueError, RecursionError):  # neither says where: a number too long, a nesting too deep
+        return 1
     return 1
 
 
 def _decoded(text: bytes) -> Any:
     try:
-        return json.loads(text.decode("utf-8-sig"), parse_constant=_no_constant)
+        decoded = json.loads(text.decode("utf-8-sig"), parse_constant=_no_constant)
+        if b"\\ud" in text.lower():
+            json.dumps(decoded, ensure_ascii=False).encode()
+        return decoded
+    except UnicodeEncodeError:
+        return _Broken(
+            "it holds half a surrogate pair (\\ud800 to \\udfff), which is no character; write the character itself"
+        )
     except UnicodeDecodeError as error:
         return _Broken(f"it isn't UTF-8: byte {text[error.start]:#04x}; save the file as UTF-8")
     except json.JSONDecodeError as error:
         return _Broken(f"it isn't JSON: {error.msg} at column {error.colno}")
-    except (ValueError, RecursionError) as error:
-        return _Broken(f"it isn't JSON that can be used: {error}")
+    except RecursionError:
+        return _Broken("it isn't JSON that can be used: it is nested too deeply")
+    except ValueError as error:
+        return _Broken(f"it isn't JSON that can be used: {str(error).split(';')[0]}")
 
 
 def _no_constant(name: str) -> None:

@@ -21,7 +21,10 @@ def check(file: Annotated[Path, typer.Argument(help="JSONL or JSON; the format i
     Example: tuneloop data check examples.jsonl
     """
     examples = read_examples(file)
-    turns = Counter(sum(message.role == "assistant" for message in example.messages) for example in examples)
+    turns = Counter(
+        sum(message.role == "assistant" for message in example.messages) + (example.completion is not None)
+        for example in examples
+    )
     out.print(f"{file}: {len(examples)} examples, no faults.")
     out.print("answers per example: " + ", ".join(f"{count} × {number}" for number, count in sorted(turns.items())))
 

@@ -62,7 +62,7 @@ async def create_comparison(body: CreateComparison, services: ServicesDep, key_i
     for model in body.models:
         if model not in known:
             raise NotFound(
-                f"The model {model!r} does not exist here. GET /v1/models lists the names.",
+                f"The model {model[:200]!r} does not exist here. GET /v1/models lists the names.",
                 code="model_not_found",
                 param="models",
             )

@@ -45,7 +45,7 @@ def model_of(body: bytes) -> str:
             code="invalid_json",
         ) from error
     if not isinstance(content, dict):
-        raise BadRequest(f"The request body must be a JSON object, not {type(content).__name__}.", code="invalid_json")
+        raise BadRequest('The request body must be a JSON object, like {"model": …}.', code="invalid_json")
     model = content.get("model")
     if not isinstance(model, str) or not model:
         raise BadRequest(

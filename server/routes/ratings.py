@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 from sqlalchemy.orm import Session
 
 from server import export, ratings
@@ -19,6 +19,7 @@ router = APIRouter(prefix="/v1", tags=["ratings"])
 
 Dimension = Literal["instruction_following", "relevance", "fluency", "helpfulness"]
 Score = Annotated[int, Field(ge=1, le=5, strict=True)]
+Rater = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128)]
 
 
 class CreateRating(BaseModel):
@@ -30,7 +31,7 @@ class CreateRating(BaseModel):
     dimensions: dict[Dimension, Score] = Field(default_factory=dict, description="1 (poor) to 5 (excellent) each.")
     unsafe: Literal["left", "right", "both"] | None = Field(None, description="Which answer is unsafe, if any.")
     comment: str | None = Field(None, max_length=4000)
-    rater: str | None = Field(None, min_length=1, max_length=128, description="Who votes; by default the API key's id.")
+    rater: Rater | None = Field(None, description="Who votes; by default the API key's id.")
 
     @field_validator("comment", "rater")
     @classmethod
@@ -92,6 +93,8 @@ async def export_ratings(
     if format == "jsonl":
         return StreamingResponse(export.to_jsonl(everything), media_type="application/jsonl", headers=headers)
     lines, left_out = export.to_openai_dpo(everything, blind_only=blind_only)
+    if not everything:
+        raise BadRequest("There are no ratings yet. Rate some blind comparisons first.", code="no_usable_ratings")
     if not lines:
         raise BadRequest(
             f"None of the {len(everything)} ratings can become a training pair: {json.dumps(dict(left_out))}. "

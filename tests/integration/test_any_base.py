@@ -47,12 +47,12 @@ def test_fresh_base_is_tuned_and_its_adapter_hot_loaded(qwen: Path, tmp_path: Pa
     data_dir = tmp_path / "data"
     data_dir.mkdir()
     with running_server(data_dir, qwen) as (url, _, _):
-        done = run_cli("train", str(tmp_path / "run.yaml"), "--suffix", "counting", "--data-dir", str(data_dir))
+        done = run_cli("train", str(tmp_path / "run.yaml"), "--data-dir", str(data_dir))
         assert done.returncode == 0, done.stdout + done.stderr
         with openai.OpenAI(base_url=f"{url}/v1", api_key="-", _strict_response_validation=True) as client:
             base, tuned = (model.id for model in client.models.list())
             assert base == NAME
-            assert tuned.startswith(f"ft:{NAME}:personal:counting:")
+            assert tuned.startswith(f"ft:{NAME}:personal::")
             for model in (base, tuned):
                 messages = [{"role": "user", "content": "Count to 3."}]
                 stream = client.chat.completions.create(model=model, messages=messages, max_tokens=8, stream=True)

@@ -165,6 +165,7 @@ def test_vote_comes_out_with_its_whole_context(gateway: Gateway) -> None:
         {"verdict": "left", "dimensions": {"beauty": 3}},
         {"verdict": "left", "unsafe": "neither"},
         {"verdict": "left", "rater": ""},
+        {"verdict": "left", "rater": "  "},
         {"verdict": "left", "comment": "nul \x00"},
         {"verdict": "left", "rating": 1},
     ],
@@ -181,7 +182,7 @@ def test_second_vote_of_a_rater_is_409_that_no_sdk_retries(gateway: Gateway) -> 
     comparison = compare(gateway)
     rate(gateway, comparison["id"], "left", rater="ann")
     rate(gateway, comparison["id"], "right", rater="bob")
-    again = gateway.http.post(f"/v1/comparisons/{comparison['id']}/ratings", json={"verdict": "tie", "rater": "ann"})
+    again = gateway.http.post(f"/v1/comparisons/{comparison['id']}/ratings", json={"verdict": "tie", "rater": " ann "})
     assert again.status_code == 409
     assert again.headers["x-should-retry"] == "false"
     assert [rating["verdict"] for rating in gateway.http.get("/v1/ratings?order=asc").json()["data"]].count("tie") == 0

@@ -152,3 +152,18 @@ def test_the_text_lists_twenty_faults_and_counts_the_rest(tmp_path: Path) -> Non
     assert len(caught.value.faults) == 25
     assert str(caught.value).count("\n  line ") == 20
     assert str(caught.value).endswith("and 5 more")
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 200_000, "{}\n" + '{"a":' * 200_000, '{"prompt": "\\ud800", "completion": "b"}', "1" * 5000]
+)
+def test_json_that_breaks_its_readers_is_a_fault_like_any_other(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text(content)
+    assert all(line is not None and reason for line, reason in faults(path))
+
+
+def test_an_escaped_emoji_is_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"prompt": "\\ud83d\\ude00", "completion": "b"}')
+    assert read_examples(path)[0].prompt == "😀"
