@@ -94,7 +94,7 @@ def new_adapter_id() -> str:
 
 
 def fine_tuned_model_name(base: str, organization: str, suffix: str) -> str:
-    """A fresh `ft:{base}:{organization}:{suffix}:{8 characters}`; like OpenAI's, with nothing between the colons for no suffix.
+    """A fresh `ft:{base}:{organization}:{suffix}:{8 characters}`; no suffix leaves its place empty, as at OpenAI.
 
     Raises: AdapterError when organization or suffix has other characters than letters, digits, `.`, `_` and `-`.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_unfit_names_are_refused(base: BaseModel, tmp_path: Path, name: str) -> 
         import_adapter(source, tmp_path / "adapters", base, LIMITS, name=name)
 
 
-@pytest.mark.parametrize("part", ["a:b", "a/b", "", " ", "ü", "x" * 65])
+@pytest.mark.parametrize("part", ["a:b", "a/b", " ", "ü", "x" * 65])
 def test_parts_of_a_tuned_models_name_are_plain(part: str) -> None:
     with pytest.raises(AdapterError, match="suffix"):
         fine_tuned_model_name("base", "org", part)
@@ -87,3 +88,7 @@ def test_a_manifest_that_is_no_json_is_refused(base: BaseModel, tmp_path: Path) 
         (path / "manifest.json").write_text(content)
         with pytest.raises(AdapterError, match=r"manifest\.json"):
             read_adapter(path)
+
+
+def test_a_name_without_a_suffix_leaves_its_place_empty() -> None:
+    assert re.fullmatch(r"ft:base:org::[0-9A-Za-z]{8}", fine_tuned_model_name("base", "org", ""))
