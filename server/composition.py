@@ -67,8 +67,8 @@ async def run_server(
         telling = asyncio.create_task(story(services, url))
         await asyncio.wait({serving, telling}, return_when=asyncio.FIRST_COMPLETED)
         try:
-            if telling.done() and telling.result():
-                await serving
+            if not telling.done() or telling.result():
+                await serving  # where the server ended first, this raises what ended it
         finally:
             server.should_exit = True
             telling.cancel()

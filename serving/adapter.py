@@ -98,8 +98,8 @@ def fine_tuned_model_name(base: str, organization: str, suffix: str) -> str:
 
     Raises: AdapterError when organization or suffix has other characters than letters, digits, `.`, `_` and `-`.
     """
-    for what, part in (("organization", organization), *((("suffix", suffix),) if suffix else ())):
-        if not _PART.fullmatch(part):
+    for what, part, may_be_empty in (("organization", organization, False), ("suffix", suffix, True)):
+        if not (_PART.fullmatch(part) or (may_be_empty and part == "")):
             raise AdapterError(
                 f"The {what} {part!r} must be 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit."
             )

@@ -166,8 +166,8 @@ def _broken_line(content: bytes) -> int:
         return content.count(b"\n", 0, error.start) + 1
     except json.JSONDecodeError as error:
         return error.lineno
-    except (ValueError, RecursionError):  # neither says where: a number too long, a nesting too deep
-        return 1
+    except (ValueError, RecursionError):
+        pass  # neither says where: a number too long, a nesting too deep
     return 1
 
 

@@ -102,11 +102,11 @@ async def _tuned(services: Services) -> Adapter:
             return adapter
     run_dir = write_run(settings, config)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "training", str(run_dir), stdout=(run_dir / "training.log").open("wb")
+        sys.executable, "-m", "training", str(run_dir), stdout=asyncio.subprocess.DEVNULL
     )
     try:
         if await process.wait() != 0:
-            raise DemoFailed(f"Fine-tuning failed; {run_dir / 'training.log'} tells why.")
+            raise DemoFailed(f"Fine-tuning failed; {run_dir / 'events.jsonl'} tells why.")
     finally:
         if process.returncode is None:
             process.terminate()
