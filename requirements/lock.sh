@@ -8,4 +8,5 @@ trap 'rm -f "$cpu_torch"' EXIT
 echo 'torch==2.13.0+cpu' >"$cpu_torch"
 compile() { "$uv" pip compile --quiet --upgrade --python-version 3.11 --extra dev --no-annotate --no-header "$@" ../pyproject.toml; }
 compile --extra cpu --override overrides.txt --constraint "$cpu_torch" --output-file cpu.txt
-compile --extra gpu --python-platform x86_64-unknown-linux-gnu --output-file gpu.txt
+# Without the links that may lead to torch's CPU build: it would be taken for the newer one.
+UV_FIND_LINKS='' compile --extra gpu --python-platform x86_64-unknown-linux-gnu --output-file gpu.txt

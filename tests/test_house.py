@@ -15,6 +15,7 @@ OURS = ("training", "serving", "evaluation", "server", "ui")
 WEB = {"fastapi", "gradio"}
 HEAVY = {"torch", "transformers", "vllm", "peft", "bitsandbytes", "datasets"}
 TORCH_FREE_TRAINING = {
+    "auto",
     "config",
     "formats",
     "cleaning",
@@ -23,6 +24,13 @@ TORCH_FREE_TRAINING = {
     "demo_examples",
     "demo_knowledge",
     "health",
+    "memory",
+    "near_duplicates",
+    "personal_data",
+    "preflight",
+    "record",
+    "record_files",
+    "examples",
 }
 MAY_IMPORT_OF_OURS = {
     "training": set(),

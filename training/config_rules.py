@@ -27,6 +27,26 @@ def _between(low: float, high: float) -> Callable[[Any], str | None]:
     return lambda value: None if low <= value <= high else f"is {value}, but must be from {low} to {high}"
 
 
+def _auto_or(rule: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
+    return lambda value: None if value == "auto" else rule(value)
+
+
+def _up_to(low: float, high: float) -> Callable[[Any], str | None]:
+    return lambda value: (
+        None if low <= value < high else f"is {value}, but must be from {low} up to, not including, {high}"
+    )
+
+
+def _each(rule: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
+    """Every item keeps `rule`, and there is at least one."""
+
+    def check(value: Any) -> str | None:
+        items = list(value.values()) if isinstance(value, Mapping) else list(value)
+        return next(filter(None, map(rule, items)), None) if items else "is empty; leave it out instead"
+
+    return check
+
+
 def _not_blank(value: Any) -> str | None:
     return None if str(value).strip() else "is empty"
 
@@ -48,27 +68,51 @@ _RULES: Mapping[str, Callable[[Any], str | None]] = {
     "base_model": _folder_or_hub_id,
     "training_file": _not_blank,
     "output_dir": _not_blank,
+    "from_adapter": _not_blank,
     "base_model_name": _not_blank,
     "fine_tuned_model": _not_blank,
     "validation_file": _not_blank,
     "validation_fraction": _between(0, 0.5),
-    "n_epochs": _between(1, 1000),
+    "holdout_fraction": _between(0, 0.5),
+    "mix_file": _not_blank,
+    "mix_ratio": lambda value: None if 0 < value <= 10 else f"is {value}, but must be above 0 and at most 10",
+    "n_epochs": _auto_or(_between(1, 1000)),
     "max_steps": _at_least(1),
-    "batch_size": _between(1, 4096),
+    "batch_size": _auto_or(_between(1, 4096)),
     "gradient_accumulation_steps": _between(1, 4096),
-    "learning_rate": _above_zero,
+    "learning_rate": _auto_or(_above_zero),
     "warmup_ratio": _between(0, 1),
+    "adam_beta1": _up_to(0, 1),
+    "adam_beta2": _up_to(0, 1),
+    "adam_epsilon": _above_zero,
     "weight_decay": _between(0, 10),
     "max_grad_norm": _above_zero,
+    "neftune_noise_alpha": _above_zero,
+    "early_stopping_patience": _at_least(1),
+    "early_stopping_threshold": _between(0, 100),
     "r": _between(1, 512),
     "lora_alpha": _between(1, 4096),
     "lora_dropout": _between(0, 0.95),
     "target_modules": _modules,
+    "exclude_modules": _modules,
+    "modules_to_save": _modules,
+    "layers_to_transform": _each(_between(0, 10_000)),
+    "rank_pattern": _each(_between(1, 512)),
+    "alpha_pattern": _each(_between(1, 4096)),
+    "num_virtual_tokens": _between(1, 1000),
+    "encoder_hidden_size": _between(1, 65536),
+    "max_memory_gb": _above_zero,
     "max_length": _between(8, 1_000_000),
+    "beta": _above_zero,
+    "label_smoothing": _up_to(0, 0.5),
+    "desirable_weight": _above_zero,
+    "undesirable_weight": _above_zero,
     "seed": _between(0, 2**32 - 1),
     "logging_steps": _at_least(1),
-    "eval_steps": lambda value: None if value == "auto" else _at_least(1)(value),
-    "save_steps": lambda value: None if value == "auto" else _at_least(1)(value),
+    "eval_steps": _auto_or(_at_least(1)),
+    "save_steps": _auto_or(_at_least(1)),
+    "save_total_limit": _between(1, 1000),
+    "wandb_project": _not_blank,
 }
 
 
@@ -88,7 +132,11 @@ def _fits(value: Any, expected: Any) -> bool:
     if origin is Literal:
         return value in arguments and isinstance(value, str)
     if origin is tuple:
-        return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+        return isinstance(value, list | tuple) and all(_fits(item, arguments[0]) for item in value)
+    if origin is Mapping:
+        return isinstance(value, dict) and all(
+            _fits(name, arguments[0]) and _fits(item, arguments[1]) for name, item in value.items()
+        )
     if expected is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, expected) and (expected is bool or not isinstance(value, bool))
@@ -101,7 +149,9 @@ def _described(expected: Any) -> str:
     if origin is Literal:
         return " or ".join(repr(choice) for choice in arguments)
     if origin is tuple:
-        return "a list of names"
+        return "a list of names" if arguments[0] is str else "a list of whole numbers"
+    if origin is Mapping:
+        return "names with a whole number each"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
     return words[expected]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+Kind = Literal["chat", "prompt_completion", "preference", "labelled", "text"]
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 
@@ -33,7 +34,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Example:
-    """One thing to learn: a chat, or a prompt and its completion."""
+    """One thing to learn: a chat, a prompt and its completion, a preference, a labelled answer, or a text."""
 
     line: int
     """Where it stood in its file: the line, or in a JSON array the element, both counted from 1."""
@@ -45,6 +46,25 @@ class Example:
     """Text that is given, with no chat template around it; None for a chat."""
     completion: str | None = None
     """Text that is learned after `prompt`."""
+    chosen: tuple[Message, ...] = ()
+    """Of a preference: the better answer to `messages`, one assistant's turn; else empty."""
+    rejected: tuple[Message, ...] = ()
+    """Of a preference: the worse answer to `messages`."""
+    label: bool | None = None
+    """Of KTO: whether the last answer in `messages` is a good one; else None."""
+    text: str | None = None
+    """Plain text, all of it learned, with no chat template around it; else None."""
+
+    @property
+    def kind(self) -> Kind:
+        """What sort of example this is."""
+        if self.text is not None:
+            return "text"
+        if self.chosen:
+            return "preference"
+        if self.label is not None:
+            return "labelled"
+        return "chat" if self.prompt is None else "prompt_completion"
 
 
 def parse_message(record: Any, place: int) -> Message:

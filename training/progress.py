@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 EVENTS_FILE = "events.jsonl"
-EventType = Literal["started", "message", "step", "validation", "checkpoint", "finished", "failed"]
+EventType = Literal["started", "message", "step", "validation", "checkpoint", "health", "finished", "failed"]
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,23 @@ class ProgressEvent:
     """As `train_loss`, over all validation examples."""
     valid_mean_token_accuracy: float | None = None
     """As `train_mean_token_accuracy`, over all validation examples."""
+    epoch: float | None = None
+    """Passes over the training rows done so far."""
+    grad_norm: float | None = None
+    """Length of the gradient before it was clipped."""
+    learning_rate: float | None = None
+    """The optimizer's step size."""
+    reward_margin: float | None = None
+    """Of a preference run: how much more the better answers are favoured than by the model it started from, in nats
+    times `beta`."""
+    reward_accuracy: float | None = None
+    """Of a preference run: share, 0 to 1, of the pairs whose better answer is the favoured one."""
     tokens_per_second: float | None = None
     """Tokens trained on per second, padding not counted."""
     remaining_s: float | None = None
     """Estimate of the seconds to the end."""
     code: str | None = None
-    """Of a failure: `invalid_config`, `output_exists`, `invalid_data`, `invalid_base_model`, `diverged`,
+    """Of a `health` event: what was seen, such as `plateau`. Of a failure: `invalid_config`, `output_exists`, `invalid_data`, `invalid_base_model`, `diverged`,
     `unusable_adapter`, `interrupted` or `internal_error`."""
     param: str | None = None
     """Of a failure: the setting at fault."""
