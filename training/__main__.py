@@ -15,10 +15,9 @@ from pathlib import Path
 
 from training.config import ConfigError, TrainingConfig
 from training.environment import prepare_environment
-from training.examples import Example
-from training.formats import FAULTS_SHOWN, DataError, read_examples
+from training.formats import FAULTS_SHOWN, DataError
+from training.inputs import read_inputs, write_holdout
 from training.progress import EVENTS_FILE, EventWriter, ProgressEvent
-from training.splits import split_examples
 from training.stopping import Stopped, StopRequest
 from training.terminal import Display
 
@@ -77,13 +76,14 @@ def _run(run_dir: Path, events: EventWriter, stop: StopRequest) -> int:
 def _train(run_dir: Path, events: EventWriter, stop: StopRequest) -> None:
     # 1. What can be checked in a moment is checked before torch is loaded.
     config = _read_config(run_dir / "config.json")
-    training, validation = _read_data(config)
+    inputs = read_inputs(config)
+    write_holdout(inputs, run_dir)
     events.write(ProgressEvent("started", f"fine-tuning {config.served_base_name} on {config.training_file}"))
     # 2. Then the run itself.
     prepare_environment(offline=config.base_is_folder)
-    from training.run import RunInputs, run
+    from training.run import run
 
-    run(RunInputs(config, training, validation), run_dir, events.write, stop)
+    run(inputs, run_dir, events.write, stop)
 
 
 def _read_config(path: Path) -> TrainingConfig:
@@ -102,13 +102,6 @@ def _read_config(path: Path) -> TrainingConfig:
     return config
 
 
-def _read_data(config: TrainingConfig) -> tuple[list[Example], list[Example]]:
-    examples = read_examples(Path(config.training_file))
-    if config.validation_file:
-        return examples, read_examples(Path(config.validation_file))
-    return split_examples(examples, config.validation_fraction, config.seed)
-
-
 def _unexpected(events: EventWriter, run_dir: Path, error: Exception) -> int:
     """Errors of modules that bring torch are known by name, so that torch needn't be there to catch them."""
     kind = type(error).__name__
@@ -116,6 +109,8 @@ def _unexpected(events: EventWriter, run_dir: Path, error: Exception) -> int:
         return _failed(events, str(error), "invalid_base_model", 2, param=getattr(error, "param", "base_model"))
     if kind == "DivergedError":
         return _failed(events, str(error), "diverged", 1, param="learning_rate")
+    if kind == "OutOfMemoryError":
+        return _failed(events, str(error), "out_of_memory", 1, param="batch_size")
     if kind == "AdapterWriteError":
         return _failed(events, str(error), "unusable_adapter", 1)
     trace = run_dir / "error.txt"

@@ -1,4 +1,4 @@
-"""Rendered examples as padded tensors, and how well a model predicts them. Knows no files and no optimiser."""
+"""Rows of token ids as padded tensors, and how well a model predicts them. Knows no files and no optimiser."""
 
 from __future__ import annotations
 
@@ -8,80 +8,79 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from training.rendering import IGNORED, Rendered
+from training.token_loss import LossFunction
 
 Batch = dict[str, torch.Tensor]
+Row = dict[str, list[int]]
+"""input_ids and labels, both as long as the row; of a packed row position_ids too."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """How well a model predicts the learned tokens of some examples."""
+    """How well a model does on examples that it isn't trained on."""
 
     loss: float
-    """Mean cross-entropy per learned token, in nats."""
-    accuracy: float
-    """Share of the learned tokens that were the likeliest."""
+    """Mean cross-entropy per learned token, in nats; of a preference run the mean of its own loss."""
+    accuracy: float | None = None
+    """Share of the learned tokens that were the likeliest; None for a preference run."""
+    reward_margin: float | None = None
+    """Of a preference run: how much more the better answers are favoured than at the start."""
+    reward_accuracy: float | None = None
+    """Of a preference run: share of the pairs whose better answer is the favoured one."""
 
     @property
-    def perplexity(self) -> float:
-        """e to the loss; infinite where that overflows."""
+    def perplexity(self) -> float | None:
+        """e to the loss, infinite where that overflows; None for a preference run."""
+        if self.accuracy is None:
+            return None
         return math.exp(self.loss) if self.loss < 700 else math.inf
 
 
 @dataclass(frozen=True)
 class Padding:
-    """Makes a batch of examples as wide as its longest, on the right."""
+    """Makes a batch of rows as wide as its longest, on the right."""
 
     pad_token_id: int
 
-    def __call__(self, features: Sequence[Mapping[str, Any]]) -> Batch:
-        """int64 input_ids, attention_mask and labels, each [examples, tokens]."""
-        width = max(len(feature["input_ids"]) for feature in features)
-        rows: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
-        for feature in features:
-            length = len(feature["input_ids"])
-            padding = width - length
-            rows["input_ids"].append(feature["input_ids"] + [self.pad_token_id] * padding)
-            rows["attention_mask"].append([1] * length + [0] * padding)
-            rows["labels"].append(feature["labels"] + [IGNORED] * padding)
-        return {name: torch.tensor(values) for name, values in rows.items()}
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        """int64 [rows, tokens]: input_ids, labels, and attention_mask, or for packed rows position_ids instead."""
+        width = max(len(row["input_ids"]) for row in rows)
+        batch = {
+            "input_ids": _padded(rows, "input_ids", width, self.pad_token_id),
+            "labels": _padded(rows, "labels", width, IGNORED),
+        }
+        if "position_ids" in rows[0]:
+            # A padding token at position 0 is an example of its own, which no other sees.
+            return {**batch, "position_ids": _padded(rows, "position_ids", width, 0)}
+        ones = [{"attention_mask": [1] * len(row["input_ids"])} for row in rows]
+        return {**batch, "attention_mask": _padded(ones, "attention_mask", width, 0)}
 
 
-def as_features(rendered: Sequence[Rendered]) -> list[dict[str, list[int]]]:
-    """What `Padding` takes, one an example."""
+def _padded(rows: Sequence[Mapping[str, Any]], name: str, width: int, filler: int) -> torch.Tensor:
+    return torch.tensor([row[name] + [filler] * (width - len(row[name])) for row in rows])
+
+
+def as_rows(rendered: Sequence[Rendered]) -> list[Row]:
+    """What `Padding` takes, one for each example."""
     return [{"input_ids": one.input_ids, "labels": one.labels} for one in rendered]
 
 
-def count_hits(logits: torch.Tensor, labels: torch.Tensor) -> tuple[int, int]:
-    """(learned tokens that were the likeliest, learned tokens), of logits [examples, tokens, vocabulary]."""
-    targets = labels[:, 1:]
-    learned = targets != IGNORED
-    hits = (logits[:, :-1].argmax(-1) == targets) & learned
-    return int(hits.sum()), int(learned.sum())
-
-
 @torch.no_grad()
-def measure(model: Any, features: Sequence[dict[str, list[int]]], padding: Padding, batch_size: int) -> Measurement:
-    """How well `model` predicts `features`; leaves it in the mode that it was in."""
+def measure(model: Any, loss_of: LossFunction, rows: Sequence[Row], padding: Padding, batch_size: int) -> Measurement:
+    """How well `model` predicts `rows`; leaves it in the mode that it was in."""
     was_training = model.training
     model.eval()
-    total_loss, hits, tokens = 0.0, 0, 0
-    for batch in _by_length(features, padding, batch_size):
-        batch = {name: values.to(model.device) for name, values in batch.items()}
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        targets = batch["labels"][:, 1:]
-        losses = F.cross_entropy(
-            logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
-        )
-        right, learned = count_hits(logits, batch["labels"])
-        total_loss, hits, tokens = total_loss + losses.item(), hits + right, tokens + learned
+    total, hits, learned = 0.0, 0, 0
+    for batch in _by_length(rows, padding, batch_size):
+        one = loss_of({name: values.to(model.device) for name, values in batch.items()})
+        total, hits, learned = total + one.total.item(), hits + one.hits, learned + one.learned
     model.train(was_training)
-    return Measurement(total_loss / tokens, hits / tokens)
+    return Measurement(total / learned, hits / learned)
 
 
-def _by_length(features: Sequence[dict[str, list[int]]], padding: Padding, batch_size: int) -> Iterator[Batch]:
-    ordered = sorted(features, key=lambda feature: len(feature["input_ids"]), reverse=True)
+def _by_length(rows: Sequence[Row], padding: Padding, batch_size: int) -> Iterator[Batch]:
+    ordered = sorted(rows, key=lambda row: len(row["input_ids"]), reverse=True)
     for start in range(0, len(ordered), batch_size):
         yield padding(ordered[start : start + batch_size])

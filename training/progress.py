@@ -58,7 +58,8 @@ class ProgressEvent:
     remaining_s: float | None = None
     """Estimate of the seconds to the end."""
     code: str | None = None
-    """Of a `health` event: what was seen, such as `plateau`. Of a failure: `invalid_config`, `output_exists`, `invalid_data`, `invalid_base_model`, `diverged`,
+    """Of a `health` event: what was seen, such as `plateau`. Of a message: `out_of_memory`. Of a failure:
+    `invalid_config`, `output_exists`, `invalid_data`, `invalid_base_model`, `diverged`, `out_of_memory`,
     `unusable_adapter`, `interrupted` or `internal_error`."""
     param: str | None = None
     """Of a failure: the setting at fault."""

@@ -2,145 +2,198 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import secrets
 import string
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft import load_peft_weights, set_peft_model_state_dict
+import torch
 from transformers import set_seed
-from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
-from training.adapter_dir import adapter_aside, base_model_sha256, file_sha256, put_in_place, save_adapter
-from training.batches import Measurement, Padding, as_features, measure
+from training.auto import Plan, make_plan
+from training.batches import Measurement
+from training.best import BestWeights
 from training.config import TrainingConfig
-from training.examples import Example
-from training.formats import DataError, Fault
+from training.inputs import RunInputs
 from training.model import Base, BaseModelError, load_base
+from training.objective import Objective, make_objective
+from training.out_of_memory import as_remembered, is_out_of_memory, remember, smaller
 from training.progress import ProgressEvent
-from training.rendering import Rendered, RenderError, render
+from training.reporting import Report, Reporter, refuse_divergence, validation_event
+from training.result import put_result_in_place
+from training.rows import Rows, make_rows
 from training.stopping import StopRequest
-from training.trainer import (
-    Features,
-    Report,
-    Reporter,
-    ReportingTrainer,
-    last_checkpoint,
-    make_trainer,
-    refuse_divergence,
-    validation_event,
-)
+from training.trainer import last_checkpoint
 
 CHECKPOINTS = "checkpoints"
-
-
-@dataclass(frozen=True)
-class RunInputs:
-    """What a run is made from, checked as far as that goes without the base model."""
-
-    config: TrainingConfig
-    training: Sequence[Example]
-    validation: Sequence[Example]
+BEST = "best"
 
 
 def run(inputs: RunInputs, run_dir: Path, report: Report, stop: StopRequest) -> Path:
-    """Trains and puts the adapter in place; returns its directory. Goes on from the last checkpoint in `run_dir`.
+    """Trains and puts the result in place; returns its directory. Goes on from the last checkpoint in `run_dir`.
+
+    Where memory runs out it begins again from the last checkpoint with a smaller batch and more accumulation.
 
     Raises:
         BaseModelError: the base model can't be loaded, or is broken.
         DataError: an example can't be turned into something to learn.
         DivergedError: the loss is no longer a number.
+        OutOfMemoryError: one row at a time is too much.
         AdapterWriteError: the result is unusable.
         Stopped: a signal came; there is a checkpoint to go on from.
     """
-    config = inputs.config
     started = time.monotonic()
     transformers_logging.disable_progress_bar()
+    while True:
+        attempt = _Attempt(inputs, run_dir, report, stop, started)
+        try:
+            return attempt.run()
+        except (RuntimeError, MemoryError) as error:
+            if attempt.plan is None or not is_out_of_memory(error):
+                raise
+            plan = smaller(attempt.plan)
+            remember(run_dir, plan)
+            report(_smaller_batch(attempt.plan, plan))
+        # Only here, when the exception no longer holds the frames of the loop, can their tensors go.
+        del attempt
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
-    # 1. The base in 4 bit with an untrained adapter on it. The seed decides the adapter's first weights.
-    set_seed(config.seed)
-    base = load_base(config)
-    report(_message(f"loaded {config.served_base_name}, computing in {str(base.compute_dtype).removeprefix('torch.')}"))
 
-    # 2. Text becomes tokens.
-    training = _rendered(inputs.training, Path(config.training_file), base, config)
-    validation = _rendered(inputs.validation, Path(config.validation_file or config.training_file), base, config)
-    report(_message(_counted(training, validation, config)))
+class _Attempt:
+    """One way through the story with one batch size."""
 
-    # 3. What the base makes of the validation examples before it learns anything: an adapter starts as no change.
-    trainer = make_trainer(config, base, as_features(training), run_dir / CHECKPOINTS)
-    total_steps = trainer.args.max_steps
-    padding, held_out = Padding(base.pad_token_id), as_features(validation)
-    before = measure(base.model, held_out, padding, config.batch_size) if held_out else None
-    if before:
-        _refuse_broken_base(before, config)
-        report(validation_event(before, 0, total_steps))
+    def __init__(self, inputs: RunInputs, run_dir: Path, report: Report, stop: StopRequest, started: float) -> None:
+        self._inputs, self._config = inputs, inputs.config
+        self._run_dir, self._report, self._stop, self._started = run_dir, report, stop, started
+        self.plan: Plan | None = None
+        """Known once the base is loaded and the rows are counted."""
 
-    # 4. The training itself.
-    reporter = _train(trainer, config, held_out, padding, report, stop)
-    stop.raise_if_requested()
+    def run(self) -> Path:
+        config = self._config
+        # 1. The base with an untrained adapter on it. The seed decides the adapter's first weights.
+        set_seed(config.seed)
+        base = load_base(config)
+        dtype = str(base.compute_dtype).removeprefix("torch.")
+        self._report(_message(f"loaded {config.served_base_name}, computing in {dtype}"))
 
-    # 5. The adapter is written aside, read back, and measured as it was read: what is measured is what is served.
-    output_dir = Path(config.output_dir)
-    with adapter_aside(output_dir) as partial:
-        save_adapter(base.model, partial)
-        set_peft_model_state_dict(base.model, load_peft_weights(str(partial), device="cpu"))
-        after = measure(base.model, held_out, padding, config.batch_size) if held_out else None
-        if after:
-            refuse_divergence(after.loss, total_steps)
-            report(validation_event(after, total_steps, total_steps))
-        if before and after and after.loss > before.loss:
-            report(_message("the adapter is worse than the base on the validation examples: lower `learning_rate`"))
+        # 2. Text becomes tokens, and every `auto` a number.
+        training, validation = self._rows(base)
+        plan = self.plan = as_remembered(self._run_dir, _planned(config, training, base))
+        for reason in plan.reasons:
+            self._report(_message(reason))
+
+        # 3. What the base makes of the validation examples before it learns anything: an adapter starts as no change.
+        objective = make_objective(config, plan, base, training, validation, self._run_dir / CHECKPOINTS)
+        before = objective.measure() if objective.measure else None
+        if before:
+            _refuse_broken_base(before, config)
+            self._report(validation_event(before, 0, plan.total_steps))
+
+        # 4. The training itself; in the end the weights of the best validation are put back.
+        reporter = self._train(objective, base, plan)
+        self._stop.raise_if_requested()
+
+        # 5. The result is written aside, read back, measured as it was read, and renamed into place.
+        steps = objective.trainer.state.global_step
         metrics = {
             "train_loss": _finite(reporter.train_loss),
-            **_validation_metrics(before, after),
-            "trained_tokens": int(trainer.state.num_input_tokens_seen),
-            "examples": len(training),
-            "steps": total_steps,
-            "seconds": round(time.monotonic() - started, 2),
+            "trained_tokens": int(objective.trainer.state.num_input_tokens_seen),
+            "examples": len(self._inputs.training),
+            "steps": steps,
+            "seconds": round(time.monotonic() - self._started, 2),
         }
         name = config.fine_tuned_model or _made_up_name(config)
-        put_in_place(partial, output_dir, _manifest(config, name, metrics))
 
-    # 6. Said last, when the adapter can be served.
-    report(
-        ProgressEvent(
-            "finished",
-            f"{name} is in {output_dir}, after {metrics['seconds']:.0f} s",
-            step=total_steps,
-            total_steps=total_steps,
-            details={"output_dir": str(output_dir), "fine_tuned_model": name, "metrics": metrics},
+        def final_metrics() -> dict[str, Any]:
+            after = objective.measure() if objective.measure else None
+            if after:
+                refuse_divergence(after.loss, steps)
+            if before and after and after.loss > before.loss:
+                self._report(
+                    _message("the result is worse than before on the validation examples: lower `learning_rate`")
+                )
+            return {**metrics, **_validation_metrics(before, after)}
+
+        final = put_result_in_place(config, base, name, final_metrics)
+
+        # 6. Said last, when the result can be served.
+        self._report(
+            ProgressEvent(
+                "finished",
+                f"{name} is in {config.output_dir}, after {metrics['seconds']:.0f} s",
+                step=steps,
+                total_steps=plan.total_steps,
+                details={"output_dir": config.output_dir, "fine_tuned_model": name, "metrics": final},
+            )
         )
+        return Path(config.output_dir)
+
+    def _rows(self, base: Base) -> tuple[Rows, Rows]:
+        config, inputs = self._config, self._inputs
+        path = Path(config.training_file)
+        training = make_rows(inputs.training, path, base.tokenizer, config, packing=config.packing)
+        if inputs.mixed_in:
+            general = make_rows(
+                inputs.mixed_in, Path(str(config.mix_file)), base.tokenizer, config, packing=config.packing
+            )
+            training = training.joined_with(general)
+        held_out = Path(config.validation_file or config.training_file)
+        validation = make_rows(inputs.validation, held_out, base.tokenizer, config, packing=False)
+        counted = f"{len(inputs.training) + len(inputs.mixed_in)} examples with {training.n_tokens} tokens to train on"
+        notes = [f"{counted}, {len(inputs.validation)} to measure on", training.note, validation.note]
+        self._report(_message("; ".join(filter(None, notes))))
+        return training, validation
+
+    def _train(self, objective: Objective, base: Base, plan: Plan) -> Reporter:
+        config, trainer = self._config, objective.trainer
+        best = None
+        if objective.measure:
+            best = BestWeights(
+                self._run_dir / BEST,
+                base.model,
+                patience=config.early_stopping_patience,
+                threshold=config.early_stopping_threshold,
+            )
+        reporter = Reporter(
+            trainer, self._report, self._stop, validate=objective.measure, eval_steps=plan.eval_steps, best=best
+        )
+        trainer.add_callback(reporter)
+        checkpoint = last_checkpoint(self._run_dir / CHECKPOINTS)
+        if checkpoint:
+            self._report(_message(f"going on from {checkpoint.name}"))
+        if best:
+            best.forget_after(int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
+        self._stop.patient = True
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        self._stop.patient = False
+        if reporter.ended_early:
+            self._report(
+                _message(f"ended early after step {trainer.state.global_step}: the validation loss fell no more")
+            )
+        if best and best.best and config.load_best_model_at_end and self._stop.signum is None:
+            best.restore()
+            if best.best.step != trainer.state.global_step:
+                self._report(
+                    _message(f"kept the weights of step {best.best.step}, whose validation loss was the lowest")
+                )
+        return reporter
+
+
+def _planned(config: TrainingConfig, training: Rows, base: Base) -> Plan:
+    n_rows = len(training.rows)
+    return make_plan(
+        config,
+        n_rows=n_rows,
+        mean_tokens=training.n_tokens / n_rows,
+        n_parameters=getattr(base, "n_parameters", 0),
+        on_gpu=torch.cuda.is_available(),
     )
-    return output_dir
-
-
-def _train(
-    trainer: ReportingTrainer,
-    config: TrainingConfig,
-    held_out: Features,
-    padding: Padding,
-    report: Report,
-    stop: StopRequest,
-) -> Reporter:
-    total_steps = trainer.args.max_steps
-    eval_steps = max(1, total_steps // 4) if config.eval_steps == "auto" else config.eval_steps
-    model = trainer.model
-    validate = (lambda: measure(model, held_out, padding, config.batch_size)) if held_out else None
-    reporter = Reporter(trainer, report, stop, validate, eval_steps)
-    trainer.add_callback(reporter)
-    checkpoint = last_checkpoint(Path(trainer.args.output_dir))
-    if checkpoint:
-        report(_message(f"going on from {checkpoint.name}"))
-    stop.patient = True
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    stop.patient = False
-    return reporter
 
 
 def _refuse_broken_base(before: Measurement, config: TrainingConfig) -> None:
@@ -151,32 +204,20 @@ def _refuse_broken_base(before: Measurement, config: TrainingConfig) -> None:
         )
 
 
-def _rendered(examples: Sequence[Example], path: Path, base: Base, config: TrainingConfig) -> list[Rendered]:
-    rendered, faults = [], []
-    for example in examples:
-        try:
-            rendered.append(render(example, base.tokenizer, config.max_length))
-        except RenderError as error:
-            faults.append(Fault(error.line, error.reason))
-    if faults:
-        raise DataError(path, faults)
-    return rendered
-
-
-def _counted(training: Sequence[Rendered], validation: Sequence[Rendered], config: TrainingConfig) -> str:
-    tokens = sum(len(one.input_ids) for one in training)
-    cut = sum(one.truncated for one in (*training, *validation))
-    counted = f"{len(training)} examples with {tokens} tokens to train on, {len(validation)} to measure on"
-    return f"{counted}; {cut} cut at max_length {config.max_length}" if cut else counted
-
-
 def _validation_metrics(before: Measurement | None, after: Measurement | None) -> dict[str, float | None]:
-    return {
-        "valid_loss_before": _finite(before.loss if before else None),
-        "valid_loss": _finite(after.loss if after else None),
-        "valid_perplexity_before": _finite(before.perplexity if before else None),
-        "valid_perplexity": _finite(after.perplexity if after else None),
+    """Each measure before and after; those that a method doesn't have are left out."""
+    metrics = {
+        "valid_loss": ("loss", before, after),
+        "valid_perplexity": ("perplexity", before, after),
+        "valid_reward_margin": ("reward_margin", before, after),
+        "valid_reward_accuracy": ("reward_accuracy", before, after),
     }
+    found: dict[str, float | None] = {}
+    for name, (attribute, *measured) in metrics.items():
+        values = [getattr(one, attribute) if one else None for one in measured]
+        if name == "valid_loss" or any(value is not None for value in values):
+            found[f"{name}_before"], found[name] = _finite(values[0]), _finite(values[1])
+    return found
 
 
 def _finite(value: float | None) -> float | None:
@@ -184,27 +225,18 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _manifest(config: TrainingConfig, name: str, metrics: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "name": name,
-        "base_model": config.served_base_name,
-        "base_model_sha256": base_model_sha256(_folder_of(config)),
-        "training_file_sha256": file_sha256(Path(config.training_file)),
-        "config": config.to_dict(),
-        "metrics": metrics,
-    }
-
-
-def _folder_of(config: TrainingConfig) -> Path:
-    """Where the base model's files are: its own folder, or the hub's cache."""
-    if config.base_is_folder:
-        return Path(config.base_model)
-    return Path(cached_file(config.base_model, "config.json", local_files_only=True)).parent
-
-
 def _made_up_name(config: TrainingConfig) -> str:
     unique = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
     return f"ft:{config.served_base_name}:local:run:{unique}"
+
+
+def _smaller_batch(before: Plan, after: Plan) -> ProgressEvent:
+    return ProgressEvent(
+        "message",
+        f"out of memory with batch_size {before.batch_size}: going on with {after.batch_size} and "
+        f"{after.gradient_accumulation_steps} accumulation steps, which learns the same and takes longer",
+        code="out_of_memory",
+    )
 
 
 def _message(text: str) -> ProgressEvent:

@@ -1,0 +1,99 @@
+"""The best weights of a run so far, and whether it is time to stop. Knows the trained weights, not the loop."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+WEIGHTS = "trained.safetensors"
+STATE = "best.json"
+
+
+@dataclass(frozen=True)
+class Validated:
+    """A validation that was made."""
+
+    step: int
+    """Optimizer steps done by then."""
+    loss: float
+    """Validation loss."""
+
+
+class BestWeights:
+    """Keeps the trained weights of the best validation in a folder, which a killed run finds again.
+
+    A run that goes on from an earlier checkpoint makes the validations after it once more; they are then forgotten
+    here first, but the weights stay until better ones come: they were measured, and so they count.
+    """
+
+    def __init__(self, directory: Path, model: Any, *, patience: int | None, threshold: float) -> None:
+        """patience: validations without a loss lower by `threshold` after which `is_exhausted`; None: never."""
+        self._directory, self._model = directory, model
+        self._patience, self._threshold = patience, threshold
+        self._seen: list[Validated] = []
+        self.best: Validated | None = None
+        """The validation whose weights are kept."""
+        self._read()
+
+    def offer(self, step: int, loss: float) -> bool:
+        """Notes the validation after `step`; keeps the present weights if it's the best. Says whether it was."""
+        self._seen = [one for one in self._seen if one.step < step] + [Validated(step, loss)]
+        is_best = self.best is None or loss < self.best.loss
+        if is_best:
+            self.best = Validated(step, loss)
+            self._save_weights()
+        self._write()
+        return is_best
+
+    def forget_after(self, step: int) -> None:
+        """Drops the validations after `step`, which will be made again."""
+        self._seen = [one for one in self._seen if one.step <= step]
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the last `patience` validations brought no progress."""
+        if self._patience is None or not self._seen:
+            return False
+        reached, since = self._seen[0].loss, 0
+        for one in self._seen[1:]:
+            if one.loss < reached - self._threshold:
+                reached, since = one.loss, 0
+            else:
+                since += 1
+        return since >= self._patience
+
+    def restore(self) -> None:
+        """Puts the kept weights back into the model."""
+        weights = load_file(self._directory / WEIGHTS)
+        with torch.no_grad():
+            for name, parameter in _trained(self._model).items():
+                parameter.copy_(weights[name])
+
+    def _save_weights(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        weights = {name: parameter.detach().cpu().contiguous() for name, parameter in _trained(self._model).items()}
+        partial = self._directory / f"{WEIGHTS}.partial"
+        save_file(weights, partial)
+        partial.replace(self._directory / WEIGHTS)
+
+    def _write(self) -> None:
+        partial = self._directory / f"{STATE}.partial"
+        state = {"best": asdict(self.best) if self.best else None, "seen": [asdict(one) for one in self._seen]}
+        partial.write_text(json.dumps(state), encoding="utf-8")
+        partial.replace(self._directory / STATE)
+
+    def _read(self) -> None:
+        if not (self._directory / STATE).exists() or not (self._directory / WEIGHTS).exists():
+            return
+        state = json.loads((self._directory / STATE).read_text())
+        self.best = Validated(**state["best"]) if state["best"] else None
+        self._seen = [Validated(**one) for one in state["seen"]]
+
+
+def _trained(model: Any) -> dict[str, torch.nn.Parameter]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -1,0 +1,63 @@
+"""What a run is made from: the files read, mixed and split, as far as that goes without the base. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.config import TrainingConfig
+from training.examples import Example
+from training.formats import read_examples
+from training.splits import split_examples
+
+HOLDOUT = "holdout.jsonl"
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """A configuration and its examples."""
+
+    config: TrainingConfig
+    training: Sequence[Example]
+    validation: Sequence[Example]
+    holdout: Sequence[Example] = ()
+    """Examples that the run never looks at."""
+    mixed_in: Sequence[Example] = ()
+    """General examples, trained on beside `training`."""
+
+
+def read_inputs(config: TrainingConfig) -> RunInputs:
+    """Reads every file that `config` names and splits what is to be split.
+
+    Raises:
+        DataError: a file has faults, or files that should be apart share examples.
+    """
+    path = Path(config.training_file)
+    examples = read_examples(path)
+    if config.validation_file:
+        return RunInputs(config, examples, read_examples(Path(config.validation_file)))
+    training, validation = split_examples(examples, config.validation_fraction, config.seed)
+    return RunInputs(config, training, validation)
+
+
+def write_holdout(inputs: RunInputs, run_dir: Path) -> None:
+    """Writes the examples that were held out, if any, to RUN_DIR/holdout.jsonl in OpenAI's form."""
+    if inputs.holdout:
+        lines = (json.dumps(example.to_record(), ensure_ascii=False) + "\n" for example in inputs.holdout)
+        (run_dir / HOLDOUT).write_text("".join(lines), encoding="utf-8")
+
+
+def _mixed_in(config: TrainingConfig, n_examples: int) -> list[Example]:
+    """A seeded draw from `mix_file`: each example at most once more than any other."""
+    if not config.mix_file:
+        return []
+    general = read_examples(Path(config.mix_file))
+    wanted = max(1, round(config.mix_ratio * n_examples))
+    draw = random.Random(config.seed)
+    drawn: list[Example] = []
+    while len(drawn) < wanted:
+        drawn += draw.sample(general, min(len(general), wanted - len(drawn)))
+    return drawn
