@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,48 +16,10 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.training.runs import NAME, Run, make_run
 from training.config import TrainingConfig
-from training.demo_examples import EXAMPLES, HOLDOUT, demo_config
-from training.progress import ProgressEvent, read_events
-
-NAME = "ft:tuneloop-demo:test:keeper:abcd1234"
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A run directory and the adapter that it is to make."""
-
-    directory: Path
-    output_dir: Path
-
-    def start(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "training", str(self.directory)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    def finish(self) -> tuple[int, str, str]:
-        """(exit code, stdout, stderr)"""
-        process = self.start()
-        out, err = process.communicate(timeout=300)
-        return process.returncode, out, err
-
-    @property
-    def events(self) -> list[ProgressEvent]:
-        return read_events(self.directory)[0]
-
-    @property
-    def failure(self) -> ProgressEvent:
-        event = self.events[-1]
-        assert event.type == "failed"
-        return event
-
-
-def make_run(place: Path, base: Path | str, **changes: Any) -> Run:
-    run = Run(place / "run", place / "adapters" / "adapter-0123456789abcdef")
-    run.directory.mkdir(parents=True)
-    run.output_dir.parent.mkdir()
-    config = demo_config(base, run.output_dir, fine_tuned_model=NAME).to_dict() | changes
-    (run.directory / "config.json").write_text(json.dumps(config))
-    return run
+from training.demo_examples import EXAMPLES, HOLDOUT
+from training.progress import ProgressEvent
 
 
 @pytest.fixture(scope="module")
@@ -156,57 +114,6 @@ def test_a_finished_run_is_not_run_again(demo_run: Run) -> None:
     assert "already exists" in err
     assert (demo_run.failure.code, demo_run.failure.param) == ("output_exists", "output_dir")
     assert sha256(demo_run.output_dir / "adapter_model.safetensors") == before
-
-
-SHORT = {"max_steps": 12, "save_steps": 3, "validation_file": None, "validation_fraction": 0.1}
-
-
-def wait_for_checkpoint(run: Run, step: int) -> None:
-    deadline = time.monotonic() + 120
-    while not any(event.type == "checkpoint" and (event.step or 0) >= step for event in run.events):
-        assert time.monotonic() < deadline, "no checkpoint in time"
-        time.sleep(0.02)
-
-
-def test_a_killed_run_leaves_no_adapter_and_goes_on_to_the_same_weights(demo_model: Path, tmp_path: Path) -> None:
-    whole = make_run(tmp_path / "whole", demo_model, **SHORT)
-    assert whole.finish()[0] == 0
-    killed = make_run(tmp_path / "killed", demo_model, **SHORT)
-    process = killed.start()
-    wait_for_checkpoint(killed, 3)
-    process.kill()
-    process.communicate()
-    assert list(killed.output_dir.parent.iterdir()) == []
-    assert killed.finish()[0] == 0
-    assert any("going on from checkpoint-" in event.message for event in killed.events)
-    expected, found = (load_file(run.output_dir / "adapter_model.safetensors") for run in (whole, killed))
-    for name, values in expected.items():
-        torch.testing.assert_close(found[name], values)
-
-
-def test_a_half_written_checkpoint_is_passed_over(demo_model: Path, tmp_path: Path) -> None:
-    run = make_run(tmp_path, demo_model, **SHORT)
-    half = run.directory / "checkpoints" / "checkpoint-9"
-    half.mkdir(parents=True)
-    (half / "trainer_state.json").write_text('{"global_step": 9, "lo')
-    assert run.finish()[0] == 0
-    assert not any("going on" in event.message for event in run.events)
-
-
-@pytest.mark.parametrize(("signum", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_stops_the_run_cleanly_with_a_checkpoint(
-    demo_model: Path, tmp_path: Path, signum: signal.Signals, exit_code: int
-) -> None:
-    run = make_run(tmp_path, demo_model, n_epochs=1000, save_steps=3)
-    process = run.start()
-    wait_for_checkpoint(run, 3)
-    process.send_signal(signum)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == exit_code
-    assert "Traceback" not in err
-    assert run.failure.code == "interrupted"
-    assert run.events[-2].type == "checkpoint"
-    assert list(run.output_dir.parent.iterdir()) == []
 
 
 def test_no_config_is_exit_code_2(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""Real runs of `python -m training` for the tests: a run directory, its process, its events."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from training.demo_examples import demo_config
+from training.progress import ProgressEvent, read_events
+
+NAME = "ft:tuneloop-demo:test:keeper:abcd1234"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run directory and the adapter that it is to make."""
+
+    directory: Path
+    output_dir: Path
+
+    def start(self) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "training", str(self.directory)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def finish(self) -> tuple[int, str, str]:
+        """(exit code, stdout, stderr)"""
+        process = self.start()
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out, err
+
+    @property
+    def events(self) -> list[ProgressEvent]:
+        return read_events(self.directory)[0]
+
+    @property
+    def failure(self) -> ProgressEvent:
+        event = self.events[-1]
+        assert event.type == "failed"
+        return event
+
+
+def make_run(place: Path, base: Path | str, **changes: Any) -> Run:
+    run = Run(place / "run", place / "adapters" / "adapter-0123456789abcdef")
+    run.directory.mkdir(parents=True)
+    run.output_dir.parent.mkdir()
+    config = demo_config(base, run.output_dir, fine_tuned_model=NAME).to_dict() | changes
+    (run.directory / "config.json").write_text(json.dumps(config))
+    return run
