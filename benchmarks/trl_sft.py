@@ -79,7 +79,8 @@ def tell(rounds: list[tuple[Outcome, Outcome]]) -> None:
     for trl, ours in rounds:
         apart = [abs(a - b) / b for a, b in zip(ours.losses, trl.losses, strict=True)]
         rows.append((statistics.mean(apart), max(apart), trl.seconds / ours.seconds, ours.peak_bytes / trl.peak_bytes))
-    for name, row in [*enumerate(rows, start=1), ("median", [statistics.median(column) for column in zip(*rows)])]:
+    medians = [statistics.median(column) for column in zip(*rows, strict=True)]
+    for name, row in [*enumerate(rows, start=1), ("median", medians)]:
         mean, worst, speed, memory = row
         print(f"| {name} | {mean:.2%} | {worst:.2%} | {speed:.2f} | {memory:.2f} |")
     trl, ours = rounds[-1]

@@ -14,7 +14,7 @@ import typer
 from fastapi import FastAPI
 
 from evaluation import EndpointError, QuestionsError
-from server.commands import adapters, data, demo, doctor, evaluate, keys, train, up
+from server.commands import adapters, data, demo, doctor, evaluate, export, keys, runs, train, up
 from server.commands.base_model import embedded_base_model
 from server.commands.console import err, out, table_of
 from server.commands.options import describe, with_settings
@@ -48,6 +48,8 @@ app = typer.Typer(
 app.add_typer(keys.app, name="keys")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(data.app, name="data")
+app.add_typer(runs.app, name="runs")
+app.add_typer(export.app, name="export")
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 

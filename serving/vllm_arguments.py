@@ -19,6 +19,8 @@ from serving.errors import EngineStartError
 
 ALLOWED_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM takes for --max-lora-rank."""
+ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj")
+"""The layers of a mixture of experts that adapters may be on where vLLM can't compute adapters on experts."""
 GIB = 2**30
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _PROCESSES_BYTES = int(1.8 * GIB)
@@ -104,17 +106,24 @@ def plan_launch(base: BaseModel, settings: VLLMSettings, device: Device, socket:
     limits = limits_of(base, settings, device)
     on_cpu = _kind(settings, device) == "cpu"
     memory = _cpu_memory(base, settings, device, limits) if on_cpu else _gpu_memory(base, settings, device)
+    moe_on_cpu = on_cpu and has_experts(base)
     command = (
-        sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server",
+        sys.executable, "-P", "-m", "serving.vllm_moe_on_cpu" if moe_on_cpu else "vllm.entrypoints.openai.api_server",
         "--model", str(base.path), "--served-model-name", base.name, "--uds", str(socket),
         "--enable-lora", "--max-lora-rank", str(limits.max_lora_rank),
         "--max-loras", str(limits.max_loras), "--max-cpu-loras", str(limits.max_cpu_loras),
         *(("--max-model-len", str(limits.max_model_len)) if limits.max_model_len else ()),
         # A small model else fills a JSON answer with tabs; the option needs the backend named.
         "--structured-outputs-config", json.dumps({"backend": "xgrammar", "disable_any_whitespace": True}),
+        *(("--lora-target-modules", *ATTENTION_LAYERS) if moe_on_cpu else ()),
         *_tool_arguments(settings), "--disable-uvicorn-access-log", *memory, *settings.extra_args,
     )  # fmt: skip
     return LaunchPlan(command, _environment(on_cpu), socket, 30 + base.weights_bytes / 1e9)
+
+
+def has_experts(base: BaseModel) -> bool:
+    """Whether the model is a mixture of experts."""
+    return any(text_config(base).get(key) for key in ("num_local_experts", "num_experts", "n_routed_experts"))
 
 
 def text_config(base: BaseModel) -> dict[str, Any]:

@@ -17,6 +17,9 @@ from training.config import ConfigError, TrainingConfig
 from training.environment import prepare_environment
 from training.formats import FAULTS_SHOWN, DataError
 from training.inputs import read_inputs, write_holdout
+from training.journal import Journal
+from training.model_shape import ModelShape, ModelShapeError
+from training.preflight import preflight, refuse_contradictions, within_positions
 from training.progress import EVENTS_FILE, EventWriter, ProgressEvent
 from training.stopping import Stopped, StopRequest
 from training.terminal import Display
@@ -45,7 +48,11 @@ def main(arguments: list[str] | None = None) -> int:
     display = Display(sys.stdout)
     try:
         with EventWriter(run_dir, also=display) as events:
-            return _run(run_dir, events, stop)
+            journal = Journal(run_dir, events)
+            try:
+                return _run(run_dir, journal, stop)
+            finally:
+                _close(journal)
     except OSError as error:
         print(f"error: {run_dir} can't be used as a run directory: {error.strerror}.", file=sys.stderr)
         return 2
@@ -55,35 +62,65 @@ def main(arguments: list[str] | None = None) -> int:
         display.close()
 
 
-def _run(run_dir: Path, events: EventWriter, stop: StopRequest) -> int:
+def _close(journal: Journal) -> None:
+    """What came of the run is in place by now, or isn't: a picture that can't be drawn doesn't change its exit code."""
+    try:
+        journal.close()
+    except Exception:  # noqa: BLE001 — told, and not more than that
+        print(f"warning: the record of the run is incomplete:\n{traceback.format_exc()}", file=sys.stderr)
+
+
+def _run(run_dir: Path, journal: Journal, stop: StopRequest) -> int:
     """The outermost catcher: whatever goes wrong becomes a `failed` event, a line for people, and an exit code."""
     try:
-        _train(run_dir, events, stop)
+        _train(run_dir, journal, stop)
     except Stopped as stopped:
         message = f"{stopped}; start again on {run_dir} to go on from the last checkpoint"
-        return _failed(events, message, "interrupted", 128 + stopped.signum)
+        return _failed(journal, message, "interrupted", 128 + stopped.signum)
     except ConfigError as error:
         code = "output_exists" if error.param == "output_dir" else "invalid_config"
-        return _failed(events, str(error), code, 2, param=error.param)
+        return _failed(journal, str(error), code, 2, param=error.param)
     except DataError as error:
         faults = [{"line": fault.line, "reason": fault.reason} for fault in error.faults[:FAULTS_SHOWN]]
-        return _failed(events, str(error), "invalid_data", 2, param="training_file", faults=faults)
+        return _failed(journal, str(error), "invalid_data", 2, param="training_file", faults=faults)
     except Exception as error:  # noqa: BLE001 — the outermost catcher
-        return _unexpected(events, run_dir, error)
+        return _unexpected(journal, run_dir, error)
     return 0
 
 
-def _train(run_dir: Path, events: EventWriter, stop: StopRequest) -> None:
+def _train(run_dir: Path, journal: Journal, stop: StopRequest) -> None:
     # 1. What can be checked in a moment is checked before torch is loaded.
     config = _read_config(run_dir / "config.json")
+    config = _checked(config)
+    journal.begin(config)
     inputs = read_inputs(config)
     write_holdout(inputs, run_dir)
-    events.write(ProgressEvent("started", f"fine-tuning {config.served_base_name} on {config.training_file}"))
+    journal.report(ProgressEvent("started", f"fine-tuning {config.served_base_name} on {config.training_file}"))
     # 2. Then the run itself.
     prepare_environment(offline=config.base_is_folder)
     from training.run import run
+    from training.tracking import Tracking
 
-    run(inputs, run_dir, events.write, stop)
+    with Tracking(run_dir, config, tell=journal.message) as tracking:
+        journal.hand_on_to(tracking)
+        run(inputs, run_dir, journal, stop)
+
+
+def _checked(config: TrainingConfig) -> TrainingConfig:
+    """`config`, if nothing in it contradicts the rest, the base or what can be served; with a `max_length` that suits.
+
+    Of a base on the hub nothing is known before it's here, and of an odd one little; the run looks again then.
+    """
+    refuse_contradictions(config)
+    try:
+        shape = ModelShape.from_folder(Path(config.base_model)) if config.base_is_folder else None
+    except ModelShapeError:
+        return config
+    if shape is None:
+        return config
+    fitting = within_positions(config, shape)
+    preflight(fitting, shape, free_bytes=None, engine_limits=None)
+    return fitting
 
 
 def _read_config(path: Path) -> TrainingConfig:
@@ -102,26 +139,26 @@ def _read_config(path: Path) -> TrainingConfig:
     return config
 
 
-def _unexpected(events: EventWriter, run_dir: Path, error: Exception) -> int:
+def _unexpected(journal: Journal, run_dir: Path, error: Exception) -> int:
     """Errors of modules that bring torch are known by name, so that torch needn't be there to catch them."""
     kind = type(error).__name__
     if kind == "BaseModelError":
-        return _failed(events, str(error), "invalid_base_model", 2, param=getattr(error, "param", "base_model"))
+        return _failed(journal, str(error), "invalid_base_model", 2, param=getattr(error, "param", "base_model"))
     if kind == "DivergedError":
-        return _failed(events, str(error), "diverged", 1, param="learning_rate")
+        return _failed(journal, str(error), "diverged", 1, param="learning_rate")
     if kind == "OutOfMemoryError":
-        return _failed(events, str(error), "out_of_memory", 1, param="batch_size")
-    if kind == "AdapterWriteError":
-        return _failed(events, str(error), "unusable_adapter", 1)
+        return _failed(journal, str(error), "out_of_memory", 1, param="batch_size")
+    if kind in ("AdapterWriteError", "ExportError", "ParityError"):
+        return _failed(journal, str(error), "unusable_adapter", 1)
     trace = run_dir / "error.txt"
     trace.write_text(traceback.format_exc(), encoding="utf-8")
-    return _failed(events, f"The run failed: {kind}: {error}. The details are in {trace}.", "internal_error", 1)
+    return _failed(journal, f"The run failed: {kind}: {error}. The details are in {trace}.", "internal_error", 1)
 
 
 def _failed(
-    events: EventWriter, message: str, code: str, exit_code: int, *, param: str | None = None, **details: object
+    journal: Journal, message: str, code: str, exit_code: int, *, param: str | None = None, **details: object
 ) -> int:
-    events.write(ProgressEvent("failed", message, code=code, param=param, details=details))
+    journal.report(ProgressEvent("failed", message, code=code, param=param, details=details))
     print(f"error: {message}", file=sys.stderr)
     return exit_code
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import load_peft_weights, set_peft_model_state_dict
 from safetensors.torch import load_file
 
 MANIFEST_VERSION = 1
@@ -30,6 +31,22 @@ def base_model_sha256(model_dir: Path) -> str:
     """The hash that names a base model: of its safetensors files' names and content hashes, sorted by name."""
     files = sorted(model_dir.glob("*.safetensors"))
     return hashlib.sha256("".join(f"{file.name} {file_sha256(file)}\n" for file in files).encode()).hexdigest()
+
+
+def made_for_other_base(adapter_dir: Path, base_dir: Path) -> bool:
+    """Whether the adapter's manifest names other weights than those in `base_dir`; an adapter without one doesn't say.
+
+    Raises:
+        ValueError: the manifest can't be read.
+    """
+    try:
+        manifest = json.loads((adapter_dir / "manifest.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError) as error:
+        raise ValueError(f"its manifest.json can't be read: {error}") from error
+    made_for = manifest.get("base_model_sha256") if isinstance(manifest, dict) else None
+    return bool(made_for) and made_for != base_model_sha256(base_dir)
 
 
 def file_sha256(path: Path) -> str:
@@ -53,19 +70,56 @@ def adapter_aside(output_dir: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def save_adapter(model: Any, directory: Path) -> None:
+def fingerprint(model: Any) -> str:
+    """A hash of the first 65,536 values of every trained weight; training changes some of them, whatever the method."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            values = parameter.detach().flatten()[:65536].float().cpu().contiguous()
+            digest.update(name.encode() + values.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_adapter(model: Any, directory: Path, start: str | None = None) -> None:
     """Writes the adapter of the PEFT `model` into `directory`, and checks what was written.
+
+    Of prefix and P-tuning the vectors are written, not the network that made them.
+
+    Args:
+        start: the `fingerprint` before training.
 
     Raises:
         AdapterWriteError: the weights aren't finite, or the adapter learned nothing.
     """
+    if start is not None and fingerprint(model) == start:
+        raise AdapterWriteError(
+            "The trained weights are as they were at the start: nothing was learned. "
+            "Raise `learning_rate` or train for more steps."
+        )
     model.save_pretrained(str(directory), safe_serialization=True, save_embedding_layers=False)
     (directory / "README.md").unlink(missing_ok=True)  # PEFT's template, with nothing filled in
     check_weights(load_file(directory / WEIGHTS))
 
 
+def read_back(model: Any, directory: Path) -> None:
+    """Puts the adapter in `directory` into the PEFT `model` it came from, as a server would load it.
+
+    After that the vectors of prefix and P-tuning are fixed: the network that made them is gone.
+    """
+    weights = load_peft_weights(str(directory), device="cpu")
+    config = model.active_peft_config
+    if not config.is_prompt_learning:
+        set_peft_model_state_dict(model, weights)
+        return
+    encoder = model.prompt_encoder[model.active_adapter]
+    vectors = weights["prompt_embeddings"].to(encoder.embedding.weight)
+    encoder.embedding = torch.nn.Embedding(vectors.shape[0], vectors.shape[1], _weight=vectors)
+    encoder.embedding.requires_grad_(False)
+    config.inference_mode = True
+
+
 def check_weights(weights: Mapping[str, torch.Tensor]) -> None:
-    """Raises `AdapterWriteError` when `weights` aren't those of a LoRA adapter that learned something."""
+    """Raises `AdapterWriteError` when `weights` aren't those of an adapter that learned something."""
     for name, values in weights.items():
         if not torch.isfinite(values).all():
             raise AdapterWriteError(
@@ -74,7 +128,8 @@ def check_weights(weights: Mapping[str, torch.Tensor]) -> None:
             )
         if "lora_A" in name and name.replace("lora_A", "lora_B") not in weights:
             raise AdapterWriteError(f"{name} has no lora_B beside it: the adapter is incomplete.")
-    if not any(values.any() for name, values in weights.items() if "lora_B" in name):
+    seconds = [values for name, values in weights.items() if "lora_B" in name]
+    if seconds and not any(values.any() for values in seconds):
         raise AdapterWriteError(
             "Every lora_B is zero: the adapter learned nothing. Raise `learning_rate` or train for more steps."
         )
@@ -105,7 +160,7 @@ def put_in_place(partial: Path, output_dir: Path, manifest: Mapping[str, Any]) -
         _fsync(file)
     _fsync(partial)
     if output_dir.exists():
-        raise AdapterWriteError(f"{output_dir} came to exist while training; a complete adapter is never overwritten.")
+        raise AdapterWriteError(f"{output_dir} came to exist meanwhile; what is complete is never overwritten.")
     partial.rename(output_dir)
     _fsync(output_dir.parent)
 

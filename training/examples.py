@@ -1,8 +1,9 @@
-"""What an example is, whatever file it came from, and the rules it must keep. Knows no file format and no tokenizer."""
+"""What an example is, whatever file it came from. Knows no file, no format and no tokenizer; imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,10 +12,15 @@ ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 
 class ExampleError(ValueError):
-    """A record that is no example; the text says what is wrong with it, without saying where it stood."""
+    """A record that is no example; `faults` says what is wrong with it, without saying where it stood."""
+
+    def __init__(self, *faults: str) -> None:
+        self.faults = faults
+        """One sentence for each thing that is wrong."""
+        super().__init__("; ".join(faults))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a chat."""
 
@@ -25,21 +31,37 @@ class Message:
     weight: int = 1
     """Of an assistant's turn: 1 it is learned, 0 it is only context."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """What else the chat template may use, as it stood in the file: tool_calls, tool_call_id, name."""
+    """What else there was, as OpenAI spells it: tool_calls (arguments as JSON text), tool_call_id, name; reasoning."""
 
     def for_template(self) -> dict[str, Any]:
-        """The message as chat templates take it."""
-        return {"role": self.role, "content": self.content, **self.extra}
+        """The message as chat templates take it: equal, order of keys included, to what vLLM 0.32 hands its templates.
+
+        The arguments of tool calls, a JSON text in the file, are decoded: templates render an object.
+        """
+        given = {"role": self.role, "content": self.content, **self.extra}
+        if "tool_calls" in given:
+            given["tool_calls"] = [_call_for_template(call) for call in given["tool_calls"]]
+        if "reasoning" in given:  # vLLM hands it over under both names; families differ in which they read
+            given["reasoning_content"] = given["reasoning"]
+        if self.role == "developer":
+            given["tools"] = None
+        return given
+
+    def to_record(self) -> dict[str, Any]:
+        """The message as OpenAI's JSONL has it; `weight` only where it is 0."""
+        content = None if not self.content and "tool_calls" in self.extra else self.content
+        weight = {} if self.weight else {"weight": 0}
+        return {"role": self.role, "content": content, **self.extra, **weight}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Example:
     """One thing to learn: a chat, a prompt and its completion, a preference, a labelled answer, or a text."""
 
     line: int
-    """Where it stood in its file: the line, or in a JSON array the element, both counted from 1."""
+    """Where it stood in its file: the line, in a JSON array the element, in Parquet the row, counted from 1."""
     messages: tuple[Message, ...] = ()
-    """The chat; empty for a prompt and completion."""
+    """The chat; of a preference what was answered; empty for a prompt and completion."""
     tools: tuple[Mapping[str, Any], ...] = ()
     """The tools that the chat could call, as OpenAI spells them."""
     prompt: str | None = None
@@ -66,83 +88,43 @@ class Example:
             return "labelled"
         return "chat" if self.prompt is None else "prompt_completion"
 
+    def tools_for_template(self) -> list[dict[str, Any]] | None:
+        """The tools as vLLM 0.32 hands them to chat templates, which print them as JSON; None where there are none."""
+        return [_tool_for_template(tool) for tool in self.tools] or None
 
-def parse_message(record: Any, place: int) -> Message:
-    """The message that `record` spells; `place` counts from 1.
-
-    Raises:
-        ExampleError: it breaks a rule.
-    """
-    if not isinstance(record, dict):
-        raise ExampleError(f"message {place} is {_kind(record)}, but must be an object with `role` and `content`")
-    role = record.get("role")
-    if role is None:
-        raise ExampleError(f"message {place} has no `role`; it must be one of {', '.join(ROLES)}")
-    if role not in ROLES:
-        raise ExampleError(f"message {place} has the unknown role {role!r}; it must be one of {', '.join(ROLES)}")
-    extra = {name: record[name] for name in ("tool_calls", "tool_call_id", "name") if record.get(name) is not None}
-    return Message(role, _content(record, place), _weight(record, place), extra)
-
-
-def check_chat(messages: tuple[Message, ...]) -> None:
-    """Raises `ExampleError` when nothing in `messages` can be learned."""
-    answers = [message for message in messages if message.role == "assistant"]
-    if not answers:
-        raise ExampleError("no message has the role assistant, so there is nothing to learn")
-    if not any(message.weight for message in answers):
-        raise ExampleError("every assistant message has weight 0, so there is nothing to learn")
+    def to_record(self) -> dict[str, Any]:
+        """The example as a line of JSONL: OpenAI's form where it has one. Read again, it is equal but for `line`."""
+        if self.text is not None:
+            return {"text": self.text}
+        if self.prompt is not None:
+            return {"prompt": self.prompt, "completion": self.completion}
+        chat: dict[str, Any] = {"messages": _records(self.messages)}
+        if self.tools:
+            chat["tools"] = [dict(tool) for tool in self.tools]
+        if self.chosen:
+            answers = {
+                "preferred_output": _records(self.chosen),
+                "non_preferred_output": _records(self.rejected),
+            }
+            return {"input": chat, **answers}
+        return chat if self.label is None else {**chat, "label": self.label}
 
 
-def text_of(record: Mapping[str, Any], key: str, *, required: bool = True) -> str:
-    """The text under `key`; empty when it's absent and not `required`.
-
-    Raises:
-        ExampleError: it isn't a text, or is required and missing or blank.
-    """
-    value = record.get(key)
-    if value is None and not required:
-        return ""
-    if value is None:
-        raise ExampleError(f"`{key}` is missing")
-    if not isinstance(value, str):
-        raise ExampleError(f"`{key}` is {_kind(value)}, but must be a text")
-    if required and not value.strip():
-        raise ExampleError(f"`{key}` is empty")
-    return value
+def _records(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    return [message.to_record() for message in messages]
 
 
-def _content(record: Mapping[str, Any], place: int) -> str:
-    content = record.get("content")
-    if content is None and record.get("tool_calls"):
-        return ""
-    if isinstance(content, list):
-        content = _joined(content, place)
-    if not isinstance(content, str):
-        given = "no `content`" if content is None else f"`content` that is {_kind(content)}"
-        raise ExampleError(f"message {place} has {given}; it must be a text")
-    if record["role"] == "assistant" and not content.strip() and not record.get("tool_calls"):
-        raise ExampleError(f"message {place} is an assistant's and has empty `content`, so there is nothing to learn")
-    return content
+def _call_for_template(call: Mapping[str, Any]) -> dict[str, Any]:
+    """`call` in vLLM's order of keys, which shows wherever a template prints the call as JSON (Mistral's do)."""
+    function = call["function"]
+    arguments = function.get("arguments")
+    decoded = json.loads(arguments) if isinstance(arguments, str) and arguments else arguments or {}
+    return {"id": call["id"], "function": {"arguments": decoded, "name": function["name"]}, "type": "function"}
 
 
-def _joined(parts: list[Any], place: int) -> str:
-    """The text of content given in parts, as OpenAI allows it."""
-    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
-    strings = [text for text in texts if isinstance(text, str)]
-    if len(strings) != len(parts):
-        raise ExampleError(f"message {place} has a content part that isn't text; only text can be trained on here")
-    return "".join(strings)
-
-
-def _weight(record: Mapping[str, Any], place: int) -> int:
-    weight = record.get("weight", 1)
-    if weight is None or (record["role"] != "assistant" and "weight" not in record):
-        return 1
-    if weight not in (0, 1) or isinstance(weight, bool):
-        raise ExampleError(f"message {place} has weight {weight!r}; it must be 0 (not learned) or 1 (learned)")
-    return int(weight)
-
-
-def _kind(value: Any) -> str:
-    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return kinds.get(type(value), "a number")
+def _tool_for_template(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """`tool` with the keys that vLLM knows, in its order; a description that is missing is null there too."""
+    function = tool["function"]
+    told = {key: function.get(key) for key in ("name", "description", "parameters")}
+    strict = {} if function.get("strict") is None else {"strict": function["strict"]}
+    return {"type": "function", "function": {**told, **strict}}

@@ -1,20 +1,42 @@
-"""Data files in, examples out. Owns what each format looks like and where each fault stood; knows no tokenizer.
+"""Data files in, examples out: the front door. Owns what a fault is; knows no tokenizer and imports no torch.
 
-A format is an entry in `_FORMATS`: the keys by which its records are known, and the function that parses one.
+for example in iter_examples(path):          # streams; each is an Example or a Fault
+    …
+examples = read_examples(path, method="dpo")  # all of them, or DataError with every fault
+
+`record_files` finds the records in a file, `record_formats` makes an example of one.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from training.examples import Example, ExampleError, Message, check_chat, parse_message, text_of
+from training.config import FileFormat, Method
+from training.examples import Example, ExampleError, Kind
+from training.json_records import Broken
+from training.record_files import read_records
+from training.record_formats import parse_record
+
+__all__ = ["FAULTS_SHOWN", "METHOD_KINDS", "DataError", "Fault", "iter_examples", "method_fault", "read_examples"]
 
 FAULTS_SHOWN = 20
 """Faults that the text of a `DataError` lists; its `faults` has them all."""
+METHOD_KINDS: Mapping[Method, tuple[Kind, ...]] = {
+    "supervised": ("chat", "prompt_completion"),
+    "text": ("text",),
+    "dpo": ("preference",),
+    "kto": ("labelled",),
+}
+"""What each method learns from."""
+_KIND_NAMES: Mapping[Kind, str] = {
+    "chat": "a chat",
+    "prompt_completion": "a prompt and its completion",
+    "preference": "a pair of a better and a worse answer",
+    "labelled": "an answer with a label",
+    "text": "plain text",
+}
 
 
 @dataclass(frozen=True)
@@ -22,11 +44,11 @@ class Fault:
     """One thing wrong with a data file."""
 
     line: int | None
-    """The line, or in a JSON array the element, counted from 1; None when it's the file as a whole."""
+    """The line, in a JSON array the element, in Parquet the row, counted from 1; None when it's the file as a whole."""
     reason: str
     """What is wrong and what was expected."""
     unit: str = "line"
-    """What `line` counts: `line`, or `element` in a JSON array."""
+    """What `line` counts: `line`, `element` in a JSON array, or `row` in Parquet."""
 
     def __str__(self) -> str:
         return self.reason if self.line is None else f"{self.unit} {self.line}: {self.reason}"
@@ -43,153 +65,62 @@ class DataError(ValueError):
         super().__init__(f"{path} has {len(faults)} fault(s):{shown}{more}")
 
 
-def read_examples(path: Path) -> list[Example]:
-    """The examples in the file at `path`, in their order; each line may be of another format.
+def iter_examples(path: Path, file_format: FileFormat = "auto") -> Iterator[Example | Fault]:
+    """The examples in the file at `path`, in their order, and between them what is wrong; it raises nothing.
+
+    Each record may be of another format unless `file_format` names one. JSONL, CSV, Parquet and text are streamed; a
+    JSON array, at most 1 GiB, is read whole. A file that can't be read, or holds nothing, gives one fault.
+    """
+    for found, _ in _found(path, file_format):
+        yield found
+
+
+def read_examples(path: Path, file_format: FileFormat = "auto", method: Method | None = None) -> list[Example]:
+    """The examples in the file at `path`, in their order; each record may be of another format.
+
+    Args:
+        file_format: the format of every record; `auto` finds it out record by record.
+        method: how they are to be learned; a record that it can't learn from is a fault too.
 
     Raises:
         DataError: the file can't be read, holds nothing, or has faults; all are listed.
     """
     examples: list[Example] = []
     faults: list[Fault] = []
-    for unit, place, record in _records(path):
-        if isinstance(record, _Broken):
-            faults.append(Fault(place, record.reason, unit))
-            continue
-        try:
-            examples.append(parse_record(record, place))
-        except ExampleError as error:
-            faults.append(Fault(place, str(error), unit))
+    for found, unit in _found(path, file_format):
+        if isinstance(found, Fault):
+            faults.append(found)
+        elif method is not None and (reason := method_fault(found, method)):
+            faults.append(Fault(found.line, reason, unit))
+        else:
+            examples.append(found)
     if faults:
         raise DataError(path, faults)
-    if not examples:
-        raise DataError(path, [Fault(None, "it is empty; give at least one example")])
     return examples
 
 
-def parse_record(record: Any, line: int) -> Example:
-    """The example that the decoded JSON value `record` spells, in whichever format.
-
-    Raises:
-        ExampleError: no format knows it, or it breaks its format's rules.
-    """
-    if not isinstance(record, dict):
-        raise ExampleError(f"an object was expected, such as {_SHAPES}")
-    for keys, parse in _FORMATS:
-        if keys <= record.keys():
-            return parse(record, line)
-    found = ", ".join(f"`{key}`" for key in list(record)[:8]) or "nothing"
-    raise ExampleError(f"no format has these keys: {found}; expected {_SHAPES}")
+def method_fault(example: Example, method: Method) -> str | None:
+    """Why `method` can't learn from `example`, and which method can; None when it can."""
+    if example.kind in METHOD_KINDS[method]:
+        return None
+    fitting = next(name for name, kinds in METHOD_KINDS.items() if example.kind in kinds)
+    wanted = " or ".join(_KIND_NAMES[kind] for kind in METHOD_KINDS[method])
+    given = _KIND_NAMES[example.kind]
+    return f"it is {given}, but `method: {method}` learns from {wanted}; use `method: {fitting}`, or other data"
 
 
-def _chat(record: Mapping[str, Any], line: int) -> Example:
-    """OpenAI: https://platform.openai.com/docs/api-reference/fine-tuning/chat-input"""
-    turns = record["messages"]
-    if not isinstance(turns, list) or not turns:
-        raise ExampleError("`messages` must be a list with at least one message")
-    messages = tuple(parse_message(turn, place) for place, turn in enumerate(turns, start=1))
-    check_chat(messages)
-    tools = record.get("tools") or []
-    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise ExampleError("`tools` must be a list of objects")
-    return Example(line, messages, tuple(tools))
-
-
-def _alpaca(record: Mapping[str, Any], line: int) -> Example:
-    """Stanford Alpaca: instruction and input become one user turn, joined by a blank line."""
-    given = [text_of(record, "instruction"), text_of(record, "input", required=False)]
-    system = text_of(record, "system", required=False)
-    opening = (Message("system", system),) if system else ()
-    user = Message("user", "\n\n".join(text for text in given if text))
-    return Example(line, (*opening, user, Message("assistant", text_of(record, "output"))))
-
-
-def _prompt_completion(record: Mapping[str, Any], line: int) -> Example:
-    return Example(line, prompt=text_of(record, "prompt"), completion=text_of(record, "completion"))
-
-
-_FORMATS: tuple[tuple[frozenset[str], Callable[[Mapping[str, Any], int], Example]], ...] = (
-    (frozenset({"messages"}), _chat),
-    (frozenset({"instruction", "output"}), _alpaca),
-    (frozenset({"instruction"}), _alpaca),
-    (frozenset({"prompt", "completion"}), _prompt_completion),
-)
-_SHAPES = '{"messages": […]}, {"instruction": …, "output": …} or {"prompt": …, "completion": …}'
-
-
-@dataclass(frozen=True)
-class _Broken:
-    """A line that couldn't be decoded."""
-
-    reason: str
-
-
-def _records(path: Path) -> Iterator[tuple[str, int, Any]]:
-    """What `line` counts, where the record stood, and the decoded record or a `_Broken`."""
-    try:
-        with path.open("rb") as file:
-            first = _first_byte(file)
-            if first == b"[":
-                yield from _array(file.read())
-            else:
-                yield from _lines(file)
-    except OSError as error:
-        raise DataError(path, [Fault(None, f"it can't be read: {error.strerror}; check the path")]) from error
-
-
-def _first_byte(file: Any) -> bytes:
-    """The first byte that isn't white space or a byte order mark; leaves `file` at its start."""
-    start: bytes = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    file.seek(0)
-    return start
-
-
-def _lines(file: Any) -> Iterator[tuple[str, int, Any]]:
-    for line, text in enumerate(file, start=1):
-        if text.strip() not in (b"", b"\xef\xbb\xbf"):
-            yield "line", line, _decoded(text)
-
-
-def _array(content: bytes) -> Iterator[tuple[str, int, Any]]:
-    decoded = _decoded(content)
-    if isinstance(decoded, _Broken):
-        yield "line", _broken_line(content), decoded
-        return
-    for place, record in enumerate(decoded, start=1):
-        yield "element", place, record
-
-
-def _broken_line(content: bytes) -> int:
-    """The line, counted from 1, on which the JSON in `content` breaks; of its first bad byte when it isn't UTF-8."""
-    try:
-        json.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        return content.count(b"\n", 0, error.start) + 1
-    except json.JSONDecodeError as error:
-        return error.lineno
-    except (ValueError, RecursionError):
-        pass  # neither says where: a number too long, a nesting too deep
-    return 1
-
-
-def _decoded(text: bytes) -> Any:
-    try:
-        decoded = json.loads(text.decode("utf-8-sig"), parse_constant=_no_constant)
-        if b"\\ud" in text.lower():
-            json.dumps(decoded, ensure_ascii=False).encode()
-        return decoded
-    except UnicodeEncodeError:
-        return _Broken(
-            "it holds half a surrogate pair (\\ud800 to \\udfff), which is no character; write the character itself"
-        )
-    except UnicodeDecodeError as error:
-        return _Broken(f"it isn't UTF-8: byte {text[error.start]:#04x}; save the file as UTF-8")
-    except json.JSONDecodeError as error:
-        return _Broken(f"it isn't JSON: {error.msg} at column {error.colno}")
-    except RecursionError:
-        return _Broken("it isn't JSON that can be used: it is nested too deeply")
-    except ValueError as error:
-        return _Broken(f"it isn't JSON that can be used: {str(error).split(';')[0]}")
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} isn't a JSON value")
+def _found(path: Path, file_format: FileFormat) -> Iterator[tuple[Example | Fault, str]]:
+    """Examples and faults, each with what its place counts."""
+    empty = True
+    for unit, place, record in read_records(path, file_format):
+        empty = False
+        if isinstance(record, Broken):
+            yield Fault(place, record.reason, unit), unit
+            continue
+        try:
+            yield parse_record(record, place or 0, file_format), unit
+        except ExampleError as error:
+            for reason in error.faults:
+                yield Fault(place, reason, unit), unit
+    if empty:
+        yield Fault(None, "it is empty; give at least one example"), "line"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from training.config import TrainingConfig
 from training.examples import Example
-from training.formats import read_examples
-from training.splits import split_examples
+from training.formats import DataError, Fault, read_examples
+from training.splits import refuse_leakage, split_examples
 
 HOLDOUT = "holdout.jsonl"
 
@@ -36,11 +36,22 @@ def read_inputs(config: TrainingConfig) -> RunInputs:
         DataError: a file has faults, or files that should be apart share examples.
     """
     path = Path(config.training_file)
-    examples = read_examples(path)
-    if config.validation_file:
-        return RunInputs(config, examples, read_examples(Path(config.validation_file)))
-    training, validation = split_examples(examples, config.validation_fraction, config.seed)
-    return RunInputs(config, training, validation)
+    examples = read_examples(path, config.file_format, config.method)
+    if config.method == "kto" and len({example.label for example in examples}) < 2:
+        raise DataError(path, [Fault(None, "kto learns from the difference: give good and bad answers, not one kind")])
+    mixed_in = _mixed_in(config, len(examples))
+    if not config.validation_file:
+        parts = split_examples(
+            examples,
+            validation_fraction=config.validation_fraction,
+            holdout_fraction=config.holdout_fraction,
+            seed=config.seed,
+        )
+        return RunInputs(config, parts.training, parts.validation, parts.holdout, mixed_in)
+    validation = read_examples(Path(config.validation_file), "auto", config.method)
+    refuse_leakage(examples, validation, training_file=path, validation_file=Path(config.validation_file))
+    parts = split_examples(examples, validation_fraction=0, holdout_fraction=config.holdout_fraction, seed=config.seed)
+    return RunInputs(config, parts.training, validation, parts.holdout, mixed_in)
 
 
 def write_holdout(inputs: RunInputs, run_dir: Path) -> None:
@@ -54,7 +65,7 @@ def _mixed_in(config: TrainingConfig, n_examples: int) -> list[Example]:
     """A seeded draw from `mix_file`: each example at most once more than any other."""
     if not config.mix_file:
         return []
-    general = read_examples(Path(config.mix_file))
+    general = read_examples(Path(config.mix_file), "auto", config.method)
     wanted = max(1, round(config.mix_ratio * n_examples))
     draw = random.Random(config.seed)
     drawn: list[Example] = []

@@ -1,4 +1,4 @@
-"""The base model in 4 bit with an adapter on it. Owns how a base is found, held and computed; knows no data."""
+"""The base model, and what is trained of it. Owns how a base is found, held and computed; knows no data."""
 
 from __future__ import annotations
 
@@ -10,31 +10,44 @@ from typing import Any
 import torch
 from bitsandbytes.nn import Linear4bit
 from huggingface_hub.errors import HFValidationError
-from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft import prepare_model_for_kbit_training
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils import cached_file
 
-from training.config import TrainingConfig
+from training.adapter_dir import fingerprint, made_for_other_base
+from training.adapters import fresh_adapter
+from training.config import FinetuningType, TrainingConfig
+from training.existing_adapter import existing_adapter
+from training.layers import BaseModelError, has_fused_experts
+
+__all__ = ["Base", "BaseModelError", "base_folder", "compute_dtype", "load_base"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class BaseModelError(Exception):
-    """The base model can't be found, read or adapted."""
-
-    def __init__(self, message: str, param: str = "base_model") -> None:
-        self.param = param
-        super().__init__(message)
-
-
 @dataclass(frozen=True)
 class Base:
-    """A tokenizer and a model that carries a fresh adapter."""
+    """A tokenizer and a model that is ready to be trained."""
 
-    model: PeftModel
+    model: Any
+    """A `PeftModel`; for `full` the bare model."""
     tokenizer: Any
     pad_token_id: int
     compute_dtype: torch.dtype
+    """What the arithmetic is done in."""
+    kind: FinetuningType
+    """What is trained of it."""
+    folder: Path
+    """Where the base's files are."""
+    n_parameters: int
+    """Of the base alone, those in 4 bit counted one by one."""
+    n_trainable: int
+    """Parameters that are trained."""
+    start: str
+    """Fingerprint of the trained weights as they are now; a result with the same one has learned nothing."""
+    notes: tuple[str, ...] = ()
+    """What a user should be told about it, a sentence each."""
 
 
 def compute_dtype(choice: str) -> torch.dtype:
@@ -51,22 +64,98 @@ def compute_dtype(choice: str) -> torch.dtype:
 
 
 def load_base(config: TrainingConfig) -> Base:
-    """The base that `config` names, frozen, with an untrained adapter of rank `config.r` on it.
+    """The base that `config` names, with what is to be trained: a fresh adapter, the one of `from_adapter`, or all.
+
+    A frozen base is held in nf4 (QLoRA, https://arxiv.org/abs/2305.14314) or in the compute dtype. What is trained is
+    held in float32, with `full` the whole model: in 16 bit, steps as small as usual are rounded away. On a GPU the
+    arithmetic is in 16 bit all the same; on a CPU `full` computes in float32.
 
     Raises:
-        BaseModelError: it can't be found or read, or has none of the `target_modules`.
+        BaseModelError: it can't be found or read, or can't be trained as `config` says.
     """
-    dtype = compute_dtype(config.compute_dtype)
+    _check_possible(config)
+    dtype = _arithmetic(config)
+    tokenizer, model = _load(config, dtype)
+    _keep_differentiable(model)
+    model.config.use_cache = False
+    pad_token_id = _pad_token_id(tokenizer, model)
+    n_parameters = model.num_parameters()
+    notes: tuple[str, ...] = ()
+    if has_fused_experts(model) and config.finetuning_type != "full":
+        held = str(dtype).removeprefix("torch.")
+        notes = (f"the experts of this model are blocks of weights: they are held in {held}, with no adapter on them",)
+    trained, told = _trained(model, config)
+    return Base(
+        model=trained,
+        tokenizer=tokenizer,
+        pad_token_id=pad_token_id,
+        compute_dtype=dtype,
+        kind=config.finetuning_type,
+        folder=base_folder(config),
+        n_parameters=n_parameters,
+        n_trainable=sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad),
+        start=fingerprint(trained),
+        notes=notes + told,
+    )
+
+
+def base_folder(config: TrainingConfig) -> Path:
+    """Where the base model's files are: its own folder, or the hub's cache.
+
+    Raises:
+        BaseModelError: they aren't here.
+    """
+    if config.base_is_folder:
+        return Path(config.base_model)
+    try:
+        return Path(cached_file(config.base_model, "config.json", local_files_only=True)).parent
+    except (OSError, ValueError, HFValidationError) as error:
+        raise BaseModelError(_cannot_load(config, error)) from error
+
+
+def _check_possible(config: TrainingConfig) -> None:
+    if config.finetuning_type != "full":
+        return
+    if config.quantization != "none":
+        raise BaseModelError(
+            f"`quantization` is {config.quantization}, but `finetuning_type: full` trains every weight, and weights in "
+            "4 bit can't be trained. Set `quantization` to none, or choose `finetuning_type: lora`.",
+            param="quantization",
+        )
+    if config.from_adapter:
+        raise BaseModelError(
+            "`finetuning_type: full` has no adapter, but `from_adapter` is set. Merge that adapter first "
+            "(`tuneloop export merge`) and give the merged model as `base_model`.",
+            param="from_adapter",
+        )
+
+
+def _arithmetic(config: TrainingConfig) -> torch.dtype:
+    on_cpu = not torch.cuda.is_available()
+    return torch.float32 if config.finetuning_type == "full" and on_cpu else compute_dtype(config.compute_dtype)
+
+
+def _load(config: TrainingConfig, dtype: torch.dtype) -> tuple[Any, Any]:
+    attention = {} if config.attn_implementation == "auto" else {"attn_implementation": config.attn_implementation}
+    held = torch.float32 if config.finetuning_type == "full" else dtype
     try:
         tokenizer = AutoTokenizer.from_pretrained(config.base_model, **_where(config))
         model = AutoModelForCausalLM.from_pretrained(
-            config.base_model, use_safetensors=True, dtype=dtype, **_quantization(config, dtype), **_where(config)
+            config.base_model,
+            use_safetensors=True,
+            dtype=held,
+            **attention,
+            **_quantization(config, dtype),
+            **_where(config),
         )
-    except (OSError, ValueError, KeyError, HFValidationError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, ImportError, HFValidationError, SafetensorError) as error:
+        if attention and "attention" in str(error).lower():
+            raise BaseModelError(
+                f"`attn_implementation` {config.attn_implementation} can't be used here: {error}. Leave it at `auto`.",
+                param="attn_implementation",
+            ) from error
         raise BaseModelError(_cannot_load(config, error)) from error
-    _keep_differentiable(model)
-    pad_token_id = _pad_token_id(tokenizer, model)
-    return Base(_with_adapter(model, config), tokenizer, pad_token_id, dtype)
+    return tokenizer, model
 
 
 def _where(config: TrainingConfig) -> dict[str, Any]:
@@ -86,10 +175,9 @@ def _quantization(config: TrainingConfig, dtype: torch.dtype) -> dict[str, Any]:
     return {"device_map": device_map, "quantization_config": four_bit}
 
 
-def _with_adapter(model: Any, config: TrainingConfig) -> PeftModel:
-    """`model`, frozen, with LoRA matrices beside its layers (https://arxiv.org/abs/2106.09685, QLoRA: 2305.14314)."""
-    model.config.use_cache = False
-    if config.quantization == "nf4":
+def _trained(model: Any, config: TrainingConfig) -> tuple[Any, tuple[str, ...]]:
+    """The model with what is trained of it, and what to tell."""
+    if config.quantization == "nf4" and not has_fused_experts(model):  # it would turn the experts into float32
         model = prepare_model_for_kbit_training(
             model,
             use_gradient_checkpointing=config.gradient_checkpointing,
@@ -98,26 +186,34 @@ def _with_adapter(model: Any, config: TrainingConfig) -> PeftModel:
     elif config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
-    targets = config.target_modules if isinstance(config.target_modules, str) else list(config.target_modules)
-    lora = LoraConfig(
-        r=config.r,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules=targets,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-    try:
-        return get_peft_model(model, lora)
-    except ValueError as error:
-        named = sorted(
-            {name.rsplit(".", 1)[-1] for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)}
-        )
+    if config.finetuning_type == "full":
+        return model, ()
+    if config.from_adapter:
+        _check_same_base(config)
+        return existing_adapter(model, config, Path(config.from_adapter))
+    return fresh_adapter(model, config), ()
+
+
+def _check_same_base(config: TrainingConfig) -> None:
+    """An adapter of ours says what base it was made for; one of others fits if its layers do."""
+    directory = Path(str(config.from_adapter))
+    if not directory.is_dir():
         raise BaseModelError(
-            f"`target_modules` is {targets!r}, but {config.base_model} has no such layers. "
-            f"Give `all-linear`, or some of: {', '.join(named)}.",
-            param="target_modules",
+            f"`from_adapter` is {config.from_adapter!r}, which isn't a folder here. Give an adapter's directory.",
+            param="from_adapter",
+        )
+    try:
+        is_other = made_for_other_base(directory, base_folder(config))
+    except ValueError as error:
+        raise BaseModelError(
+            f"The adapter in {directory} can't be used: {error}. Get it again.", param="from_adapter"
         ) from error
+    if is_other:
+        raise BaseModelError(
+            f"The adapter in {directory} was made for a base whose weights have another hash than those of "
+            f"{config.base_model}. Give that base as `base_model`.",
+            param="from_adapter",
+        )
 
 
 def _keep_differentiable(model: Any) -> None:
@@ -125,7 +221,8 @@ def _keep_differentiable(model: Any) -> None:
 
     On a CPU with AVX512-BF16, bitsandbytes 0.50.2 repacks a layer's weights at its first evaluation and from then on
     multiplies outside autograd, in training too: after one validation no gradient reaches the layers beneath, and a
-    layer with a bias (Qwen's q, k, v) fails at once.
+    layer with a bias (Qwen's q, k, v) fails at once. DoRA, which reads the weights to measure their length, would read
+    repacked ones.
     """
     for module in model.modules():
         if isinstance(module, Linear4bit):

@@ -91,7 +91,9 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
 
     def _measure(self, state: Any, control: Any) -> None:
         assert self._validate is not None  # noqa: S101 — for the type checker; the caller looked
+        began = time.monotonic()
         measured = self._validate()
+        self._since += time.monotonic() - began  # `tokens_per_second` is about training
         self._report(validation_event(measured, state.global_step, state.max_steps))
         refuse_divergence(measured.loss, state.global_step)
         if self._best:
@@ -133,8 +135,11 @@ def validation_event(measured: Measurement, step: int, total_steps: int) -> Prog
 
 
 def _more(measured: Measurement) -> str:
-    if measured.reward_margin is not None and measured.reward_accuracy is not None:
-        return f", reward margin {measured.reward_margin:.3f}, right order {measured.reward_accuracy:.1%}"
+    parts = []
+    if measured.reward_margin is not None:
+        parts.append(f"reward margin {measured.reward_margin:.3f}")
+    if measured.reward_accuracy is not None:
+        parts.append(f"right order {measured.reward_accuracy:.1%}")
     if measured.accuracy is not None:
-        return f", perplexity {measured.perplexity:.2f}, accuracy {measured.accuracy:.1%}"
-    return ""
+        parts.append(f"perplexity {measured.perplexity:.2f}, accuracy {measured.accuracy:.1%}")
+    return "".join(f", {part}" for part in parts)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from peft import load_peft_weights, set_peft_model_state_dict
-from transformers.utils import cached_file
-
-from training.adapter_dir import adapter_aside, base_model_sha256, file_sha256, put_in_place, save_adapter
+from training.adapter_dir import (
+    adapter_aside,
+    base_model_sha256,
+    file_sha256,
+    put_in_place,
+    read_back,
+    save_adapter,
+)
 from training.config import TrainingConfig
+from training.merging import save_model
 from training.model import Base
 
 
@@ -27,26 +33,24 @@ def put_result_in_place(
     """
     output_dir = Path(config.output_dir)
     with adapter_aside(output_dir) as partial:
-        save_adapter(base.model, partial)
-        set_peft_model_state_dict(base.model, load_peft_weights(str(partial), device="cpu"))
+        parity = None
+        if config.serve_as == "model":
+            parity = save_model(base, partial)
+        else:
+            save_adapter(base.model, partial, base.start)
+            read_back(base.model, partial)
         metrics = final_metrics()
-        put_in_place(partial, output_dir, _manifest(config, name, metrics))
+        manifest = _manifest(config, base, name, metrics)
+        put_in_place(partial, output_dir, manifest | ({"merge": asdict(parity)} if parity else {}))
     return metrics
 
 
-def _manifest(config: TrainingConfig, name: str, metrics: dict[str, Any]) -> dict[str, Any]:
+def _manifest(config: TrainingConfig, base: Base, name: str, metrics: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
         "base_model": config.served_base_name,
-        "base_model_sha256": base_model_sha256(_folder_of(config)),
+        "base_model_sha256": base_model_sha256(base.folder),
         "training_file_sha256": file_sha256(Path(config.training_file)),
         "config": config.to_dict(),
         "metrics": metrics,
     }
-
-
-def _folder_of(config: TrainingConfig) -> Path:
-    """Where the base model's files are: its own folder, or the hub's cache."""
-    if config.base_is_folder:
-        return Path(config.base_model)
-    return Path(cached_file(config.base_model, "config.json", local_files_only=True)).parent

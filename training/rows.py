@@ -12,9 +12,18 @@ from training.config import TrainingConfig
 from training.examples import Example
 from training.formats import DataError, Fault
 from training.packing import pack
-from training.rendering import Rendered, RenderError, render
+from training.rendering import (
+    Rendered,
+    RenderedLabelled,
+    RenderedPreference,
+    RenderError,
+    render_all,
+    render_labelled,
+    render_preference,
+    render_texts,
+)
 
-AnyRendered = Any
+AnyRendered = Rendered | RenderedPreference | RenderedLabelled
 
 
 @dataclass(frozen=True)
@@ -48,69 +57,85 @@ def make_rows(
     Raises:
         DataError: an example can't be turned into something to learn, or is too long where that's to be refused.
     """
-    rendered, faults = _render_all(examples, tokenizer, config)
-    too_long = [example for example, one in rendered if one.truncated]
-    if config.on_too_long == "refuse":
-        reason = f"it is longer than `max_length` {config.max_length}; shorten it, or set `on_too_long` to cut or drop"
-        faults += [Fault(example.line, reason) for example in too_long]
-    if faults:
-        raise DataError(path, faults)
-    kept = [one for _, one in rendered if not (one.truncated and config.on_too_long == "drop")]
-    if not kept and examples:
-        raise DataError(path, [Fault(None, f"every example is longer than `max_length` {config.max_length}")])
-    lengths = [_length(one) for one in kept]
-    rows: Sequence[Any] = kept
+    if not examples:
+        return Rows([], 0, 0, "")
+    rendered, dropped = _render(examples, path, tokenizer, config)
+    lengths = [_length(one) for one in rendered]
+    rows: Sequence[Any] = rendered
     if config.method in ("supervised", "text"):
-        rows = as_rows([one for one in kept if isinstance(one, Rendered)])
+        rows = as_rows([one for one in rendered if isinstance(one, Rendered)])
         if packing:
             rows = pack(rows, config.max_length)
-    longest = max((len(row["input_ids"]) for row in rows), default=0) if packing else max(lengths, default=0)
-    return Rows(rows, sum(lengths), longest, _note(len(too_long), len(kept), len(rows), config, packing=packing))
+    longest = max(len(row["input_ids"]) for row in rows) if packing else max(lengths)
+    cut = sum(one.truncated for one in rendered)
+    return Rows(rows, sum(lengths), longest, _note(cut, dropped, len(rendered), len(rows), config, packing=packing))
 
 
-def _render_all(
-    examples: Sequence[Example], tokenizer: Any, config: TrainingConfig
-) -> tuple[list[tuple[Example, AnyRendered]], list[Fault]]:
+def _render(
+    examples: Sequence[Example], path: Path, tokenizer: Any, config: TrainingConfig
+) -> tuple[list[AnyRendered], int]:
+    """What to learn, and how many examples were dropped for their length."""
+    rendered: list[AnyRendered] = []
+    faults: list[Fault] = []
+    dropped = 0
     if config.method == "text":
-        from training.rendering import render_texts
-
-        return [(examples[0], one) for one in render_texts(examples, tokenizer, config.max_length)], []
-    rendered: list[tuple[Example, AnyRendered]] = []
-    faults = []
+        return _texts(examples, path, tokenizer, config), 0
     render_one = _renderer(tokenizer, config)
     for example in examples:
         try:
-            rendered.append((example, render_one(example)))
+            found = render_one(example)
         except RenderError as error:
-            faults.append(Fault(error.line, error.reason))
-    return rendered, faults
+            if error.is_too_long and config.on_too_long == "drop":
+                dropped += 1
+            else:
+                faults.append(Fault(error.line, error.reason))
+            continue
+        if config.on_too_long != "cut" and any(one.truncated for one in found):
+            dropped += 1
+            if config.on_too_long == "refuse":
+                limit = f"`max_length` {config.max_length}"
+                faults.append(
+                    Fault(example.line, f"it is longer than {limit}; shorten it, or let `on_too_long` cut it")
+                )
+            continue
+        rendered += found
+    if not rendered and not faults:
+        faults.append(Fault(None, f"every example is longer than `max_length` {config.max_length}; raise it"))
+    if faults:
+        raise DataError(path, faults)
+    return rendered, dropped
 
 
-def _renderer(tokenizer: Any, config: TrainingConfig) -> Callable[[Example], AnyRendered]:
+def _texts(examples: Sequence[Example], path: Path, tokenizer: Any, config: TrainingConfig) -> list[AnyRendered]:
+    try:
+        return list(render_texts(examples, tokenizer, config.max_length))
+    except RenderError as error:
+        raise DataError(path, [Fault(error.line, error.reason)]) from error
+
+
+def _renderer(tokenizer: Any, config: TrainingConfig) -> Callable[[Example], Sequence[AnyRendered]]:
     if config.method == "dpo":
-        from training.rendering import render_preference
-
-        return lambda example: render_preference(example, tokenizer, config.max_length)
+        return lambda example: [render_preference(example, tokenizer, config.max_length)]
     if config.method == "kto":
-        from training.rendering import render_labelled
-
-        return lambda example: render_labelled(example, tokenizer, config.max_length)
-    return lambda example: render(example, tokenizer, config.max_length)
+        return lambda example: [render_labelled(example, tokenizer, config.max_length)]
+    return lambda example: render_all(example, tokenizer, config.max_length, config.train_on)
 
 
 def _length(one: AnyRendered) -> int:
+    """Tokens of the row; of a preference, of its prompt with the longer answer."""
     if isinstance(one, Rendered):
         return len(one.input_ids)
-    if hasattr(one, "chosen_ids"):
-        return 2 * len(one.prompt_ids) + len(one.chosen_ids) + len(one.rejected_ids)
+    if isinstance(one, RenderedPreference):
+        return len(one.prompt_ids) + max(len(one.chosen_ids), len(one.rejected_ids))
     return len(one.prompt_ids) + len(one.completion_ids)
 
 
-def _note(too_long: int, kept: int, rows: int, config: TrainingConfig, *, packing: bool) -> str:
+def _note(cut: int, dropped: int, kept: int, rows: int, config: TrainingConfig, *, packing: bool) -> str:
     notes = []
-    if too_long and config.method != "text":
-        verb = "dropped, being longer than" if config.on_too_long == "drop" else "cut at"
-        notes.append(f"{too_long} {verb} max_length {config.max_length}")
+    if dropped:
+        notes.append(f"{dropped} dropped, being longer than max_length {config.max_length}")
+    if cut:
+        notes.append(f"{cut} cut at max_length {config.max_length}")
     if packing:
         notes.append(f"{kept} packed into {rows} rows")
     return "; ".join(notes)

@@ -14,16 +14,23 @@ import torch
 from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
+from training.adapter_dir import base_model_sha256
 from training.auto import Plan, make_plan
 from training.batches import Measurement
 from training.best import BestWeights
 from training.config import TrainingConfig
+from training.forecast import free_memory
 from training.inputs import RunInputs
+from training.journal import Journal
+from training.memory import largest_batch
 from training.model import Base, BaseModelError, load_base
+from training.model_shape import ModelShape, ModelShapeError
 from training.objective import Objective, make_objective
-from training.out_of_memory import as_remembered, is_out_of_memory, remember, smaller
+from training.out_of_memory import is_out_of_memory, smaller
+from training.plan_file import save_plan, saved_plan
+from training.preflight import preflight, within_positions
 from training.progress import ProgressEvent
-from training.reporting import Report, Reporter, refuse_divergence, validation_event
+from training.reporting import Reporter, refuse_divergence, validation_event
 from training.result import put_result_in_place
 from training.rows import Rows, make_rows
 from training.stopping import StopRequest
@@ -33,7 +40,7 @@ CHECKPOINTS = "checkpoints"
 BEST = "best"
 
 
-def run(inputs: RunInputs, run_dir: Path, report: Report, stop: StopRequest) -> Path:
+def run(inputs: RunInputs, run_dir: Path, journal: Journal, stop: StopRequest) -> Path:
     """Trains and puts the result in place; returns its directory. Goes on from the last checkpoint in `run_dir`.
 
     Where memory runs out it begins again from the last checkpoint with a smaller batch and more accumulation.
@@ -49,15 +56,15 @@ def run(inputs: RunInputs, run_dir: Path, report: Report, stop: StopRequest) -> 
     started = time.monotonic()
     transformers_logging.disable_progress_bar()
     while True:
-        attempt = _Attempt(inputs, run_dir, report, stop, started)
+        attempt = _Attempt(inputs, run_dir, journal, stop, started)
         try:
             return attempt.run()
         except (RuntimeError, MemoryError) as error:
             if attempt.plan is None or not is_out_of_memory(error):
                 raise
-            plan = smaller(attempt.plan)
-            remember(run_dir, plan)
-            report(_smaller_batch(attempt.plan, plan))
+            plan = smaller(attempt.plan, least=2 if inputs.config.method == "kto" else 1)
+            save_plan(run_dir, inputs.config, plan)
+            journal.report(_smaller_batch(attempt.plan, plan))
         # Only here, when the exception no longer holds the frames of the loop, can their tensors go.
         del attempt
         gc.collect()
@@ -68,9 +75,9 @@ def run(inputs: RunInputs, run_dir: Path, report: Report, stop: StopRequest) -> 
 class _Attempt:
     """One way through the story with one batch size."""
 
-    def __init__(self, inputs: RunInputs, run_dir: Path, report: Report, stop: StopRequest, started: float) -> None:
+    def __init__(self, inputs: RunInputs, run_dir: Path, journal: Journal, stop: StopRequest, started: float) -> None:
         self._inputs, self._config = inputs, inputs.config
-        self._run_dir, self._report, self._stop, self._started = run_dir, report, stop, started
+        self._run_dir, self._journal, self._stop, self._started = run_dir, journal, stop, started
         self.plan: Plan | None = None
         """Known once the base is loaded and the rows are counted."""
 
@@ -79,21 +86,31 @@ class _Attempt:
         # 1. The base with an untrained adapter on it. The seed decides the adapter's first weights.
         set_seed(config.seed)
         base = load_base(config)
+        shape = _shape(base)
+        if shape and within_positions(config, shape) != config:
+            config = self._config = within_positions(config, shape)
+            self._journal.message(f"max_length {config.max_length}: the base was made for no longer texts")
         dtype = str(base.compute_dtype).removeprefix("torch.")
-        self._report(_message(f"loaded {config.served_base_name}, computing in {dtype}"))
+        self._journal.message(f"loaded {config.served_base_name}, computing in {dtype}")
+        for note in base.notes:
+            self._journal.message(note)
 
         # 2. Text becomes tokens, and every `auto` a number.
         training, validation = self._rows(base)
-        plan = self.plan = as_remembered(self._run_dir, _planned(config, training, base))
-        for reason in plan.reasons:
-            self._report(_message(reason))
+        plan = self.plan = self._planned(training, base)
+        self._journal.planned(
+            plan,
+            validation_examples=len(validation.rows),
+            base_model_sha256=base_model_sha256(base.folder),
+            gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        )
 
         # 3. What the base makes of the validation examples before it learns anything: an adapter starts as no change.
         objective = make_objective(config, plan, base, training, validation, self._run_dir / CHECKPOINTS)
         before = objective.measure() if objective.measure else None
         if before:
             _refuse_broken_base(before, config)
-            self._report(validation_event(before, 0, plan.total_steps))
+            self._journal.report(validation_event(before, 0, plan.total_steps))
 
         # 4. The training itself; in the end the weights of the best validation are put back.
         reporter = self._train(objective, base, plan)
@@ -114,16 +131,12 @@ class _Attempt:
             after = objective.measure() if objective.measure else None
             if after:
                 refuse_divergence(after.loss, steps)
-            if before and after and after.loss > before.loss:
-                self._report(
-                    _message("the result is worse than before on the validation examples: lower `learning_rate`")
-                )
             return {**metrics, **_validation_metrics(before, after)}
 
         final = put_result_in_place(config, base, name, final_metrics)
 
         # 6. Said last, when the result can be served.
-        self._report(
+        self._journal.report(
             ProgressEvent(
                 "finished",
                 f"{name} is in {config.output_dir}, after {metrics['seconds']:.0f} s",
@@ -147,8 +160,42 @@ class _Attempt:
         validation = make_rows(inputs.validation, held_out, base.tokenizer, config, packing=False)
         counted = f"{len(inputs.training) + len(inputs.mixed_in)} examples with {training.n_tokens} tokens to train on"
         notes = [f"{counted}, {len(inputs.validation)} to measure on", training.note, validation.note]
-        self._report(_message("; ".join(filter(None, notes))))
+        self._journal.message("; ".join(filter(None, notes)))
         return training, validation
+
+    def _planned(self, rows: Rows, base: Base) -> Plan:
+        """The schedule: the one noted when the run first began, else a new one, if memory is expected to suffice."""
+        config = self._config
+        noted = saved_plan(self._run_dir, config)
+        if noted:
+            return noted
+        on_gpu = torch.cuda.is_available()
+        shape, free = _shape(base), free_memory(on_gpu)
+        fitting = None if shape is None or free is None else largest_batch(shape, config, rows.longest, on_gpu, free)
+        plan = make_plan(
+            config,
+            n_rows=len(rows.rows),
+            mean_tokens=rows.n_tokens / len(rows.rows),
+            n_parameters=base.n_parameters,
+            on_gpu=on_gpu,
+            largest_batch=fitting,
+        )
+        for reason in plan.reasons:
+            self._journal.message(reason)
+        if shape:
+            checked = preflight(
+                config,
+                shape,
+                free_bytes=free,
+                engine_limits=None,
+                on_gpu=on_gpu,
+                plan_batch=plan.batch_size,
+                longest_tokens=rows.longest,
+            )
+            for finding in checked.findings:
+                self._journal.message(finding.message)
+        save_plan(self._run_dir, config, plan)
+        return plan
 
     def _train(self, objective: Objective, base: Base, plan: Plan) -> Reporter:
         config, trainer = self._config, objective.trainer
@@ -161,39 +208,36 @@ class _Attempt:
                 threshold=config.early_stopping_threshold,
             )
         reporter = Reporter(
-            trainer, self._report, self._stop, validate=objective.measure, eval_steps=plan.eval_steps, best=best
+            trainer, self._journal.report, self._stop, validate=objective.measure, eval_steps=plan.eval_steps, best=best
         )
         trainer.add_callback(reporter)
         checkpoint = last_checkpoint(self._run_dir / CHECKPOINTS)
         if checkpoint:
-            self._report(_message(f"going on from {checkpoint.name}"))
+            self._journal.message(f"going on from {checkpoint.name}")
         if best:
             best.forget_after(int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
         self._stop.patient = True
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         self._stop.patient = False
         if reporter.ended_early:
-            self._report(
-                _message(f"ended early after step {trainer.state.global_step}: the validation loss fell no more")
+            self._journal.message(
+                f"ended early after step {trainer.state.global_step}: the validation loss fell no more"
             )
         if best and best.best and config.load_best_model_at_end and self._stop.signum is None:
             best.restore()
             if best.best.step != trainer.state.global_step:
-                self._report(
-                    _message(f"kept the weights of step {best.best.step}, whose validation loss was the lowest")
+                self._journal.message(
+                    f"kept the weights of step {best.best.step}, whose validation loss was the lowest"
                 )
         return reporter
 
 
-def _planned(config: TrainingConfig, training: Rows, base: Base) -> Plan:
-    n_rows = len(training.rows)
-    return make_plan(
-        config,
-        n_rows=n_rows,
-        mean_tokens=training.n_tokens / n_rows,
-        n_parameters=getattr(base, "n_parameters", 0),
-        on_gpu=torch.cuda.is_available(),
-    )
+def _shape(base: Base) -> ModelShape | None:
+    """None for a model whose config.json doesn't say how large it is: then whether it fits is seen when it doesn't."""
+    try:
+        return ModelShape.from_folder(base.folder)
+    except ModelShapeError:
+        return None
 
 
 def _refuse_broken_base(before: Measurement, config: TrainingConfig) -> None:
@@ -237,7 +281,3 @@ def _smaller_batch(before: Plan, after: Plan) -> ProgressEvent:
         f"{after.gradient_accumulation_steps} accumulation steps, which learns the same and takes longer",
         code="out_of_memory",
     )
-
-
-def _message(text: str) -> ProgressEvent:
-    return ProgressEvent("message", text)

@@ -12,6 +12,7 @@ from transformers import Trainer, TrainingArguments
 
 from training.auto import Plan
 from training.batches import Padding, Row
+from training.checkpoints import ResumesExactly
 from training.config import TrainingConfig
 from training.model import Base
 from training.token_loss import LossFunction
@@ -87,7 +88,7 @@ def last_checkpoint(checkpoints: Path) -> Path | None:
     return next((checkpoint for checkpoint in by_step if _is_whole(checkpoint)), None)
 
 
-class TokenTrainer(Trainer):  # type: ignore[misc]
+class TokenTrainer(ResumesExactly, Trainer):  # type: ignore[misc]
     """A Trainer whose loss is the mean cross-entropy of the learned tokens of a step, and that counts as it goes."""
 
     loss_is_scaled_for_ga = True

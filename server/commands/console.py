@@ -15,9 +15,9 @@ from serving import OnProgress
 PIPED_WIDTH = 200
 """Columns of a table that goes into a file or a pipe, where no terminal says how wide it is."""
 
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPED_WIDTH)
-"""Results: what somebody may pipe on."""
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+"""Results: what somebody may pipe on. Without emoji, or the `:a:` in a model's name would become one."""
+err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 """Progress and errors."""
 
 

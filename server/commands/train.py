@@ -18,11 +18,12 @@ from server.commands.console import err, out
 from server.commands.options import with_settings
 from server.composition import make_data_dir
 from server.settings import LoadedSettings, Settings
-from serving import fine_tuned_model_name, new_adapter_id
+from serving import EngineLimits, fine_tuned_model_name, new_adapter_id
 from training.config import ConfigError, TrainingConfig
+from training.preflight import refuse_contradictions
 
 
-@with_settings("data_dir", "cache_dir", "organization")
+@with_settings("data_dir", "cache_dir", "organization", "max_lora_rank")
 def train(
     loaded: LoadedSettings,
     config: Annotated[Path, typer.Argument(help="YAML with TrainingConfig's names; see docs/training.md.")],
@@ -31,7 +32,7 @@ def train(
         Path | None, typer.Option(help="Go on with this run directory instead of starting a new one.")
     ] = None,
 ) -> None:
-    """Fine-tune with QLoRA. Without `base_model` in the file, the embedded demo base is tuned.
+    """Fine-tune: QLoRA unless the file says otherwise. Without `base_model` in it, the embedded demo base is tuned.
 
     Example: tuneloop train my-run.yaml --suffix support
     """
@@ -45,11 +46,21 @@ def train(
         raise typer.Exit(code if code > 0 else 128 - code)
     done = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
     out.print(f"{done['fine_tuned_model']} is in {done['output_dir']}.")
-    out.print("A tuneloop server on this data directory and base serves it under that name from now on.")
+    out.print(served_how(done))
+    out.print(f"Curves, figures and advice: tuneloop runs show {run_dir.name}")
+
+
+def served_how(config: dict[str, Any]) -> str:
+    """How what the run made is served."""
+    if config["serve_as"] == "model":
+        return f"It is a model of its own. Serve it with: tuneloop up --model {config['output_dir']}"
+    if config["serve_as"] == "none":
+        return "vLLM can't serve it; PEFT loads it."
+    return "A tuneloop server on this data directory and base serves it under that name from now on."
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The YAML file's content; a relative `training_file` or `validation_file` is taken from the YAML's own folder.
+    """The YAML file's content; relative files and folders in it are taken from the YAML's own folder.
 
     Raises:
         ConfigError: the file cannot be read or holds no `name: value` lines.
@@ -62,7 +73,7 @@ def read_config(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict):
         raise ConfigError([f"{path} must hold `name: value` lines, at least `training_file: …`."])
-    for name in ("training_file", "validation_file"):
+    for name in ("training_file", "validation_file", "mix_file", "from_adapter"):
         if isinstance(content.get(name), str):
             content[name] = str((path.parent / content[name]).resolve())
     base = content.get("base_model")
@@ -79,10 +90,13 @@ def new_run(settings: Settings, content: dict[str, Any], *, suffix: str) -> Path
         BaseModelError: the embedded base was wanted and could not be built.
     """
     content = {**content, "base_model": content.get("base_model") or str(embedded_base_model(settings.cache_dir))}
-    content.setdefault("output_dir", str(settings.adapters_dir / new_adapter_id()))
+    home = settings.data_dir / "models" if content.get("serve_as") == "model" else settings.adapters_dir
+    content.setdefault("output_dir", str(home / new_adapter_id()))
     base_name = content.get("base_model_name") or TrainingConfig.default_base_model_name(str(content["base_model"]))
     content.setdefault("fine_tuned_model", fine_tuned_model_name(base_name, settings.organization, suffix))
-    return write_run(settings, TrainingConfig.from_dict(content))
+    config = TrainingConfig.from_dict(content)
+    refuse_contradictions(config, EngineLimits(settings.max_lora_rank, 0, 0, settings.max_model_len))
+    return write_run(settings, config)
 
 
 def write_run(settings: Settings, config: TrainingConfig) -> Path:

@@ -20,9 +20,15 @@ DOCS = Path(__file__).parents[2] / "docs" / "training.md"
 
 
 def test_a_configuration_survives_json() -> None:
-    config = TrainingConfig.from_dict({**REQUIRED, "target_modules": ["q_proj", "v_proj"], "learning_rate": 1, "r": 8})
+    config = TrainingConfig.from_dict(
+        {
+            **REQUIRED, "target_modules": ["q_proj", "v_proj"], "learning_rate": 1, "r": 8, "n_epochs": "auto",
+            "layers_to_transform": [0, 3], "rank_pattern": {"q_proj": 32}, "modules_to_save": ["lm_head"],
+        }
+    )  # fmt: skip
     assert TrainingConfig.from_dict(json.loads(config.to_json())) == config
     assert config.target_modules == ("q_proj", "v_proj")
+    assert (config.layers_to_transform, config.rank_pattern) == ((0, 3), {"q_proj": 32})
 
 
 def test_all_faults_come_together() -> None:
@@ -56,6 +62,25 @@ def test_all_faults_come_together() -> None:
         ("base_model", "./nowhere"),
         ("base_model", "/nowhere/at/all"),
         ("training_file", ""),
+        ("method", "ppo"),
+        ("method", ["dpo"]),
+        ("finetuning_type", "qlora"),
+        ("n_epochs", "automatic"),
+        ("learning_rate", "1e-4"),
+        ("batch_size", 0),
+        ("mix_ratio", 0),
+        ("adam_beta1", 1),
+        ("layers_to_transform", ["0"]),
+        ("layers_to_transform", []),
+        ("layers_to_transform", [-1]),
+        ("rank_pattern", {"q_proj": "8"}),
+        ("rank_pattern", {"q_proj": 0}),
+        ("rank_pattern", ["q_proj"]),
+        ("alpha_pattern", {}),
+        ("modules_to_save", "lm_head"),
+        ("label_smoothing", 0.5),
+        ("beta", 0),
+        ("wandb_mode", "sometimes"),
     ],
 )
 def test_a_value_outside_its_rule_is_refused_by_its_name(name: str, value: object) -> None:

@@ -1,0 +1,71 @@
+"""Real runs that go wrong, each in its own way, and one that goes well: what is read from the events they leave."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.training.runs import Run, make_run
+from training.config import TrainingConfig
+from training.demo_examples import EXAMPLES
+from training.health import Finding, diagnose
+
+RUNS: dict[str, dict[str, Any]] = {
+    "diverging": {"learning_rate": 3.0, "max_steps": 16},
+    "learning nothing": {"learning_rate": 1e-8, "max_steps": 24},
+    "overfitting": {"training_file": "{few}", "n_epochs": 24, "batch_size": 6, "learning_rate": 1e-2, "eval_steps": 8},
+    "good": {"max_steps": 40},
+}
+FEW = 12
+"""Examples of the overfitting run; it's measured on all that the demo holds out."""
+
+
+@pytest.fixture(scope="module")
+def findings(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Finding]]:
+    """What is said of each run; they run side by side, as most of their time is spent loading libraries."""
+    place = tmp_path_factory.mktemp("health")
+    few = place / "few.jsonl"
+    few.write_text("".join(EXAMPLES.read_text(encoding="utf-8").splitlines(keepends=True)[:FEW]))
+    runs = {}
+    for name, changes in RUNS.items():
+        values = {key: str(few) if value == "{few}" else value for key, value in changes.items()}
+        runs[name] = make_run(place / name.replace(" ", "-"), demo_model, **values)
+    processes = [run.start() for run in runs.values()]
+    for process in processes:
+        _, err = process.communicate(timeout=300)
+        assert process.returncode in (0, 1), err
+    return {name: of(run) for name, run in runs.items()}
+
+
+def of(run: Run) -> list[Finding]:
+    config = TrainingConfig.from_dict(json.loads((run.directory / "config.json").read_text()))
+    return diagnose(run.events, config)
+
+
+def test_a_diverging_run_is_told_to_lower_its_learning_rate(findings: dict[str, list[Finding]]) -> None:
+    first = findings["diverging"][0]
+    assert first.code in ("divergence", "not_finite")
+    assert first.severity == "error"
+    assert first.step < 12
+    assert "`learning_rate` is 3; try 0.3" in first.remedy
+
+
+def test_a_run_that_learns_nothing_is_told_to_raise_its_learning_rate(findings: dict[str, list[Finding]]) -> None:
+    (found,) = findings["learning nothing"]
+    assert found.code == "nothing_learned"
+    assert found.step < 20
+    assert "`learning_rate` is 1e-8; try 2e-4" in found.remedy
+
+
+def test_an_overfitting_run_is_told_its_best_step_and_to_train_less(findings: dict[str, list[Finding]]) -> None:
+    found = [finding for finding in findings["overfitting"] if finding.severity != "info"]
+    assert [finding.code for finding in found] == ["overfitting"]
+    assert "was at step 8" in found[0].message
+    assert "n_epochs" in found[0].remedy
+
+
+def test_a_good_run_gets_no_warning(findings: dict[str, list[Finding]]) -> None:
+    assert [finding for finding in findings["good"] if finding.severity != "info"] == []

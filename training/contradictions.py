@@ -1,0 +1,138 @@
+"""Settings that contradict each other: each alone is fine, together they can't be meant. Imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+from training.config import TrainingConfig
+
+Refusal = tuple[str, str]
+"""(setting at fault, sentence with the rule and the remedy)"""
+
+_ONLY_FOR_LORA = (
+    "use_rslora",
+    "use_dora",
+    "rank_pattern",
+    "alpha_pattern",
+    "layers_to_transform",
+    "exclude_modules",
+    "modules_to_save",
+    "init_lora_weights",
+    "lora_dropout",
+)
+_ONLY_FOR_METHOD = {
+    "beta": ("dpo", "kto"),
+    "loss_type": ("dpo",),
+    "label_smoothing": ("dpo",),
+    "desirable_weight": ("kto",),
+    "undesirable_weight": ("kto",),
+    "packing": ("supervised", "text"),
+    "train_on": ("supervised",),
+    "mix_file": ("supervised", "text"),
+}
+
+
+def contradictions(config: TrainingConfig) -> list[Refusal]:
+    """Every contradiction in `config`, by the setting that is best changed; empty when there is none."""
+    return [*_wrong_method(config), *_wrong_kind(config), *_full(config), *_preferences(config), *_files(config)]
+
+
+def changed(config: TrainingConfig, name: str) -> bool:
+    """Whether the setting `name` isn't at its default."""
+    (field,) = [field for field in dataclasses.fields(config) if field.name == name]
+    return bool(getattr(config, name) != field.default)
+
+
+def _wrong_method(config: TrainingConfig) -> Iterator[Refusal]:
+    for name, methods in _ONLY_FOR_METHOD.items():
+        if changed(config, name) and config.method not in methods:
+            yield (
+                name,
+                f"`{name}` is {getattr(config, name)!r}, but means nothing with `method: {config.method}`: it is for "
+                f"{' and '.join(methods)}. Leave it out, or change `method`.",
+            )
+    if config.method == "text" and config.on_too_long == "refuse":
+        yield (
+            "on_too_long",
+            "`on_too_long` is 'refuse', but `method: text` cuts long texts into rows of `max_length`. Leave it out.",
+        )
+
+
+def _wrong_kind(config: TrainingConfig) -> Iterator[Refusal]:
+    kind = config.finetuning_type
+    for name in _ONLY_FOR_LORA:
+        if changed(config, name) and kind != "lora":
+            yield (
+                name,
+                f"`{name}` is {getattr(config, name)!r}, but only `finetuning_type: lora` has it, not {kind}. "
+                "Leave it out, or set `finetuning_type: lora`.",
+            )
+    if changed(config, "encoder_hidden_size") and kind not in ("prefix_tuning", "p_tuning"):
+        yield (
+            "encoder_hidden_size",
+            f"`encoder_hidden_size` is {config.encoder_hidden_size}, but `finetuning_type: {kind}` has none. "
+            "Leave it out.",
+        )
+    if kind == "prefix_tuning" and config.gradient_checkpointing:
+        yield (
+            "gradient_checkpointing",
+            "`gradient_checkpointing` is true, but drops the cache that `prefix_tuning` works through. "
+            "Set it to false, or choose `p_tuning`.",
+        )
+    if kind == "p_tuning" and config.from_adapter:
+        yield (
+            "from_adapter",
+            "`from_adapter` is set, but of a P-tuning only the vectors are kept, not the network that made them. "
+            "Start afresh, or use `finetuning_type: lora`.",
+        )
+
+
+def _full(config: TrainingConfig) -> Iterator[Refusal]:
+    if config.finetuning_type != "full":
+        return
+    if config.quantization != "none":
+        yield (
+            "quantization",
+            f"`quantization` is {config.quantization!r}, but weights in 4 bit can't be trained, and "
+            "`finetuning_type: full` trains them all. Set `quantization: none`, or `finetuning_type: lora`.",
+        )
+    if config.from_adapter:
+        yield (
+            "from_adapter",
+            "`from_adapter` is set, but `finetuning_type: full` has no adapter to go on with. Merge it into the base "
+            "first and give the merged model as `base_model`, or set `finetuning_type: lora`.",
+        )
+
+
+def _preferences(config: TrainingConfig) -> Iterator[Refusal]:
+    if config.method == "dpo" and config.label_smoothing > 0 and config.loss_type != "robust":
+        yield (
+            "label_smoothing",
+            f"`label_smoothing` is {config.label_smoothing}, but `loss_type: {config.loss_type}` takes every order to "
+            "be right. Set `loss_type: robust`, or leave it out.",
+        )
+    if config.method == "kto" and config.batch_size == 1:
+        yield (
+            "batch_size",
+            "`batch_size` is 1, but KTO sets each answer against another one of its batch. Give 2 or more.",
+        )
+    if config.early_stopping_patience and not (config.validation_file or config.validation_fraction):
+        yield (
+            "early_stopping_patience",
+            f"`early_stopping_patience` is {config.early_stopping_patience}, but nothing is measured: "
+            "`validation_fraction` is 0 and there's no `validation_file`. Give one of them.",
+        )
+
+
+def _files(config: TrainingConfig) -> Iterator[Refusal]:
+    """The same file in two places: what is measured would be what was learned."""
+    seen = {Path(config.training_file).resolve(): "training_file"}
+    for name in ("validation_file", "mix_file"):
+        path = getattr(config, name)
+        if path is None:
+            continue
+        other = seen.setdefault(Path(path).resolve(), name)
+        if other != name:
+            yield name, f"`{name}` is {path}, the file that `{other}` names too. Give another file, or leave it out."
