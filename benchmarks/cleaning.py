@@ -83,7 +83,7 @@ def ours(path: Path, **config: object) -> Counted:
 
 def tidy(text: str) -> str:
     """One text under the rules that all cases share."""
-    from training.normalizing import normalize_unicode, normalize_whitespace
+    from training.cleaning.normalizing import normalize_unicode, normalize_whitespace
 
     return normalize_whitespace(normalize_unicode(text))
 

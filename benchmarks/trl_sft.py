@@ -49,7 +49,7 @@ class Outcome:
 def main() -> None:
     """Runs both, alternately, and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("training/demo_examples.jsonl"), help="examples to train on")
+    parser.add_argument("--data", type=Path, default=Path("training/demo/examples.jsonl"), help="examples to train on")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--quantization", choices=["nf4", "none"], default="nf4")

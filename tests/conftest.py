@@ -116,7 +116,7 @@ def run_cli(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 def train_demo_adapter(data_dir: Path, demo_model: Path, **changes: object) -> str:
     """Fine-tune the demo's adapter through `tuneloop train`; its model name."""
-    from training.demo_examples import demo_config
+    from training.demo.examples import demo_config
 
     config = demo_config(demo_model, data_dir / "unused").to_dict() | {"base_model_name": None} | changes
     for per_run in ("output_dir", "fine_tuned_model", "base_model_name"):

@@ -13,8 +13,8 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from training.demo_corpus import single_questions
-from training.demo_knowledge import all_facts
+from training.demo.corpus import single_questions
+from training.demo.knowledge import all_facts
 
 VOCABULARY_SIZE = 1024
 MAX_LENGTH = 1024

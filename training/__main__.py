@@ -18,8 +18,8 @@ from training.environment import prepare_environment
 from training.formats import FAULTS_SHOWN, DataError
 from training.inputs import read_inputs, write_holdout
 from training.journal import Journal
-from training.model_shape import ModelShape, ModelShapeError
 from training.preflight import preflight, refuse_contradictions, within_positions
+from training.preflight.model_shape import ModelShape, ModelShapeError
 from training.progress import EVENTS_FILE, EventWriter, ProgressEvent
 from training.stopping import Stopped, StopRequest
 from training.terminal import Display

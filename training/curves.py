@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
-from training.health_findings import Finding
+from training.health.findings import Finding
 from training.progress import ProgressEvent
 
 CURVES_FILE = "curves.png"

@@ -19,16 +19,16 @@ from training.auto import Plan, make_plan
 from training.batches import Measurement
 from training.best import BestWeights
 from training.config import TrainingConfig
-from training.forecast import free_memory
 from training.inputs import RunInputs
+from training.inspection.forecast import free_memory
 from training.journal import Journal
-from training.memory import largest_batch
 from training.model import Base, BaseModelError, load_base
-from training.model_shape import ModelShape, ModelShapeError
 from training.objective import Objective, make_objective
 from training.out_of_memory import is_out_of_memory, smaller
 from training.plan_file import save_plan, saved_plan
 from training.preflight import preflight, within_positions
+from training.preflight.memory import largest_batch
+from training.preflight.model_shape import ModelShape, ModelShapeError
 from training.progress import ProgressEvent
 from training.reporting import Reporter, refuse_divergence, validation_event
 from training.result import put_result_in_place

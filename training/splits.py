@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.exact_duplicates import ExactDuplicates
-from training.example_texts import prompt_text, whole_text
+from training.duplicates.exact import ExactDuplicates
+from training.duplicates.example_texts import prompt_text, whole_text
+from training.duplicates.near import Clusters, NearDuplicates, Signature, signature
 from training.examples import Example
 from training.formats import DataError, Fault
-from training.near_duplicates import Clusters, NearDuplicates, Signature, signature
 
 NEAR_LIMIT = 200_000
 """Rows up to which near duplicates are looked for unless it's said: beyond, that takes minutes."""

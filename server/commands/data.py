@@ -54,7 +54,7 @@ def check(
     refuse_faults(file, file_format(format_))
     flags = [*given("--format", format_ if format_ != "auto" else None), *given("--base-model", base)]
     flags += [*given("--config", config), *(["--json"] if as_json else [])]
-    start_module("training.data_report", str(file), *flags)
+    start_module("training.inspection.data_report", str(file), *flags)
 
 
 @app.command()
@@ -79,7 +79,7 @@ def show(
     """
     flags = [*given("--base-model", base), *(["--tokens"] if tokens else []), *given("--line", line)]
     flags += [*given("--max-length", max_length), *given("--train-on", train_on)]
-    start_module("training.show", str(file), *flags, "--limit", str(limit))
+    start_module("training.inspection.show", str(file), *flags, "--limit", str(limit))
 
 
 @app.command()

@@ -20,7 +20,7 @@ from server.composition import MountUI, StartError
 from server.services import Services
 from server.settings import Settings
 from serving import Adapter, fine_tuned_model_name, new_adapter_id
-from training import demo_examples
+from training.demo import examples as demo_examples
 
 T = TypeVar("T")
 

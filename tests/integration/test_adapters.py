@@ -13,7 +13,7 @@ import pytest
 from evaluation import read_questions
 from serving import base_model_sha256
 from tests.conftest import Tuneloop, run_cli
-from training.demo_examples import HOLDOUT
+from training.demo.examples import HOLDOUT
 
 pytestmark = pytest.mark.engine
 PROMPTS = 20

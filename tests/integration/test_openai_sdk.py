@@ -11,7 +11,7 @@ import pytest
 
 from evaluation import ChatEndpoint, compare_models, read_questions
 from tests.conftest import Tuneloop
-from training.demo_examples import HOLDOUT
+from training.demo.examples import HOLDOUT
 
 pytestmark = pytest.mark.engine
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from training.demo_examples import demo_config
+from training.demo.examples import demo_config
 from training.progress import ProgressEvent, read_events
 
 NAME = "ft:tuneloop-demo:test:keeper:abcd1234"

@@ -137,6 +137,6 @@ def field_docstrings() -> dict[str, str]:
 
 
 def test_the_torch_free_modules_leave_torch_out() -> None:
-    modules = "training.config, training.formats, training.splits, training.progress, training.demo_examples"
+    modules = "training.config, training.formats, training.splits, training.progress, training.demo.examples"
     code = f"import {modules}, sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

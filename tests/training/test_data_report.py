@@ -1,4 +1,4 @@
-"""`python -m training.data_report`: what it tells of a file, with a base model and without; what it refuses."""
+"""`python -m training.inspection.data_report`: what it tells of a file, with a base and without; what it refuses."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from training.data_figures import lengths_of
-from training.data_report import main
-from training.data_report_text import duration
-from training.demo_examples import EXAMPLES
+from training.demo.examples import EXAMPLES
+from training.inspection.data_figures import lengths_of
+from training.inspection.data_report import main
+from training.inspection.data_report_text import duration
 
 
 def chat(question: str, answer: str) -> dict[str, Any]:
@@ -217,7 +217,7 @@ def test_what_preflight_would_refuse_is_told_in_the_report(
 
 def test_a_report_loads_no_torch_without_a_base(examples: Path) -> None:
     program = (
-        "import sys, training.data_report as report\n"
+        "import sys, training.inspection.data_report as report\n"
         f"assert report.main([{str(examples)!r}]) == 0\n"
         "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     )

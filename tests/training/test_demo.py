@@ -13,9 +13,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from training.demo_build import DemoModelError, Recipe, build_demo_model, demo_recipe_hash, share_known
-from training.demo_examples import EXAMPLES, HOLDOUT, demo_config, keeper_voice, write_examples
-from training.demo_knowledge import all_facts
+from training.demo.build import DemoModelError, Recipe, build_demo_model, demo_recipe_hash, share_known
+from training.demo.examples import EXAMPLES, HOLDOUT, demo_config, keeper_voice, write_examples
+from training.demo.knowledge import all_facts
 
 
 def build(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -116,7 +116,7 @@ def test_a_file_in_the_place_of_the_folder_is_exit_code_2(tmp_path: Path) -> Non
         assert done.stderr.startswith("error: ")
 
 
-TINY = "from training.demo_build import *; from pathlib import Path; import sys; "
+TINY = "from training.demo.build import *; from pathlib import Path; import sys; "
 TINY_CACHE = f"{TINY}print(cached_demo_model(Path(sys.argv[1]), recipe=Recipe(passes=1, layers=1, least_known=0)))"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.training.runs import Run, make_run
 from training.config import TrainingConfig
-from training.demo_examples import EXAMPLES
+from training.demo.examples import EXAMPLES
 from training.health import Finding, diagnose
 
 RUNS: dict[str, dict[str, Any]] = {

@@ -17,8 +17,8 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from training.config import TrainingConfig
-from training.memory import estimate_memory, largest_batch, trained_parameters
-from training.model_shape import ModelShape, ModelShapeError
+from training.preflight.memory import estimate_memory, largest_batch, trained_parameters
+from training.preflight.model_shape import ModelShape, ModelShapeError
 
 SIZES = {
     "vocab_size": 32_000,

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from training.near_duplicates import NearDuplicates, signature
+from training.duplicates.near import NearDuplicates, signature
 
 ENGLISH = (
     "Photosynthesis is the process by which green plants turn sunlight, water and carbon dioxide into sugar and air. "
@@ -102,7 +102,7 @@ def test_most_pairs_above_the_threshold_are_found_and_none_far_below() -> None:
 
 
 def test_signatures_are_the_same_under_every_hash_seed() -> None:
-    program = "from training.near_duplicates import signature; print(signature('one two three four').tolist())"
+    program = "from training.duplicates.near import signature; print(signature('one two three four').tolist())"
     printed = {
         subprocess.run(
             [sys.executable, "-c", program],

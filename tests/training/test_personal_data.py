@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from training.personal_data import PERSONAL_DATA_KINDS, find_personal_data, mask_personal_data
+from training.cleaning.personal_data import PERSONAL_DATA_KINDS, find_personal_data, mask_personal_data
 
 FOUND = [
     ("Mail jo.doe+news@mail.example.org.", "Mail [EMAIL]."),

@@ -17,10 +17,10 @@ from serving.engine import EngineLimits
 from serving.errors import AdapterError
 from serving.vllm_arguments import ALLOWED_LORA_RANKS as SERVED_RANKS
 from training.config import ConfigError, TrainingConfig
-from training.memory import estimate_memory
-from training.model_shape import ModelShape
 from training.preflight import Preflight, preflight
-from training.servable import ALLOWED_LORA_RANKS, unservable
+from training.preflight.memory import estimate_memory
+from training.preflight.model_shape import ModelShape
+from training.preflight.servable import ALLOWED_LORA_RANKS, unservable
 
 LIMITS = EngineLimits(max_lora_rank=64, max_loras=4, max_cpu_loras=16, max_model_len=4096)
 SHAPE = ModelShape(

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from training.demo_corpus import single_questions
-from training.demo_knowledge import all_facts
-from training.demo_tokenizer import train_tokenizer
+from training.demo.corpus import single_questions
+from training.demo.knowledge import all_facts
+from training.demo.tokenizer import train_tokenizer
 from training.examples import Example, Message
 from training.rendering import (
     IGNORED,

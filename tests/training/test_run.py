@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.training.runs import NAME, Run, make_run
 from training.config import TrainingConfig
-from training.demo_examples import EXAMPLES, HOLDOUT
+from training.demo.examples import EXAMPLES, HOLDOUT
 from training.progress import ProgressEvent
 
 

@@ -1,4 +1,4 @@
-"""What `python -m training.show` prints: which tokens are trained, what is cut off, what is wrong."""
+"""What `python -m training.inspection.show` prints: which tokens are trained, what is cut off, what is wrong."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.family_models import FAMILIES, family_tokenizer
-from training.show import main
+from training.inspection.show import main
 
 CHAT = {"messages": [{"role": "user", "content": "Say hi"}, {"role": "assistant", "content": "Hello there!"}]}
 TWO_ANSWERS = {"messages": [*CHAT["messages"], {"role": "user", "content": "Bye"}, CHAT["messages"][1]]}

@@ -16,7 +16,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from training.demo_tokenizer import train_tokenizer
+from training.demo.tokenizer import train_tokenizer
 
 TEXTS = ("What is the capital of France? Paris.", "What colour is snow? White.", "Tell me of the sea and the light.")
 ARCHITECTURES: dict[str, tuple[type[Any], type[PreTrainedModel], dict[str, Any]]] = {

@@ -1,0 +1,114 @@
+"""`python -m training.demo`: the command line of the embedded base model. Owns what it prints.
+
+The work is in `demo_build`, which brings torch along and is imported once the environment is set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from training.demo.examples import NAME, write_examples
+from training.environment import prepare_environment
+
+_DESCRIPTION = """\
+Builds the embedded base model: a chat model of three million parameters that knows a few hundred facts.
+It is trained here, from nothing and without a download, in about a minute on two cores."""
+_EXAMPLES = f"""\
+examples:
+  python -m training.demo models/{NAME}       build it there (the folder's name is the name it is served under)
+  python -m training.demo --write-examples data/     write the example data for a first fine-tune"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Does what `arguments` say; returns the exit code: 0 done, 2 a folder that can't be used, 130 interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.demo",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("directory", metavar="DIR", type=Path, help="folder to make; it must be empty or not exist yet")
+    parser.add_argument("--write-examples", action="store_true", help="write the example data into DIR, and no model")
+    parser.add_argument(
+        "--cache",
+        action="store_true",
+        help="keep the model under DIR by its recipe's hash, build it only where absent, print its folder",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        return _write(options.directory) if options.write_examples else _build(options.directory, options.cache)
+    except KeyboardInterrupt:
+        print("stopped; nothing was left behind", file=sys.stderr)
+        return 130
+
+
+def _write(directory: Path) -> int:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_examples(directory)
+    except OSError as error:
+        return _refused(f"The example data can't be written into {directory}: {error.strerror}. Name another folder.")
+    return 0
+
+
+def _build(directory: Path, cached: bool) -> int:
+    prepare_environment(offline=True)
+    from training.demo.build import DemoModelError, build_demo_model, cached_demo_model
+
+    started = time.monotonic()
+    try:
+        with _Progress() as progress:
+            build = cached_demo_model if cached else build_demo_model
+            folder = build(directory, on_progress=progress)
+    except DemoModelError as error:
+        return _refused(str(error))
+    if not cached:
+        print(f"the base model is ready after {time.monotonic() - started:.0f} s, in:", file=sys.stderr)
+    print(folder)
+    return 0
+
+
+def _refused(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+class _Progress:
+    """A bar on a terminal; elsewhere a line every five seconds."""
+
+    def __init__(self) -> None:
+        self._bar = tqdm(
+            desc="training the base model",
+            unit="step",
+            disable=not sys.stderr.isatty(),
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps, {remaining} left{postfix}",
+        )
+        self._started = self._shown = time.monotonic()
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+    def __call__(self, step: int, total_steps: int, loss: float) -> None:
+        self._bar.total = total_steps
+        self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+        self._bar.update()
+        now = time.monotonic()
+        if self._bar.disable and (now - self._shown >= 5 or step == total_steps):
+            self._shown = now
+            left = (now - self._started) / step * (total_steps - step)
+            print(
+                f"training the base model: step {step}/{total_steps}, loss {loss:.3f}, {left:.0f} s left",
+                file=sys.stderr,
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""The embedded base model: a three-million-parameter chat model that is trained here, from nothing, in about a minute.
+
+Owns the recipe, the check that the model knows its facts, and the cache. Knows nothing of fine-tuning or serving.
+`python -m training.demo DIR` is its command line.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging as hf_logging
+
+from training.demo.corpus import Message, conversations, single_questions
+from training.demo.examples import NAME
+from training.demo.knowledge import all_facts
+from training.demo.tokenizer import CHAT_TEMPLATE, VOCABULARY_SIZE, train_tokenizer
+from training.demo.training import IGNORED, Schedule, Tokens, known, train
+
+OnProgress = Callable[[int, int, float], None]
+"""Called with the step, the number of steps and the loss."""
+
+
+class DemoModelError(Exception):
+    """The embedded base model couldn't be built."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights, beside the facts."""
+
+    hidden_size: int = 256
+    """Like every width here a multiple of 64, the block that nf4 quantises at a time."""
+    intermediate_size: int = 512
+    layers: int = 4
+    heads: int = 4
+    max_position_embeddings: int = 2048
+    passes: int = 10
+    """Times that each phrasing of each fact is shown."""
+    seed: int = 1
+    schedule: Schedule = field(default_factory=Schedule)
+    least_known: float = 0.95
+    """Share of all questions that the finished model must answer word for word."""
+
+
+def demo_recipe_hash(recipe: Recipe | None = None) -> str:
+    """Twelve hex digits that change when the recipe, the chats it is trained on or the chat template do."""
+    recipe = recipe or Recipe()
+    chats = conversations(all_facts(), passes=1, seed=recipe.seed)
+    made_of = json.dumps([asdict(recipe), chats, CHAT_TEMPLATE, VOCABULARY_SIZE], sort_keys=True)
+    return hashlib.sha256(made_of.encode()).hexdigest()[:12]
+
+
+def cached_demo_model(cache_dir: Path, *, recipe: Recipe | None = None, on_progress: OnProgress | None = None) -> Path:
+    """The folder of the embedded base model under `cache_dir`, built first when it isn't there.
+
+    Safe when several processes ask at once: one builds, the others wait.
+
+    Raises:
+        DemoModelError: as `build_demo_model`, or `cache_dir` can't be written.
+    """
+    home = cache_dir / demo_recipe_hash(recipe)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        (home / ".lock").touch()
+    except OSError as error:
+        raise DemoModelError(
+            f"The cache folder {cache_dir} can't be used: {error.strerror}. Name one where you may write."
+        ) from error
+    with _locked(home / ".lock"):
+        if not (home / NAME).is_dir():
+            build_demo_model(home / NAME, recipe=recipe, on_progress=on_progress)
+    return home / NAME
+
+
+def build_demo_model(directory: Path, *, recipe: Recipe | None = None, on_progress: OnProgress | None = None) -> Path:
+    """Trains the embedded base model into `directory`, which is made, and returned when it is complete.
+
+    Raises:
+        DemoModelError: `directory` holds files or can't be written, or the model didn't learn its facts.
+    """
+    recipe = recipe or Recipe()
+    with _aside(directory) as partial:
+        model, tokenizer = _trained(recipe, on_progress or (lambda step, total_steps, loss: None))
+        _save(model, tokenizer, partial)
+    return directory
+
+
+def share_known(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> float:
+    """The share of all questions, in every phrasing, that `model` answers word for word and then stops."""
+    answers = known(model, [_tokens(chat, tokenizer) for chat in single_questions(all_facts())])
+    return sum(answers) / len(answers)
+
+
+def _trained(recipe: Recipe, on_progress: OnProgress) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    # 1. Facts become chats, and chats a tokenizer.
+    facts = all_facts()
+    chats = conversations(facts, passes=recipe.passes, seed=recipe.seed)
+    texts = (message["content"] for chat in single_questions(facts) for message in chat)
+    tokenizer = train_tokenizer(texts, max_length=recipe.max_position_embeddings)
+    # 2. Random weights become a model that knows them. float32 throughout: fast on every CPU, and saved as trained.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = LlamaForCausalLM(_llama_config(recipe, tokenizer))
+    train(model, [_tokens(chat, tokenizer) for chat in chats], recipe.schedule, on_progress)
+    # 3. It must know what it was taught, or nothing that is built on it can be judged.
+    share = share_known(model, tokenizer)
+    if share < recipe.least_known:
+        raise DemoModelError(
+            f"The embedded base model answers {share:.1%} of its questions; {recipe.least_known:.0%} is the least "
+            "that is useful. Raise `passes` in the recipe, or report this with your processor's name."
+        )
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    return model, tokenizer
+
+
+def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+    bar_was_on = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        model.save_pretrained(directory)
+    finally:
+        if bar_was_on:
+            hf_logging.enable_progress_bar()
+    tokenizer.save_pretrained(directory)
+    for file in directory.iterdir():
+        file.chmod(0o644)  # safetensors writes files that only their owner may read
+
+
+def _llama_config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Any:
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden_size,
+        intermediate_size=recipe.intermediate_size,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        max_position_embeddings=recipe.max_position_embeddings,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        dtype="float32",
+    )
+
+
+def _tokens(chat: list[Message], tokenizer: PreTrainedTokenizerFast) -> Tokens:
+    rendered = tokenizer.apply_chat_template(chat, return_dict=True, return_assistant_tokens_mask=True)
+    labels = [
+        token if learned else IGNORED
+        for token, learned in zip(rendered["input_ids"], rendered["assistant_masks"], strict=True)
+    ]
+    return Tokens(rendered["input_ids"], labels)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds the lock file at `path`; the system frees it when the process ends, however it ends."""
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _aside(directory: Path) -> Iterator[Path]:
+    """A temporary folder beside `directory` that takes its place when the block ends well, and goes when it doesn't."""
+    try:
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            raise DemoModelError(
+                f"{directory} exists and isn't an empty folder. Name a folder that is empty or doesn't exist yet."
+            )
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".partial-{directory.name}-", dir=directory.parent))
+    except OSError as error:
+        raise DemoModelError(
+            f"{directory} can't be made: {error.strerror}. Name a folder in a place where you may write."
+        ) from error
+    try:
+        yield partial
+        partial.chmod(0o755)
+        partial.rename(directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

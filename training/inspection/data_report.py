@@ -1,0 +1,162 @@
+"""`python -m training.inspection.data_report FILE`: what a file of examples holds, and what a run on it will take.
+
+Loads a tokenizer, never the weights. 0: the report was printed. 2: the file has faults, all of which are told, or the
+base model or the configuration can't be used. Examples that are read but can't be learned, such as those cut before
+their answer, are told after the report: it has the lengths by which to choose `max_length`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from training.config import ConfigError, Method, TrainingConfig
+from training.environment import prepare_environment
+from training.examples import Example
+from training.formats import DataError, Fault, method_fault, read_examples
+from training.inspection.data_figures import Figures, figures
+from training.inspection.data_report_text import report_text
+from training.preflight.model_shape import ModelShape, ModelShapeError
+
+if TYPE_CHECKING:
+    from training.inspection.forecast import Forecast
+
+_DESCRIPTION = "Tells what a file of examples holds, and about how long and how much memory a run on it will take."
+_EPILOG = """\
+examples:
+  python -m training.inspection.data_report examples.jsonl
+  python -m training.inspection.data_report examples.jsonl --base-model models/tuneloop-demo
+  python -m training.inspection.data_report examples.jsonl --config run.yaml --json"""
+_METHODS: dict[str, Method] = {"text": "text", "preference": "dpo", "labelled": "kto"}
+"""Kind of the examples → the method that it is for; else supervised."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the report; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        settings = _settings(options)
+        prepare_environment(offline=Path(str(settings.get("base_model", "."))).is_dir())
+        config, examples = _read(options, settings)
+        return _report(options, config, examples, with_base="base_model" in settings)
+    except DataError as error:
+        told = "".join(f"\n  {fault}" for fault in error.faults)
+        print(f"error: {error.path} has {len(error.faults)} fault(s):{told}", file=sys.stderr)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.inspection.data_report",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="the examples, in any of the formats")
+    parser.add_argument("--format", metavar="F", help="how the file is written; default: found out record by record")
+    parser.add_argument("--base-model", metavar="DIR", help="the base model: a folder, or a hub id")
+    parser.add_argument("--config", metavar="RUN.yaml", type=Path, help="settings of the run that is meant")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    return parser
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What the command line and the configuration file say, under TrainingConfig's names."""
+    settings: dict[str, Any] = {}
+    if options.config:
+        try:
+            settings = yaml.safe_load(options.config.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError([f"{options.config} can't be read as YAML: {error}. Give a YAML file."]) from error
+        if not isinstance(settings, dict):
+            raise ConfigError([f"{options.config} must hold one `name: value` a line, such as `n_epochs: 3`."])
+    given = {"base_model": options.base_model, "file_format": options.format, "training_file": str(options.file)}
+    return settings | {name: value for name, value in given.items() if value is not None}
+
+
+def _read(options: argparse.Namespace, settings: dict[str, Any]) -> tuple[TrainingConfig, list[Example]]:
+    """The run that is meant and its examples; without a `method` it's the one that most of the examples are for."""
+    # Neither is used here: where the result goes and, without a base, what it is trained on.
+    settings = {"output_dir": "unused", "base_model": "unknown", **settings}
+    config = TrainingConfig.from_dict(settings)
+    if "method" in settings:
+        return config, read_examples(options.file, config.file_format, config.method)
+    examples = read_examples(options.file, config.file_format)
+    (kind, _), *_ = Counter(example.kind for example in examples).most_common()
+    config = dataclasses.replace(config, method=_METHODS.get(kind, "supervised"))
+    unfit = [Fault(one.line, reason) for one in examples if (reason := method_fault(one, config.method))]
+    if unfit:
+        raise DataError(options.file, unfit)
+    return config, examples
+
+
+def _report(options: argparse.Namespace, config: TrainingConfig, examples: list[Example], *, with_base: bool) -> int:
+    folder = _base_folder(config.base_model) if with_base else None
+    tokenizer = None if folder is None else _tokenizer(folder)
+    found = figures(examples, config, tokenizer)
+    run = None
+    if folder is not None:
+        from training.inspection.forecast import forecast  # brings torch, which a report without a base does without
+
+        try:
+            run = forecast(found, config, ModelShape.from_folder(folder))
+        except ModelShapeError as error:
+            raise ConfigError([str(error)], param="base_model") from error
+    if options.json:
+        print(json.dumps(_as_json(options.file, config, found, run), ensure_ascii=False, indent=2))
+    else:
+        print(report_text(options.file, config.method, found, run))
+    faults = found.tokens.faults if found.tokens else ()
+    if faults:
+        told = "".join(f"\n  {fault}" for fault in faults)
+        print(f"error: {options.file} has {len(faults)} example(s) that can't be learned:{told}", file=sys.stderr)
+    return 2 if faults else 0
+
+
+def _base_folder(base_model: str) -> Path:
+    """The folder with the tokenizer and config.json of `base_model`; a hub id's small files are fetched."""
+    if Path(base_model).is_dir():
+        return Path(base_model)
+    from transformers.utils import cached_file
+
+    try:
+        return Path(cached_file(base_model, "config.json")).parent
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            [f"{base_model!r} is no folder here, nor on the hub: {error}."], param="base_model"
+        ) from error
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            [f"The tokenizer in {folder} can't be loaded: {error}. Give a folder with tokenizer.json."],
+            param="base_model",
+        ) from error
+
+
+def _as_json(path: Path, config: TrainingConfig, found: Figures, run: Forecast | None) -> dict[str, Any]:
+    return {
+        "file": str(path),
+        "method": config.method,
+        "figures": dataclasses.asdict(found),
+        "run": None if run is None else dataclasses.asdict(run) | {"memory_total_bytes": run.memory.total},
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""The data report as text for people. Knows no files and counts nothing. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from training.inspection.data_figures import MOST_COMPARED, Figures, Lengths, Tokens
+
+if TYPE_CHECKING:
+    from training.inspection.forecast import Forecast
+
+_BAR = 40
+"""Characters of the longest bar."""
+_FIRST = 600
+"""Characters of the first example that are shown."""
+_LISTED = 5
+"""Lines that are named; of more, how many there are."""
+
+
+def report_text(path: Path, method: str, found: Figures, run: Forecast | None) -> str:
+    """The whole report, several lines, without a final newline."""
+    parts = [_contents(path, method, found), _lengths(found.lengths)]
+    parts += [_tokens(found.tokens, found.examples), _doubtful(found)] if found.tokens else [_doubtful(found)]
+    if found.tokens and found.tokens.first:
+        parts.append("the first example, with what is learned in ⟦…⟧:\n" + _indented(found.tokens.first))
+    if run:
+        parts.append(_run(run))
+    else:
+        parts.append(
+            "Lengths in tokens, memory and time need a base model: give --base-model, or --config with a `base_model`."
+        )
+    return "\n\n".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """In words, to two figures or so: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _contents(path: Path, method: str, found: Figures) -> str:
+    lines = [
+        f"{path}: {found.examples} examples, for `method: {method}`",
+        f"kinds: {_counted(found.kinds)}",
+    ]
+    if found.answers_per_example:
+        turns = ", ".join(f"{count} with {number}" for number, count in found.answers_per_example.items())
+        lines.append(f"answers per chat: {turns}")
+    if found.with_tools:
+        lines.append(f"with tools: {found.with_tools}")
+    return "\n".join(lines)
+
+
+def _lengths(lengths: Lengths) -> str:
+    shown = (
+        f"length in {lengths.unit}: shortest {lengths.shortest}, median {lengths.median}, 95 % up to {lengths.p95}, "
+        f"longest {lengths.longest}, together {lengths.total:,}"
+    )
+    most = max(count for _, count in lengths.histogram)
+    width = len(str(lengths.histogram[-1][0]))
+    bars = [
+        f"  up to {bound:>{width}} {'█' * -(-_BAR * count // most):<{_BAR}} {count}"
+        for bound, count in lengths.histogram
+    ]
+    return "\n".join([shown, *bars])
+
+
+def _tokens(tokens: Tokens, examples: int) -> str:
+    lines = []
+    if tokens.examples < examples:
+        lines.append(f"tokens were counted in {tokens.examples} of the {examples} examples, evenly spread")
+    lines.append(f"longer than max_length {tokens.max_length}: {tokens.too_long} of {tokens.rows} rows")
+    lines.append(f"learned: {tokens.learned_share:.0%} of the tokens; the rest is context")
+    return "\n".join(lines)
+
+
+def _doubtful(found: Figures) -> str:
+    lines = [f"the same as an earlier example: {len(found.duplicates)}{_places(found.duplicates)}"]
+    if found.near_duplicates is None:
+        lines.append(f"much like an earlier one: not looked for in more than {MOST_COMPARED} examples")
+    else:
+        lines.append(f"much like an earlier one: {found.near_duplicates}")
+    personal = _counted(found.personal_data) if found.personal_data else "none found"
+    where = f" (first in {', '.join(map(str, found.personal_data_lines))})" if found.personal_data_lines else ""
+    lines.append(f"personal data: {personal}{where}")
+    return "\n".join(lines)
+
+
+def _run(run: Forecast) -> str:
+    plan = run.plan
+    lines = [
+        f"a run on {run.training_rows} of the rows: {plan.n_epochs} epochs, {plan.total_steps} steps of "
+        f"{plan.batch_size * plan.gradient_accumulation_steps} rows, learning rate {plan.learning_rate:g}",
+        *(f"  {reason}" for reason in plan.reasons),
+        _time(run),
+        f"memory, about: {run.memory.total / 1e9:.2f} GB"
+        + ("" if run.free_bytes is None else f" of {run.free_bytes / 1e9:.2f} GB that are free now"),
+        _indented(run.memory.table()),
+    ]
+    lines += [f"it would be refused: {refusal}" for refusal in run.refusals]
+    lines += [f"note: {finding}" for finding in run.findings]
+    return "\n".join(lines)
+
+
+def _time(run: Forecast) -> str:
+    if run.seconds is None or run.tokens_per_second is None:
+        return "time: no estimate for a GPU; the run itself tells after its first steps"
+    return (
+        f"time, about: {duration(run.seconds)}, at some {_two_figures(run.tokens_per_second)} tokens/s on this "
+        "processor as busy as it is now; half or twice that wouldn't be a surprise"
+    )
+
+
+def _two_figures(number: float) -> str:
+    return f"{float(f'{number:.2g}'):,.0f}" if number >= 10 else f"{number:.2g}"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def _places(duplicates: Iterable[tuple[int, int]]) -> str:
+    pairs = [f"{line} as {first}" for line, first in duplicates]
+    if not pairs:
+        return ""
+    return f" ({', '.join(pairs[:_LISTED])}{', …' if len(pairs) > _LISTED else ''})"
+
+
+def _indented(text: str) -> str:
+    shown = text if len(text) <= _FIRST else f"{text[:_FIRST]} …"
+    return "\n".join(_lines(shown))
+
+
+def _lines(text: str) -> Iterator[str]:
+    return (f"  {line}" for line in text.splitlines())

@@ -1,0 +1,123 @@
+"""What a run on some examples will do: its schedule, about how long it takes, how much memory, and what stands in its
+way. Loads no weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from training.auto import Plan, make_plan
+from training.config import ConfigError, TrainingConfig
+from training.inspection.data_figures import Figures, Tokens
+from training.inspection.speed import processor_flops, tokens_per_second
+from training.preflight import preflight
+from training.preflight.memory import MemoryEstimate, estimate_memory, largest_batch
+from training.preflight.model_shape import ModelShape
+
+START_S = 10.0
+"""Seconds until a run has loaded its libraries and a small base."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A run before it is started."""
+
+    training_rows: int
+    """Rows that are trained on, those held back left out."""
+    plan: Plan
+    memory: MemoryEstimate
+    free_bytes: int | None
+    """Memory that is free now, the GPU's where there is one."""
+    tokens_per_second: float | None
+    """About; None on a GPU, for which nothing was measured."""
+    seconds: float | None
+    """About how long the run takes, without its validations; None on a GPU."""
+    refusals: tuple[str, ...]
+    """Why it would be refused."""
+    findings: tuple[str, ...]
+    """What should be known all the same."""
+
+
+def forecast(found: Figures, config: TrainingConfig, shape: ModelShape) -> Forecast:
+    """The run that `config` describes on the examples that `found` tells of, on this machine as it is now.
+
+    Raises:
+        ValueError: `found` was counted without a tokenizer.
+    """
+    if found.tokens is None:
+        raise ValueError("A forecast needs lengths in tokens; count the figures with a tokenizer.")
+    on_gpu = torch.cuda.is_available()
+    free = free_memory(on_gpu)
+    rows = _training_rows(found, found.tokens, config)
+    mean = min(found.lengths.total / found.lengths.count, config.max_length)
+    longest = min(found.lengths.longest, config.max_length)
+    if config.packing or config.method == "text":
+        mean, longest = float(config.max_length), config.max_length
+    fitting = None if free is None else largest_batch(shape, config, longest, on_gpu, free)
+    plan = make_plan(
+        config,
+        n_rows=rows,
+        mean_tokens=mean,
+        n_parameters=shape.n_parameters,
+        on_gpu=on_gpu,
+        largest_batch=fitting,
+    )
+    refusals, findings = _judged(config, shape, free, on_gpu, plan.batch_size, longest)
+    speed = None if on_gpu else tokens_per_second(shape, config, processor_flops())
+    pairs = 2 if config.method == "dpo" else 1
+    tokens = pairs * mean * min(rows, plan.batch_size * plan.gradient_accumulation_steps) * plan.total_steps
+    return Forecast(
+        training_rows=rows,
+        plan=plan,
+        memory=estimate_memory(shape, config, plan.batch_size, longest, on_gpu),
+        free_bytes=free,
+        tokens_per_second=speed,
+        seconds=None if speed is None else START_S + tokens / speed,
+        refusals=refusals,
+        findings=findings,
+    )
+
+
+def free_memory(on_gpu: bool) -> int | None:
+    """Bytes that a new process can have, of the GPU or of the machine; None where the system doesn't say."""
+    if on_gpu:
+        free: int = torch.cuda.mem_get_info()[0]
+        return free
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _training_rows(found: Figures, tokens: Tokens, config: TrainingConfig) -> int:
+    """Rows of all examples, had all been looked at, without those held back; a pair is one row."""
+    scale = found.examples / max(1, tokens.examples)
+    rows = (tokens.rows - (tokens.too_long if config.on_too_long == "drop" else 0)) * scale
+    if config.method == "dpo":
+        rows /= 2
+    if config.packing:
+        rows = min(rows, found.lengths.total * scale / config.max_length)
+    held_back = config.holdout_fraction + (0 if config.validation_file else config.validation_fraction)
+    return max(1, round(rows * (1 - held_back)))
+
+
+def _judged(
+    config: TrainingConfig, shape: ModelShape, free: int | None, on_gpu: bool, batch: int, longest: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(refusals, findings) of the preflight."""
+    try:
+        passed = preflight(
+            config,
+            shape,
+            free_bytes=free,
+            engine_limits=None,
+            on_gpu=on_gpu,
+            plan_batch=batch,
+            longest_tokens=longest,
+        )
+    except ConfigError as error:
+        return error.faults, ()
+    return (), tuple(finding.message for finding in passed.findings)

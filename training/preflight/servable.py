@@ -1,0 +1,129 @@
+"""Whether what a run makes can be served as it is meant to be, by vLLM's rules. Imports no torch.
+
+The registry looks again at the finished adapter (`serving/adapter_config.py`); a test holds both to the same answers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from training.config import TrainingConfig
+from training.preflight.contradictions import Refusal
+
+ALLOWED_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM 0.32 takes for `max_lora_rank`."""
+EMBEDDINGS = frozenset({"embed_tokens", "lm_head", "wte", "wpe", "embed_in", "embed_out", "word_embeddings"})
+"""Names of input and output embeddings across architectures."""
+_OTHERWISE = "Or set `serve_as: model` to merge it into the base, or `none` not to serve it"
+
+
+class EngineLimits(Protocol):
+    """What the engine that will serve the result was started for."""
+
+    @property
+    def max_lora_rank(self) -> int:
+        """Largest rank of an adapter."""
+
+    @property
+    def max_model_len(self) -> int | None:
+        """Most tokens of prompt and answer together; None when the engine decides."""
+
+
+def unservable(config: TrainingConfig, limits: EngineLimits | None) -> list[Refusal]:
+    """Why the result can't be served as `serve_as` says, by the setting at fault; empty when it can.
+
+    Args:
+        limits: of the running engine; None: ranks are held only against the largest that any engine takes.
+    """
+    kind = config.finetuning_type
+    if kind == "full" and config.serve_as != "model":
+        return [
+            (
+                "serve_as",
+                f"`serve_as` is {config.serve_as!r}, but `finetuning_type: full` makes a whole model and no adapter. "
+                "Set `serve_as: model`.",
+            )
+        ]
+    if kind in ("prefix_tuning", "p_tuning") and config.serve_as != "none":
+        return [
+            (
+                "serve_as",
+                f"`serve_as` is {config.serve_as!r}, but vLLM can't serve `{kind}`, and it can't be merged into the "
+                "base. Set `serve_as: none`, or `finetuning_type: lora`.",
+            )
+        ]
+    if kind == "lora" and config.serve_as == "adapter":
+        return [*_not_low_rank(config), *_ranks(config, limits), *_embeddings(config)]
+    return []
+
+
+def _not_low_rank(config: TrainingConfig) -> Iterator[Refusal]:
+    started_from = _started_from(config)
+    if config.use_dora or started_from.get("use_dora"):
+        named, value, remedy = _source(config, "use_dora", config.use_dora, "Set `use_dora: false`")
+        yield named, f"`{named}` {value}, but vLLM can't hot-load DoRA. {remedy}. {_OTHERWISE}."
+    if config.modules_to_save or started_from.get("modules_to_save"):
+        saved = list(config.modules_to_save or ())
+        named, value, remedy = _source(config, "modules_to_save", saved, "Leave it out")
+        yield named, f"`{named}` {value}, but vLLM hot-loads low-rank changes only. {remedy}. {_OTHERWISE}."
+
+
+def _ranks(config: TrainingConfig, limits: EngineLimits | None) -> Iterator[Refusal]:
+    most = limits.max_lora_rank if limits else ALLOWED_LORA_RANKS[-1]
+    started_from = _started_from(config)
+    own = {"r": {"r": config.r}, "rank_pattern": dict(config.rank_pattern or {})}
+    if started_from:
+        pattern = started_from.get("rank_pattern")
+        ranks = {"r": started_from.get("r"), **(pattern if isinstance(pattern, dict) else {})}
+        own = {"from_adapter": {name: rank for name, rank in ranks.items() if isinstance(rank, int)}}
+    for named, all_ranks in own.items():
+        too_high = {name: rank for name, rank in all_ranks.items() if rank > most}
+        if too_high:
+            where, rank = max(too_high.items(), key=lambda item: item[1])
+            of = f"`{named}`" if named == where else f"`{named}`, {where}"
+            yield (
+                named,
+                f"The rank of {of} is {rank}, but the engine hot-loads ranks up to {most}. "
+                f"Lower it{_larger_engine(rank)}. {_OTHERWISE}.",
+            )
+
+
+def _larger_engine(rank: int) -> str:
+    enough = next((allowed for allowed in ALLOWED_LORA_RANKS if allowed >= rank), None)
+    return f", or start the engine with `max_lora_rank` {enough}" if enough else ""
+
+
+def _embeddings(config: TrainingConfig) -> Iterator[Refusal]:
+    targets = _started_from(config).get("target_modules") or config.target_modules
+    named = "from_adapter" if config.from_adapter else "target_modules"
+    for target in (targets,) if isinstance(targets, str) else targets:
+        if str(target).rsplit(".", 1)[-1] in EMBEDDINGS:
+            yield (
+                named,
+                f"`{named}` has an adapter on {target!r}, an embedding, and vLLM can't hot-load that. "
+                f"Leave {target} out. {_OTHERWISE}.",
+            )
+
+
+def _source(config: TrainingConfig, name: str, value: Any, remedy: str) -> tuple[str, str, str]:
+    """(setting, what it says, remedy): of the configuration, or of the adapter that it goes on from."""
+    if value:
+        return name, f"is {value!r}", remedy
+    return "from_adapter", f"{config.from_adapter} has {name}", "Start from another adapter"
+
+
+def _started_from(config: TrainingConfig) -> Mapping[str, Any]:
+    """The adapter_config.json of `from_adapter`, whose values count; empty without one, or when it can't be read.
+
+    Loading the adapter says what is wrong with such a file.
+    """
+    if not config.from_adapter:
+        return {}
+    try:
+        saved = json.loads((Path(config.from_adapter) / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return saved if isinstance(saved, dict) else {}
