@@ -7,12 +7,13 @@ DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(DEVICE)
 ONCE ?=
 
-.PHONY: help demo test test-fast lint format install lock clean
+.PHONY: help demo test test-fast bench lint format install lock clean
 
 help:
 	@echo "make demo         install, build the embedded base, fine-tune, serve, compare (ONCE=1: end after the comparison)"
 	@echo "make test         install, then all tests, on the real engine and in the real browser"
 	@echo "make test-fast    the tests that need neither engine nor browser"
+	@echo "make bench        ratios against peers, measured here and now (half an hour)"
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff format the code"
 	@echo "make install      only the installation, into .venv (DEVICE=cpu|gpu)"
@@ -27,6 +28,10 @@ test: $(STAMP)
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -m "not engine and not browser"
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.cleaning
+	$(BIN)/python -m benchmarks.trl_sft
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -27,9 +27,12 @@ SEED = 42
 BATCH = 8
 LEARNING_RATE = 1e-3
 MAX_LENGTH = 512
-# Both seed before the adapter is made: TRL's script by itself draws the adapter's first weights from an unset seed.
+# TRL's script by itself draws the adapter's first weights from an unset seed, and the order of the rows from the global
+# generator. Here it gets the seed and the order that tuneloop has, so that losses can be compared step by step.
 TRL = (
-    "import runpy, sys; from transformers import set_seed; set_seed({seed}); sys.argv = {arguments!r};"
+    "import runpy, sys; from transformers import Trainer, set_seed; set_seed({seed}); sys.argv = {arguments!r};"
+    "from training.checkpoints import ResumesExactly;"
+    "Trainer._get_train_sampler = ResumesExactly._get_train_sampler;"
     "runpy.run_module('trl.scripts.sft', run_name='__main__')"
 )
 

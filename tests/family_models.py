@@ -171,8 +171,6 @@ class Family:
     """Tokens in generation_config.json at which the engine stops too."""
     tools: bool = True
     """Whether its template knows tools."""
-    exclude_modules: tuple[str, ...] = ()
-    """Layers that vLLM can't load an adapter on, so that it must be trained without."""
     config: Mapping[str, Any] | None = None
     """What its configuration has beyond the sizes."""
 
@@ -219,8 +217,6 @@ FAMILIES = {
             "<|endoftext|>",
             more_ends=("<|user|>", "<|observation|>"),
             config={"head_dim": 32, "attention_bias": True},
-            # One layer in transformers; vLLM 0.32 wants its halves by the names gate_proj and up_proj.
-            exclude_modules=("gate_up_proj",),
         ),
         Family(
             "mistral",

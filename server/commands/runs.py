@@ -58,7 +58,7 @@ def list_(loaded: LoadedSettings, as_json: Annotated[bool, AS_JSON] = False) -> 
 @with_settings("data_dir")
 def show(
     loaded: LoadedSettings,
-    run: Annotated[str, typer.Argument(help="A run from `tuneloop runs list`, the start of its name, or a folder.")],
+    run: Annotated[str, typer.Argument(help="A run from `tuneloop runs list`, the start of its name, `latest`, or a folder.")],
     as_json: Annotated[bool, AS_JSON] = False,
 ) -> None:
     """Show one run: its settings, data, figures, and what its curves say.
@@ -116,12 +116,14 @@ def compare(
 
 
 def _find(runs_dir: Path, name: str) -> RunSummary:
-    """The run called `name`, whose name alone begins so, or in the folder `name`.
+    """The run called `name`, whose name alone begins so, or in the folder `name`; of `latest` the newest.
 
     Raises:
         ConfigError: there is none, or there are several; the nearest names are told.
     """
     runs = read_runs(runs_dir)
+    if name == "latest" and runs:
+        return runs[0]
     exact = [run for run in runs if run.id == name]
     begun = exact or [run for run in runs if run.id.startswith(name)]
     if len(begun) == 1:

@@ -97,7 +97,7 @@ def test_family_is_trained_hot_loaded_and_answers_as_peft_does(name: str, tmp_pa
     data_dir = tmp_path / "data"
     data_dir.mkdir()
     with running_server(data_dir, folder, "--dtype", "float32", wait=False) as (url, process, log):
-        tuned = _train(folder, data_dir, tmp_path, FAMILIES[name].exclude_modules)
+        tuned = _train(folder, data_dir, tmp_path)
         line.trained = "yes"
         wait_until_ready(url, process, log)
         answers = {question: _ask(url, tuned, [Message("user", question)]) for question in QUESTIONS}
@@ -127,7 +127,7 @@ def test_family_is_trained_hot_loaded_and_answers_as_peft_does(name: str, tmp_pa
     assert different == len(QUESTIONS)
 
 
-def _train(folder: Path, data_dir: Path, tmp_path: Path, exclude_modules: Sequence[str]) -> str:
+def _train(folder: Path, data_dir: Path, tmp_path: Path) -> str:
     """Fine-tune through `tuneloop train`; the tuned model's name."""
     lines = [
         {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
@@ -143,7 +143,6 @@ def _train(folder: Path, data_dir: Path, tmp_path: Path, exclude_modules: Sequen
         "learning_rate": 1e-2,
         "r": 8,
         "compute_dtype": "float32",
-        "exclude_modules": list(exclude_modules) or None,
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
     done = run_cli("train", str(tmp_path / "run.yaml"), "--data-dir", str(data_dir))

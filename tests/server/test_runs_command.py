@@ -134,6 +134,11 @@ def test_a_run_is_found_by_the_start_of_its_name_and_by_its_folder(data_dir: Pat
     assert "run-good" in tell(data_dir, "show", name.format(folder=data_dir / "runs" / "run-good"))
 
 
+def test_latest_is_the_first_of_the_list(data_dir: Path) -> None:
+    newest = json.loads(tell(data_dir, "list", "--json"))[0]["id"]
+    assert tell(data_dir, "show", "latest").startswith(newest)
+
+
 @pytest.mark.parametrize(
     ("name", "said"), [("run-godo", "Did you mean run-good"), ("xyz", "tuneloop runs list"), ("run-b", "2 runs begin")]
 )
