@@ -211,6 +211,8 @@ def _environment(on_cpu: bool) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "PYTHONUNBUFFERED": "1",
+        # Its stages and errors are read from its log; TRL, where it's imported, turns everything below errors off.
+        "VLLM_LOGGING_LEVEL": "DEBUG" if environment.get("VLLM_LOGGING_LEVEL") == "DEBUG" else "INFO",
     }
     return environment | ({"VLLM_TARGET_DEVICE": "cpu"} if on_cpu else {})
 

@@ -32,6 +32,8 @@ class Rows:
 
     rows: Sequence[Any]
     """Dictionaries of token ids for `supervised` and `text`; `RenderedPreference` or `RenderedLabelled` else."""
+    n_examples: int
+    """Examples that they are made from; those dropped aren't among them."""
     n_tokens: int
     """Tokens in all rows."""
     longest: int
@@ -43,6 +45,7 @@ class Rows:
         """Both together."""
         return Rows(
             [*self.rows, *other.rows],
+            self.n_examples + other.n_examples,
             self.n_tokens + other.n_tokens,
             max(self.longest, other.longest),
             "; ".join(filter(None, [self.note, other.note])),
@@ -58,7 +61,7 @@ def make_rows(
         DataError: an example can't be turned into something to learn, or is too long where that's to be refused.
     """
     if not examples:
-        return Rows([], 0, 0, "")
+        return Rows([], 0, 0, 0, "")
     rendered, dropped = _render(examples, path, tokenizer, config)
     lengths = [_length(one) for one in rendered]
     rows: Sequence[Any] = rendered
@@ -68,7 +71,10 @@ def make_rows(
             rows = pack(rows, config.max_length)
     longest = max(len(row["input_ids"]) for row in rows) if packing else max(lengths)
     cut = sum(one.truncated for one in rendered)
-    return Rows(rows, sum(lengths), longest, _note(cut, dropped, len(rendered), len(rows), config, packing=packing))
+    n_examples = len(examples) - dropped
+    return Rows(
+        rows, n_examples, sum(lengths), longest, _note(cut, dropped, len(rendered), len(rows), config, packing=packing)
+    )
 
 
 def _render(

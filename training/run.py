@@ -121,7 +121,7 @@ class _Attempt:
         metrics = {
             "train_loss": _finite(reporter.train_loss),
             "trained_tokens": int(objective.trainer.state.num_input_tokens_seen),
-            "examples": len(self._inputs.training),
+            "examples": training.n_examples,
             "steps": steps,
             "seconds": round(time.monotonic() - self._started, 2),
         }
@@ -158,8 +158,8 @@ class _Attempt:
             training = training.joined_with(general)
         held_out = Path(config.validation_file or config.training_file)
         validation = make_rows(inputs.validation, held_out, base.tokenizer, config, packing=False)
-        counted = f"{len(inputs.training) + len(inputs.mixed_in)} examples with {training.n_tokens} tokens to train on"
-        notes = [f"{counted}, {len(inputs.validation)} to measure on", training.note, validation.note]
+        counted = f"{training.n_examples} examples with {training.n_tokens} tokens to train on"
+        notes = [f"{counted}, {validation.n_examples} to measure on", training.note, validation.note]
         self._journal.message("; ".join(filter(None, notes)))
         return training, validation
 

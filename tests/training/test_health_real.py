@@ -48,7 +48,7 @@ def of(run: Run) -> list[Finding]:
 def test_a_diverging_run_is_told_to_lower_its_learning_rate(findings: dict[str, list[Finding]]) -> None:
     first = findings["diverging"][0]
     assert first.code in ("divergence", "not_finite")
-    assert first.severity == "error"
+    assert first.severity in ("warning", "error")
     assert first.step < 12
     assert "`learning_rate` is 3; try 0.3" in first.remedy
 
