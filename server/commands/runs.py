@@ -58,7 +58,9 @@ def list_(loaded: LoadedSettings, as_json: Annotated[bool, AS_JSON] = False) -> 
 @with_settings("data_dir")
 def show(
     loaded: LoadedSettings,
-    run: Annotated[str, typer.Argument(help="A run from `tuneloop runs list`, the start of its name, `latest`, or a folder.")],
+    run: Annotated[
+        str, typer.Argument(help="A run of `tuneloop runs list`, its first letters, `latest`, or a folder.")
+    ],
     as_json: Annotated[bool, AS_JSON] = False,
 ) -> None:
     """Show one run: its settings, data, figures, and what its curves say.
