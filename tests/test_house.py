@@ -29,6 +29,7 @@ TORCH_FREE_TRAINING = (
     "training.record",
     "training.run_summary",
     "training.splits",
+    "training.yaml_text",
 )
 MAY_IMPORT_OF_OURS = {
     "training": set(),

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from training.config_rules import fault, looks_like_path, unknown
+from training.yaml_text import load_yaml
 
 Auto = Literal["auto"]
 Method = Literal["supervised", "text", "dpo", "kto"]
@@ -241,7 +242,7 @@ class TrainingConfig:
             ConfigError: as `from_dict`, or because `path` can't be read or isn't a YAML mapping.
         """
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            values = load_yaml(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError([f"{path} can't be read as YAML: {error}. Give a YAML file in UTF-8."]) from error
         if not isinstance(values, dict):

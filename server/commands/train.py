@@ -21,6 +21,7 @@ from server.settings import LoadedSettings, Settings
 from serving import EngineLimits, fine_tuned_model_name, new_adapter_id
 from training.config import ConfigError, TrainingConfig
 from training.preflight import refuse_contradictions
+from training.yaml_text import load_yaml
 
 
 @with_settings("data_dir", "cache_dir", "organization", "max_lora_rank")
@@ -66,7 +67,7 @@ def read_config(path: Path) -> dict[str, Any]:
         ConfigError: the file cannot be read or holds no `name: value` lines.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(
             [f"{path} cannot be read: {error}. Give a YAML file in UTF-8; docs/training.md has one."]
@@ -90,13 +91,20 @@ def new_run(settings: Settings, content: dict[str, Any], *, suffix: str) -> Path
         BaseModelError: the embedded base was wanted and could not be built.
     """
     content = {**content, "base_model": content.get("base_model") or str(embedded_base_model(settings.cache_dir))}
-    home = settings.data_dir / "models" if content.get("serve_as") == "model" else settings.adapters_dir
-    content.setdefault("output_dir", str(home / new_adapter_id()))
+    content.setdefault("output_dir", str(_output_dir(settings, content.get("serve_as"))))
     base_name = content.get("base_model_name") or TrainingConfig.default_base_model_name(str(content["base_model"]))
     content.setdefault("fine_tuned_model", fine_tuned_model_name(base_name, settings.organization, suffix))
     config = TrainingConfig.from_dict(content)
     refuse_contradictions(config, EngineLimits(settings.max_lora_rank, 0, 0, settings.max_model_len))
     return write_run(settings, config)
+
+
+def _output_dir(settings: Settings, serve_as: Any) -> Path:
+    """A new folder; only what can be hot-loaded goes where the server looks for adapters."""
+    name = new_adapter_id()
+    if serve_as == "model":
+        return settings.data_dir / "models" / name.replace("adapter", "model", 1)
+    return (settings.data_dir / "unserved" if serve_as == "none" else settings.adapters_dir) / name
 
 
 def write_run(settings: Settings, config: TrainingConfig) -> Path:

@@ -31,6 +31,14 @@ def test_a_configuration_survives_json() -> None:
     assert (config.layers_to_transform, config.rank_pattern) == ((0, 3), {"q_proj": 32})
 
 
+@pytest.mark.parametrize(("written", "value"), [("2e-4", 2e-4), ("1E-3", 1e-3), ("2.5e-5", 2.5e-5), ("1", 1)])
+def test_numbers_in_yaml_may_be_written_as_people_write_them(tmp_path: Path, written: str, value: float) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(f"base_model: org/1e5\ntraining_file: 3e\noutput_dir: y\nlearning_rate: {written}\n")
+    config = TrainingConfig.from_yaml(path)
+    assert (config.learning_rate, config.base_model, config.training_file) == (value, "org/1e5", "3e")
+
+
 def test_all_faults_come_together() -> None:
     wrong = {"training_file": "x", "output_dir": "y", "learning_rat": 1, "n_epochs": 0, "r": "16"}
     with pytest.raises(ConfigError) as caught:

@@ -50,7 +50,7 @@ def test_a_diverging_run_is_told_to_lower_its_learning_rate(findings: dict[str, 
     assert first.code in ("divergence", "not_finite")
     assert first.severity in ("warning", "error")
     assert first.step < 12
-    assert "`learning_rate` is 3; try 0.3" in first.remedy
+    assert "`learning_rate` is 3; try 0.02" in first.remedy
 
 
 def test_a_run_that_learns_nothing_is_told_to_raise_its_learning_rate(findings: dict[str, list[Finding]]) -> None:

@@ -226,7 +226,7 @@ def test_the_remedies_end_where_the_run_fits_and_then_it_does() -> None:
 
 def test_an_own_bound_on_memory_counts_below_what_is_free() -> None:
     error = refused(free_bytes=10**12, max_memory_gb=1.5)
-    assert "1.50 GB `max_memory_gb` allows" in str(error)
+    assert "`max_memory_gb` allows 1.50 GB" in str(error)
     assert "1.50 GB are free" in str(refused(free_bytes=15 * 10**8, max_memory_gb=2000))
 
 

@@ -123,7 +123,7 @@ def test_findings_are_recorded_with_their_remedy(tmp_path: Path) -> None:
     write(tmp_path, *(step(number, loss, number) for number, loss in enumerate(losses, start=1)))
     (finding,) = finish_record(tmp_path)["findings"]
     assert finding["code"] == "divergence"
-    assert "try 0.3" in finding["remedy"]
+    assert "try 0.02" in finding["remedy"]
 
 
 @pytest.mark.parametrize(

@@ -43,11 +43,14 @@ def usual_learning_rate(history: History) -> float:
 
 
 def lower_learning_rate(history: History, factor: float = 0.1) -> str:
-    """Advice to lower the learning rate by `factor`, with both values where the present one is known."""
+    """Advice to lower the learning rate by `factor`, with both values where the present one is known.
+
+    One that is far from usual, a thousand by a slip of the finger, is brought near to it at once.
+    """
     peak = history.peak_learning_rate
     if not peak:
         return f"Lower `learning_rate` to {'a tenth' if factor == 0.1 else 'a third'} of what it is."
-    return f"`learning_rate` is {short(peak)}; try {short(peak * factor)}."
+    return f"`learning_rate` is {short(peak)}; try {short(min(peak * factor, 100 * usual_learning_rate(history)))}."
 
 
 def higher_learning_rate(history: History) -> str:

@@ -25,6 +25,7 @@ from training.formats import DataError, Fault, method_fault, read_examples
 from training.inspection.data_figures import Figures, figures
 from training.inspection.data_report_text import report_text
 from training.preflight.model_shape import ModelShape, ModelShapeError
+from training.yaml_text import load_yaml
 
 if TYPE_CHECKING:
     from training.inspection.forecast import Forecast
@@ -75,7 +76,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     if options.config:
         try:
-            settings = yaml.safe_load(options.config.read_text(encoding="utf-8"))
+            settings = load_yaml(options.config.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError([f"{options.config} can't be read as YAML: {error}. Give a YAML file."]) from error
         if not isinstance(settings, dict):

@@ -154,12 +154,13 @@ def _too_large(
             break
     else:
         steps.append("take a smaller base model")
-    whose = "`max_memory_gb` allows" if config.max_memory_gb and limit == config.max_memory_gb * _GB else "are free"
+    gigabytes = f"{limit / _GB:.2f} GB"
+    told = config.max_memory_gb and limit == config.max_memory_gb * _GB
+    room = f"`max_memory_gb` allows {gigabytes}" if told else f"{gigabytes} are free"
     rows_of = f"{batch} row{'s' if batch > 1 else ''} of {longest} tokens at a time"
     return (
         first or "base_model",
-        f"The run is expected to take {need / _GB:.2f} GB with {rows_of}, but {limit / _GB:.2f} GB {whose}. "
-        f"{_sentence(steps)}.",
+        f"The run is expected to take {need / _GB:.2f} GB with {rows_of}, but {room}. {_sentence(steps)}.",
     )
 
 
