@@ -21,6 +21,7 @@ from training.journal import Journal
 from training.preflight import preflight, refuse_contradictions, within_positions
 from training.preflight.model_shape import ModelShape, ModelShapeError
 from training.progress import EVENTS_FILE, EventWriter, ProgressEvent
+from training.record import changed_data
 from training.stopping import Stopped, StopRequest
 from training.terminal import Display
 
@@ -92,6 +93,7 @@ def _train(run_dir: Path, journal: Journal, stop: StopRequest) -> None:
     # 1. What can be checked in a moment is checked before torch is loaded.
     config = _read_config(run_dir / "config.json")
     config = _checked(config)
+    _refuse_changed_data(run_dir, config)
     journal.begin(config)
     inputs = read_inputs(config)
     write_holdout(inputs, run_dir)
@@ -121,6 +123,20 @@ def _checked(config: TrainingConfig) -> TrainingConfig:
     fitting = within_positions(config, shape)
     preflight(fitting, shape, free_bytes=None, engine_limits=None)
     return fitting
+
+
+def _refuse_changed_data(run_dir: Path, config: TrainingConfig) -> None:
+    """A run that has checkpoints goes on with the examples that it began with, or not at all."""
+    changed = changed_data(run_dir, config) if any((run_dir / "checkpoints").glob("checkpoint-*")) else []
+    if changed:
+        raise ConfigError(
+            [
+                f"`{name}` {getattr(config, name)} has changed since this run began: going on would train on a "
+                "mixture. Put the old file back, or start a new run."
+                for name in changed
+            ],
+            param=changed[0],
+        )
 
 
 def _read_config(path: Path) -> TrainingConfig:

@@ -36,7 +36,16 @@ from training.run_summary import (
     understood,
 )
 
-__all__ = ["RunSummary", "Status", "finish_record", "read_run", "read_runs", "write_metrics", "write_record"]
+__all__ = [
+    "RunSummary",
+    "Status",
+    "changed_data",
+    "finish_record",
+    "read_run",
+    "read_runs",
+    "write_metrics",
+    "write_record",
+]
 
 RECORD_VERSION = 1
 METRICS_FILE = "metrics.csv"
@@ -74,6 +83,20 @@ def write_record(
         "process": this_process(),
     }
     return _write(run_dir, record | _outcome(run_dir, record, status="running"))
+
+
+def changed_data(run_dir: Path, config: TrainingConfig) -> list[str]:
+    """The settings of `config` whose file holds other bytes than when the run in `run_dir` last began; none if it never
+    did, or named other files then."""
+    noted = json_object(run_dir / RECORD_FILE).get("data")
+    noted = noted if isinstance(noted, dict) else {}
+    changed = []
+    for name in DATA_SETTINGS:
+        before, path = noted.get(name), getattr(config, name)
+        if path and isinstance(before, dict) and before.get("path") == path and before.get("sha256"):
+            now = _file(path)["sha256"]
+            changed += [name] if now is not None and now != before["sha256"] else []
+    return changed
 
 
 def finish_record(run_dir: Path) -> dict[str, Any]:

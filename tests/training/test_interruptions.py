@@ -63,6 +63,22 @@ def test_a_run_killed_at_three_random_steps_ends_with_the_same_losses_and_weight
         assert torch.equal(found[name], values), name
 
 
+def test_a_run_does_not_go_on_with_other_examples(demo_model: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    lines = [f'{{"prompt": "Say {count}.", "completion": " {count}"}}\n' for count in range(40)]
+    data.write_text("".join(lines))
+    run = make_run(tmp_path, demo_model, training_file=str(data), validation_file=None, n_epochs=1000, save_steps=3)
+    process = run.start()
+    wait_for(run, process, "checkpoint", 3)
+    process.kill()
+    process.communicate()
+    data.write_text("".join(lines[:20]))
+    code, _, err = run.finish()
+    assert code == 2
+    assert "has changed since this run began" in err
+    assert (run.failure.code, run.failure.param) == ("invalid_config", "training_file")
+
+
 def test_a_half_written_checkpoint_is_passed_over(demo_model: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path, demo_model, **SHORT)
     half = run.directory / "checkpoints" / "checkpoint-9"
