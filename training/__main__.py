@@ -20,7 +20,7 @@ from training.inputs import read_inputs, write_holdout
 from training.journal import Journal
 from training.preflight import preflight, refuse_contradictions, within_positions
 from training.preflight.model_shape import ModelShape, ModelShapeError
-from training.progress import EVENTS_FILE, EventWriter, ProgressEvent
+from training.progress import CHECKPOINTS, EVENTS_FILE, EventWriter, ProgressEvent
 from training.record import changed_data
 from training.stopping import Stopped, StopRequest
 from training.terminal import Display
@@ -113,12 +113,12 @@ def _checked(config: TrainingConfig) -> TrainingConfig:
 
     Of a base on the hub nothing is known before it's here, and of an odd one little; the run looks again then.
     """
-    refuse_contradictions(config)
     try:
         shape = ModelShape.from_folder(Path(config.base_model)) if config.base_is_folder else None
     except ModelShapeError:
-        return config
+        shape = None
     if shape is None:
+        refuse_contradictions(config)
         return config
     fitting = within_positions(config, shape)
     preflight(fitting, shape, free_bytes=None, engine_limits=None)
@@ -127,7 +127,7 @@ def _checked(config: TrainingConfig) -> TrainingConfig:
 
 def _refuse_changed_data(run_dir: Path, config: TrainingConfig) -> None:
     """A run that has checkpoints goes on with the examples that it began with, or not at all."""
-    changed = changed_data(run_dir, config) if any((run_dir / "checkpoints").glob("checkpoint-*")) else []
+    changed = changed_data(run_dir, config) if any((run_dir / CHECKPOINTS).glob("checkpoint-*")) else []
     if changed:
         raise ConfigError(
             [

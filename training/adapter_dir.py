@@ -17,6 +17,8 @@ import torch
 from peft import load_peft_weights, set_peft_model_state_dict
 from safetensors.torch import load_file
 
+from training.hashing import base_model_sha256, file_sha256
+
 MANIFEST_VERSION = 1
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -25,12 +27,6 @@ PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 
 class AdapterWriteError(Exception):
     """The trained adapter is unusable or can't be written; nothing was put in place."""
-
-
-def base_model_sha256(model_dir: Path) -> str:
-    """The hash that names a base model: of its safetensors files' names and content hashes, sorted by name."""
-    files = sorted(model_dir.glob("*.safetensors"))
-    return hashlib.sha256("".join(f"{file.name} {file_sha256(file)}\n" for file in files).encode()).hexdigest()
 
 
 def made_for_other_base(adapter_dir: Path, base_dir: Path) -> bool:
@@ -47,12 +43,6 @@ def made_for_other_base(adapter_dir: Path, base_dir: Path) -> bool:
         raise ValueError(f"its manifest.json can't be read: {error}") from error
     made_for = manifest.get("base_model_sha256") if isinstance(manifest, dict) else None
     return bool(made_for) and made_for != base_model_sha256(base_dir)
-
-
-def file_sha256(path: Path) -> str:
-    """The hex digest of the file at `path`, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

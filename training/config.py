@@ -241,13 +241,7 @@ class TrainingConfig:
         Raises:
             ConfigError: as `from_dict`, or because `path` can't be read or isn't a YAML mapping.
         """
-        try:
-            values = load_yaml(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError([f"{path} can't be read as YAML: {error}. Give a YAML file in UTF-8."]) from error
-        if not isinstance(values, dict):
-            raise ConfigError([f"{path} must hold one `name: value` a line, such as `base_model: ./my-model`."])
-        return cls.from_dict(values)
+        return cls.from_dict(read_yaml(path))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` turns them back into an equal configuration."""
@@ -257,6 +251,21 @@ class TrainingConfig:
     def to_json(self) -> str:
         """`to_dict` as indented JSON text."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings in the YAML file at `path`, not looked at.
+
+    Raises:
+        ConfigError: it can't be read, or isn't a YAML mapping.
+    """
+    try:
+        values = load_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError([f"{path} can't be read as YAML: {error}. Give a YAML file in UTF-8."]) from error
+    if not isinstance(values, dict):
+        raise ConfigError([f"{path} must hold one `name: value` a line, such as `training_file: examples.jsonl`."])
+    return values
 
 
 @cache

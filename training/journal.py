@@ -10,6 +10,7 @@ from training.config import TrainingConfig
 from training.health import Finding, Watch
 from training.progress import EventWriter, ProgressEvent, read_events
 from training.record import finish_record, write_record
+from training.run_summary import json_object
 
 Sink = Callable[[ProgressEvent], None]
 
@@ -22,13 +23,16 @@ class Journal:
         self._earlier, _ = read_events(run_dir)
         """What was told before a stop; its findings aren't told again."""
         self._config: TrainingConfig | None = None
+        self.training_file_sha256: str | None = None
+        """The hash of the training file as it was when the run began; None before that."""
         self._watch = Watch()
         self._sinks: list[Sink] = []
 
     def begin(self, config: TrainingConfig) -> None:
         """Notes what is going to be done, so that the run shows as running."""
         self._config = config
-        write_record(self._run_dir, config)
+        record = json_object(write_record(self._run_dir, config))
+        self.training_file_sha256 = record["data"]["training_file"]["sha256"]
 
     def planned(self, plan: Plan, *, validation_examples: int, base_model_sha256: str, gpu: str | None) -> None:
         """Notes what `auto` came to and what is trained, once that is known; from now on the curves are watched."""

@@ -22,13 +22,12 @@ from training.adapter_dir import (
     WEIGHTS,
     AdapterWriteError,
     adapter_aside,
-    base_model_sha256,
-    file_sha256,
     fingerprint,
     made_for_other_base,
     put_in_place,
 )
 from training.existing_adapter import PEFT_TYPES, put_on, read_adapter_config
+from training.hashing import base_model_sha256, file_sha256
 from training.model import DTYPES, Base
 
 BOUNDS: Mapping[torch.dtype, float] = {torch.float32: 1e-4, torch.float16: 1e-3, torch.bfloat16: 5e-2}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from training.adapter_dir import fingerprint, made_for_other_base
 from training.adapters import fresh_adapter
 from training.config import FinetuningType, TrainingConfig
 from training.existing_adapter import existing_adapter
+from training.hashing import base_model_sha256
 from training.layers import BaseModelError, has_fused_experts
+from training.preflight.contradictions import whole_model_contradictions
 
 __all__ = ["Base", "BaseModelError", "base_folder", "compute_dtype", "load_base"]
 
@@ -48,6 +51,11 @@ class Base:
     """Fingerprint of the trained weights as they are now; a result with the same one has learned nothing."""
     notes: tuple[str, ...] = ()
     """What a user should be told about it, a sentence each."""
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash that names the base, read from its files once."""
+        return base_model_sha256(self.folder)
 
 
 def compute_dtype(choice: str) -> torch.dtype:
@@ -114,20 +122,8 @@ def base_folder(config: TrainingConfig) -> Path:
 
 
 def _check_possible(config: TrainingConfig) -> None:
-    if config.finetuning_type != "full":
-        return
-    if config.quantization != "none":
-        raise BaseModelError(
-            f"`quantization` is {config.quantization}, but `finetuning_type: full` trains every weight, and weights in "
-            "4 bit can't be trained. Set `quantization` to none, or choose `finetuning_type: lora`.",
-            param="quantization",
-        )
-    if config.from_adapter:
-        raise BaseModelError(
-            "`finetuning_type: full` has no adapter, but `from_adapter` is set. Merge that adapter first "
-            "(`tuneloop export merge`) and give the merged model as `base_model`.",
-            param="from_adapter",
-        )
+    for param, sentence in whole_model_contradictions(config):
+        raise BaseModelError(sentence, param=param)
 
 
 def _arithmetic(config: TrainingConfig) -> torch.dtype:

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 EVENTS_FILE = "events.jsonl"
+CHECKPOINTS = "checkpoints"
+"""The folder of a run directory with what a stopped run goes on from."""
 EventType = Literal["started", "message", "step", "validation", "checkpoint", "health", "finished", "failed"]
 
 

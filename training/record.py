@@ -8,7 +8,6 @@ for run in read_runs(runs_dir): print(run.id, run.status, run.loss)
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -21,6 +20,7 @@ from typing import Any
 
 from training.auto import Plan
 from training.config import TrainingConfig
+from training.hashing import file_sha256
 from training.progress import ProgressEvent, read_events
 from training.run_summary import (
     RECORD_FILE,
@@ -76,7 +76,7 @@ def write_record(
         "config": config.to_dict(),
         "plan": asdict(plan) if plan else None,
         "seed": config.seed,
-        "data": {name: _file(path) for name in DATA_SETTINGS if (path := getattr(config, name))},
+        "data": _data(run_dir, config),
         "base_model": {"name": config.served_base_name, "sha256": base_model_sha256},
         "versions": {"python": platform.python_version(), **_versions()},
         "machine": {**_machine(), "gpu": gpu},
@@ -148,12 +148,18 @@ def _rows(events: Sequence[ProgressEvent]) -> list[dict[str, Any]]:
     return [rows[step] for step in sorted(rows)]
 
 
+def _data(run_dir: Path, config: TrainingConfig) -> dict[str, Any]:
+    """What the files of examples are, by setting; hashed once in a process, which reads them at its start."""
+    noted = json_object(run_dir / RECORD_FILE)
+    if noted.get("process") == this_process() and isinstance(noted.get("data"), dict):
+        return dict(noted["data"])
+    return {name: _file(path) for name in DATA_SETTINGS if (path := getattr(config, name))}
+
+
 def _file(path: str) -> dict[str, Any]:
     """Where a file of examples was, its hash and its size; nulls where it's gone."""
     try:
-        with Path(path).open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            return {"path": path, "sha256": sha256, "bytes": os.fstat(file.fileno()).st_size}
+        return {"path": path, "sha256": file_sha256(Path(path)), "bytes": Path(path).stat().st_size}
     except OSError:
         return {"path": path, "sha256": None, "bytes": None}
 

@@ -9,8 +9,6 @@ from typing import Any
 
 from training.adapter_dir import (
     adapter_aside,
-    base_model_sha256,
-    file_sha256,
     put_in_place,
     read_back,
     save_adapter,
@@ -21,11 +19,17 @@ from training.model import Base
 
 
 def put_result_in_place(
-    config: TrainingConfig, base: Base, name: str, final_metrics: Callable[[], dict[str, Any]]
+    config: TrainingConfig,
+    base: Base,
+    name: str,
+    final_metrics: Callable[[], dict[str, Any]],
+    *,
+    training_file_sha256: str | None,
 ) -> dict[str, Any]:
     """Writes the trained weights and puts them in place; returns the metrics.
 
     Args:
+        training_file_sha256: as it was when the run began; it may have been edited since.
         final_metrics: measures the model as it was read back; what is measured is what will be served.
 
     Raises:
@@ -40,17 +44,19 @@ def put_result_in_place(
             save_adapter(base.model, partial, base.start)
             read_back(base.model, partial)
         metrics = final_metrics()
-        manifest = _manifest(config, base, name, metrics)
+        manifest = _manifest(config, base, name, training_file_sha256, metrics)
         put_in_place(partial, output_dir, manifest | ({"merge": asdict(parity)} if parity else {}))
     return metrics
 
 
-def _manifest(config: TrainingConfig, base: Base, name: str, metrics: dict[str, Any]) -> dict[str, Any]:
+def _manifest(
+    config: TrainingConfig, base: Base, name: str, training_file_sha256: str | None, metrics: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "name": name,
         "base_model": config.served_base_name,
-        "base_model_sha256": base_model_sha256(base.folder),
-        "training_file_sha256": file_sha256(Path(config.training_file)),
+        "base_model_sha256": base.sha256,
+        "training_file_sha256": training_file_sha256,
         "config": config.to_dict(),
         "metrics": metrics,
     }

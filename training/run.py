@@ -14,7 +14,6 @@ import torch
 from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
-from training.adapter_dir import base_model_sha256
 from training.auto import Plan, make_plan
 from training.batches import Measurement
 from training.best import BestWeights
@@ -29,14 +28,13 @@ from training.plan_file import save_plan, saved_plan
 from training.preflight import preflight, within_positions
 from training.preflight.memory import largest_batch
 from training.preflight.model_shape import ModelShape, ModelShapeError
-from training.progress import ProgressEvent
+from training.progress import CHECKPOINTS, ProgressEvent
 from training.reporting import Reporter, refuse_divergence, validation_event
 from training.result import put_result_in_place
 from training.rows import Rows, make_rows
 from training.stopping import StopRequest
 from training.trainer import last_checkpoint
 
-CHECKPOINTS = "checkpoints"
 BEST = "best"
 
 
@@ -97,11 +95,11 @@ class _Attempt:
 
         # 2. Text becomes tokens, and every `auto` a number.
         training, validation = self._rows(base)
-        plan = self.plan = self._planned(training, base)
+        plan = self.plan = self._planned(training, base, shape)
         self._journal.planned(
             plan,
             validation_examples=len(validation.rows),
-            base_model_sha256=base_model_sha256(base.folder),
+            base_model_sha256=base.sha256,
             gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         )
 
@@ -133,7 +131,9 @@ class _Attempt:
                 refuse_divergence(after.loss, steps)
             return {**metrics, **_validation_metrics(before, after)}
 
-        final = put_result_in_place(config, base, name, final_metrics)
+        final = put_result_in_place(
+            config, base, name, final_metrics, training_file_sha256=self._journal.training_file_sha256
+        )
 
         # 6. Said last, when the result can be served.
         self._journal.report(
@@ -163,14 +163,14 @@ class _Attempt:
         self._journal.message("; ".join(filter(None, notes)))
         return training, validation
 
-    def _planned(self, rows: Rows, base: Base) -> Plan:
+    def _planned(self, rows: Rows, base: Base, shape: ModelShape | None) -> Plan:
         """The schedule: the one noted when the run first began, else a new one, if memory is expected to suffice."""
         config = self._config
         noted = saved_plan(self._run_dir, config)
         if noted:
             return noted
         on_gpu = torch.cuda.is_available()
-        shape, free = _shape(base), free_memory(on_gpu)
+        free = free_memory(on_gpu)
         fitting = None if shape is None or free is None else largest_batch(shape, config, rows.longest, on_gpu, free)
         plan = make_plan(
             config,

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from server.commands.base_model import embedded_base_model
 from server.commands.console import err, out
@@ -19,9 +18,8 @@ from server.commands.options import with_settings
 from server.composition import make_data_dir
 from server.settings import LoadedSettings, Settings
 from serving import EngineLimits, fine_tuned_model_name, new_adapter_id
-from training.config import ConfigError, TrainingConfig
+from training.config import TrainingConfig, read_yaml
 from training.preflight import refuse_contradictions
-from training.yaml_text import load_yaml
 
 
 @with_settings("data_dir", "cache_dir", "organization", "max_lora_rank")
@@ -66,14 +64,7 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read or holds no `name: value` lines.
     """
-    try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            [f"{path} cannot be read: {error}. Give a YAML file in UTF-8; docs/training.md has one."]
-        ) from error
-    if not isinstance(content, dict):
-        raise ConfigError([f"{path} must hold `name: value` lines, at least `training_file: …`."])
+    content = read_yaml(path)
     for name in ("training_file", "validation_file", "mix_file", "from_adapter"):
         if isinstance(content.get(name), str):
             content[name] = str((path.parent / content[name]).resolve())

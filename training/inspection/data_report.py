@@ -16,16 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from training.config import ConfigError, Method, TrainingConfig
+from training.config import ConfigError, Method, TrainingConfig, read_yaml
 from training.environment import prepare_environment
 from training.examples import Example
 from training.formats import DataError, Fault, method_fault, read_examples
 from training.inspection.data_figures import Figures, figures
 from training.inspection.data_report_text import report_text
+from training.inspection.tokenizer import load_tokenizer
 from training.preflight.model_shape import ModelShape, ModelShapeError
-from training.yaml_text import load_yaml
 
 if TYPE_CHECKING:
     from training.inspection.forecast import Forecast
@@ -73,14 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """What the command line and the configuration file say, under TrainingConfig's names."""
-    settings: dict[str, Any] = {}
-    if options.config:
-        try:
-            settings = load_yaml(options.config.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError([f"{options.config} can't be read as YAML: {error}. Give a YAML file."]) from error
-        if not isinstance(settings, dict):
-            raise ConfigError([f"{options.config} must hold one `name: value` a line, such as `n_epochs: 3`."])
+    settings = read_yaml(options.config) if options.config else {}
     given = {"base_model": options.base_model, "file_format": options.format, "training_file": str(options.file)}
     return settings | {name: value for name, value in given.items() if value is not None}
 
@@ -103,7 +94,7 @@ def _read(options: argparse.Namespace, settings: dict[str, Any]) -> tuple[Traini
 
 def _report(options: argparse.Namespace, config: TrainingConfig, examples: list[Example], *, with_base: bool) -> int:
     folder = _base_folder(config.base_model) if with_base else None
-    tokenizer = None if folder is None else _tokenizer(folder)
+    tokenizer = None if folder is None else load_tokenizer(str(folder))
     found = figures(examples, config, tokenizer)
     run = None
     if folder is not None:
@@ -135,18 +126,6 @@ def _base_folder(base_model: str) -> Path:
     except (OSError, ValueError) as error:
         raise ConfigError(
             [f"{base_model!r} is no folder here, nor on the hub: {error}."], param="base_model"
-        ) from error
-
-
-def _tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(
-            [f"The tokenizer in {folder} can't be loaded: {error}. Give a folder with tokenizer.json."],
-            param="base_model",
         ) from error
 
 

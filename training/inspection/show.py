@@ -17,11 +17,13 @@ from typing import Any, get_args
 from rich.console import Console
 from rich.text import Text
 
+from training.config import ConfigError
 from training.environment import prepare_environment
 from training.examples import Example, Message
 from training.formats import Fault, iter_examples
 from training.inspection.show_rows import shown_rows
 from training.inspection.show_text import Part, Shown, as_text, legend, plain
+from training.inspection.tokenizer import load_tokenizer
 from training.rendering import RenderError, TrainOn
 
 _DESCRIPTION = """\
@@ -43,12 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.base_model is not None:
         prepare_environment(offline=Path(options.base_model).is_dir())
         try:
-            tokenizer = _load_tokenizer(options.base_model)
-        except (OSError, ValueError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            return _refused(
-                f"The tokenizer of {options.base_model!r} can't be loaded: {reason}. Give a base model's folder."
-            )
+            tokenizer = load_tokenizer(options.base_model)
+        except ConfigError as error:
+            return _refused(str(error))
     return _show(_chosen(options), tokenizer, options, console)
 
 
@@ -75,14 +74,6 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, 1 or more")
     return int(text)
-
-
-def _load_tokenizer(base_model: str) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(
-        base_model, local_files_only=Path(base_model).is_dir(), trust_remote_code=False
-    )
 
 
 def _chosen(options: argparse.Namespace) -> Iterator[Example | Fault]:

@@ -7,7 +7,7 @@ sense. Imports no torch; `docs/preflight.md` has the rules.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from training.config import ConfigError, TrainingConfig
@@ -76,8 +76,7 @@ def preflight(
     limit = _limit(config, free_bytes)
     if limit is not None and estimate.total > limit:
         refusals.append(_too_large(config, shape, batch, longest, on_gpu, limit))
-    if refusals:
-        raise ConfigError([sentence for _, sentence in refusals], param=refusals[0][0])
+    _refuse(refusals)
     return Preflight(tuple(_findings(config, shape, engine_limits, estimate, limit)), estimate)
 
 
@@ -96,7 +95,10 @@ def refuse_contradictions(config: TrainingConfig, engine_limits: EngineLimits | 
     Raises:
         ConfigError: settings contradict each other, or the result couldn't be served as `serve_as` says.
     """
-    refusals = [*contradictions(config), *unservable(config, engine_limits)]
+    _refuse([*contradictions(config), *unservable(config, engine_limits)])
+
+
+def _refuse(refusals: Sequence[Refusal]) -> None:
     if refusals:
         raise ConfigError([sentence for _, sentence in refusals], param=refusals[0][0])
 

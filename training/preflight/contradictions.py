@@ -36,7 +36,13 @@ _ONLY_FOR_METHOD = {
 
 def contradictions(config: TrainingConfig) -> list[Refusal]:
     """Every contradiction in `config`, by the setting that is best changed; empty when there is none."""
-    return [*_wrong_method(config), *_wrong_kind(config), *_full(config), *_preferences(config), *_files(config)]
+    return [
+        *_wrong_method(config),
+        *_wrong_kind(config),
+        *whole_model_contradictions(config),
+        *_preferences(config),
+        *_files(config),
+    ]
 
 
 def changed(config: TrainingConfig, name: str) -> bool:
@@ -89,7 +95,8 @@ def _wrong_kind(config: TrainingConfig) -> Iterator[Refusal]:
         )
 
 
-def _full(config: TrainingConfig) -> Iterator[Refusal]:
+def whole_model_contradictions(config: TrainingConfig) -> Iterator[Refusal]:
+    """What contradicts `finetuning_type: full`."""
     if config.finetuning_type != "full":
         return
     if config.quantization != "none":
