@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import secrets
 import string
@@ -23,7 +22,7 @@ from training.inspection.forecast import free_memory
 from training.journal import Journal
 from training.model import Base, BaseModelError, load_base
 from training.objective import Objective, make_objective
-from training.out_of_memory import is_out_of_memory, smaller
+from training.out_of_memory import OutOfMemoryError, give_back, is_out_of_memory, smaller
 from training.plan_file import save_plan, saved_plan
 from training.preflight import preflight, within_positions
 from training.preflight.memory import largest_batch
@@ -58,16 +57,19 @@ def run(inputs: RunInputs, run_dir: Path, journal: Journal, stop: StopRequest) -
         try:
             return attempt.run()
         except (RuntimeError, MemoryError) as error:
-            if attempt.plan is None or not is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
+            if attempt.plan is None:
+                raise OutOfMemoryError(
+                    f"The memory isn't enough to load {inputs.config.base_model}. Take a smaller base model, or end "
+                    "other programs."
+                ) from error
             plan = smaller(attempt.plan, least=2 if inputs.config.method == "kto" else 1)
             save_plan(run_dir, inputs.config, plan)
             journal.report(_smaller_batch(attempt.plan, plan))
         # Only here, when the exception no longer holds the frames of the loop, can their tensors go.
         del attempt
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back()
 
 
 class _Attempt:

@@ -15,7 +15,13 @@ import torch
 from safetensors.torch import load_file
 
 from tests.training.runs import Run, make_run
-from training.progress import ProgressEvent
+from training.config import TrainingConfig
+from training.inputs import RunInputs
+from training.journal import Journal
+from training.out_of_memory import OutOfMemoryError
+from training.progress import EventWriter, ProgressEvent
+from training.run import run as run_training
+from training.stopping import StopRequest
 
 SHORT = {"max_steps": 12, "save_steps": 3, "validation_file": None, "validation_fraction": 0.1}
 
@@ -157,6 +163,21 @@ def test_a_run_that_is_out_of_memory_goes_on_with_a_smaller_batch(demo_model: Pa
     assert "batch_size 64: going on with 32 and 2 accumulation steps" in smaller[0].message
     assert run.events[-1].type == "finished"
     assert run.events[-1].step == 1
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("unable to mmap 11547624 bytes from file <x>: Cannot allocate memory (12)")]
+)
+def test_a_base_that_does_not_fit_into_memory_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(config: TrainingConfig) -> None:
+        raise error
+
+    monkeypatch.setattr("training.run.load_base", fail)
+    config = TrainingConfig(base_model="org/base", training_file="x", output_dir=str(tmp_path / "out"))
+    with EventWriter(tmp_path) as events, pytest.raises(OutOfMemoryError, match="isn't enough to load org/base"):
+        run_training(RunInputs(config, [], []), tmp_path, Journal(tmp_path, events), StopRequest())
 
 
 @pytest.mark.parametrize("packing", [False, True])
