@@ -8,9 +8,13 @@ Whatever happens is also in RUN_DIR/events.jsonl.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
+import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from training.config import ConfigError, TrainingConfig
@@ -20,7 +24,7 @@ from training.inputs import read_inputs, write_holdout
 from training.journal import Journal
 from training.preflight import preflight, refuse_contradictions, within_positions
 from training.preflight.model_shape import ModelShape, ModelShapeError
-from training.progress import CHECKPOINTS, EVENTS_FILE, EventWriter, ProgressEvent
+from training.progress import CHECKPOINTS, EVENTS_FILE, RUN_LOCK, EventWriter, ProgressEvent
 from training.record import changed_data
 from training.stopping import Stopped, StopRequest
 from training.terminal import Display
@@ -48,12 +52,15 @@ def main(arguments: list[str] | None = None) -> int:
     stop.listen()
     display = Display(sys.stdout)
     try:
-        with EventWriter(run_dir, also=display) as events:
+        with _only_process(run_dir), EventWriter(run_dir, also=display) as events:
             journal = Journal(run_dir, events)
             try:
                 return _run(run_dir, journal, stop)
             finally:
                 _close(journal)
+    except _InUseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except OSError as error:
         print(f"error: {run_dir} can't be used as a run directory: {error.strerror}.", file=sys.stderr)
         return 2
@@ -61,6 +68,31 @@ def main(arguments: list[str] | None = None) -> int:
         return 128 + stopped.signum
     finally:
         display.close()
+
+
+class _InUseError(Exception):
+    """Another process works on the run directory."""
+
+
+@contextmanager
+def _only_process(run_dir: Path) -> Iterator[None]:
+    """Holds the run directory: two processes on one would write into each other's checkpoints.
+
+    The lock goes with the process, however it ends. Raises: OSError; _InUseError.
+    """
+    with (run_dir / RUN_LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise _InUseError(
+                f"{run_dir} is in use by process {lock.read().strip() or 'unknown'}, and a run is one process. "
+                "Wait until it has ended, or stop it."
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
 
 
 def _close(journal: Journal) -> None:
@@ -98,6 +130,8 @@ def _train(run_dir: Path, journal: Journal, stop: StopRequest) -> None:
     inputs = read_inputs(config)
     write_holdout(inputs, run_dir)
     journal.report(ProgressEvent("started", f"fine-tuning {config.served_base_name} on {config.training_file}"))
+    for note in inputs.notes:
+        journal.message(note)
     # 2. Then the run itself.
     prepare_environment(offline=config.base_is_folder)
     from training.run import run

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from training.config import TrainingConfig
+from training.config import FinetuningType, Method, TrainingConfig
 
 TARGET_ROWS = 16
 """Rows per optimizer step: what the QLoRA paper used (arXiv 2305.14314, appendix B)."""
@@ -167,17 +167,29 @@ def _least_steps_per_epoch(n_rows: int, rows_per_step: int) -> int:
     return max(1, min(with_auto_batch, math.ceil(n_rows / rows_per_step)))
 
 
+def auto_learning_rate(method: Method, finetuning_type: FinetuningType, n_parameters: int) -> float:
+    """The peak learning rate that `auto` means, of two significant digits.
+
+    It is also what a job's `learning_rate_multiplier` multiplies
+    (https://platform.openai.com/docs/api-reference/fine-tuning/create).
+
+    Args:
+        n_parameters: of the base model, all of them.
+    """
+    curves = {"prefix_tuning": _PREFIX_RATES, "p_tuning": _P_TUNING_RATES}
+    rate = _on_curve(curves.get(finetuning_type, _LORA_RATES), n_parameters)
+    if method in ("dpo", "kto"):
+        low, high = _PREFERENCE_RANGE
+        rate = min(high, max(low, rate * _PREFERENCE_SHARE))
+    if finetuning_type == "full":
+        rate *= _FULL_SHARE
+    return float(f"{rate:.2g}")
+
+
 def _learning_rate(config: TrainingConfig, n_parameters: int, reasons: list[str]) -> float:
     if config.learning_rate != "auto":
         return config.learning_rate
-    curves = {"prefix_tuning": _PREFIX_RATES, "p_tuning": _P_TUNING_RATES}
-    rate = _on_curve(curves.get(config.finetuning_type, _LORA_RATES), n_parameters)
-    if config.method in ("dpo", "kto"):
-        low, high = _PREFERENCE_RANGE
-        rate = min(high, max(low, rate * _PREFERENCE_SHARE))
-    if config.finetuning_type == "full":
-        rate *= _FULL_SHARE
-    rate = float(f"{rate:.2g}")
+    rate = auto_learning_rate(config.method, config.finetuning_type, n_parameters)
     reasons.append(
         f"`learning_rate` {rate:g}: for `finetuning_type: {config.finetuning_type}`, `method: {config.method}` and a "
         f"base of {_in_words(n_parameters)} parameters; larger bases want smaller steps."

@@ -21,6 +21,7 @@ Method = Literal["supervised", "text", "dpo", "kto"]
 FinetuningType = Literal["lora", "full", "prefix_tuning", "p_tuning"]
 ServeAs = Literal["adapter", "model", "none"]
 FileFormat = Literal["auto", "chat", "alpaca", "prompt_completion", "sharegpt", "preference", "kto", "text"]
+OnLeakage = Literal["refuse", "drop"]
 Quantization = Literal["nf4", "none"]
 ComputeDtype = Literal["auto", "float32", "bfloat16", "float16"]
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
@@ -162,6 +163,8 @@ class TrainingConfig:
     """Longest example in tokens, at least 8; `on_too_long` says what becomes of a longer one."""
     on_too_long: Literal["cut", "drop", "refuse"] = "cut"
     """What to do with an example over `max_length`: `cut` its end off, `drop` it, or `refuse` the file."""
+    on_leakage: OnLeakage = "refuse"
+    """What to do where `validation_file` shares examples with the training file: `refuse`, or `drop` those in it."""
     train_on: Literal["assistant", "last_assistant", "all"] = "assistant"
     """What of a chat is learned: every answer, only the `last_assistant` one, or `all` of it, questions too."""
     packing: bool = False

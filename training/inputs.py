@@ -11,7 +11,7 @@ from pathlib import Path
 from training.config import TrainingConfig
 from training.examples import Example
 from training.formats import DataError, Fault, read_examples
-from training.splits import refuse_leakage, split_examples
+from training.splits import refuse_leakage, split_examples, without_leakage
 
 HOLDOUT = "holdout.jsonl"
 
@@ -27,6 +27,8 @@ class RunInputs:
     """Examples that the run never looks at."""
     mixed_in: Sequence[Example] = ()
     """General examples, trained on beside `training`."""
+    notes: Sequence[str] = ()
+    """What should be known of them, a sentence each."""
 
 
 def read_inputs(config: TrainingConfig) -> RunInputs:
@@ -48,10 +50,9 @@ def read_inputs(config: TrainingConfig) -> RunInputs:
             seed=config.seed,
         )
         return RunInputs(config, parts.training, parts.validation, parts.holdout, mixed_in)
-    validation = read_examples(Path(config.validation_file), "auto", config.method)
-    refuse_leakage(examples, validation, training_file=path, validation_file=Path(config.validation_file))
+    validation, notes = _validation(config, examples)
     parts = split_examples(examples, validation_fraction=0, holdout_fraction=config.holdout_fraction, seed=config.seed)
-    return RunInputs(config, parts.training, validation, parts.holdout, mixed_in)
+    return RunInputs(config, parts.training, validation, parts.holdout, mixed_in, notes)
 
 
 def write_holdout(inputs: RunInputs, run_dir: Path) -> None:
@@ -59,6 +60,23 @@ def write_holdout(inputs: RunInputs, run_dir: Path) -> None:
     if inputs.holdout:
         lines = (json.dumps(example.to_record(), ensure_ascii=False) + "\n" for example in inputs.holdout)
         (run_dir / HOLDOUT).write_text("".join(lines), encoding="utf-8")
+
+
+def _validation(config: TrainingConfig, training: Sequence[Example]) -> tuple[list[Example], list[str]]:
+    """The examples of `validation_file`, apart from those of the training file; and what was left out of them."""
+    path = Path(str(config.validation_file))
+    validation = read_examples(path, "auto", config.method)
+    if config.on_leakage == "refuse":
+        refuse_leakage(training, validation, training_file=Path(config.training_file), validation_file=path)
+        return validation, []
+    kept = without_leakage(training, validation)
+    left_out = len(validation) - len(kept)
+    if not left_out:
+        return kept, []
+    note = (
+        f"{left_out} of the {len(validation)} validation examples are in the training file too, and aren't measured on"
+    )
+    return kept, [note]
 
 
 def _mixed_in(config: TrainingConfig, n_examples: int) -> list[Example]:

@@ -19,6 +19,8 @@ from typing import Any, Literal
 EVENTS_FILE = "events.jsonl"
 CHECKPOINTS = "checkpoints"
 """The folder of a run directory with what a stopped run goes on from."""
+RUN_LOCK = "run.lock"
+"""Held by the process that works on a run directory; it holds that process's id."""
 EventType = Literal["started", "message", "step", "validation", "checkpoint", "health", "finished", "failed"]
 
 

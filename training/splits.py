@@ -7,7 +7,7 @@ heart. For a chat its prompt and its whole text count, for a preference the prom
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +96,7 @@ class Splitter:
 
 
 def refuse_leakage(
-    training: Sequence[Example],
+    training: Iterable[Example],
     validation: Sequence[Example],
     *,
     training_file: Path,
@@ -108,14 +108,30 @@ def refuse_leakage(
     Raises:
         DataError: for `validation_file`, with a fault for each of its rows that is in `training_file` too.
     """
+    leaks = _leaks(training, validation, threshold, training_file.name)
+    if leaks:
+        faults = [Fault(validation[row].line, _leak(leaks[row])) for row in sorted(leaks)]
+        raise DataError(validation_file, faults)
+
+
+def without_leakage(
+    training: Iterable[Example], validation: Sequence[Example], threshold: float = 0.8
+) -> list[Example]:
+    """The rows of `validation` that `training` doesn't have too, by the rules of `refuse_leakage`."""
+    leaks = _leaks(training, validation, threshold, "")
+    return [example for row, example in enumerate(validation) if row not in leaks]
+
+
+def _leaks(
+    training: Iterable[Example], validation: Sequence[Example], threshold: float, training_name: str
+) -> dict[int, list[str]]:
+    """What each row of `validation` that is in `training` too has there."""
     leaks: dict[int, list[str]] = {}
     index = _ValidationIndex(validation, threshold)
     for example in training:
         for row, how in index.matches(example).items():
-            leaks.setdefault(row, []).append(f"{how} line {example.line} of {training_file.name}")
-    if leaks:
-        faults = [Fault(validation[row].line, _leak(leaks[row])) for row in sorted(leaks)]
-        raise DataError(validation_file, faults)
+            leaks.setdefault(row, []).append(f"{how} line {example.line} of {training_name}")
+    return leaks
 
 
 class _ValidationIndex:

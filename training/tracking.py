@@ -122,8 +122,9 @@ def _open_wandb(run_dir: Path, config: TrainingConfig) -> Any:
     )  # fmt: skip
     try:
         run = wandb.init(
-            project=config.wandb_project, name=run_dir.name, id=run_dir.name, resume="allow" if online else None,
-            mode=config.wandb_mode, dir=str(run_dir), config=config.to_dict(), settings=private,
+            project=config.wandb_project, name=os.environ.get("WANDB_NAME") or run_dir.name, id=run_dir.name,
+            resume="allow" if online else None, mode=config.wandb_mode, dir=str(run_dir), config=config.to_dict(),
+            settings=private,
         )  # fmt: skip
         run.define_metric("*", step_metric="optimizer_step")
     except (wandb.Error, OSError, ValueError) as error:

@@ -11,7 +11,7 @@ import pytest
 
 from training.examples import Example, Message
 from training.formats import DataError
-from training.splits import Split, Splitter, refuse_leakage, split_examples
+from training.splits import Split, Splitter, refuse_leakage, split_examples, without_leakage
 
 FILLER = "the answer to this goes on for a while so that texts are long enough to be compared with one another"
 
@@ -195,3 +195,10 @@ def test_a_row_that_leaks_often_names_some_lines_and_counts_the_rest() -> None:
     assert len(found) == 1
     assert "line 0" in found[0][1]
     assert "and 7 more" in found[0][1]
+
+
+def test_leaking_validation_rows_can_be_left_out_instead() -> None:
+    training = DIFFERENT[:50]
+    validation = [*DIFFERENT[48:60], chat(99, "Entirely new?", "Quite so, nothing like it was there before.")]
+    kept = without_leakage(training, validation)
+    assert [example.line for example in kept] == [example.line for example in validation[2:]]
