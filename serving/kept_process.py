@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import os
+import signal
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from serving.errors import EngineStartError
-from serving.leftovers import end_session, record_engine
-from serving.vllm_arguments import LaunchPlan
+from serving.leftovers import end_session
 
 _KEEPER = Path(__file__).with_name("keeper.py")
 _KEEPER_SLACK_S = 7.0
@@ -26,24 +27,34 @@ class KeptProcess:
         """Session id of the command's processes, and pid of the first."""
 
     @classmethod
-    async def start(cls, plan: LaunchPlan, log_path: Path, state_file: Path, grace_s: float) -> "KeptProcess":
-        """The command of `plan`, running; its output goes to `log_path`, its session into `state_file`.
+    async def start(
+        cls,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log_path: Path,
+        grace_s: float,
+        *,
+        executable: str | None = None,
+    ) -> "KeptProcess":
+        """The command, running; its output goes to `log_path`.
 
+        environment: all of it.
+        grace_s: how long the command may take to end when it is asked to.
+        executable: what its processes run in the end, where the command's first word only leads there.
         Raises: EngineStartError when not even the keeper could be started.
         """
         with log_path.open("ab") as log:
             keeper = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", str(_KEEPER), str(grace_s), *plan.command,
+                sys.executable, "-I", "-S", str(_KEEPER), str(grace_s), *command,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
-                env=plan.environment, start_new_session=True,
+                env=environment, start_new_session=True,
             )  # fmt: skip
         started = None
         try:
             line = await keeper.stdout.readline() if keeper.stdout else b""
             if not line.strip().isdigit():
-                raise EngineStartError(f"The engine's keeper couldn't start it; {log_path} says why.")
-            started = cls(keeper, int(line), plan.command[0], grace_s)
-            record_engine(state_file, started.session, plan.command[0], plan.socket.parent)
+                raise EngineStartError(f"The keeper couldn't start {command[0]}; {log_path} says why.")
+            started = cls(keeper, int(line), executable or command[0], grace_s)
         finally:
             if started is None:
                 keeper.kill()  # the kernel then kills the command too
@@ -55,6 +66,12 @@ class KeptProcess:
         # Nothing to do, unless the keeper itself was killed.
         await asyncio.to_thread(end_session, self.session, self._executable)
         return returncode
+
+    async def kill(self) -> None:
+        """As `stop`, but the command gets no time to end."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.session, signal.SIGKILL)
+        await self.stop()
 
     async def stop(self) -> None:
         """Returns when nothing of the command is left."""

@@ -8,7 +8,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,13 +48,19 @@ class Registry:
     The plain methods may be called from any thread, the coroutines from the engine's event loop alone.
     """
 
-    def __init__(self, adapters_dir: Path, base: BaseModel, engine: Engine) -> None:
-        """adapters_dir: created if absent; new directories in it are noticed without a restart."""
+    def __init__(
+        self, adapters_dir: Path, base: BaseModel, engine: Engine, *, base_aliases: Sequence[str] = ()
+    ) -> None:
+        """adapters_dir: created if absent; new directories in it are noticed without a restart.
+
+        base_aliases: further names of the base model; the engine must know them too.
+        """
         adapters_dir.mkdir(parents=True, exist_ok=True)
         for half_removed in adapters_dir.glob(".removed-*"):
             shutil.rmtree(half_removed, ignore_errors=True)
         self._dir = adapters_dir
         self._base = base
+        self._base_names = (base.name, *base_aliases)
         self._engine = engine
         self._uses: dict[str, _Use] = {}
         self._scan_lock = threading.Lock()
@@ -79,8 +85,13 @@ class Registry:
         return {**self._broken, **refused}
 
     def names(self) -> list[str]:
-        """Every name that `resolve` accepts, the base model first."""
-        return [self._base.name, *(adapter.name for adapter in self.adapters())]
+        """Every name that `resolve` accepts, the base model's first."""
+        return [*self._base_names, *(adapter.name for adapter in self.adapters())]
+
+    @property
+    def base_names(self) -> tuple[str, ...]:
+        """The names that the base model answers to, its own first."""
+        return self._base_names
 
     def get(self, id_or_name: str) -> Adapter:
         """The adapter with this id or name. Raises: ModelNotFoundError; AdapterError when it is known to be unfit."""
@@ -106,7 +117,7 @@ class Registry:
 
         An engine dies when a running request needs an adapter whose folder is gone; `remove` waits for leases.
         """
-        if model == self._base.name:
+        if model in self._base_names:
             yield model
             return
         adapter = self.get(model)

@@ -65,6 +65,8 @@ class VLLMSettings:
     """Seconds for the engine to end by itself before it is killed."""
     max_restarts: int = 5
     """Restarts in a row, after the engine died by itself, before it is left dead."""
+    base_aliases: tuple[str, ...] = ()
+    """Further names that the base model answers to. Answers carry its own."""
     extra_args: tuple[str, ...] = ()
     """Passed to vLLM as they are, after all others."""
 
@@ -109,7 +111,7 @@ def plan_launch(base: BaseModel, settings: VLLMSettings, device: Device, socket:
     moe_on_cpu = on_cpu and has_experts(base)
     command = (
         sys.executable, "-P", "-m", "serving.vllm_moe_on_cpu" if moe_on_cpu else "vllm.entrypoints.openai.api_server",
-        "--model", str(base.path), "--served-model-name", base.name, "--uds", str(socket),
+        "--model", str(base.path), "--served-model-name", base.name, *settings.base_aliases, "--uds", str(socket),
         "--enable-lora", "--max-lora-rank", str(limits.max_lora_rank),
         "--max-loras", str(limits.max_loras), "--max-cpu-loras", str(limits.max_cpu_loras),
         *(("--max-model-len", str(limits.max_model_len)) if limits.max_model_len else ()),

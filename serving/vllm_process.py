@@ -22,7 +22,7 @@ from serving.engine import EngineLimits, EngineState, OnProgress
 from serving.engine_log import failure_of, last_words, stage_of
 from serving.errors import EngineStartError, EngineUnavailableError
 from serving.kept_process import KeptProcess
-from serving.leftovers import end_leftovers, hold_lock
+from serving.leftovers import end_leftovers, hold_lock, record_engine
 from serving.vllm_arguments import LaunchPlan, VLLMSettings, limits_of, plan_launch
 
 _POLL_S = 0.25
@@ -162,10 +162,11 @@ class VLLMProcess:
         self._socket.unlink(missing_ok=True)
         log_start = _rotate(self._settings.log_path)
         self._kept = await KeptProcess.start(
-            plan, self._settings.log_path, self._state_file, self._settings.stop_grace_s
+            plan.command, plan.environment, self._settings.log_path, self._settings.stop_grace_s
         )
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._kept.stop)
+            record_engine(self._state_file, self._kept.session, plan.command[0], plan.socket.parent)
             await self._until_ready(self._kept, plan, log_start, on_progress)
             undo.pop_all()
         self._generation += 1

@@ -123,3 +123,9 @@ def test_nvidia_smis_answer_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert inspect_device().gpus == (GPU("NVIDIA H100, 80GB", 81559 * 2**20, 80000 * 2**20),)
+
+
+def test_the_base_answers_to_its_further_names_and_its_own_is_first(base: BaseModel, settings: VLLMSettings) -> None:
+    command = plan_launch(base, replace(settings, base_aliases=("a", "b")), CPU, SOCKET).command
+    names = command[command.index("--served-model-name") + 1 :]
+    assert names[:4] == (base.name, "a", "b", "--uds")
