@@ -16,13 +16,41 @@ from starlette.middleware import Middleware
 from server.body_limit import BodyLimit
 from server.errors import APIError, BadRequest, MethodNotAllowed, NotFound, from_serving
 from server.middleware import Authenticate, HostGuard, RequestContext
-from server.routes import comparisons, health, inference, models, ratings
+from server.rate_limit import RateLimit
+from server.routes import (
+    checkpoint_permissions,
+    comparisons,
+    files,
+    fine_tuning,
+    health,
+    inference,
+    models,
+    ratings,
+    uploads,
+    webhook_endpoints,
+)
 from server.services import Services
 from serving import ServingError
 
 DESCRIPTION = """Fine-tune, serve, compare and rate chat models behind the OpenAI API.
 Point any OpenAI client here: `OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="…")`."""
 
+ROUTERS = tuple(
+    module.router
+    for module in (
+        health,
+        models,
+        inference,
+        files,
+        uploads,
+        fine_tuning,
+        checkpoint_permissions,
+        webhook_endpoints,
+        comparisons,
+        ratings,
+    )
+)
+"""In the order in which they are tried, and shown in /docs."""
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -43,8 +71,8 @@ def create_app(services: Services, *, lifespan: Lifespan | None = None) -> FastA
         exception_handlers=_handlers(),
     )
     app.state.services = services
-    for module in (health, models, inference, comparisons, ratings):
-        app.include_router(module.router)
+    for router in ROUTERS:
+        app.include_router(router)
     for path in ("/v1", "/v1/{path:path}"):  # what is left of the API's space must not reach the pages behind it
         app.add_route(path, _unknown_endpoint, methods=METHODS, include_in_schema=False)
     return app
@@ -57,7 +85,8 @@ def _middleware(services: Services) -> list[Middleware]:
         Middleware(RequestContext, metrics=services.metrics),
         Middleware(HostGuard, keys=keys, allowed_hosts=settings.allowed_hosts),
         Middleware(Authenticate, keys=keys, always=not settings.is_loopback),
-        Middleware(BodyLimit, max_body_bytes=settings.max_body_bytes),
+        Middleware(RateLimit, requests_per_minute=settings.requests_per_minute),
+        Middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, max_file_bytes=settings.max_file_bytes),
     ]
 
 

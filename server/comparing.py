@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from server.auth import Caller
 from server.errors import APIError, ServerError
 from server.ratings import SIDES
 from server.services import Services
@@ -52,7 +53,7 @@ class Side:
 
 
 async def generate(
-    services: Services, request: Mapping[str, Any], sides: Mapping[str, Side], *, blind: bool
+    services: Services, caller: Caller, request: Mapping[str, Any], sides: Mapping[str, Side], *, blind: bool
 ) -> AsyncIterator[Event]:
     """Events of both sides as they come, in the words of the public contract; `sides` holds the answers at the end.
 
@@ -62,7 +63,7 @@ async def generate(
 
     async def run(name: str, side: Side) -> None:
         try:
-            async for event in _answer(services, request, side):
+            async for event in _answer(services, caller, request, side):
                 events.put_nowait(event | {"side": name})
         finally:
             events.put_nowait(None)
@@ -84,11 +85,12 @@ async def generate(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _answer(services: Services, request: Mapping[str, Any], side: Side) -> AsyncIterator[Event]:
+async def _answer(services: Services, caller: Caller, request: Mapping[str, Any], side: Side) -> AsyncIterator[Event]:
     body = {**request, "model": side.model, "stream": True, "n": 1, "stream_options": {"include_usage": True}}
     side.started_s = time.perf_counter()
     try:
-        async with ask_engine(services, "/v1/chat/completions", side.model, json.dumps(body).encode()) as answer:
+        encoded = json.dumps(body).encode()
+        async with ask_engine(services, caller, "/v1/chat/completions", side.model, encoded) as answer:
             async for chunk in _data(answer.chunks()):
                 delta = _take(side, chunk)
                 if delta:

@@ -11,9 +11,10 @@ import fcntl
 import logging
 import logging.handlers
 import os
+import re
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,13 +24,19 @@ from fastapi import FastAPI
 from server.app import create_app
 from server.auth import KeyStore, list_keys
 from server.database import Database
+from server.files import FileStore
+from server.jobs.creating import JobCreator
+from server.jobs.runner import TRAINING, Runner
 from server.metrics import Metrics
-from server.services import Services
+from server.services import Services, at_work
 from server.settings import Settings
-from serving import BaseModel, Registry, VLLMProcess, VLLMSettings
+from server.webhooks.deliverer import Deliverer
+from serving import BaseModel, Engine, Registry, VLLMProcess, VLLMSettings
 
 GRACE_S = 3
 """Answers in flight get this long to end when the server stops."""
+
+_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
 
 MountUI = Callable[[FastAPI, str], FastAPI]
 """Puts the pages on `/` of the app; the string is the server's own URL. Returns the app to serve."""
@@ -51,7 +58,7 @@ async def run_server(
         StartError, DatabaseError, EngineStartError: it could not be brought up.
     """
     url = server_url(settings.host, listener)
-    async with open_services(settings, base) as services:
+    async with open_services(settings, base) as services, at_work(services):
         app = create_app(services)
         server = _Server(
             uvicorn.Config(
@@ -87,10 +94,51 @@ async def open_services(settings: Settings, base: BaseModel) -> AsyncIterator[Se
         _refuse_public_without_keys(settings, database)
         engine = VLLMProcess(base, engine_settings(settings))
         try:
-            registry = Registry(settings.adapters_dir, base, engine)
-            yield Services(settings, engine, registry, database, KeyStore(database), Metrics())
+            yield make_services(settings, engine, database)
         finally:
             await engine.stop()
+
+
+def make_services(
+    settings: Settings, engine: Engine, database: Database, *, training: Sequence[str] = TRAINING
+) -> Services:
+    """The parts over this engine and database; nothing is started.
+
+    training: the command that trains, given a run directory.
+
+    Raises:
+        StartError: `base_model_map` can't be meant.
+    """
+    registry = Registry(
+        settings.adapters_dir, engine.base, engine, base_aliases=base_aliases(settings, engine.base.name)
+    )
+    files = FileStore(settings.files_dir, database)
+    runner = Runner(settings, database, engine, registry, files, command=training)
+    jobs = JobCreator(settings, database, engine, registry, files, runner)
+    return Services(
+        settings, engine, registry, database, KeyStore(database), Metrics(), files, runner, Deliverer(database), jobs
+    )
+
+
+def base_aliases(settings: Settings, base_name: str) -> tuple[str, ...]:
+    """The further names that the base model answers to.
+
+    Raises:
+        StartError: one is for a model that isn't served, or can't be told from others.
+    """
+    for alias, target in settings.base_model_map.items():
+        if target != base_name:
+            raise StartError(
+                f"base_model_map says {alias}={target}, but the base model that is served is {base_name!r}. "
+                f"Write {alias}={base_name}, or start with --model {target}."
+            )
+        if alias == base_name or alias.startswith("ft:") or not _ALIAS.fullmatch(alias):
+            raise StartError(
+                f"base_model_map has the name {alias!r}, but a further name must differ from {base_name!r}, must not "
+                "begin with ft:, and is made of letters, digits, '.', '_', ':', '/' and '-', the first a letter or "
+                "digit. Choose another, such as gpt-4o-mini-2024-07-18."
+            )
+    return tuple(settings.base_model_map)
 
 
 def open_database(settings: Settings) -> Database:
@@ -184,6 +232,7 @@ def engine_settings(settings: Settings) -> VLLMSettings:
         gpu_memory_utilization=settings.gpu_memory_utilization,
         tool_call_parser=settings.tool_call_parser,
         start_timeout_s=settings.engine_start_timeout_s,
+        base_aliases=tuple(settings.base_model_map),
         extra_args=tuple(settings.engine_args),
     )
 

@@ -16,6 +16,9 @@ from starlette.concurrency import run_in_threadpool
 
 T = TypeVar("T")
 
+CONNECT_TIMEOUT_S = 5
+POOL_TIMEOUT_S = 10
+
 
 class DatabaseError(Exception):
     """The database cannot be opened. The message names the URL (without its password) and the remedy."""
@@ -74,9 +77,16 @@ class Database:
 
 
 def _create_engine(url: str) -> Engine:
+    # hide_parameters: errors are logged, and what is bound may be a secret or somebody's text.
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
+        # A request that cannot have a connection soon is better told so than kept waiting; see errors.from_database.
+        connect = {"connect_timeout": CONNECT_TIMEOUT_S} if url.startswith("postgresql+psycopg") else {}
+        return create_engine(
+            url, pool_pre_ping=True, pool_timeout=POOL_TIMEOUT_S, connect_args=connect, hide_parameters=True
+        )
+    # Python's driver begins a transaction with its first write, never with a read: so a write waits its turn (up to
+    # `timeout`), where one that had read an older state before would fail at once as "database is locked".
+    engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _tune(connection: Any, _record: Any) -> None:

@@ -3,22 +3,27 @@
     APIError
     ├── BadRequest            400 invalid_request_error
     ├── Unauthorized          401 authentication_error
+    ├── Forbidden             403 invalid_request_error
     ├── NotFound              404 invalid_request_error
     ├── Conflict              409 invalid_request_error, never retried
     ├── PayloadTooLarge       413 invalid_request_error
+    ├── TooManyRequests       429 requests, with Retry-After
     ├── ServerError           500 server_error
     └── ServiceUnavailable    503 server_error, with Retry-After
 
-Lower packages raise their own exceptions; `from_serving` maps them here, most specific first. Every error leaves as
-OpenAI's envelope with all four keys (https://platform.openai.com/docs/guides/error-codes).
+Lower packages raise their own exceptions; `from_serving` and `from_database` map them here, most specific first.
+Every error leaves as OpenAI's envelope with all four keys (https://platform.openai.com/docs/guides/error-codes).
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.responses import JSONResponse
 
 import serving
@@ -105,6 +110,19 @@ class PayloadTooLarge(APIError):
     status, error_type = 413, "invalid_request_error"
 
 
+class TooManyRequests(APIError):
+    """The caller asks faster than it may. The type is OpenAI's, which says what there were too many of."""
+
+    status, error_type = 429, "requests"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        headers = {
+            "Retry-After": str(max(1, math.ceil(retry_after_s))),
+            "retry-after-ms": str(max(1, math.ceil(retry_after_s * 1000))),  # what OpenAI's SDKs look at first
+        }
+        super().__init__(message, code="rate_limit_exceeded", headers=headers)
+
+
 class ServerError(APIError):
     """Our fault. The log has the traceback under the request id; the client gets the id only."""
 
@@ -131,6 +149,29 @@ def from_serving(error: serving.ServingError) -> APIError:
             return BadRequest(str(error), code="adapter_not_servable", param="model")
         case _:
             return ServerError(str(error))
+
+
+def from_database(error: Exception) -> APIError | None:
+    """The HTTP error for an exception of the database; None where it isn't one that a request can meet."""
+    match error:
+        case DataError():  # a NUL character, a number too large: SQLite takes what PostgreSQL refuses
+            return BadRequest(
+                "The request holds a value that cannot be stored: a NUL character or a number out of range. Change it.",
+                code="invalid_value",
+            )
+        case OperationalError() | InterfaceError() | PoolTimeoutError():
+            return _database_unavailable()
+        case DBAPIError(connection_invalidated=True):
+            return _database_unavailable()
+        case _:
+            return None
+
+
+def _database_unavailable() -> ServiceUnavailable:
+    return ServiceUnavailable(
+        "The database cannot be reached now. Try again soon; whoever runs the server finds why in its log.",
+        code="database_unavailable",
+    )
 
 
 def from_engine(status: int, body: bytes) -> APIError:

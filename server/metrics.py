@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+JOB_STATUSES = ("validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled")
 SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300)
 
 
@@ -23,6 +26,14 @@ class Metrics:
             registry=self._registry,
         )
         self.engine_up = Gauge("tuneloop_engine_up", "1 while the engine answers.", registry=self._registry)
+        self._jobs = Gauge(
+            "tuneloop_fine_tuning_jobs", "Fine-tuning jobs by status.", ["status"], registry=self._registry
+        )
+
+    def count_jobs(self, by_status: Mapping[str, int]) -> None:
+        """Set how many jobs there are of each status."""
+        for status in JOB_STATUSES:
+            self._jobs.labels(status).set(by_status.get(status, 0))
 
     def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answered request."""

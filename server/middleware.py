@@ -2,7 +2,8 @@
 
 RequestContext   gives the request its id, turns anything unforeseen into a 500 in the envelope, counts
 HostGuard        on a keyless loopback server, lets in only requests that a local program or page could make
-Authenticate     wants a valid key where keys are set
+Authenticate     wants a valid key where keys are set, and notes whose it is
+(RateLimit, BodyLimit: modules of their own)
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.auth import KeyStore
-from server.errors import APIError, Forbidden, ServerError, Unauthorized
+from server.auth import ANYBODY, Caller, KeyStore
+from server.errors import APIError, Forbidden, ServerError, Unauthorized, from_database
 from server.metrics import Metrics
 from server.settings import LOOPBACK_HOSTS
 
@@ -53,26 +54,28 @@ class RequestContext:
 
         try:
             await self.app(scope, receive, send_with_id)
-        except Exception as error:
-            log.exception("request %s failed", request_id)
-            await self._end(error, request_id, status, scope, receive, send_with_id)
+        except Exception as error:  # noqa: BLE001 (the outermost catcher; it is logged)
+            answer = _answer_to(error, request_id)
+            await self._end(answer, status, scope, receive, send_with_id)
         finally:
             self.metrics.observe_request(_route(scope), scope["method"], status or 500, time.perf_counter() - started_s)
 
-    async def _end(
-        self, error: Exception, request_id: str, status: int, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        if isinstance(error, APIError):
-            answer = error
-        else:
-            answer = ServerError(
-                f"Something unforeseen happened in request {request_id}; the server's log tells what.",
-                code="internal_error",
-            )
+    async def _end(self, answer: APIError, status: int, scope: Scope, receive: Receive, send: Send) -> None:
         if status:  # the answer has begun: all that is left is a last event, which a streaming client can read
             await send({"type": "http.response.body", "body": answer.event(), "more_body": False})
         else:
             await answer.response()(scope, receive, send)
+
+
+def _answer_to(error: Exception, request_id: str) -> APIError:
+    known = error if isinstance(error, APIError) else from_database(error)
+    if known is not None and known.status != 500:
+        log.warning("request %s: %s", request_id, error)
+        return known
+    log.error("request %s failed", request_id, exc_info=error)
+    return known or ServerError(
+        f"Something unforeseen happened in request {request_id}; the server's log tells what.", code="internal_error"
+    )
 
 
 class HostGuard:
@@ -88,7 +91,8 @@ class HostGuard:
         self.allowed_hosts = LOOPBACK_HOSTS | {name.lower() for name in allowed_hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket") and not await self.keys.required():
+        # Health is told to anybody, and does not ask the database: that one may be what is wrong.
+        if scope["type"] in ("http", "websocket") and not _is_open(scope) and not await self.keys.required():
             headers = Headers(scope=scope)
             for name, value in (
                 ("Host", f"//{headers.get('host', '')}"),
@@ -120,27 +124,31 @@ class Authenticate:
         self.always = always
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(GUARDED_PREFIXES) and scope["path"] not in OPEN_PATHS:
+        if scope["type"] == "http" and scope["path"].startswith(GUARDED_PREFIXES) and not _is_open(scope):
             try:
-                scope.setdefault("state", {})["key_id"] = await self._key_id(Headers(scope=scope))
+                scope.setdefault("state", {})["caller"] = await self._caller(Headers(scope=scope))
             except Unauthorized as error:
                 await _refuse(error, scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
-    async def _key_id(self, headers: Headers) -> str | None:
+    async def _caller(self, headers: Headers) -> Caller:
         if not self.always and not await self.keys.required():
-            return None
+            return ANYBODY
         scheme, _, secret = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not secret.strip():
             raise Unauthorized(
                 "This server wants an API key, sent as `Authorization: Bearer KEY` (the SDK's api_key). "
                 "Whoever runs the server makes one with `tuneloop keys create`."
             )
-        key_id = await self.keys.identify(secret.strip())
-        if key_id is None:
+        caller = await self.keys.identify(secret.strip())
+        if caller is None:
             raise Unauthorized("The API key is not valid here: it is mistyped, revoked or another server's.")
-        return key_id
+        return caller
+
+
+def _is_open(scope: Scope) -> bool:
+    return scope["path"] in OPEN_PATHS
 
 
 async def _refuse(error: APIError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -3,7 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
+
+from server.errors import BadRequest
+from server.tables import Base
+
+RowT = TypeVar("RowT", bound=Base)
+"""A table with a `number`, in whose order its rows came, and an `id`."""
+
+
+def page_of(
+    session: Session,
+    table: type[RowT],
+    *where: ColumnElement[bool],
+    after: str | None,
+    limit: int,
+    ascending: bool = False,
+) -> tuple[Sequence[RowT], bool]:
+    """At most `limit` rows that follow the row with the id `after`, newest first, and whether there are more.
+
+    Raises:
+        BadRequest: `after` is no id of such a row.
+    """
+    columns: Any = table
+    query = select(table).where(*where).order_by(columns.number if ascending else columns.number.desc())
+    if after is not None:
+        number = session.scalar(select(columns.number).where(columns.id == after, *where))
+        if number is None:
+            raise BadRequest(
+                f"There is nothing with the id {after[:200]!r} to go on after. Give the last id of the page before.",
+                code="invalid_cursor",
+                param="after",
+            )
+        query = query.where(columns.number > number if ascending else columns.number < number)
+    rows = session.scalars(query.limit(limit + 1)).all()
+    return rows[:limit], len(rows) > limit
 
 
 def list_page(items: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:

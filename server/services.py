@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
-from server.auth import KeyStore
+from server.auth import ANYBODY, Caller, KeyStore
 from server.database import Database
+from server.errors import Forbidden
+from server.files import FileStore
+from server.jobs.creating import JobCreator
+from server.jobs.runner import Runner
 from server.metrics import Metrics
 from server.settings import Settings
+from server.webhooks.deliverer import Deliverer
 from serving import Engine, Registry
 
 
@@ -24,6 +31,21 @@ class Services:
     database: Database
     keys: KeyStore
     metrics: Metrics
+    files: FileStore
+    runner: Runner
+    webhooks: Deliverer
+    jobs: JobCreator
+
+
+@asynccontextmanager
+async def at_work(services: Services) -> AsyncIterator[None]:
+    """While the context is open, goes on what isn't done in a request: file checks, jobs, webhooks."""
+    parts = (services.files, services.webhooks, services.runner)
+    async with AsyncExitStack() as stack:
+        for part in parts:
+            stack.push_async_callback(part.stop)
+            await part.start()
+        yield
 
 
 def _services(request: Request) -> Services:
@@ -34,10 +56,35 @@ def _services(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(_services)]
 
 
+def _caller(request: Request) -> Caller:
+    caller: Caller = getattr(request.state, "caller", ANYBODY)
+    return caller
+
+
 def _key_id(request: Request) -> str | None:
-    key_id: str | None = getattr(request.state, "key_id", None)
-    return key_id
+    return _caller(request).key_id
 
 
+def _project(request: Request) -> str:
+    return _caller(request).project
+
+
+def _admin(request: Request) -> Caller:
+    caller = _caller(request)
+    if not caller.is_admin:
+        raise Forbidden(
+            f"The API key {caller.key_id} is no admin's, and this endpoint wants one. "
+            "Whoever runs the server makes one with `tuneloop keys create --admin`.",
+            code="admin_key_required",
+        )
+    return caller
+
+
+CallerDep = Annotated[Caller, Depends(_caller)]
+"""Who makes the request."""
 KeyIdDep = Annotated[str | None, Depends(_key_id)]
 """The id of the API key that made the request; None on a keyless server."""
+ProjectDep = Annotated[str, Depends(_project)]
+"""The project of the key that made the request; DEFAULT_PROJECT on a keyless server."""
+AdminDep = Annotated[Caller, Depends(_admin)]
+"""Who makes the request; anybody but an admin gets a 403."""

@@ -7,7 +7,7 @@ environment (`TUNELOOP_*`), flag. `--help`, `tuneloop settings` and docs/setting
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -95,6 +95,32 @@ class Settings(BaseModel):
     engine_start_timeout_s: float = Field(
         600.0, gt=0, description="Seconds to wait for the engine's first answer before giving up."
     )
+    base_model_map: dict[str, str] = Field(
+        default_factory=dict,
+        description="Other names of the base model, such as gpt-4o-mini-2024-07-18=tuneloop-demo, for chats and jobs.",
+    )
+    max_file_bytes: int = Field(
+        512 * 2**20, ge=1024, description="Largest file accepted by POST /v1/files, in bytes; larger ones get a 413."
+    )
+    max_upload_bytes: int = Field(
+        8 * 2**30, ge=1024, description="Largest file accepted in parts by POST /v1/uploads, in bytes."
+    )
+    max_running_jobs: int | None = Field(
+        None, ge=1, le=64, description="Fine-tuning jobs that may run at once. Unset: what memory and cores hold."
+    )
+    job_stop_grace_s: float = Field(
+        60.0, gt=0, description="Seconds for a job's process to write its checkpoint when it must stop."
+    )
+    checkpoints_kept: int = Field(
+        3, ge=0, le=100, description="Checkpoints of a job that are kept and served by name; the oldest go first."
+    )
+    paused_job_status: Literal["queued", "paused"] = Field(
+        "queued",
+        description="What a paused job's status says: queued is in the SDK's closed set, paused in OpenAI's example.",
+    )
+    requests_per_minute: int | None = Field(
+        None, ge=1, description="Requests that each API key may make in a minute; more get a 429. Unset: no limit."
+    )
 
     @property
     def adapters_dir(self) -> Path:
@@ -105,6 +131,11 @@ class Settings(BaseModel):
     def runs_dir(self) -> Path:
         """Where training runs live, one directory a run."""
         return self.data_dir / "runs"
+
+    @property
+    def files_dir(self) -> Path:
+        """Where uploaded files and results live, each under its id."""
+        return self.data_dir / "files"
 
     @property
     def resolved_database_url(self) -> str:
@@ -175,8 +206,22 @@ def _environment_layer(environ: Mapping[str, str]) -> list[tuple[str, dict[str, 
             value: Any = environ[variable]
             if "list" in str(info.annotation):
                 value = value.split()
+            elif "dict" in str(info.annotation):
+                value = name_pairs(value.split())
             layers.append((variable, {name: value}))
     return layers
+
+
+def name_pairs(pairs: Sequence[str]) -> dict[str, str]:
+    """`["a=b", …]` as a dictionary.
+
+    Raises:
+        SettingsError: a pair has no `=`.
+    """
+    for pair in pairs:
+        if not all(pair.partition("=")):
+            raise SettingsError(f"{pair!r} must be NAME=BASE_MODEL, like gpt-4o-mini-2024-07-18=tuneloop-demo.")
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
 def _describe(error: ValidationError, origins: Mapping[str, str]) -> str:

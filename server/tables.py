@@ -1,6 +1,7 @@
-"""The tables, in SQLAlchemy 2: API keys, comparisons and ratings. Their history is in `migrations/`.
+"""The tables, in SQLAlchemy 2. Their history is in `migrations/`.
 
-Times are Unix seconds (UTC), as on the wire. Ids carry their kind as a prefix: `key_`, `cmp_`, `rating_`.
+Times are Unix seconds (UTC), as on the wire. Ids carry their kind as a prefix as OpenAI's do: `file-`, `ftjob-`.
+What is listed page by page has a `number`, which grows with each row: ids are random and times are shared.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import secrets
 import time
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, MetaData, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, MetaData, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 NAMING = {
@@ -19,10 +20,16 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 
+BIG = BigInteger().with_variant(Integer, "sqlite")
+"""64 bits; SQLite's INTEGER has them, and counts up by itself only under that name."""
+DEFAULT_PROJECT = "default"
+"""Where keys, files and jobs belong that name no project, and all of a server without keys."""
+
 
 def new_id(prefix: str) -> str:
-    """A fresh random id such as `cmp_1f0c…` (96 bits)."""
-    return f"{prefix}_{secrets.token_hex(12)}"
+    """A fresh random id (96 bits): `cmp_1f0c…`; a prefix that ends in a hyphen, such as `file-`, is taken as it is."""
+    separator = "" if prefix.endswith("-") else "_"
+    return f"{prefix}{separator}{secrets.token_hex(12)}"
 
 
 def now_s() -> int:
@@ -34,7 +41,8 @@ class Base(DeclarativeBase):
     """What all tables share."""
 
     metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012 (SQLAlchemy reads it as a class attribute)
+    _json = JSON(none_as_null=True)
+    type_annotation_map = {dict[str, Any]: _json, list[Any]: _json}  # noqa: RUF012 (SQLAlchemy reads it as a class attribute)
 
 
 class APIKeyRow(Base):
@@ -48,6 +56,10 @@ class APIKeyRow(Base):
     sha256: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[int]
     revoked_at: Mapped[int | None]
+    project: Mapped[str] = mapped_column(default=DEFAULT_PROJECT)
+    """Whose key it is: checkpoints answer to the project that made them, and to those that it lets in."""
+    is_admin: Mapped[bool] = mapped_column(default=False)
+    """Whether it may grant permissions and set up webhooks."""
 
 
 class ComparisonRow(Base):
@@ -81,3 +93,204 @@ class RatingRow(Base):
     unsafe: Mapped[str | None]
     comment: Mapped[str | None]
     comparison: Mapped[ComparisonRow] = relationship(lazy="joined")
+
+
+class FileRow(Base):
+    """One file; its content lies in the data directory under its id. https://platform.openai.com/docs/api-reference/files"""
+
+    __tablename__ = "files"
+
+    number: Mapped[int] = mapped_column(BIG, primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    filename: Mapped[str]
+    purpose: Mapped[str] = mapped_column(index=True)
+    bytes: Mapped[int] = mapped_column(BIG)
+    sha256: Mapped[str]
+    status: Mapped[str]
+    """`uploaded`, `processed` or `error`."""
+    status_details: Mapped[str | None]
+    created_at: Mapped[int]
+    expires_at: Mapped[int | None]
+    created_by: Mapped[str | None]
+    """Id of the key; None on a keyless server."""
+
+
+class UploadRow(Base):
+    """One upload in parts. https://platform.openai.com/docs/api-reference/uploads"""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    filename: Mapped[str]
+    purpose: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BIG)
+    mime_type: Mapped[str]
+    status: Mapped[str]
+    """`pending`, `completed`, `cancelled` or `expired`."""
+    created_at: Mapped[int]
+    expires_at: Mapped[int]
+    file_expires_after_s: Mapped[int | None]
+    file_id: Mapped[str | None]
+    created_by: Mapped[str | None]
+
+
+class UploadPartRow(Base):
+    """One part of an upload; its bytes lie beside the files."""
+
+    __tablename__ = "upload_parts"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id"), index=True)
+    bytes: Mapped[int] = mapped_column(BIG)
+    created_at: Mapped[int]
+
+
+class JobRow(Base):
+    """One fine-tuning job. https://platform.openai.com/docs/api-reference/fine-tuning/object"""
+
+    __tablename__ = "fine_tuning_jobs"
+    __table_args__ = (UniqueConstraint("created_by", "idempotency_key"), Index(None, "status", "number"))
+
+    number: Mapped[int] = mapped_column(BIG, primary_key=True)
+    """The order of the queue, too: first come, first served."""
+    id: Mapped[str] = mapped_column(unique=True)
+    status: Mapped[str]
+    """`validating_files`, `queued`, `running`, `paused`, `succeeded`, `failed` or `cancelled`."""
+    pause_requested: Mapped[bool] = mapped_column(default=False)
+    """Whether the running process has been, or is to be, told to make way."""
+    created_at: Mapped[int]
+    started_at: Mapped[int | None]
+    """When its process was first started."""
+    finished_at: Mapped[int | None]
+    created_by: Mapped[str | None]
+    project: Mapped[str]
+    model: Mapped[str]
+    """What is tuned: the base's name, or the tuned model it goes on from."""
+    training_file: Mapped[str]
+    validation_file: Mapped[str | None]
+    suffix: Mapped[str]
+    seed: Mapped[int]
+    method: Mapped[str]
+    """`supervised`, `dpo`, `text` or `kto`."""
+    hyperparameters: Mapped[dict[str, Any]]
+    """By OpenAI's names, as asked for; `auto` gives way to numbers once the run has worked them out."""
+    base_learning_rate: Mapped[float]
+    """What `learning_rate_multiplier` multiplies."""
+    settings: Mapped[dict[str, Any]]
+    """What came in `tuneloop`: names of `TrainingConfig`."""
+    integrations: Mapped[list[Any] | None]
+    metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata")
+    wanted_model: Mapped[str]
+    """The name that the tuned model will have."""
+    adapter_id: Mapped[str]
+    """The name of the folder that the run will make."""
+    fine_tuned_model: Mapped[str | None]
+    trained_tokens: Mapped[int | None] = mapped_column(BIG)
+    result_files: Mapped[list[Any]]
+    error: Mapped[dict[str, Any] | None]
+    estimated_finish: Mapped[int | None]
+    first_token_s: Mapped[float | None]
+    """Seconds from the end of the training to the tuned model's first token."""
+    attempts: Mapped[int] = mapped_column(default=0)
+    """Times in a row that its process died without a word."""
+    events_offset: Mapped[int] = mapped_column(BIG, default=0)
+    """Bytes of the run's events.jsonl that are in the events table."""
+    request_sha256: Mapped[str]
+    """Of the body that created it, to know a repeated request by."""
+    idempotency_key: Mapped[str | None]
+
+
+class JobEventRow(Base):
+    """One thing that a job told. https://platform.openai.com/docs/api-reference/fine-tuning/event-object"""
+
+    __tablename__ = "fine_tuning_events"
+    __table_args__ = (Index(None, "job_id", "number"),)
+
+    number: Mapped[int] = mapped_column(BIG, primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    job_id: Mapped[str]
+    created_at: Mapped[int]
+    level: Mapped[str]
+    """`info`, `warn` or `error`."""
+    type: Mapped[str]
+    """`message` or `metrics`."""
+    message: Mapped[str]
+    data: Mapped[dict[str, Any] | None]
+
+
+class JobCheckpointRow(Base):
+    """One checkpoint that is served under a name of its own.
+
+    https://platform.openai.com/docs/api-reference/fine-tuning/checkpoint-object
+    """
+
+    __tablename__ = "fine_tuning_checkpoints"
+    __table_args__ = (UniqueConstraint("job_id", "step_number"),)
+
+    number: Mapped[int] = mapped_column(BIG, primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    job_id: Mapped[str]
+    created_at: Mapped[int]
+    step_number: Mapped[int]
+    model: Mapped[str] = mapped_column(index=True)
+    """`ft:…:ckpt-step-N`"""
+    adapter_id: Mapped[str]
+    metrics: Mapped[dict[str, Any]]
+
+
+class CheckpointPermissionRow(Base):
+    """One project that may use a checkpoint of another project's job.
+
+    https://platform.openai.com/docs/api-reference/fine-tuning/list-permissions
+    """
+
+    __tablename__ = "checkpoint_permissions"
+    __table_args__ = (UniqueConstraint("checkpoint", "project_id"),)
+
+    number: Mapped[int] = mapped_column(BIG, primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    checkpoint: Mapped[str]
+    project_id: Mapped[str]
+    created_at: Mapped[int]
+
+
+class WebhookEndpointRow(Base):
+    """Where events are sent to. https://platform.openai.com/docs/guides/webhooks
+
+    The secrets sign what is sent, so they are kept as they are; no answer shows them again and no log has them.
+    """
+
+    __tablename__ = "webhook_endpoints"
+
+    number: Mapped[int] = mapped_column(BIG, primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    url: Mapped[str]
+    event_types: Mapped[list[Any]]
+    secret: Mapped[str]
+    old_secret: Mapped[str | None]
+    old_secret_until: Mapped[int | None]
+    created_at: Mapped[int]
+    updated_at: Mapped[int]
+
+
+class WebhookDeliveryRow(Base):
+    """One event on its way to one endpoint. It is written in the transaction of what it tells of."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (Index(None, "status", "next_attempt_at"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    endpoint_id: Mapped[str]
+    event_id: Mapped[str]
+    event_type: Mapped[str]
+    payload: Mapped[str]
+    """The JSON text, byte for byte what is signed and sent."""
+    status: Mapped[str]
+    """`pending`, `delivered` or `given_up`."""
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[int]
+    created_at: Mapped[int]
+    finished_at: Mapped[int | None]
+    last_result: Mapped[str | None]
+    """The last answer's status, or why there was none."""

@@ -18,20 +18,47 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.databases import database_url as database_url
+from tests.databases import postgresql as postgresql
+from tests.databases import postgresql_bin
+
 REPOSITORY = Path(__file__).parents[1]
 START_TIMEOUT_S = 300
+MAX_FILE_BYTES = 64 * 2**20
+"""What the shared server takes, so that going over it is quick."""
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Name our markers."""
+    config.addinivalue_line("markers", "both_databases: runs on SQLite, then on PostgreSQL")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is marked `both_databases` on each of them."""
+    if "database_url" in metafunc.fixturenames and metafunc.definition.get_closest_marker("both_databases"):
+        metafunc.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out the browser tests where there is no Chromium, and say so; in CI that is a failure, not a choice."""
-    if CHROMIUM:
-        return
-    if os.environ.get("CI"):
-        raise pytest.UsageError("CI must run every test, and Chromium is missing: apt-get install chromium")
-    for item in items:
-        if item.get_closest_marker("browser"):
-            item.add_marker(pytest.mark.skip(reason="Chromium is missing: apt-get install chromium"))
+    """Leave out the tests whose program is missing, and say so; in CI that is a failure, not a choice."""
+    for program, missing, concerned in (
+        ("chromium", CHROMIUM is None, lambda item: item.get_closest_marker("browser")),
+        ("postgresql", postgresql_bin() is None, _wants_postgresql),
+    ):
+        if not missing:
+            continue
+        reason = f"{program} is missing: apt-get install {program}"
+        if os.environ.get("CI"):
+            raise pytest.UsageError(f"CI must run every test, and {reason}")
+        for item in filter(concerned, items):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _wants_postgresql(item: pytest.Item) -> bool:
+    chosen = getattr(item, "callspec", None)
+    wanted = {"postgresql", "own_postgresql"}.intersection(getattr(item, "fixturenames", ()))
+    return bool(wanted) or bool(chosen and chosen.params.get("database_url") == "postgresql")
 
 
 @dataclass(frozen=True)
@@ -62,7 +89,8 @@ def demo_model() -> Path:
 def tuneloop(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tuneloop]:
     """The real thing on the embedded base. Tests share it: leave it running and its models in place."""
     data_dir = tmp_path_factory.mktemp("tuneloop")
-    with running_server(data_dir, demo_model, "--tool-call-parser", "hermes") as (url, process, log):
+    flags = ("--tool-call-parser", "hermes", "--max-file-bytes", str(MAX_FILE_BYTES))
+    with running_server(data_dir, demo_model, *flags) as (url, process, log):
         tuned = train_demo_adapter(data_dir, demo_model)
         yield Tuneloop(url, demo_model.name, tuned, data_dir, demo_model, process, log)
 

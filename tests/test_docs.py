@@ -11,8 +11,8 @@ import pytest
 import typer.main
 from typer.core import TyperGroup
 
+from server.app import ROUTERS
 from server.cli import app as command_line
-from server.routes import comparisons, health, inference, models, ratings
 from server.settings import Settings
 
 REPOSITORY = Path(__file__).parents[1]
@@ -55,8 +55,8 @@ def test_every_endpoint_is_told() -> None:
     told = "".join(page.read_text(encoding="utf-8") for page in (REPOSITORY / "docs").glob("*.md"))
     endpoints = {
         f"{method} {route.path.replace(':path', '')}"
-        for module in (health, models, inference, comparisons, ratings)
-        for route in module.router.routes
+        for router in ROUTERS
+        for route in router.routes
         for method in route.methods
     }
     assert len(endpoints) > 10

@@ -12,6 +12,7 @@ from server.commands.console import err, out, table_of
 from server.commands.options import with_settings
 from server.composition import open_database
 from server.settings import LoadedSettings
+from server.tables import DEFAULT_PROJECT
 
 app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
 
@@ -21,23 +22,40 @@ DATABASE_FLAGS = ("data_dir", "database_url")
 @app.command()
 @with_settings(*DATABASE_FLAGS)
 def create(
-    loaded: LoadedSettings, name: Annotated[str, typer.Option(help="Who or what will use the key.")] = "default"
+    loaded: LoadedSettings,
+    name: Annotated[str, typer.Option(help="Who or what will use the key.")] = "default",
+    project: Annotated[str, typer.Option(help="Whose key it is: letters, digits, - and _.")] = DEFAULT_PROJECT,
+    admin: Annotated[
+        bool | None,
+        typer.Option(
+            "--admin/--no-admin",
+            help="Whether it may set up webhooks and share checkpoints. Unset: the very first key may, no later one.",
+        ),
+    ] = None,
 ) -> None:
     """Make a key and show it, this once. From the first key on, every request needs one.
 
     Example: tuneloop keys create --name laptop
+    Example: tuneloop keys create --name ci --project search
     """
+    if not auth.PROJECT.fullmatch(project):
+        err.print(
+            f"The project {project[:100]!r} must be 1 to 64 letters, digits, hyphens or underscores, "
+            "a letter or digit first. Try `--project search`."
+        )
+        raise typer.Exit(2)
     database = open_database(loaded.settings)
     with database.session() as session:
-        key, secret = auth.create_key(session, name)
-    err.print(f"Key {key.id} for {key.name!r}. It is shown this once; only its hash is kept:")
+        key, secret = auth.create_key(session, name, project=project, is_admin=admin)
+    kind = "Admin key" if key.is_admin else "Key"
+    err.print(f"{kind} {key.id} for {key.name!r}, project {project}. It is shown this once; only its hash is kept:")
     out.print(secret)
 
 
 @app.command("list")
 @with_settings(*DATABASE_FLAGS)
 def list_(loaded: LoadedSettings) -> None:
-    """List the keys: id, name, first characters, dates. Never the keys themselves.
+    """List the keys: id, name, project, first characters, dates. Never the keys themselves.
 
     Example: tuneloop keys list
     """
@@ -49,9 +67,17 @@ def list_(loaded: LoadedSettings) -> None:
             "There are no keys: whoever is on this machine may use the server. Make one with `tuneloop keys create`."
         )
         return
-    table = table_of("id", "name", "key", "created", "revoked")
+    table = table_of("id", "name", "project", "admin", "key", "created", "revoked")
     for key in keys:
-        table.add_row(key.id, key.name, f"{key.prefix}…", _date(key.created_at), _date(key.revoked_at))
+        table.add_row(
+            key.id,
+            key.name,
+            key.project,
+            "admin" if key.is_admin else "",
+            f"{key.prefix}…",
+            _date(key.created_at),
+            _date(key.revoked_at),
+        )
     out.print(table)
 
 

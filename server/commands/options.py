@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from server.settings import ENV_PREFIX, LoadedSettings, Settings, load_settings
+from server.settings import ENV_PREFIX, LoadedSettings, Settings, load_settings, name_pairs
 
 CONFIG_FLAG = "settings_file"
 
@@ -23,7 +23,7 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def run(**arguments: Any) -> None:
-            flags = {name: _given(arguments.pop(name)) for name in offered}
+            flags = {name: _given(name, arguments.pop(name)) for name in offered}
             loaded = load_settings(flags, config_file=arguments.pop(CONFIG_FLAG))
             command(loaded, **arguments)
 
@@ -37,8 +37,14 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
     return decorate
 
 
-def _given(value: Any) -> Any:
-    return None if value == [] else value
+def _given(name: str, value: Any) -> Any:
+    if _is_mapping(name):
+        value = name_pairs(value or [])
+    return None if value in ([], {}) else value
+
+
+def _is_mapping(name: str) -> bool:
+    return Settings.model_fields[name].annotation == dict[str, str]
 
 
 def _flag(name: str) -> inspect.Parameter:
@@ -58,12 +64,12 @@ def _flag_type(name: str) -> Any:
     annotation = Settings.model_fields[name].annotation
     if annotation is bool:
         return bool | None
-    return list[str] | None if annotation == list[str] else str | None
+    return list[str] | None if annotation == list[str] or _is_mapping(name) else str | None
 
 
 def _default(name: str) -> str:
     default = Settings.model_fields[name].get_default(call_default_factory=True)
-    return "" if default is None or default == [] else f" [default: {_home_relative(default)}]"
+    return "" if default in (None, [], {}) else f" [default: {_home_relative(default)}]"
 
 
 def _home_relative(default: Any) -> Any:
@@ -88,4 +94,6 @@ def describe(loaded: LoadedSettings) -> list[tuple[str, str, str, str]]:
 def _shown(name: str, value: Any) -> str:
     if name == "database_url" and value and "@" in value:
         return f"***@{value.split('@', 1)[1]}"
+    if _is_mapping(name):
+        return " ".join(f"{one}={other}" for one, other in value.items()) or "unset"
     return "unset" if value is None or value == [] else str(value)

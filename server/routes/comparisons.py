@@ -11,11 +11,12 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from server import comparing, ratings
+from server import checkpoint_access, comparing, ratings
+from server.auth import Caller
 from server.comparing import Side
 from server.errors import APIError, BadRequest, NotFound
 from server.ratings import SIDES
-from server.services import KeyIdDep, Services, ServicesDep
+from server.services import CallerDep, Services, ServicesDep
 from server.tables import ComparisonRow, new_id, now_s
 
 router = APIRouter(prefix="/v1", tags=["comparisons"])
@@ -56,9 +57,10 @@ class CreateComparison(BaseModel):
 
 
 @router.post("/comparisons", status_code=201)
-async def create_comparison(body: CreateComparison, services: ServicesDep, key_id: KeyIdDep) -> Response:
+async def create_comparison(body: CreateComparison, services: ServicesDep, caller: CallerDep) -> Response:
     """Both answers, side by side. With `stream`, server-sent events whose last one carries the stored comparison."""
-    known = set(services.registry.names())
+    unseen = await services.database.run(lambda session: checkpoint_access.hidden(session, caller))
+    known = set(services.registry.names()) - unseen
     for model in body.models:
         if model not in known:
             raise NotFound(
@@ -67,7 +69,7 @@ async def create_comparison(body: CreateComparison, services: ServicesDep, key_i
                 param="models",
             )
     models = random.sample(body.models, 2) if body.blind else body.models
-    comparison = Comparison(services, body, dict(zip(SIDES, map(Side, models), strict=True)), key_id)
+    comparison = Comparison(services, body, dict(zip(SIDES, map(Side, models), strict=True)), caller)
     if body.stream:
         return StreamingResponse(
             comparison.event_stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
@@ -88,10 +90,8 @@ async def retrieve_comparison(comparison_id: str, services: ServicesDep) -> dict
 class Comparison:
     """One comparison from request to row."""
 
-    def __init__(
-        self, services: Services, body: CreateComparison, sides: Mapping[str, Side], key_id: str | None
-    ) -> None:
-        self._services, self._body, self._sides, self._key_id = services, body, sides, key_id
+    def __init__(self, services: Services, body: CreateComparison, sides: Mapping[str, Side], caller: Caller) -> None:
+        self._services, self._body, self._sides, self._caller = services, body, sides, caller
         self._id = new_id("cmp")
 
     async def run(self) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class Comparison:
 
     def _events(self) -> AsyncIterator[comparing.Event]:
         request = {"messages": self._body.messages, **self._body.sampling()}
-        return comparing.generate(self._services, request, self._sides, blind=self._body.blind)
+        return comparing.generate(self._services, self._caller, request, self._sides, blind=self._body.blind)
 
     def _raise_failure(self) -> None:
         for side in self._sides.values():
@@ -135,7 +135,7 @@ class Comparison:
         row = ComparisonRow(
             id=self._id,
             created_at=now_s(),
-            created_by=self._key_id,
+            created_by=self._caller.key_id,
             blind=self._body.blind,
             messages=self._body.messages,
             sampling=self._body.sampling(),

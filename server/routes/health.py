@@ -6,6 +6,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from server.jobs.listing import count_jobs
 from server.services import ServicesDep
 from serving import EngineState
 
@@ -34,4 +35,5 @@ async def readyz(services: ServicesDep) -> Response:
 async def metrics(services: ServicesDep) -> Response:
     """The gateway's metrics in Prometheus' text format."""
     services.metrics.engine_up.set(services.engine.state is EngineState.READY)
+    services.metrics.count_jobs(await services.database.run(count_jobs))
     return Response(services.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)

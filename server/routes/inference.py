@@ -12,8 +12,9 @@ import json
 from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
+from server.auth import Caller
 from server.errors import BadRequest, from_serving
-from server.services import Services, ServicesDep
+from server.services import CallerDep, Services, ServicesDep
 from server.upstream import ask_engine
 from serving import ServingError
 
@@ -24,10 +25,10 @@ router = APIRouter(prefix="/v1", tags=["inference"])
 @router.post("/completions")
 @router.post("/responses")
 @router.post("/embeddings")
-async def infer(request: Request, services: ServicesDep) -> Response:
+async def infer(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
     """Answer with the model that the body names; every parameter that vLLM knows is passed on."""
     body = await request.body()
-    return EngineAnswer(services, request.url.path, model_of(body), body)
+    return EngineAnswer(services, caller, request.url.path, model_of(body), body)
 
 
 def model_of(body: bytes) -> str:
@@ -59,9 +60,10 @@ def model_of(body: bytes) -> str:
 class EngineAnswer(Response):
     """Streams the engine's answer to the caller, and stops the engine when the caller leaves."""
 
-    def __init__(self, services: Services, path: str, model: str, body: bytes) -> None:
+    def __init__(self, services: Services, caller: Caller, path: str, model: str, body: bytes) -> None:
         super().__init__()
-        self._services, self._path, self._model, self._body = services, path, model, body
+        self._services, self._caller = services, caller
+        self._path, self._model, self._body = path, model, body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answering = asyncio.create_task(self._answer(send))
@@ -77,7 +79,7 @@ class EngineAnswer(Response):
             answering.result()
 
     async def _answer(self, send: Send) -> None:
-        async with ask_engine(self._services, self._path, self._model, self._body) as answer:
+        async with ask_engine(self._services, self._caller, self._path, self._model, self._body) as answer:
             content_type = answer.headers.get("content-type", "application/json")
             headers = [(b"content-type", content_type.encode("latin-1"))]
             if "content-length" in answer.headers:

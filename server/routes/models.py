@@ -8,59 +8,74 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
 
+from server import checkpoint_access
+from server.auth import Caller
 from server.errors import BadRequest, NotFound
 from server.pages import list_page
-from server.services import Services, ServicesDep
+from server.services import CallerDep, Services, ServicesDep
 from serving import Adapter
 
 router = APIRouter(prefix="/v1", tags=["models"])
 
 
 @router.get("/models")
-def list_models(services: ServicesDep) -> dict[str, Any]:
-    """Every model that a request may name: the base first, then the tuned ones, oldest first."""
-    models = [_base_object(services), *(_tuned_object(services, adapter) for adapter in services.registry.adapters())]
-    return {"object": "list", "data": models}
+async def list_models(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
+    """Every model that a request may name: the base and its further names first, then the tuned ones, oldest first."""
+    bases = [_base_object(services, name) for name in services.registry.base_names]
+    tuned = [_tuned_object(services, adapter) for adapter in await _adapters_for(services, caller)]
+    return {"object": "list", "data": [*bases, *tuned]}
 
 
 @router.get("/models/{model:path}")
-def retrieve_model(model: str, services: ServicesDep) -> dict[str, Any]:
+async def retrieve_model(model: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """One model."""
-    if model == services.engine.base.name:
-        return _base_object(services)
+    if model in services.registry.base_names:
+        return _base_object(services, model)
+    await checkpoint_access.check(services.database, services.registry, caller, model)
     return _tuned_object(services, services.registry.get(model))
 
 
 @router.delete("/models/{model:path}")
-async def delete_model(model: str, services: ServicesDep) -> dict[str, Any]:
+async def delete_model(model: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """Delete a tuned model for good: unloaded, and its files gone. Answers in flight are finished first."""
-    if model == services.engine.base.name:
+    if model in services.registry.base_names:
         raise BadRequest(f"{model!r} is the base model; only tuned models can be deleted.", param="model")
+    await checkpoint_access.check(services.database, services.registry, caller, model)
     adapter = await services.registry.remove(model)
     return {"id": adapter.name, "object": "model", "deleted": True}
 
 
 @router.get("/adapters")
-def list_adapters(services: ServicesDep) -> dict[str, Any]:
+async def list_adapters(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """The adapters of this base with what their manifests say; `broken` names what cannot be served, and why."""
-    adapters = [_adapter_object(adapter) for adapter in services.registry.adapters()]
+    adapters = [_adapter_object(adapter) for adapter in await _adapters_for(services, caller)]
     return list_page(adapters, has_more=False) | {"broken": dict(services.registry.broken())}
 
 
 @router.delete("/adapters/{adapter_id}")
-async def delete_adapter(adapter_id: str, services: ServicesDep) -> dict[str, Any]:
+async def delete_adapter(adapter_id: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """Delete an adapter by its id."""
-    if adapter_id not in {adapter.id for adapter in services.registry.adapters()}:
+    if adapter_id not in {adapter.id for adapter in await _adapters_for(services, caller)}:
         raise NotFound(f"No adapter has the id {adapter_id!r}.", code="adapter_not_found", param="adapter_id")
     adapter = await services.registry.remove(adapter_id)
     return {"id": adapter.id, "object": "adapter", "deleted": True}
 
 
-def _base_object(services: Services) -> dict[str, Any]:
+async def _adapters_for(services: Services, caller: Caller) -> list[Adapter]:
+    """Those that this caller may use, oldest first."""
+    adapters = await run_in_threadpool(services.registry.adapters)
+    unseen = await services.database.run(lambda session: checkpoint_access.hidden(session, caller))
+    return [adapter for adapter in adapters if adapter.name not in unseen]
+
+
+def _base_object(services: Services, name: str) -> dict[str, Any]:
+    """The base under one of its names; a further name has its own name as its parent."""
     base = services.engine.base
     created = int((base.path / "config.json").stat().st_mtime)
-    return {"id": base.name, "object": "model", "created": created, "owned_by": "base", "parent": None}
+    parent = None if name == base.name else base.name
+    return {"id": name, "object": "model", "created": created, "owned_by": "base", "parent": parent}
 
 
 def _tuned_object(services: Services, adapter: Adapter) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,11 @@ import pytest
 import uvicorn
 
 from server.app import create_app
-from server.auth import KeyStore
-from server.composition import listen, open_database
+from server.composition import listen, make_services, open_database
 from server.database import Database
-from server.metrics import Metrics
-from server.services import Services
+from server.services import Services, at_work
 from server.settings import Settings
-from serving import Registry
+from server.webhooks.deliverer import Deliverer
 from tests.server.fake_engine import FakeEngine, Script, streamed
 
 
@@ -32,6 +30,9 @@ class Gateway:
     engine: FakeEngine
     database: Database
     url: str
+    services: Services
+    stop: Callable[[], None]
+    """Stops the server before the test ends; the database stays usable."""
 
     def error(self, response: httpx.Response) -> dict[str, Any]:
         """The error in OpenAI's envelope, all four keys there."""
@@ -45,18 +46,30 @@ StartGateway = Callable[..., Gateway]
 
 
 @pytest.fixture
-def start_gateway(tmp_path: Path) -> Iterator[StartGateway]:
-    """Start a gateway whose engine follows `script` (by default: says hello as whoever was asked)."""
+def start_gateway(tmp_path: Path, database_url: str | None) -> Iterator[StartGateway]:
+    """Start a gateway whose engine follows `script` (by default: says hello as whoever was asked).
+
+    webhooks: what the deliverer is made with, such as shorter pauses.
+
+    Started again in the same test, it finds the data directory and the database as the one before left them.
+    """
     stops: list[Callable[[], None]] = []
 
-    def start(script: Script = lambda body: streamed(body["model"], "hel", "lo"), **settings: Any) -> Gateway:
-        chosen = Settings(data_dir=tmp_path / "data", **settings)
+    def start(
+        script: Script = lambda body: streamed(body["model"], "hel", "lo"),
+        *,
+        webhooks: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> Gateway:
+        chosen = Settings(data_dir=tmp_path / "data", **({"database_url": database_url} | settings))
         database = open_database(chosen)
         engine = FakeEngine(tmp_path / "base", script)
-        registry = Registry(chosen.adapters_dir, engine.base, engine)
-        services = Services(chosen, engine, registry, database, KeyStore(database), Metrics())
+        services = make_services(chosen, engine, database)
+        if webhooks is not None:
+            services = replace(services, webhooks=Deliverer(database, **webhooks))
+        app = create_app(services, lifespan=lambda _app: at_work(services))
         listener = listen("127.0.0.1", 0)
-        server = uvicorn.Server(uvicorn.Config(create_app(services), log_config=None, timeout_graceful_shutdown=1))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         while not server.started:
@@ -68,10 +81,10 @@ def start_gateway(tmp_path: Path) -> Iterator[StartGateway]:
             http.close()
             server.should_exit = True
             thread.join(10)
-            database.close()
+            database.close()  # returns the connections; whoever asks again gets new ones
 
         stops.append(stop)
-        return Gateway(http, engine, database, url)
+        return Gateway(http, engine, database, url, services, stop)
 
     yield start
     for stop in stops:

@@ -13,6 +13,19 @@ from serving import BaseModel, EngineLimits, EngineState, EngineUnavailableError
 Script = Callable[[dict[str, Any]], "FakeAnswer"]
 
 
+TINY = {
+    "model_type": "llama",
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
+"""config.json of a model that trains in no time, had it weights."""
+
+
 class FakeAnswer:
     """Status and chunks of one answer; an exception among the chunks is raised in its place."""
 
@@ -50,9 +63,12 @@ class FakeEngine:
     """Answers every request by `script`, which gets the request's JSON body."""
 
     def __init__(self, base_dir: Path, script: Script) -> None:
+        """base_dir: a model's folder; where there is none, it becomes the config.json of a tiny one."""
         base_dir.mkdir(exist_ok=True)
-        (base_dir / "config.json").write_text("{}")
-        self.base = BaseModel(base_dir.name, base_dir, "0" * 64, {})
+        config = base_dir / "config.json"
+        if not config.exists():
+            config.write_text(json.dumps(TINY))
+        self.base = BaseModel(base_dir.name, base_dir, "0" * 64, json.loads(config.read_text()))
         self.limits = EngineLimits(16, 4, 8, 512)
         self.state = EngineState.READY
         self.generation = 1

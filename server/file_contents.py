@@ -1,0 +1,113 @@
+"""Contents on disk: written aside, made durable, then renamed to the id they are known by. Knows no rows and no HTTP.
+
+FOLDER/file-…       the content of a file
+FOLDER/parts/part_… one part of an upload
+FOLDER/incoming/…   what is being written; whatever lies there at start is left over from a server that died
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+CHUNK_BYTES = 2**20
+
+
+class Incoming:
+    """A content that is being written. Used as a context, which removes what wasn't published."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / secrets.token_hex(12)
+        self._file: BinaryIO = os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        self._hash = hashlib.sha256()
+        self.bytes = 0
+
+    def __enter__(self) -> Incoming:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+    @property
+    def sha256(self) -> str:
+        """Of what has been written, as hexadecimal digits."""
+        return self._hash.hexdigest()
+
+    def write(self, chunk: bytes | memoryview) -> None:
+        """Adds to the end."""
+        self._hash.update(chunk)
+        self._file.write(chunk)
+        self.bytes += len(chunk)
+
+    def flush(self) -> None:
+        """Makes all of it readable at `path`."""
+        self._file.flush()
+
+    def publish(self, target: Path) -> None:
+        """Moves it to `target`, durably: after a power cut it is there, and whole."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self.path.rename(target)
+        _sync_folder(target.parent)
+
+
+class Contents:
+    """The folder of all contents."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path(self, file_id: str) -> Path:
+        """Where the content of this file lies."""
+        return self._folder / file_id
+
+    def part_path(self, part_id: str) -> Path:
+        """Where this part of an upload lies."""
+        return self._folder / "parts" / part_id
+
+    def incoming(self) -> Incoming:
+        """A new content, empty."""
+        self.make_folders()
+        return Incoming(self._folder / "incoming")
+
+    def make_folders(self) -> None:
+        """Makes what is missing of the folders, for our eyes only."""
+        for folder in (self._folder, self._folder / "parts", self._folder / "incoming"):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def sweep(self, file_ids: Collection[str], part_ids: Collection[str]) -> int:
+        """Removes what is no content of these files and parts; how many that were. Nothing may be under way."""
+        self.make_folders()
+        left = [path for path in self._folder.iterdir() if path.is_file() and path.name not in file_ids]
+        left += [path for path in (self._folder / "parts").iterdir() if path.name not in part_ids]
+        left += (self._folder / "incoming").iterdir()
+        return remove(left)
+
+
+def remove(paths: Iterable[Path]) -> int:
+    """Removes these files, those that are gone already passed over; how many there were to remove."""
+    count = 0
+    for count, path in enumerate(paths, start=1):  # noqa: B007 (counted)
+        path.unlink(missing_ok=True)
+    return count
+
+
+def copy(source: Path, target: Incoming) -> None:
+    """Adds all of `source` to the end of `target`."""
+    with source.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            target.write(chunk)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

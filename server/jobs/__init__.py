@@ -1,0 +1,1 @@
+"""Fine-tuning jobs: rows become runs, runs become events, and the end of a run a model that answers."""

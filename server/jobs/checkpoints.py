@@ -1,0 +1,142 @@
+"""Makes a run's checkpoints answer under names of their own while the run goes on, and lets the oldest go.
+
+The name of a checkpoint follows from its job and step, so that publishing one twice, after a crash, makes one.
+https://platform.openai.com/docs/api-reference/fine-tuning/checkpoint-object
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from server.jobs.events import add_event
+from server.jobs.run_directory import RunDirectory
+from server.jobs.workshop import Workshop
+from server.tables import JobCheckpointRow, JobRow, new_id
+from serving import Adapter, AdapterError, ModelNotFoundError, Registry, ServingError, import_adapter
+
+_FILES = ("adapter_config.json", "adapter_model.safetensors")
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_CHECKPOINT = re.compile(r":ckpt-step-(\d+)$")
+
+logger = logging.getLogger(__name__)
+
+
+def checkpoint_name(job: JobRow, step: int) -> str:
+    """`ft:{base}:{organization}:{suffix}:{8 characters}:ckpt-step-{step}`; the 8 differ from the final model's."""
+    number = int.from_bytes(hashlib.sha256(f"{job.id} {step}".encode()).digest())
+    unique = "".join(_DIGITS[number // 36**place % 36] for place in range(8))
+    return f"{job.wanted_model.rpartition(':')[0]}:{unique}:ckpt-step-{step}"
+
+
+async def publish(workshop: Workshop, job: JobRow, run: RunDirectory, step: int) -> Adapter:
+    """The checkpoint of this step as an adapter that answers, a copy of its own.
+
+    Raises:
+        AdapterError: it is gone, or can't be served.
+    """
+    name = checkpoint_name(job, step)
+    try:
+        return workshop.registry.get(name)
+    except ModelNotFoundError:
+        pass
+    aside = run.path / ".publishing" / f"checkpoint-{step}"
+    try:
+        await asyncio.to_thread(_hold, run.checkpoint(step), aside)
+        return await asyncio.to_thread(_import, workshop, aside, name)
+    except OSError as error:
+        raise AdapterError(f"Its files can't be had: {error.strerror}.") from error
+    finally:
+        await asyncio.to_thread(shutil.rmtree, aside, ignore_errors=True)
+
+
+def note(session: Session, job_id: str, step: int, adapter: Adapter, metrics: Mapping[str, Any], at: int) -> None:
+    """Writes that the checkpoint answers; nothing where that has been written."""
+    if not is_noted(session, job_id, step):
+        session.add(
+            JobCheckpointRow(
+                id=new_id("ftckpt"),
+                job_id=job_id,
+                created_at=at,
+                step_number=step,
+                model=adapter.name,
+                adapter_id=adapter.id,
+                metrics=dict(metrics),
+            )
+        )
+        told = f"Checkpoint created at step {step} with Snapshot ID: {adapter.name}"
+        add_event(session, job_id, told, created_at=at)
+
+
+def is_noted(session: Session, job_id: str, step: int) -> bool:
+    """Whether it has been written that this checkpoint answers."""
+    known = select(JobCheckpointRow.id).where(JobCheckpointRow.job_id == job_id, JobCheckpointRow.step_number == step)
+    return session.scalar(known) is not None
+
+
+async def let_go(workshop: Workshop, job_id: str) -> None:
+    """Removes the job's oldest checkpoints beyond those that are kept; one in use stays until the next time."""
+    by_age = (
+        select(JobCheckpointRow)
+        .where(JobCheckpointRow.job_id == job_id)
+        .order_by(JobCheckpointRow.step_number.desc())
+        .offset(workshop.settings.checkpoints_kept)
+    )
+    for row in await workshop.database.run(lambda session: list(session.scalars(by_age))):
+        if await remove(workshop.registry, row.model):
+            await workshop.database.run(partial(_forget, row.id))
+
+
+async def remove(registry: Registry, name: str) -> bool:
+    """Whether the adapter of this name is gone."""
+    try:
+        await registry.remove(name, drain_timeout_s=1.0)
+    except ModelNotFoundError:
+        return True
+    except ServingError as error:
+        logger.warning("%s can't be removed now: %s", name, error)
+        return False
+    return True
+
+
+async def remove_unnoted(workshop: Workshop, jobs: Mapping[str, JobRow]) -> None:
+    """Removes what a server that was killed had begun to publish of jobs that have ended since.
+
+    jobs: the ended ones, by id.
+    """
+    found = {adapter.name for adapter in workshop.registry.adapters() if _CHECKPOINT.search(adapter.name)}
+    if found:
+        noted = set(await workshop.database.run(lambda session: session.scalars(select(JobCheckpointRow.model)).all()))
+        for name in found - noted:
+            step = int(name.rpartition("-")[2])
+            prefix = name.rsplit(":", 2)[0]
+            if any(job.wanted_model.startswith(prefix) and checkpoint_name(job, step) == name for job in jobs.values()):
+                await remove(workshop.registry, name)
+
+
+def _forget(row_id: str, session: Session) -> None:
+    session.execute(delete(JobCheckpointRow).where(JobCheckpointRow.id == row_id))
+
+
+def _hold(checkpoint: Path, aside: Path) -> None:
+    """Links to the files of the checkpoint, which the run removes in its own time; it holds pickles, too."""
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    for name in _FILES:
+        os.link(checkpoint / name, aside / name)
+
+
+def _import(workshop: Workshop, source: Path, name: str) -> Adapter:
+    engine = workshop.engine
+    return import_adapter(source, workshop.settings.adapters_dir, engine.base, engine.limits, name=name)

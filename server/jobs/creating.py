@@ -1,0 +1,314 @@
+"""Makes a job of a request, once: the run directory first, durable, then the row that the runner finds.
+
+A request that is sent again makes no second job: OpenAI's SDK repeats one whose answer it never saw, and says so in
+`x-stainless-retry-count`; other clients name their requests with `Idempotency-Key`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from server import checkpoint_access
+from server.auth import Caller
+from server.database import Database
+from server.errors import BadRequest, Conflict
+from server.files import FileStore
+from server.jobs import inputs
+from server.jobs.configuration import Checked, Ground, check, in_run_dir
+from server.jobs.events import add_event
+from server.jobs.request import CreateJob, read_request
+from server.jobs.runner import Runner
+from server.settings import Settings
+from server.tables import JobRow, new_id, now_s
+from serving import Adapter, AdapterError, Engine, Registry, fine_tuned_model_name, inspect_device, new_adapter_id
+from training.config import TrainingConfig
+
+RETRY_WINDOW_S = 600
+"""A retry this long after the job was made is no retry any more: the SDK gives up far sooner."""
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "manifest.json")
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Who sent a request, and what the headers say of its being sent again."""
+
+    caller: Caller
+    idempotency_key: str | None = None
+    """A name for the request that the client chose."""
+    is_retry: bool = False
+    """Whether the client says that it has sent the same before."""
+
+    @classmethod
+    def of(cls, caller: Caller, headers: Mapping[str, str]) -> Sender:
+        """The sender by the request's headers.
+
+        Raises:
+            BadRequest: the Idempotency-Key isn't one.
+        """
+        key = headers.get("idempotency-key")
+        if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+            raise BadRequest(
+                "The header Idempotency-Key must be 1 to 255 visible ASCII characters, such as a UUID.",
+                code="invalid_idempotency_key",
+            )
+        count = headers.get("x-stainless-retry-count", "0")
+        return cls(caller, key, count.isascii() and count.isdigit() and count.strip("0") != "")
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """All that a new job's row and run directory are made from."""
+
+    id: str
+    request: CreateJob
+    checked: Checked
+    start: Adapter | None
+    wanted_model: str
+    adapter_id: str
+    seed: int
+
+
+class JobCreator:
+    """The one place where jobs are made; one at a time, so that two equal requests can't pass each other."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        engine: Engine,
+        registry: Registry,
+        files: FileStore,
+        runner: Runner,
+    ) -> None:
+        self._settings, self._database, self._engine = settings, database, engine
+        self._registry, self._files, self._runner = registry, files, runner
+        self._lock = asyncio.Lock()
+        self._ground: Ground | None = None
+
+    async def create(self, body: bytes, sender: Sender) -> JobRow:
+        """The job that this request makes, or has made already.
+
+        Raises:
+            BadRequest: the request breaks a rule.
+            Conflict: its Idempotency-Key was used for another request.
+        """
+        async with self._lock:
+            try:
+                row = await self._database.run(lambda session: self._create(session, body, sender))
+            except IntegrityError:  # another server on this database was faster
+                found = await self._database.run(lambda session: _repeated(session, _sha256(body), sender))
+                if found is None:
+                    raise
+                return found
+        self._runner.wake()
+        return row
+
+    def _create(self, session: Session, body: bytes, sender: Sender) -> JobRow:
+        repeated = _repeated(session, _sha256(body), sender)
+        if repeated is not None:
+            return repeated
+        draft = self._draft(session, read_request(body), sender.caller)
+        run_dir = self._settings.runs_dir / draft.id
+        try:
+            self._write_run_dir(run_dir, draft)
+            row = _new_row(draft, body, sender)
+            session.add(row)
+            session.flush()
+            _tell(session, draft)
+            session.flush()
+        except BaseException:
+            shutil.rmtree(run_dir, ignore_errors=True)
+            raise  # once the commit is under way, the directory stays: the row may be there although an error came
+        return row
+
+    def _draft(self, session: Session, request: CreateJob, caller: Caller) -> _Draft:
+        """Everything checked, nothing written."""
+        start = inputs.starting_point(self._registry, request.model)
+        if start and request.model in checkpoint_access.hidden(session, caller):
+            raise inputs.unavailable_model(request.model)
+        for param, file_id in _files_of(request).items():
+            inputs.usable_file(session, file_id, param=param)
+        inputs.refuse_integrations(request)
+        seed = secrets.randbelow(2**31) if request.seed is None else request.seed
+        checked = check(
+            request, self._known_ground(), start, seed=seed, checkpoints_kept=self._settings.checkpoints_kept
+        )
+        return _Draft(
+            new_id("ftjob-"), request, checked, start, self._name(request.suffix), new_adapter_id(), seed
+        )  # fmt: skip
+
+    def _known_ground(self) -> Ground:
+        if self._ground is None:  # asking a GPU's driver takes a moment, and what is there doesn't change
+            self._ground = Ground(self._engine.base, self._engine.limits, inspect_device())
+        return self._ground
+
+    def _name(self, suffix: str | None) -> str:
+        """A fresh name for the tuned model; spaces in the suffix become hyphens."""
+        part = "-".join((suffix or "").split())
+        try:
+            if suffix and not part:
+                raise AdapterError(f"The suffix {suffix!r} is blank.")
+            return fine_tuned_model_name(self._engine.base.name, self._settings.organization, part)
+        except AdapterError as error:
+            raise BadRequest(
+                f"suffix is {suffix!r}, but must be 1 to 64 letters, digits, '.', '_', '-' or spaces, the first a "
+                "letter or digit: it becomes a part of the model's name.",
+                param="suffix",
+                code="invalid_value",
+            ) from error
+
+    def _write_run_dir(self, run_dir: Path, draft: _Draft) -> None:
+        """Writes what the run reads, and returns when it would survive a power cut."""
+        run_dir.mkdir(parents=True, mode=0o700)
+        for param, file_id in _files_of(draft.request).items():
+            try:
+                _link(self._files.path(file_id), run_dir / f"{_ROLES[param]}.jsonl")
+            except FileNotFoundError as error:
+                raise inputs.missing_file(file_id, param) from error
+        if draft.start:
+            _take_adapter(draft.start, run_dir / "from_adapter")
+        output_dir = self._output_dir(draft)
+        output_dir.parent.mkdir(parents=True, exist_ok=True)
+        config = in_run_dir(draft.checked.config, run_dir, self._engine.base, output_dir, draft.wanted_model)
+        _write(run_dir / "config.json", config.to_json())
+        _sync_folder(run_dir)
+        _sync_folder(run_dir.parent)
+
+    def _output_dir(self, draft: _Draft) -> Path:
+        """Only what can be hot-loaded goes where the server looks for adapters."""
+        config: TrainingConfig = draft.checked.config
+        if config.serve_as == "adapter":
+            return self._settings.adapters_dir / draft.adapter_id
+        folder = "models" if config.serve_as == "model" else "unserved"
+        return self._settings.data_dir / folder / draft.adapter_id
+
+
+_ROLES = {"training_file": "training", "validation_file": "validation", "tuneloop.mix_file": "mix"}
+"""Where in the request a file is named, and what it is called in the run directory."""
+
+
+def _files_of(request: CreateJob) -> dict[str, str]:
+    """Place in the request -> file id, of every file that it names."""
+    mix = (request.tuneloop or {}).get("mix_file")
+    named = {
+        "training_file": request.training_file,
+        "validation_file": request.validation_file,
+        "tuneloop.mix_file": mix if isinstance(mix, str) else None,  # of another type: the configuration refuses it
+    }
+    return {place: file_id for place, file_id in named.items() if file_id is not None}
+
+
+def _repeated(session: Session, sha256: str, sender: Sender) -> JobRow | None:
+    """The job that this request has made before; None when it is new.
+
+    Raises:
+        Conflict: its Idempotency-Key was used for another request.
+    """
+    mine = (
+        select(JobRow)
+        .where(JobRow.created_by.is_not_distinct_from(sender.caller.key_id))
+        .order_by(JobRow.number.desc())
+    )
+    if sender.idempotency_key is not None:
+        row = session.scalar(mine.where(JobRow.idempotency_key == sender.idempotency_key).limit(1))
+        if row is not None and row.request_sha256 != sha256:
+            raise Conflict(
+                f"The Idempotency-Key {sender.idempotency_key!r} was used for another request, which made {row.id}. "
+                "Use a new key for a new job.",
+                code="idempotency_key_reused",
+            )
+        return row
+    if not sender.is_retry:
+        return None
+    recent = mine.where(JobRow.request_sha256 == sha256, JobRow.created_at >= now_s() - RETRY_WINDOW_S)
+    return session.scalar(recent.limit(1))
+
+
+def _new_row(draft: _Draft, body: bytes, sender: Sender) -> JobRow:
+    request, checked = draft.request, draft.checked
+    return JobRow(
+        id=draft.id,
+        status="validating_files",
+        created_at=now_s(),
+        created_by=sender.caller.key_id,
+        project=sender.caller.project,
+        model=request.model,
+        training_file=request.training_file,
+        validation_file=request.validation_file,
+        suffix=request.suffix or "",
+        seed=draft.seed,
+        method=request.method_type,
+        hyperparameters=checked.hyperparameters,
+        base_learning_rate=checked.base_learning_rate,
+        settings=request.tuneloop or {},
+        integrations=[one.model_dump() for one in request.integrations] if request.integrations else None,
+        metadata_=request.metadata,
+        wanted_model=draft.wanted_model,
+        adapter_id=draft.adapter_id,
+        result_files=[],
+        request_sha256=_sha256(body),
+        idempotency_key=sender.idempotency_key,
+    )
+
+
+def _tell(session: Session, draft: _Draft) -> None:
+    request = draft.request
+    add_event(session, draft.id, f"Created fine-tuning job: {draft.id}")
+    session.flush()  # events are listed in the order of their numbers
+    beside = f" and validation file: {request.validation_file}" if request.validation_file else ""
+    add_event(session, draft.id, f"Validating training file: {request.training_file}{beside}")
+
+
+def _take_adapter(adapter: Adapter, folder: Path) -> None:
+    """A copy of the adapter, so that deleting the model later harms no job that goes on from it."""
+    folder.mkdir(mode=0o700)
+    try:
+        for name in ADAPTER_FILES:
+            _link(adapter.path / name, folder / name)
+    except FileNotFoundError as error:
+        raise inputs.unavailable_model(adapter.name) from error
+    _sync_folder(folder)
+
+
+def _link(source: Path, target: Path) -> None:
+    """`target` is the same content: a second name for it, or a copy where the file system gives none."""
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(source, target)
+        with target.open("rb") as copy:
+            os.fsync(copy.fileno())
+
+
+def _write(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()

@@ -1,0 +1,152 @@
+"""The end of a job, told once: the result is loaded and asked for its first token, or the failure explained."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from server.jobs import transitions
+from server.jobs.events import Level, add_event
+from server.jobs.run_directory import RunDirectory
+from server.jobs.workshop import Workshop
+from server.tables import JobRow, now_s
+from serving import AdapterError, EngineUnavailableError, ModelNotFoundError
+from training.progress import ProgressEvent
+from training.record import write_metrics
+
+ENGINE_WAIT_S = 120.0
+"""How long a finished job waits for an engine that is starting; after that the first request loads the model."""
+ENDING_S = 2.0
+"""What loading the model and its first token are taken to need, when the time of the end is estimated."""
+RESULT_FILE = "step_metrics.csv"
+_ENGINE_POLL_S = 0.25
+_CODES = {
+    "invalid_data": ("invalid_training_file", "training_file"),
+    "invalid_config": ("invalid_hyperparameters", None),
+    "invalid_base_model": ("invalid_model", "model"),
+    "output_exists": ("server_error", None),
+    "internal_error": ("server_error", None),
+}
+"""A run's code → the job's code and param; others, such as `out_of_memory`, are told as they are."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What came of loading the result."""
+
+    message: str
+    level: Level = "info"
+    first_token_s: float | None = None
+    refused: bool = False
+    """Whether it can't be served at all."""
+
+
+async def finish(workshop: Workshop, job: JobRow, run: RunDirectory, *, engine_wait_s: float = ENGINE_WAIT_S) -> None:
+    """Ends the job whose result is in place: it succeeds, unless it was cancelled or its adapter is refused."""
+    finished_at = await asyncio.to_thread(run.finished_at)
+    if run.makes_adapter:
+        loaded = await _load(workshop, run, finished_at, engine_wait_s)
+    else:
+        loaded = _not_loaded(run)
+    loaded = replace(loaded, message=run.without_paths(loaded.message, job))
+    if loaded.refused:
+        await fail(workshop, job, "adapter_not_servable", loaded.message)
+        return
+    table = await asyncio.to_thread(write_metrics, run.path)
+    await workshop.database.run(lambda session: _succeed(session, workshop, job, run, loaded, table))
+
+
+async def fail(workshop: Workshop, job: JobRow, code: str, message: str, param: str | None = None) -> None:
+    """Ends the job: it failed, for this reason. Nothing if it has ended."""
+    await workshop.database.run(lambda session: transitions.fail(session, job.id, code, message, param))
+
+
+async def fail_as_told(workshop: Workshop, job: JobRow, run: RunDirectory, failure: ProgressEvent) -> None:
+    """Ends the job as the `failed` event of its process says."""
+    told = failure.code or "internal_error"
+    code, param = _CODES.get(told, (told, None))
+    if told in ("invalid_config", "diverged", "out_of_memory"):
+        param = failure.param
+    await fail(workshop, job, code, run.without_paths(failure.message, job), param)
+
+
+def _succeed(session: Session, workshop: Workshop, job: JobRow, run: RunDirectory, loaded: Loaded, table: Path) -> None:
+    manifest = run.manifest
+    name = str(manifest.get("name") or job.wanted_model)
+    metrics = manifest.get("metrics") or {}
+    ended = transitions.end(
+        session,
+        job.id,
+        "succeeded",
+        fine_tuned_model=name,
+        trained_tokens=metrics.get("trained_tokens"),
+        first_token_s=loaded.first_token_s,
+        attempts=0,
+    )
+    if not ended:
+        return
+    file = workshop.files.adopt(
+        session, table, filename=RESULT_FILE, purpose="fine-tune-results", created_by=job.created_by
+    )
+    transitions.change(session, job.id, {"succeeded"}, result_files=[file.id])
+    first_token: dict[str, Any] | None = None
+    if loaded.first_token_s is not None:
+        first_token = {"first_token_s": loaded.first_token_s}
+    add_event(session, job.id, loaded.message, level=loaded.level, data=first_token)
+    add_event(session, job.id, f"New fine-tuned model created: {name}")
+    add_event(session, job.id, "The job has successfully completed")
+
+
+def _not_loaded(run: RunDirectory) -> Loaded:
+    serve_as = run.config.get("serve_as")
+    if serve_as == "model":
+        return Loaded("The result is a whole model, not an adapter: serve it as the base of a server of its own")
+    return Loaded(f"The result isn't loaded: serve_as is {serve_as!r}, so it is kept on disk and not served")
+
+
+async def _load(workshop: Workshop, run: RunDirectory, finished_at: float, engine_wait_s: float) -> Loaded:
+    """Loads the adapter and has it say one token; tries again while the engine is away, for a while."""
+    name = str(run.manifest.get("name"))
+    deadline = time.monotonic() + engine_wait_s
+    while True:
+        try:
+            refusal = await _first_token(workshop, name)
+        except (AdapterError, ModelNotFoundError) as error:
+            return Loaded(str(error), "error", refused=True)
+        except EngineUnavailableError as error:
+            if time.monotonic() < deadline:
+                await asyncio.sleep(_ENGINE_POLL_S)
+                continue
+            return Loaded(f"The engine wasn't ready, so the first request will load the model: {error}", "warn")
+        if refusal:
+            return Loaded(f"The model is loaded, but the engine refused a trial request: {refusal}", "warn")
+        first_token_s = round(max(0.0, time.time() - finished_at), 3)
+        told = f"The model answered its first token {first_token_s:.2f} s after the training ended"
+        return Loaded(told, first_token_s=first_token_s)
+
+
+async def _first_token(workshop: Workshop, name: str) -> str | None:
+    """None once the model has answered with one token; else the engine's words."""
+    async with workshop.registry.lease(name) as served:
+        body = {"model": served, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
+        async with workshop.engine.request(
+            "POST", "/v1/completions", body=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
+        ) as answer:
+            said = await answer.read()
+            return said.decode("utf-8", "replace")[:300] if answer.status >= 400 else None
+
+
+def estimated_finish(event: ProgressEvent) -> int | None:
+    """When the job will have ended, in Unix seconds, by what its process expects; None when it doesn't say."""
+    if event.remaining_s is None:
+        return None
+    return max(now_s(), round(event.created_at + event.remaining_s + ENDING_S))

@@ -1,0 +1,325 @@
+"""One running job, told in order: its process is started and watched, what it tells is stored, and its end seen to.
+
+Whether it should run at all is in the database; it is told here by `notice`. Each change of status is conditional, so a
+pause or cancellation that came first always stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Any, Literal
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from server.jobs import checkpoints, ending, transitions
+from server.jobs.events import add_event
+from server.jobs.narration import Narrator, Told
+from server.jobs.processes import start_training, wait_until_free
+from server.jobs.run_directory import RunDirectory
+from server.jobs.workshop import Workshop
+from server.tables import JobEventRow, JobRow, now_s
+from serving import Adapter, AdapterError
+from serving.kept_process import KeptProcess
+from training.progress import ProgressEvent, read_events
+
+MAX_ATTEMPTS = 3
+"""Times in a row that a job goes on whose process died without a word and without a new checkpoint."""
+_POLL_S = 0.1
+Wish = Literal["go on", "make way", "give up", "leave"]
+"""What is wanted of the process: to train; to write a checkpoint and pause; to end at once, as the job is cancelled; or
+to write a checkpoint because the server stops."""
+
+logger = logging.getLogger(__name__)
+
+
+class JobRun:
+    """A job whose row says `running`, and what is done for it."""
+
+    def __init__(self, workshop: Workshop, job: JobRow, command: tuple[str, ...]) -> None:
+        """command: as this machine is to run it."""
+        self._workshop, self._job, self._command = workshop, job, command
+        self.run: RunDirectory = workshop.run_of(job.id)
+        self._narrator = Narrator(lambda text: self.run.without_paths(text, job))
+        self._offset = job.events_offset
+        self._hyperparameters: dict[str, Any] | None = None
+        self._process: KeptProcess | None = None
+        self._wish: Wish = "go on"
+        self._wished = asyncio.Event()
+        self._leaving = False
+        self._checkpoint_before = 0
+        self.has_settled = False
+        """Whether its process has done a step, and so has taken what memory it takes."""
+
+    def notice(self, status: str, pause_requested: bool) -> None:
+        """Takes up what the job's row says now.
+
+        A process that has been told to stop isn't told otherwise: a job that was resumed meanwhile starts again.
+        """
+        if status == "cancelled":
+            self._want("give up")
+        elif status == "running" and pause_requested and self._wish == "go on":
+            self._want("make way")
+
+    def leave(self) -> None:
+        """Has the process write a checkpoint and end; the row stays `running`, for the next server to take up."""
+        if self._wish == "go on":
+            self._want("leave")
+        self._leaving = True
+
+    async def work(self) -> None:
+        """Returns when the job's process is gone and the row says what is to become of it."""
+        try:
+            await self._work()
+        except Exception:
+            logger.exception("Job %s met something unforeseen", self._job.id)
+            message = (
+                "The server met something unforeseen in running this job; its log says what. Create the job again."
+            )
+            await ending.fail(self._workshop, self._job, "server_error", message)
+        finally:
+            if self._process:
+                await self._process.kill()
+        await self._clean_up()
+
+    async def _work(self) -> None:
+        # 1. What an earlier process told, and may still be telling.
+        remembered = select(JobEventRow.data).where(JobEventRow.job_id == self._job.id, JobEventRow.type == "metrics")
+        self._narrator.remember(await self._workshop.database.run(lambda session: session.scalars(remembered).all()))
+        await self._ingest()
+        if not await self._is_free():
+            return
+        await self._ingest()
+        # 2. It may have ended just before its server did.
+        if await self._has_ended():
+            return
+        # 3. The process.
+        code = await self._train()
+        if self.run.is_done and self._wish != "give up":
+            # The process's own last lines and pictures take a second, which nobody needs to wait for.
+            await self._finish()
+            await self._let_end()
+        elif self._wish == "make way":
+            step = self.run.last_checkpoint
+            await self._workshop.database.run(lambda session: transitions.stopped(session, self._job.id, step))
+        elif self._wish == "go on":
+            await self._ended_by_itself(code)
+
+    async def _is_free(self) -> bool:
+        """Whether the run directory is ours now; not, when we aren't wanted any more before it is."""
+        free = asyncio.create_task(wait_until_free(self.run, self._workshop.settings.job_stop_grace_s))
+        wished = asyncio.create_task(self._wished.wait())
+        await asyncio.wait({free, wished}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (free, wished):
+            if not task.done():
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        if free.done() and not free.cancelled():
+            free.result()
+            return True
+        if self._wish == "make way":
+            step = self.run.last_checkpoint
+            await self._workshop.database.run(lambda session: transitions.stopped(session, self._job.id, step))
+        return False
+
+    async def _has_ended(self) -> bool:
+        if self.run.is_done:
+            await self._finish()
+            return True
+        last = await asyncio.to_thread(self.run.last_event)
+        if last and _is_failure(last):
+            await ending.fail_as_told(self._workshop, self._job, self.run, last)
+            return True
+        return False
+
+    async def _finish(self) -> None:
+        """Sees to the end of the job; not to its last moment, when the job was cancelled or the server stops."""
+        finishing = asyncio.create_task(ending.finish(self._workshop, self._job, self.run))
+        while not finishing.done():
+            if self._leaving or self._wish == "give up":
+                finishing.cancel()  # what is being written to the database is written to its end all the same
+            await asyncio.wait({finishing}, timeout=_POLL_S)
+        if not finishing.cancelled():
+            finishing.result()
+
+    async def _train(self) -> int | None:
+        """The exit code of the process; None when its result came before its end."""
+        if self._wish != "go on":
+            return None
+        executable = self._workshop.command[0]
+        grace_s = self._workshop.settings.job_stop_grace_s
+        self._checkpoint_before = self.run.last_checkpoint
+        self._process = process = await start_training(self._command, executable, self.run, self._job, grace_s)
+        exited = asyncio.create_task(process.wait())
+        try:
+            while not exited.done() and not self._wished.is_set():
+                if await self._ingest():
+                    return None
+                await self._pause_for(exited)
+            await self._stop(process)
+            code = await exited
+        finally:
+            exited.cancel()
+        self._process = None
+        await self._ingest()
+        return code
+
+    async def _stop(self, process: KeptProcess) -> None:
+        """Ends the process if it should, and goes on to store what it tells until then."""
+        if self._wish == "go on":
+            return
+        stopping = asyncio.create_task(process.kill() if self._wish == "give up" else process.stop())
+        while not stopping.done():
+            if self._wish == "give up":
+                await process.kill()
+            else:
+                await self._ingest()
+            await asyncio.wait({stopping}, timeout=_POLL_S)
+        stopping.result()
+
+    async def _pause_for(self, exited: asyncio.Task[int]) -> None:
+        wished = asyncio.create_task(self._wished.wait())
+        await asyncio.wait({exited, wished}, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED)
+        wished.cancel()
+
+    async def _let_end(self) -> None:
+        """Gives the process time to close its books after its result is in use."""
+        if self._process:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._process.wait()), self._workshop.settings.job_stop_grace_s)
+
+    async def _ended_by_itself(self, code: int | None) -> None:
+        last = await asyncio.to_thread(self.run.last_event)
+        if last and _is_failure(last):
+            await ending.fail_as_told(self._workshop, self._job, self.run, last)
+            return
+        how = f"was ended by signal {code - 128}" if code and code > 128 else f"ended with exit code {code}"
+        progressed = self.run.last_checkpoint > self._checkpoint_before
+        attempts = 1 if progressed else self._job.attempts + 1
+        if attempts > MAX_ATTEMPTS:
+            message = f"The training's process {how}, {attempts} times in a row without a new checkpoint. "
+            remedy = "Memory may have run out: set a smaller batch_size or max_length, or free memory."
+            await ending.fail(self._workshop, self._job, "training_process_died", message + remedy)
+            return
+        message = f"The training's process {how} and left no reason; the job goes on from its last checkpoint"
+        await self._workshop.database.run(
+            lambda session: transitions.requeue(session, self._job.id, message, level="warn", attempts=attempts)
+        )
+
+    async def _ingest(self) -> bool:
+        """Stores what the process has told since the last time; whether its result is in place."""
+        if self.run.events_bytes == self._offset:
+            return False
+        events, offset = await asyncio.to_thread(read_events, self.run.path, self._offset)
+        if offset == self._offset:
+            return False
+        told: list[Told | _Published] = []
+        for event in events:
+            if event.type == "checkpoint" and event.step is not None:
+                told.append(await self._publish(event.step, int(event.created_at)))
+            elif said := self._narrator.tell(event):
+                told.append(said)
+        values = self._worked_out(events)
+        stored = await self._workshop.database.run(lambda session: self._store(session, told, offset, values))
+        self._offset = offset
+        if any(isinstance(one, _Published) for one in told):
+            await self._tidy(told, stored)
+        self.has_settled |= self._process is not None and any(event.type == "step" for event in events)
+        return any(event.type == "finished" for event in events)
+
+    async def _publish(self, step: int, at: int) -> Told | _Published:
+        metrics = self._narrator.metrics_at(step)
+        if not (self.run.makes_adapter and self._workshop.settings.checkpoints_kept):
+            return Told(f"Checkpoint created at step {step}", at, data={"step": step})
+        try:
+            adapter = await checkpoints.publish(self._workshop, self._job, self.run, step)
+        except AdapterError as error:
+            reason = self.run.without_paths(str(error), self._job)
+            return Told(f"The checkpoint of step {step} isn't served: {reason}", at, "warn", data={"step": step})
+        return _Published(step, adapter, metrics, at)
+
+    def _store(self, session: Session, told: list[Told | _Published], offset: int, values: dict[str, Any]) -> bool:
+        as_before = JobRow.events_offset == self._offset
+        if not transitions.change(session, self._job.id, {"running"}, as_before, events_offset=offset, **values):
+            return False
+        for one in told:
+            if isinstance(one, _Published):
+                checkpoints.note(session, self._job.id, one.step, one.adapter, one.metrics, one.at)
+            else:
+                add_event(
+                    session,
+                    self._job.id,
+                    one.message,
+                    level=one.level,
+                    metrics=one.metrics,
+                    data=one.data,
+                    created_at=one.created_at,
+                )
+        return True
+
+    async def _tidy(self, told: list[Told | _Published], stored: bool) -> None:
+        if stored:
+            await checkpoints.let_go(self._workshop, self._job.id)
+            return
+        for one in told:  # the job ended meanwhile: what nobody was told of goes again
+            if isinstance(one, _Published) and not await self._is_noted(one.step):
+                await checkpoints.remove(self._workshop.registry, one.adapter.name)
+
+    async def _is_noted(self, step: int) -> bool:
+        return await self._workshop.database.run(lambda session: checkpoints.is_noted(session, self._job.id, step))
+
+    def _worked_out(self, events: list[ProgressEvent]) -> dict[str, Any]:
+        """Columns that change with what was told: when it will end, and what `auto` came to."""
+        values: dict[str, Any] = {}
+        finishes = [ending.estimated_finish(event) for event in events if event.type == "step"]
+        if finishes:
+            values["estimated_finish"] = finishes[-1]
+        if any(event.type == "finished" for event in events):
+            values["estimated_finish"] = now_s() + round(ending.ENDING_S)
+        if self._hyperparameters is None and (plan := self.run.plan):
+            self._hyperparameters = values["hyperparameters"] = _resolved(self._job, plan)
+        return values
+
+    def _want(self, wish: Wish) -> None:
+        self._wish = wish
+        self._wished.set()
+
+    async def _clean_up(self) -> None:
+        """Nothing is left of the result of a job that ended without one."""
+        statement = select(JobRow.status).where(JobRow.id == self._job.id)
+        status = await self._workshop.database.run(lambda session: session.scalar(statement))
+        if status in ("cancelled", "failed"):
+            await discard(self._workshop, self.run)
+
+
+class _Published:
+    """A checkpoint that answers, and has yet to be written down."""
+
+    def __init__(self, step: int, adapter: Adapter, metrics: dict[str, Any], at: int) -> None:
+        self.step, self.adapter, self.metrics, self.at = step, adapter, metrics, at
+
+
+async def discard(workshop: Workshop, run: RunDirectory) -> None:
+    """Removes the result of a run whose job was cancelled or failed, out of the engine's hands first."""
+    if run.is_done and run.output_dir and not await checkpoints.remove(workshop.registry, run.output_dir.name):
+        return  # a request uses it, and the engine would die without its files; the next start removes it
+    await asyncio.to_thread(run.remove_result)
+
+
+def _is_failure(event: ProgressEvent) -> bool:
+    """Whether the run ended for a reason of its own; one that was stopped goes on another time."""
+    return event.type == "failed" and event.code != "interrupted"
+
+
+def _resolved(job: JobRow, plan: dict[str, Any]) -> dict[str, Any]:
+    """The hyperparameters, each `auto` among OpenAI's three replaced by what it came to."""
+    found = {
+        "n_epochs": plan["n_epochs"],
+        "batch_size": plan["batch_size"] * plan["gradient_accumulation_steps"],
+        "learning_rate_multiplier": float(f"{plan['learning_rate'] / job.base_learning_rate:.10g}"),
+    }
+    asked = job.hyperparameters
+    return {**asked, **{name: value for name, value in found.items() if asked.get(name, "auto") == "auto"}}

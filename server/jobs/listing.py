@@ -1,0 +1,80 @@
+"""Which jobs a request means: one by its id, many by their metadata, and their places in the queue.
+
+https://platform.openai.com/docs/api-reference/fine-tuning/list
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import ColumnElement, exists, func, select
+from sqlalchemy.orm import Session
+
+from server.errors import BadRequest
+from server.jobs.ranges import is_storable
+from server.tables import JobRow
+
+WAITING = ("validating_files", "queued")
+_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_FILTER = re.compile(r"metadata\[(.*)\]", re.DOTALL)
+
+Filter = tuple[str | None, str]
+"""Key and value; a key of None asks for jobs without metadata."""
+
+
+def find_job(session: Session, job_id: str) -> JobRow | None:
+    """The job with this id; None for what isn't an id, too, without asking a database that may choke on it."""
+    return session.scalar(select(JobRow).where(JobRow.id == job_id)) if _ID.fullmatch(job_id) else None
+
+
+def metadata_filters(query: Iterable[tuple[str, str]]) -> list[Filter]:
+    """The filters among the query's parameters, `metadata[k]=v` or `metadata=null`.
+
+    Raises:
+        BadRequest: both forms at once, or something else after `metadata=`.
+    """
+    found: list[Filter] = []
+    for name, value in query:
+        if name == "metadata":
+            if value != "null":
+                raise _refusal(f"metadata is {value[:100]!r}, but only metadata=null and metadata[key]=value filter.")
+            found.append((None, value))
+        elif match := _FILTER.fullmatch(name):
+            if not is_storable([match[1], value]):
+                raise _refusal("The filter holds a NUL, which no metadata has. Leave it out.")
+            found.append((match[1], value))
+    if len({key is None for key, _ in found}) > 1:
+        raise _refusal("metadata=null asks for jobs without metadata, so metadata[key]=value can't stand beside it.")
+    return found
+
+
+def condition(session: Session, key: str | None, value: str) -> ColumnElement[bool]:
+    """One filter in the words of this database."""
+    if key is None:
+        return JobRow.metadata_.is_(None)
+    if session.get_bind().dialect.name == "postgresql":
+        return JobRow.metadata_.op("->>")(key) == value
+    # A path such as $."key" can't name every key; json_each compares keys as they are.
+    pair = func.json_each(JobRow.metadata_).table_valued("key", "value")
+    return exists(select(1).select_from(pair).where(pair.c.key == key, pair.c.value == value))
+
+
+def queue_positions(session: Session, rows: Sequence[JobRow]) -> dict[str, int]:
+    """Job id -> place in the queue, 1 for the next, of those in `rows` that wait."""
+    waiting = [row for row in rows if row.status in WAITING]
+    if not waiting:
+        return {}
+    numbers = session.scalars(select(JobRow.number).where(JobRow.status.in_(WAITING)).order_by(JobRow.number)).all()
+    return {row.id: bisect_left(numbers, row.number) + 1 for row in waiting}
+
+
+def count_jobs(session: Session) -> dict[str, int]:
+    """Status -> how many jobs have it."""
+    counted = select(JobRow.status, func.count().label("jobs")).group_by(JobRow.status)
+    return {row.status: row.jobs for row in session.execute(counted)}
+
+
+def _refusal(message: str) -> BadRequest:
+    return BadRequest(message, param="metadata", code="invalid_value")

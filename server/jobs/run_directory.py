@@ -1,0 +1,141 @@
+"""The directory of one job's run: what was asked for, how far it came, and whether its result is in place.
+
+It is written by whoever creates the job and by `python -m training`. Here it is read, and the result of a job that
+ended otherwise is removed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from server.tables import JobRow
+from training.progress import CHECKPOINTS, RUN_LOCK, ProgressEvent, read_events
+
+MANIFEST = "manifest.json"
+_PATH = re.compile(r"(?<![\w:/.])(?:/[^\s/'\"`,;:)]+)+(/[^\s/'\"`,;:)]+)")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """RUN_DIR of one job."""
+
+    path: Path
+
+    @property
+    def training_file(self) -> Path:
+        """The examples to learn from."""
+        return self.path / "training.jsonl"
+
+    @property
+    def validation_file(self) -> Path | None:
+        """The examples to measure on, where the job has any."""
+        path = self.path / "validation.jsonl"
+        return path if path.exists() else None
+
+    @property
+    def log(self) -> Path:
+        """What the process printed."""
+        return self.path / "output.log"
+
+    @property
+    def lock(self) -> Path:
+        """What the process holds."""
+        return self.path / RUN_LOCK
+
+    @property
+    def events_bytes(self) -> int:
+        """How long the events' file is."""
+        try:
+            return (self.path / "events.jsonl").stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """`TrainingConfig`'s names and values; empty where there are none to be read."""
+        return _json_object(self.path / "config.json")
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """What `auto` came to; empty before that is known."""
+        plan = _json_object(self.path / "plan.json").get("plan", {})
+        return plan if isinstance(plan, dict) else {}
+
+    @property
+    def output_dir(self) -> Path | None:
+        """Where the result will be, in one rename."""
+        named = self.config.get("output_dir")
+        return Path(named) if named else None
+
+    @property
+    def makes_adapter(self) -> bool:
+        """Whether the result is an adapter that the engine can load."""
+        kinds = (self.config.get("serve_as", "adapter"), self.config.get("finetuning_type", "lora"))
+        return kinds == ("adapter", "lora")
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the result is in place."""
+        return self.output_dir is not None and (self.output_dir / MANIFEST).is_file()
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What the result says of itself."""
+        return _json_object(self.output_dir / MANIFEST) if self.output_dir else {}
+
+    @property
+    def last_checkpoint(self) -> int:
+        """Step of the newest checkpoint; 0 without any."""
+        steps = [path.name.rpartition("-")[2] for path in (self.path / CHECKPOINTS).glob("checkpoint-*")]
+        return max((int(step) for step in steps if step.isdigit()), default=0)
+
+    def checkpoint(self, step: int) -> Path:
+        """Where the checkpoint of this step is, or was."""
+        return self.path / CHECKPOINTS / f"checkpoint-{step}"
+
+    def last_event(self) -> ProgressEvent | None:
+        """The last thing that a process told."""
+        events, _ = read_events(self.path)
+        return events[-1] if events else None
+
+    def finished_at(self) -> float:
+        """When the result was in place, in Unix seconds."""
+        ends = [event.created_at for event in read_events(self.path)[0] if event.type == "finished"]
+        if ends:
+            return ends[-1]  # it is the process's own word; a file's time is coarser
+        assert self.output_dir is not None  # noqa: S101 — asked for when the result is in place
+        return (self.output_dir / MANIFEST).stat().st_mtime
+
+    def without_paths(self, text: str, job: JobRow) -> str:
+        """`text` with nothing in it of where things lie on this machine."""
+        base = self.config.get("base_model")
+        named = [
+            (self.training_file, job.training_file),
+            (self.validation_file, job.validation_file),
+            (self.path, job.id),
+            (base, self.config.get("base_model_name") or job.model),
+            (self.output_dir, job.adapter_id),
+        ]
+        for path, name in named:
+            text = text.replace(str(path), str(name)) if path and name else text
+        return _PATH.sub(lambda found: found[1].lstrip("/"), text)
+
+    def remove_result(self) -> None:
+        """Removes what the run put in place, or was about to."""
+        if self.output_dir:
+            for left in (self.output_dir, self.output_dir.with_name(f".partial-{self.output_dir.name}")):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}

@@ -1,0 +1,40 @@
+"""A server's working parts over a fake engine, in a process that a test may kill. Arguments: DATA_DIR BASE COMMAND…"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from server.composition import make_services, open_database
+from server.services import Services, at_work
+from server.settings import Settings
+from serving import EngineLimits, resolve_base_model
+from tests.server.fake_engine import FakeAnswer, FakeEngine
+
+TRAINER = (sys.executable, "-m", "tests.server.jobs.fake_trainer")
+
+
+def services_over(settings: Settings, base_dir: Path, command: tuple[str, ...]) -> Services:
+    """The parts; what trains is `command`."""
+    engine = FakeEngine(base_dir.with_name("engine"), lambda body: FakeAnswer(b"{}"))
+    engine.base = resolve_base_model(str(base_dir))
+    engine.limits = EngineLimits(32, 4, 8, 512)
+    return make_services(settings, engine, open_database(settings), training=command)
+
+
+async def main(data_dir: Path, base_dir: Path, command: tuple[str, ...]) -> None:
+    settings = Settings(data_dir=data_dir, max_running_jobs=3, job_stop_grace_s=20)
+    services = services_over(settings, base_dir, command)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    with closing(services.database):
+        async with at_work(services):
+            print("ready", flush=True)
+            await stop.wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), tuple(sys.argv[3:])))

@@ -1,0 +1,46 @@
+"""How many trainings a machine of a given size holds."""
+
+from __future__ import annotations
+
+from server.jobs.capacity import Started, expected_bytes, why_wait
+from serving import GPU, Device
+from tests.server.jobs.conftest import JobPlace
+from training.demo.examples import demo_config
+
+GB = 10**9
+
+
+def test_a_job_waits_for_memory_that_the_running_ones_are_still_to_take(real_place: JobPlace) -> None:
+    first, second = (real_place.run(_create(real_place)) for _ in range(2))
+    needed = expected_bytes(first, on_gpu=False)
+    assert needed is not None
+    assert 0.5 * GB < needed < 4 * GB
+    room_for_one = Device("cpu", (), 8 * GB, needed + 1000, 4, frozenset())
+    reason = why_wait(second, [Started(first, has_settled=False)], None, room_for_one)
+    assert reason is not None
+    assert "memory" in reason
+    assert why_wait(second, [Started(first, has_settled=True)], None, room_for_one) is None
+    assert why_wait(second, [], None, Device("cpu", (), GB, 0, 4, frozenset())) is None
+
+
+def test_on_a_gpu_its_memory_counts(real_place: JobPlace) -> None:
+    first, second = (real_place.run(_create(real_place)) for _ in range(2))
+    full = Device("cuda", (GPU("any", 80 * GB, GB),), 64 * GB, 60 * GB, 8, frozenset())
+    empty = Device("cuda", (GPU("any", 80 * GB, 60 * GB),), 64 * GB, 60 * GB, 8, frozenset())
+    started = [Started(first, has_settled=True)]
+    assert why_wait(second, started, None, full) is not None
+    assert why_wait(second, started, None, empty) is None
+
+
+def test_the_setting_overrules_what_the_machine_holds(real_place: JobPlace) -> None:
+    first, second = (real_place.run(_create(real_place)) for _ in range(2))
+    started = [Started(first, has_settled=False)]
+    tiny = Device("cpu", (), GB, 0, 1, frozenset())
+    assert why_wait(second, started, 2, tiny) is None
+    assert "max_running_jobs" in (why_wait(second, started, 1, tiny) or "")
+
+
+def _create(place: JobPlace) -> str:
+    config = demo_config(place.base.path, "unused").to_dict()
+    mine = ("base_model", "training_file", "output_dir", "fine_tuned_model", "validation_file")
+    return place.create(config={name: value for name, value in config.items() if name not in mine})
