@@ -32,6 +32,7 @@ test-fast: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.cleaning
 	$(BIN)/python -m benchmarks.trl_sft
+	$(BIN)/python -m benchmarks.chat_beside_training
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
