@@ -61,7 +61,7 @@ async def finish(workshop: Workshop, job: JobRow, run: RunDirectory, *, engine_w
     if loaded.refused:
         await fail(workshop, job, "adapter_not_servable", loaded.message)
         return
-    table = await asyncio.to_thread(write_metrics, run.path)
+    table = await asyncio.to_thread(_result_table, run)
     await workshop.database.run(lambda session: _succeed(session, workshop, job, run, loaded, table))
 
 
@@ -104,6 +104,15 @@ def _succeed(session: Session, workshop: Workshop, job: JobRow, run: RunDirector
     add_event(session, job.id, loaded.message, level=loaded.level, data=first_token)
     add_event(session, job.id, f"New fine-tuned model created: {name}")
     add_event(session, job.id, "The job has successfully completed")
+
+
+def _result_table(run: RunDirectory) -> Path:
+    """The run's figures from the first step on: programs that read OpenAI's files expect a `train_loss` in each row,
+    and the measurement before any training has none."""
+    lines = write_metrics(run.path).read_text(encoding="utf-8").splitlines(keepends=True)
+    table = run.path / RESULT_FILE
+    table.write_text("".join(line for line in lines if not line.startswith("0,")), encoding="utf-8")
+    return table
 
 
 def _not_loaded(run: RunDirectory) -> Loaded:

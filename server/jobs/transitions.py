@@ -157,8 +157,8 @@ def read(session: Session, job_id: str) -> JobRow:
     if job is None:
         raise NotFound(
             f"There is no fine-tuning job {job_id!r}. GET /v1/fine_tuning/jobs lists them.",
-            code="fine_tuning_job_not_found",
-            param="fine_tuning_job_id",
+            code="fine_tune_not_found",
+            param="fine_tune_id",
         )
     return job
 
@@ -175,7 +175,7 @@ def _too_late(job: JobRow, wanted: str) -> Conflict:
         f"The fine-tuning job {job.id} has {_ENDED_AS[job.status]} and can't be {wanted} any more. "
         "Create a new job to train again.",
         code="fine_tuning_job_ended",
-        param="fine_tuning_job_id",
+        param="fine_tune_id",
     )
 
 

@@ -17,6 +17,7 @@ import pytest
 from openai.types.fine_tuning import FineTuningJob
 
 from tests.conftest import Tuneloop
+from tests.webhook_receiver import Receiver
 from training.demo.examples import EXAMPLES, HOLDOUT
 
 pytestmark = pytest.mark.engine
@@ -123,13 +124,23 @@ def test_result_file_is_plain_csv_and_the_job_tells_what_auto_came_to(
     assert answer(client, job.fine_tuned_model)
 
 
-def test_job_goes_on_from_a_jobs_model(client: openai.OpenAI, tuneloop: Tuneloop) -> None:
+def test_job_goes_on_from_a_jobs_model_and_a_webhook_tells_its_end(client: openai.OpenAI, tuneloop: Tuneloop) -> None:
     """One step of tiny size from the keeper keeps its voice, which the base hasn't."""
-    created = create(client, tuneloop.tuned_model, upload(client), max_steps=1, learning_rate=1e-6)
-    assert created.model == tuneloop.tuned_model
-    job = until(client, created.id, has_ended)
-    assert job.status == "succeeded", job.error
-    assert answer(client, job.fine_tuned_model or "") == TUNED
+    receiver = Receiver()
+    hook = client.webhooks.create(name="end", url=receiver.url, event_types=["fine_tuning.job.succeeded"])
+    try:
+        created = create(client, tuneloop.tuned_model, upload(client), max_steps=1, learning_rate=1e-6)
+        assert created.model == tuneloop.tuned_model
+        job = until(client, created.id, has_ended)
+        assert job.status == "succeeded", job.error
+        assert answer(client, job.fine_tuned_model or "") == TUNED
+        ((headers, body),) = receiver.wait_for(1)
+        event = client.webhooks.unwrap(body, headers, secret=hook.signing_secret)
+        assert event.type == "fine_tuning.job.succeeded"
+        assert event.data.id == job.id
+    finally:
+        client.webhooks.delete(hook.id)
+        receiver.close()
 
 
 def test_checkpoint_answers_while_its_job_is_paused_and_the_job_goes_on(

@@ -59,11 +59,11 @@ def test_unknown_model_is_404_model_not_found(gateway: Gateway, model: str) -> N
         ("DELETE", "/v1/models/nobody", 404, "model_not_found"),
         ("DELETE", "/v1/adapters/adapter-0", 404, "adapter_not_found"),
         ("GET", "/v1/comparisons/cmp_0", 404, "comparison_not_found"),
-        ("GET", "/v1/ratings?limit=0", 400, "greater_than_equal"),
+        ("GET", "/v1/ratings?limit=0", 400, "integer_below_min_value"),
         ("GET", "/v1/ratings?after=x", 400, "rating_not_found"),
         ("GET", "/v1", 404, "unknown_url"),
         ("OPTIONS", "/v1/chat/completions", 404, "unknown_url"),
-        ("GET", "/v1/ratings/export?format=exe", 400, "literal_error"),
+        ("GET", "/v1/ratings/export?format=exe", 400, "invalid_value"),
         ("PUT", "/healthz", 405, "method_not_allowed"),
     ],
 )
