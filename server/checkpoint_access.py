@@ -7,8 +7,9 @@ https://platform.openai.com/docs/api-reference/fine-tuning/list-permissions
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-from sqlalchemy import Select, exists, select
+from sqlalchemy import ColumnElement, exists, or_, select
 from sqlalchemy.orm import Session
 
 from server.auth import Caller
@@ -17,6 +18,8 @@ from server.tables import CheckpointPermissionRow, JobCheckpointRow, JobRow
 from serving import ModelNotFoundError, Registry
 
 CHECKPOINT = re.compile(r":ckpt-step-\d+\Z")
+_NAMED_IN_QUERY = 500
+"""Names that a query may list; SQLite takes some thousand parameters."""
 
 
 def is_checkpoint(model: str) -> bool:
@@ -24,11 +27,27 @@ def is_checkpoint(model: str) -> bool:
     return CHECKPOINT.search(model) is not None
 
 
-def hidden(session: Session, caller: Caller) -> frozenset[str]:
-    """The checkpoints that aren't there for this caller; none on a keyless server."""
-    if caller.key_id is None:
+def hidden_among(session: Session, caller: Caller, names: Iterable[str]) -> frozenset[str]:
+    """Those of these names that aren't there for this caller: none on a keyless server.
+
+    A checkpoint that no row tells the project of is there for nobody.
+    """
+    checkpoints = frozenset(filter(is_checkpoint, names))
+    if caller.key_id is None or not checkpoints:
         return frozenset()
-    return frozenset(session.scalars(_hidden(caller.project)))
+    query = select(JobCheckpointRow.model).where(usable_by(caller.project))
+    if len(checkpoints) <= _NAMED_IN_QUERY:
+        query = query.where(JobCheckpointRow.model.in_(checkpoints))
+    return checkpoints - frozenset(session.scalars(query))
+
+
+def usable_by(project: str) -> ColumnElement[bool]:
+    """The condition of a checkpoint that keys of this project may use."""
+    own = exists().where(JobRow.id == JobCheckpointRow.job_id, JobRow.project == project)
+    permitted = exists().where(
+        CheckpointPermissionRow.checkpoint == JobCheckpointRow.model, CheckpointPermissionRow.project_id == project
+    )
+    return or_(own, permitted)
 
 
 async def check(database: Database, registry: Registry, caller: Caller, model: str) -> None:
@@ -43,12 +62,13 @@ async def check(database: Database, registry: Registry, caller: Caller, model: s
     try:
         name = registry.get(model).name
     except ModelNotFoundError as error:
-        unseen = await database.run(lambda session: hidden(session, caller))
+        named = (*error.available, model)
+        unseen = await database.run(lambda session: hidden_among(session, caller, named))
         raise _not_found(model, error.available, unseen, error.reason) from error
-    if is_checkpoint(name):
-        unseen = await database.run(lambda session: hidden(session, caller))
-        if name in unseen:
-            raise _not_found(model, registry.names(), unseen, None)
+    if is_checkpoint(name) and name in await database.run(lambda session: hidden_among(session, caller, [name])):
+        available = registry.names()
+        unseen = await database.run(lambda session: hidden_among(session, caller, available))
+        raise _not_found(model, available, unseen, None)
 
 
 def _not_found(
@@ -58,11 +78,3 @@ def _not_found(
     return ModelNotFoundError(
         model, [name for name in names if name not in unseen], None if model in unseen else reason
     )
-
-
-def _hidden(project: str) -> Select[str]:
-    permitted = exists().where(
-        CheckpointPermissionRow.checkpoint == JobCheckpointRow.model, CheckpointPermissionRow.project_id == project
-    )
-    query = select(JobCheckpointRow.model).join(JobRow, JobRow.id == JobCheckpointRow.job_id)
-    return query.where(JobRow.project != project, ~permitted)

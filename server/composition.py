@@ -87,10 +87,10 @@ async def open_services(settings: Settings, base: BaseModel) -> AsyncIterator[Se
     """The running parts for one base model, its engine not yet started; on leaving, the engine is stopped.
 
     Raises:
-        DatabaseError: the database cannot be opened.
+        DatabaseError: the database cannot be opened, or another server holds it.
         StartError: the address is public and there are no keys.
     """
-    with contextlib.closing(open_database(settings)) as database:
+    with contextlib.closing(open_database(settings)) as database, database.held():
         _refuse_public_without_keys(settings, database)
         engine = VLLMProcess(base, engine_settings(settings))
         try:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.concurrency import run_in_threadpool
@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 5
 POOL_TIMEOUT_S = 10
+SERVER_LOCK = 0x74756E656C6F6F70
+"""The number of PostgreSQL's advisory lock that a server holds: "tuneloop" in ASCII."""
 
 
 class DatabaseError(Exception):
@@ -70,6 +72,29 @@ class Database:
                 return work(session)
 
         return await run_in_threadpool(transaction)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the database for one server: two would run each other's jobs. SQLite's file lies in a data directory,
+        which is held already.
+
+        Raises:
+            DatabaseError: another server holds it.
+        """
+        if self._engine.dialect.name != "postgresql":
+            yield
+            return
+        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": SERVER_LOCK}):
+                shown = self._engine.url.render_as_string(hide_password=True)
+                raise DatabaseError(
+                    f"The database {shown} is in use by another running tuneloop. Stop that one, or give this one a "
+                    "database of its own."
+                )
+            try:
+                yield
+            finally:
+                connection.invalidate()  # the lock goes with the connection, which may be broken by now
 
     def close(self) -> None:
         """Return every connection."""

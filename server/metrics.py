@@ -26,6 +26,7 @@ class Metrics:
             registry=self._registry,
         )
         self.engine_up = Gauge("tuneloop_engine_up", "1 while the engine answers.", registry=self._registry)
+        self.database_up = Gauge("tuneloop_database_up", "1 while the database answers.", registry=self._registry)
         self._jobs = Gauge(
             "tuneloop_fine_tuning_jobs", "Fine-tuning jobs by status.", ["status"], registry=self._registry
         )

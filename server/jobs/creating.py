@@ -35,8 +35,9 @@ from server.tables import JobRow, new_id, now_s
 from serving import Adapter, AdapterError, Engine, Registry, fine_tuned_model_name, inspect_device, new_adapter_id
 from training.config import TrainingConfig
 
-RETRY_WINDOW_S = 600
-"""A retry this long after the job was made is no retry any more: the SDK gives up far sooner."""
+RETRY_WINDOW_S = 1800
+"""A retry this long after the job was made is no retry any more. The SDK waits 600 s for an answer and tries twice
+again, so its last retry comes after some 1,201 s."""
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "manifest.json")
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
@@ -137,7 +138,7 @@ class JobCreator:
     def _draft(self, session: Session, request: CreateJob, caller: Caller) -> _Draft:
         """Everything checked, nothing written."""
         start = inputs.starting_point(self._registry, request.model)
-        if start and request.model in checkpoint_access.hidden(session, caller):
+        if start and checkpoint_access.hidden_among(session, caller, [start.name]):
             raise inputs.unavailable_model(request.model)
         for param, file_id in _files_of(request).items():
             inputs.usable_file(session, file_id, param=param)

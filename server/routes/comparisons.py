@@ -59,8 +59,9 @@ class CreateComparison(BaseModel):
 @router.post("/comparisons", status_code=201)
 async def create_comparison(body: CreateComparison, services: ServicesDep, caller: CallerDep) -> Response:
     """Both answers, side by side. With `stream`, server-sent events whose last one carries the stored comparison."""
-    unseen = await services.database.run(lambda session: checkpoint_access.hidden(session, caller))
-    known = set(services.registry.names()) - unseen
+    names = services.registry.names()
+    unseen = await services.database.run(lambda session: checkpoint_access.hidden_among(session, caller, names))
+    known = set(names) - unseen
     for model in body.models:
         if model not in known:
             raise NotFound(

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from sqlalchemy.orm import Session
 
+from server.checkpoint_access import usable_by
 from server.errors import NotFound
 from server.jobs import listing, transitions
 from server.jobs.creating import Sender
@@ -102,14 +103,16 @@ async def list_events(
 
 @router.get("/{job_id}/checkpoints")
 async def list_checkpoints(
-    job_id: str, services: ServicesDep, after: AfterQuery = None, limit: LimitQuery = 10
+    job_id: str, services: ServicesDep, caller: CallerDep, after: AfterQuery = None, limit: LimitQuery = 10
 ) -> dict[str, Any]:
-    """The checkpoints that are served by name, newest first."""
+    """The checkpoints that are served by name, newest first: those that the caller may use."""
 
     def page(session: Session) -> dict[str, Any]:
         _existing(session, job_id)
-        mine = JobCheckpointRow.job_id == job_id
-        rows, has_more = page_of(session, JobCheckpointRow, mine, after=after, limit=limit)
+        where = [JobCheckpointRow.job_id == job_id]
+        if caller.key_id is not None:
+            where.append(usable_by(caller.project))
+        rows, has_more = page_of(session, JobCheckpointRow, *where, after=after, limit=limit)
         return list_page([checkpoint_object(row) for row in rows], has_more=has_more)
 
     return await services.database.run(page)

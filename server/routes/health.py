@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
+from sqlalchemy.exc import SQLAlchemyError
 
 from server.jobs.listing import count_jobs
 from server.services import ServicesDep
 from serving import EngineState
 
+log = logging.getLogger(__name__)
 router = APIRouter(tags=["health"])
 
 
@@ -35,5 +39,10 @@ async def readyz(services: ServicesDep) -> Response:
 async def metrics(services: ServicesDep) -> Response:
     """The gateway's metrics in Prometheus' text format."""
     services.metrics.engine_up.set(services.engine.state is EngineState.READY)
-    services.metrics.count_jobs(await services.database.run(count_jobs))
+    try:
+        services.metrics.count_jobs(await services.database.run(count_jobs))
+        services.metrics.database_up.set(1)
+    except SQLAlchemyError as error:  # the other figures are wanted most just now
+        log.warning("jobs can't be counted: %s", error)
+        services.metrics.database_up.set(0)
     return Response(services.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)

@@ -51,7 +51,9 @@ async def delete_model(model: str, services: ServicesDep, caller: CallerDep) -> 
 async def list_adapters(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """The adapters of this base with what their manifests say; `broken` names what cannot be served, and why."""
     adapters = [_adapter_object(adapter) for adapter in await _adapters_for(services, caller)]
-    return list_page(adapters, has_more=False) | {"broken": dict(services.registry.broken())}
+    # What is broken can't be told apart by project, so only an admin is told of it.
+    broken = dict(services.registry.broken()) if caller.is_admin else {}
+    return list_page(adapters, has_more=False) | {"broken": broken}
 
 
 @router.delete("/adapters/{adapter_id}")
@@ -66,7 +68,8 @@ async def delete_adapter(adapter_id: str, services: ServicesDep, caller: CallerD
 async def _adapters_for(services: Services, caller: Caller) -> list[Adapter]:
     """Those that this caller may use, oldest first."""
     adapters = await run_in_threadpool(services.registry.adapters)
-    unseen = await services.database.run(lambda session: checkpoint_access.hidden(session, caller))
+    names = [adapter.name for adapter in adapters]
+    unseen = await services.database.run(lambda session: checkpoint_access.hidden_among(session, caller, names))
     return [adapter for adapter in adapters if adapter.name not in unseen]
 
 

@@ -47,6 +47,8 @@ class Deliverer:
         """timeout_s: for one attempt, from connecting to the end of the answer's head."""
         self._database = database
         self._pauses_s, self._timeout_s = tuple(pauses_s), timeout_s
+        self._unwritten: Counter[str] = Counter()
+        """Attempts by delivery that the database couldn't be told of."""
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._endpoint_of: dict[str, str] = {}
         self._working: asyncio.Task[None] | None = None
@@ -119,9 +121,13 @@ class Deliverer:
                 status = "given_up"
                 log.warning("webhook %s to %s is given up: %s", delivery.event_id, endpoint.id, result)
             await self._database.run(lambda session: _write_down(session, delivery.id, status, result, pause_s or 0))
+            del self._unwritten[delivery.id]  # a Counter doesn't mind where there is none
         except SQLAlchemyError as error:  # still pending, so it is sent again: twice is better than never
             log.warning("webhook %s to %s was tried and not written down: %s", delivery.event_id, endpoint.id, error)
-            await asyncio.sleep(DATABASE_PAUSE_S)
+            # The row still says that it is due, so what the schedule says is kept here.
+            self._unwritten[delivery.id] += 1
+            attempts = delivery.attempts + self._unwritten[delivery.id]
+            await asyncio.sleep(self._pause_after(attempts) or max(self._pauses_s, default=DATABASE_PAUSE_S))
         finally:
             del self._under_way[delivery.id], self._endpoint_of[delivery.id]
             self._awake.set()

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, select
 
 from server.auth import create_key
 from server.tables import JobCheckpointRow, JobRow, new_id, now_s
@@ -239,3 +239,22 @@ def test_command_line_makes_the_first_key_an_admins_and_no_later_one_unasked(tmp
     assert "default" in shown["k1"]
     refused = run_cli("keys", "create", "--project", "a b", *where)
     assert (refused.returncode, "'a b'" in refused.stderr) == (2, True)
+
+
+def test_checkpoint_that_no_job_is_known_of_is_there_for_no_key(shared: Shared) -> None:
+    """Its row may not be written yet, or be in another database."""
+    unknown = "ft:org/base:personal:y:abcdefgh:ckpt-step-3"
+    services = shared.gateway.services
+    write_adapter(services.settings.adapters_dir, shared.gateway.engine.base, manifest={"name": unknown})
+    assert services.registry.get(unknown)
+    for project in ("owner", "other", "admins"):
+        assert shared.status(project, unknown) == 404
+        assert unknown not in {model.id for model in shared.client(project).models.list()}
+
+
+def test_job_shows_its_checkpoints_to_those_who_may_use_them(shared: Shared) -> None:
+    with shared.gateway.database.session() as session:
+        job_id = session.scalars(select(JobCheckpointRow.job_id)).one()
+    for project, shown in (("owner", [CHECKPOINT]), ("other", [])):
+        checkpoints = shared.client(project).fine_tuning.jobs.checkpoints.list(job_id)
+        assert [checkpoint.fine_tuned_model_checkpoint for checkpoint in checkpoints] == shown

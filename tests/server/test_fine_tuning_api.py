@@ -464,12 +464,17 @@ def test_a_retried_create_makes_one_job_and_a_second_create_two(gateway: Gateway
     body = {"training_file": add_file(gateway)}
     first = create(gateway, **body).json()["id"]
     assert create(gateway, headers=RETRY, **body).json()["id"] == first
-    assert create(gateway, headers={"x-stainless-retry-count": "0"}, **body).json()["id"] != first
+    second = create(gateway, headers={"x-stainless-retry-count": "0"}, **body).json()["id"]
+    assert second != first
     assert create(gateway, headers=RETRY, seed=1, **body).json()["id"] != first
     with gateway.database.session() as session:
         for row in session.scalars(select(JobRow)):
-            row.created_at -= 601
-    assert create(gateway, headers=RETRY, **body).json()["id"] != first
+            row.created_at -= 1_250  # the SDK's last retry, after two waits of 600 s
+    assert create(gateway, headers=RETRY, **body).json()["id"] == second
+    with gateway.database.session() as session:
+        for row in session.scalars(select(JobRow)):
+            row.created_at -= 1_000
+    assert create(gateway, headers=RETRY, **body).json()["id"] not in (first, second)
 
 
 @pytest.mark.both_databases

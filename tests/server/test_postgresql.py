@@ -13,7 +13,7 @@ from alembic.config import Config
 from sqlalchemy import create_engine, inspect, select, update
 
 import server
-from server.database import Database
+from server.database import Database, DatabaseError
 from server.tables import APIKeyRow, Base
 from tests.databases import PostgreSQL, postgresql_bin
 from tests.server.conftest import Gateway, StartGateway
@@ -96,6 +96,7 @@ def test_database_that_is_down_is_503_and_comes_back(start_gateway: StartGateway
     assert 1 <= int(answer.headers["retry-after"]) <= 120
     assert answer.headers["x-request-id"]
     assert gateway.http.get("/healthz").status_code == 200
+    assert "tuneloop_database_up 0.0" in gateway.http.get("/metrics").text
     own_postgresql.start()
     assert gateway.http.get(LISTED).status_code == 200
 
@@ -106,3 +107,14 @@ def test_database_that_is_down_lets_nobody_in(start_gateway: StartGateway, own_p
     for _ in range(3):  # it has never read the keys, so it cannot know that there are none
         assert gateway.http.get("/v1/models").status_code == 503
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_second_server_on_a_database_is_refused_until_the_first_is_gone(url: str) -> None:
+    first, second = Database(url), Database(url)
+    with first.held(), pytest.raises(DatabaseError, match="in use by another running tuneloop"), second.held():
+        pass
+    with second.held():
+        pass
+    first.close()
+    second.close()
