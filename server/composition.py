@@ -113,11 +113,10 @@ def make_services(
         settings.adapters_dir, engine.base, engine, base_aliases=base_aliases(settings, engine.base.name)
     )
     files = FileStore(settings.files_dir, database)
-    runner = Runner(settings, database, engine, registry, files, command=training)
+    webhooks = Deliverer(database)
+    runner = Runner(settings, database, engine, registry, files, command=training, on_end=webhooks.wake)
     jobs = JobCreator(settings, database, engine, registry, files, runner)
-    return Services(
-        settings, engine, registry, database, KeyStore(database), Metrics(), files, runner, Deliverer(database), jobs
-    )
+    return Services(settings, engine, registry, database, KeyStore(database), Metrics(), files, runner, webhooks, jobs)
 
 
 def base_aliases(settings: Settings, base_name: str) -> tuple[str, ...]:

@@ -26,12 +26,16 @@ MIN_EXAMPLES = 10
 """Fewest examples in a training file, as OpenAI has it: https://platform.openai.com/docs/guides/supervised-fine-tuning"""
 ATTEMPTS = 3
 """Times that a check is tried whose process dies."""
+START_S = 120.0
+SLOWEST_BYTES_PER_S = 1e6
+"""How long a check may take: it has this long to start, and goes through files at this pace at least. With two cores
+to itself it does 60 MB/s, but it gives way to all else."""
 COMMAND = (sys.executable, "-m", "server.file_check")
 NICE = 10
 
 
 class FileCheckError(Exception):
-    """The process died each time it was tried. The message says how."""
+    """The process died each time it was tried, or came to no end. The message says how."""
 
 
 @dataclass(frozen=True)
@@ -54,18 +58,12 @@ class FileFaults:
 class JobCheck:
     """What the files of a job were found to be."""
 
-    training_examples: int
-    validation_examples: int
     code: str | None = None
     """`invalid_training_file`, `invalid_validation_file` or `invalid_n_examples`; None when the job may run."""
     message: str | None = None
     """What is wrong, for a person: the faults by line. It holds no path of this machine."""
     param: str | None = None
     """`training_file` or `validation_file`."""
-
-    def error(self) -> dict[str, str | None] | None:
-        """The job's `error` on the wire; None when the job may run."""
-        return None if self.code is None else {"code": self.code, "message": self.message, "param": self.param}
 
 
 async def check_for_job(
@@ -82,7 +80,8 @@ async def check_for_job(
     Cancelling the task that waits here ends the process.
 
     Raises:
-        FileCheckError: the process died `ATTEMPTS` times.
+        FileCheckError: the process died `ATTEMPTS` times, or took far too long.
+        FileNotFoundError: a file isn't there.
     """
     question = {
         "training": str(training),
@@ -91,20 +90,38 @@ async def check_for_job(
         "file_format": file_format,
         "on_leakage": on_leakage,
     }
-    return JobCheck(**await _ask({"job": question}, command))
+    # Three times: it may go through the training file once more, to compare the two.
+    time_out_s = 3 * _time_out_s(*(path for path in (training, validation) if path is not None))
+    return JobCheck(**await _ask({"job": question}, command, time_out_s))
 
 
 async def check_file(path: Path, *, command: Sequence[str] = COMMAND) -> FileFaults:
     """Whether some method can learn from each record of the file; found in a process.
 
     Raises:
-        FileCheckError: the process died `ATTEMPTS` times.
+        FileCheckError: the process died `ATTEMPTS` times, or took far too long.
+        FileNotFoundError: the file isn't there.
     """
-    answer = await _ask({"file": str(path)}, command)
+    answer = await _ask({"file": str(path)}, command, _time_out_s(path))
     return FileFaults(answer["examples"], tuple(answer["faults"]), answer["found"])
 
 
-async def _ask(question: dict[str, Any], command: Sequence[str]) -> dict[str, Any]:
+def _time_out_s(*paths: Path) -> float:
+    return START_S + sum(path.stat().st_size for path in paths) / SLOWEST_BYTES_PER_S
+
+
+async def _ask(question: dict[str, Any], command: Sequence[str], time_out_s: float) -> dict[str, Any]:
+    try:
+        async with asyncio.timeout(time_out_s):
+            return await _answer(question, command)
+    except TimeoutError as error:
+        raise FileCheckError(
+            f"The process that checks files had not ended after {time_out_s:.0f} s. See that the machine has time for "
+            "it, or give a smaller file."
+        ) from error
+
+
+async def _answer(question: dict[str, Any], command: Sequence[str]) -> dict[str, Any]:
     ends: list[str] = []
     for _ in range(ATTEMPTS):
         code, said = await _run([*command, json.dumps(question)])
@@ -209,18 +226,18 @@ def _check(
 ) -> JobCheck:
     first = _Tally(training, method, file_format).whole()
     if first.found:
-        return _refused(first.result(), "training", 0)
+        return _refused(first.result(), "training")
     if first.examples < MIN_EXAMPLES:
         message = f"Training file has {first.examples} example(s), but must have at least {MIN_EXAMPLES} examples"
-        return JobCheck(first.examples, 0, "invalid_n_examples", message, "training_file")
+        return JobCheck("invalid_n_examples", message, "training_file")
     if validation is None:
-        return JobCheck(first.examples, 0)
+        return JobCheck()
     second = _Tally(validation, method, "auto")
     measured = list(second)
     if second.found:
-        return _refused(second.result(), "validation", first.examples)
+        return _refused(second.result(), "validation")
     if on_leakage == "drop":
-        return JobCheck(first.examples, len(measured))
+        return JobCheck()
     try:
         refuse_leakage(
             _Tally(training, method, file_format),
@@ -230,14 +247,13 @@ def _check(
         )
     except DataError as error:
         shown = tuple(str(fault) for fault in error.faults[:FAULTS_SHOWN])
-        return _refused(FileFaults(len(measured), shown, len(error.faults)), "validation", first.examples)
-    return JobCheck(first.examples, len(measured))
+        return _refused(FileFaults(len(measured), shown, len(error.faults)), "validation")
+    return JobCheck()
 
 
-def _refused(result: FileFaults, role: str, training_examples: int) -> JobCheck:
+def _refused(result: FileFaults, role: str) -> JobCheck:
     message = f"The {role} file has {result.found} fault(s): {result.told()}"
-    seen = (result.examples, 0) if role == "training" else (training_examples, result.examples)
-    return JobCheck(*seen, f"invalid_{role}_file", message, f"{role}_file")
+    return JobCheck(f"invalid_{role}_file", message, f"{role}_file")
 
 
 if __name__ == "__main__":

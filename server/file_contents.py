@@ -3,6 +3,7 @@
 FOLDER/file-…       the content of a file
 FOLDER/parts/part_… one part of an upload
 FOLDER/incoming/…   what is being written; whatever lies there at start is left over from a server that died
+FOLDER/orphaned/…   contents that the database doesn't know: perhaps another database does, so they are kept
 """
 
 from __future__ import annotations
@@ -48,11 +49,16 @@ class Incoming:
         """Makes all of it readable at `path`."""
         self._file.flush()
 
+    def settle(self) -> None:
+        """Makes it durable where it is. Nothing can be added any more."""
+        if not self._file.closed:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
     def publish(self, target: Path) -> None:
-        """Moves it to `target`, durably: after a power cut it is there, and whole."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        """Moves it to `target`, durably: after a power cut it is there, and whole. Quick once it is settled."""
+        self.settle()
         self.path.rename(target)
         _sync_folder(target.parent)
 
@@ -62,6 +68,7 @@ class Contents:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._parts, self._incoming, self.orphaned = (folder / name for name in ("parts", "incoming", "orphaned"))
 
     def path(self, file_id: str) -> Path:
         """Where the content of this file lies."""
@@ -69,33 +76,47 @@ class Contents:
 
     def part_path(self, part_id: str) -> Path:
         """Where this part of an upload lies."""
-        return self._folder / "parts" / part_id
+        return self._parts / part_id
 
     def incoming(self) -> Incoming:
         """A new content, empty."""
         self.make_folders()
-        return Incoming(self._folder / "incoming")
+        return Incoming(self._incoming)
 
     def make_folders(self) -> None:
         """Makes what is missing of the folders, for our eyes only."""
-        for folder in (self._folder, self._folder / "parts", self._folder / "incoming"):
+        for folder in (self._folder, self._parts, self._incoming, self.orphaned):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    def sweep(self, file_ids: Collection[str], part_ids: Collection[str]) -> int:
-        """Removes what is no content of these files and parts; how many that were. Nothing may be under way."""
+    def tidy(self, file_ids: Collection[str], part_ids: Collection[str], deleted_ids: Collection[str]) -> int:
+        """Removes what was being written, and contents of deleted files. Nothing may be under way.
+
+        A content that is nobody's is put among the orphaned, and brought back when its row is there again: whoever
+        opens an empty or an older database loses nothing by it. How many were put away now comes back.
+        """
         self.make_folders()
-        left = [path for path in self._folder.iterdir() if path.is_file() and path.name not in file_ids]
-        left += [path for path in (self._folder / "parts").iterdir() if path.name not in part_ids]
-        left += (self._folder / "incoming").iterdir()
-        return remove(left)
+        remove(self._incoming.iterdir())
+        remove(path for path in _files(self._folder, self.orphaned) if path.name in deleted_ids)
+        for path in _files(self.orphaned):
+            if path.name in file_ids and not self.path(path.name).exists():
+                path.rename(self.path(path.name))
+            elif path.name in part_ids and not self.part_path(path.name).exists():
+                path.rename(self.part_path(path.name))
+        nobodys = [path for path in _files(self._folder) if path.name not in file_ids]
+        nobodys += [path for path in _files(self._parts) if path.name not in part_ids]
+        for path in nobodys:
+            path.rename(self.orphaned / path.name)
+        return len(nobodys)
 
 
-def remove(paths: Iterable[Path]) -> int:
-    """Removes these files, those that are gone already passed over; how many there were to remove."""
-    count = 0
-    for count, path in enumerate(paths, start=1):  # noqa: B007 (counted)
+def _files(*folders: Path) -> list[Path]:
+    return [path for folder in folders for path in folder.iterdir() if path.is_file()]
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Removes these files; those that are gone already are passed over."""
+    for path in paths:
         path.unlink(missing_ok=True)
-    return count
 
 
 def copy(source: Path, target: Incoming) -> None:

@@ -1,7 +1,8 @@
 """Files on disk and their rows: one folder, each content under its file's id. Knows no HTTP but the errors it raises.
 
-A content is there before its row and goes after it, so that a row always has one; what a death in between leaves
-without a row is swept away at start. The table is the list of what is to be checked: nothing is only in memory.
+A content is there before its row and goes after it, so that a row always has one. A content that no row names is
+never removed but kept aside: the database may be the wrong one. The table is the list of what is to be checked:
+nothing is only in memory.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import asyncio
 import contextlib
 import logging
 import weakref
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,16 @@ log = logging.getLogger(__name__)
 SWEEP_EVERY_S = 30.0
 """Seconds between two looks for what has expired. It answers as unknown at once; this frees the disk."""
 AFTER_FAULT_S = 1.0
+MAX_CHECKS = 2
+"""Files that are checked at once; each check is a process."""
+_AT_ONCE = 10_000
+"""Rows that one sweep takes: a statement can name so many."""
+_FORGOTTEN = {"status": "deleted", "expires_at": 0, "filename": "", "sha256": "", "status_details": None}
+"""What is left of a file's row; see `FileRow.status`."""
 
 
 def live() -> ColumnElement[bool]:
-    """The condition of a file that hasn't expired."""
+    """The condition of a file that hasn't expired and wasn't deleted."""
     return or_(FileRow.expires_at.is_(None), FileRow.expires_at > now_s())
 
 
@@ -45,10 +53,15 @@ def get_file(session: Session, file_id: str) -> FileRow:
     """
     row = session.scalar(select(FileRow).where(FileRow.id == file_id, live()))
     if row is None:
-        raise NotFound(
-            f"No such File object: {file_id[:200]}. GET /v1/files lists them.", code="file_not_found", param="id"
-        )
+        raise missing_file(file_id)
     return row
+
+
+def missing_file(file_id: str) -> NotFound:
+    """The refusal of a file that there isn't."""
+    return NotFound(
+        f"No such File object: {file_id[:200]}. GET /v1/files lists them.", code="file_not_found", param="id"
+    )
 
 
 def file_object(row: FileRow) -> dict[str, Any]:
@@ -73,8 +86,9 @@ class FileStore:
         """files_dir: created if absent, for our eyes only. check_command: the process that checks a file."""
         self.contents = Contents(files_dir)
         self._database, self._check_command = database, tuple(check_command)
-        self._woken = asyncio.Event()
-        self._work: asyncio.Task[None] | None = None
+        self._woken = [asyncio.Event() for _ in range(1 + MAX_CHECKS)]
+        self._work: list[asyncio.Task[None]] = []
+        self._checking: set[str] = set()
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     def path(self, file_id: str) -> Path:
@@ -85,11 +99,14 @@ class FileStore:
         """Spares double work on one upload; that it is done once is the database's business."""
         return self._locks.setdefault(upload_id, asyncio.Lock())
 
-    def adopt(self, session: Session, source: Path, *, filename: str, purpose: str, created_by: str | None) -> FileRow:
-        """The new, processed file whose content is a durable copy of `source`."""
-        with self.contents.incoming() as incoming:
+    def prepare(self, source: Path) -> Incoming:
+        """A durable copy of `source`, to be published: nothing slow is left for the transaction. Used as a context."""
+        with contextlib.ExitStack() as stack:
+            incoming = stack.enter_context(self.contents.incoming())
             copy(source, incoming)
-            return self.publish(session, incoming, filename=filename, purpose=purpose, created_by=created_by)
+            incoming.settle()
+            stack.pop_all()
+            return incoming
 
     def publish(
         self,
@@ -101,7 +118,7 @@ class FileStore:
         created_by: str | None,
         expires_after_s: int | None = None,
     ) -> FileRow:
-        """The new file with this content, which is removed again if the transaction is rolled back.
+        """The new file with this content, which is removed again if the transaction is rolled back. Once only.
 
         For purpose fine-tune it is `uploaded`, and checked once it is committed and `wake` called; else `processed`.
         """
@@ -119,7 +136,7 @@ class FileStore:
         )
         target = self.path(row.id)
         incoming.publish(target)  # before the row: the database isn't locked while the disk is waited for
-        event.listen(session, "after_rollback", lambda _session: target.unlink(missing_ok=True), once=True)
+        remove_if_rolled_back(session, target)
         session.add(row)
         session.flush()
         return row
@@ -132,45 +149,48 @@ class FileStore:
         """
 
         def work(session: Session) -> None:
-            row = get_file(session, file_id)
-            session.execute(delete(FileRow).where(FileRow.id == row.id))
+            result: Any = session.execute(update(FileRow).where(FileRow.id == file_id, live()).values(_FORGOTTEN))
+            if not result.rowcount:
+                raise missing_file(file_id)
 
         await self._database.run(work)
         await run_in_threadpool(remove, [self.path(file_id)])
 
     def wake(self) -> None:
-        """Says that there is a file to check. From the event loop."""
-        self._woken.set()
+        """Says that there is a file to check, or something to remove. From the event loop."""
+        for woken in self._woken:
+            woken.set()
 
     async def start(self) -> None:
         """Goes on with checks that were under way, and looks for what has expired from now on."""
-        ids = await self._database.run(
-            lambda session: (set(session.scalars(select(FileRow.id))), set(session.scalars(select(UploadPartRow.id))))
-        )
-        if swept := await run_in_threadpool(self.contents.sweep, *ids):
-            log.info("%d contents without a file were left over; they are removed", swept)
-        self._work = asyncio.create_task(self._go_on())
+        orphaned = await run_in_threadpool(self.contents.tidy, *await self._database.run(_known))
+        if orphaned:
+            log.warning(
+                "%d contents of files or parts are in no row of this database. They are kept in %s and come back with "
+                "the database that knows them",
+                orphaned,
+                self.contents.orphaned,
+            )
+        works = [self._sweep, *[self._check_waiting] * MAX_CHECKS]
+        self._work = [
+            asyncio.create_task(_keep_at(work, woken)) for work, woken in zip(works, self._woken, strict=True)
+        ]
 
     async def stop(self) -> None:
         """Returns when nothing is under way any more."""
-        if self._work is not None:
-            self._work.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._work
+        for work in self._work:
+            work.cancel()
+        await asyncio.gather(*self._work, return_exceptions=True)
 
-    async def _go_on(self) -> None:
-        while True:
-            self._woken.clear()
+    async def _check_waiting(self) -> None:
+        while row := await self._database.run(partial(_next_unchecked, busy=tuple(self._checking))):
+            if row.id in self._checking:  # somebody else has taken it up meanwhile
+                continue
+            self._checking.add(row.id)
             try:
-                await self._sweep()
-                while row := await self._database.run(_next_unchecked):
-                    await self._check(row)
-            except Exception:  # the outermost catcher of this task: the next round tries again
-                log.exception("files could not be looked after")
-                await asyncio.sleep(AFTER_FAULT_S)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SWEEP_EVERY_S):  # `wait_for` can lose a cancellation (gh-86296)
-                    await self._woken.wait()
+                await self._check(row)
+            finally:
+                self._checking.discard(row.id)
 
     async def _check(self, row: FileRow) -> None:
         try:
@@ -187,29 +207,63 @@ class FileStore:
         await self._database.run(lambda session: session.execute(changed))
 
     async def _sweep(self) -> None:
-        """Frees what has expired: rows first, then contents."""
-        file_ids, part_ids = await self._database.run(_forget_expired)
-        gone = [self.path(file_id) for file_id in file_ids]
-        gone += [self.contents.part_path(part_id) for part_id in part_ids]
-        await run_in_threadpool(remove, gone)
+        """Frees what has expired and what is left of uploads that have ended."""
+        file_ids, part_ids = await self._database.run(_expire)
+        await run_in_threadpool(remove, [self.path(file_id) for file_id in file_ids])
+        await run_in_threadpool(remove, [self.contents.part_path(part_id) for part_id in part_ids])
+        if part_ids:  # their rows go last: until then a server that dies here knows at its next start what they were
+            forgotten = delete(UploadPartRow).where(UploadPartRow.id.in_(part_ids))
+            await self._database.run(lambda session: session.execute(forgotten))
 
 
-def _next_unchecked(session: Session) -> FileRow | None:
-    waiting = select(FileRow).where(FileRow.status == "uploaded", live()).order_by(FileRow.number)
-    return session.scalar(waiting.limit(1))
+def remove_if_rolled_back(session: Session, content: Path) -> None:
+    """Has the content removed if the session's transaction is rolled back.
+
+    Not after the database was asked to commit: an answer that is lost is no refusal. The content then stays, and where
+    no row came of it, the next start finds it to be nobody's.
+    """
+    asked: list[Session] = []
+    event.listen(session, "before_commit", asked.append, once=True)
+    event.listen(session, "after_rollback", lambda _: None if asked else content.unlink(missing_ok=True), once=True)
 
 
-def _forget_expired(session: Session) -> tuple[Sequence[str], Sequence[str]]:
-    """Ids of the files and parts whose rows are gone now."""
+async def _keep_at(work: Callable[[], Awaitable[None]], woken: asyncio.Event) -> None:
+    """Works now, whenever it is woken, and every `SWEEP_EVERY_S`."""
+    while True:
+        woken.clear()
+        try:
+            await work()
+        except Exception:  # the outermost catcher of this task: the next round tries again
+            log.exception("files could not be looked after")
+            await asyncio.sleep(AFTER_FAULT_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SWEEP_EVERY_S):  # `wait_for` can lose a cancellation (gh-86296)
+                await woken.wait()
+
+
+def _known(session: Session) -> tuple[set[str], set[str], set[str]]:
+    """The ids of all files, of all parts, and of the files that were deleted."""
+    files: set[str] = set()
+    deleted: set[str] = set()
+    for file_id, status in session.execute(select(FileRow.id, FileRow.status)):
+        (deleted if status == "deleted" else files).add(file_id)
+    return files, set(session.scalars(select(UploadPartRow.id))), deleted
+
+
+def _next_unchecked(session: Session, busy: Collection[str]) -> FileRow | None:
+    waiting = select(FileRow).where(FileRow.status == "uploaded", live(), FileRow.id.not_in(busy))
+    return session.scalar(waiting.order_by(FileRow.number).limit(1))
+
+
+def _expire(session: Session) -> tuple[Sequence[str], Sequence[str]]:
+    """Ids of the files that have expired just now, and of parts that are of no use any more."""
     now = now_s()
-    files = session.scalars(select(FileRow.id).where(FileRow.expires_at <= now)).all()
+    expired = FileRow.expires_at <= now, FileRow.status != "deleted"
+    files = session.scalars(select(FileRow.id).where(*expired).limit(_AT_ONCE)).all()
     if files:
-        session.execute(delete(FileRow).where(FileRow.expires_at <= now))
-    expired = UploadRow.status == "pending", UploadRow.expires_at <= now
-    if session.scalar(select(UploadRow.id).where(*expired).limit(1)):
-        session.execute(update(UploadRow).where(*expired).values(status="expired"))
+        session.execute(update(FileRow).where(FileRow.id.in_(files)).values(_FORGOTTEN))
+    late = UploadRow.status == "pending", UploadRow.expires_at <= now
+    if session.scalar(select(UploadRow.id).where(*late).limit(1)):
+        session.execute(update(UploadRow).where(*late).values(status="expired"))
     ended = UploadPartRow.upload_id.in_(select(UploadRow.id).where(UploadRow.status != "pending"))
-    parts = session.scalars(select(UploadPartRow.id).where(ended)).all()
-    if parts:
-        session.execute(delete(UploadPartRow).where(UploadPartRow.id.in_(parts[:10_000])))
-    return files, parts[:10_000]
+    return files, session.scalars(select(UploadPartRow.id).where(ended).limit(_AT_ONCE)).all()

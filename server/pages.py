@@ -21,15 +21,22 @@ def page_of(
     *where: ColumnElement[bool],
     after: str | None,
     limit: int,
+    shown: ColumnElement[bool] | None = None,
     ascending: bool = False,
 ) -> tuple[Sequence[RowT], bool]:
     """At most `limit` rows that follow the row with the id `after`, newest first, and whether there are more.
+
+    shown: what else holds for the rows of a page, but needn't hold for `after`, which may be gone since: who deletes
+    what a page has shown can go on to the next.
 
     Raises:
         BadRequest: `after` is no id of such a row.
     """
     columns: Any = table
-    query = select(table).where(*where).order_by(columns.number if ascending else columns.number.desc())
+    query = select(table).where(*where)
+    if shown is not None:
+        query = query.where(shown)
+    query = query.order_by(columns.number if ascending else columns.number.desc())
     if after is not None:
         number = session.scalar(select(columns.number).where(columns.id == after, *where))
         if number is None:

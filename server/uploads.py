@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -17,7 +17,7 @@ from server.database import Database
 from server.errors import BadRequest, Conflict, NotFound
 from server.file_contents import Incoming, copy, remove
 from server.file_rules import expiry_s, refuse_wrong_content
-from server.files import FileStore, file_object
+from server.files import FileStore, file_object, live, remove_if_rolled_back
 from server.tables import FileRow, UploadPartRow, UploadRow, new_id, now_s
 
 LIFETIME_S = 3600
@@ -76,12 +76,13 @@ class Uploads:
         """
         part = UploadPartRow(id=new_id("part"), upload_id=upload_id, bytes=incoming.bytes, created_at=now_s())
         target = self._files.contents.part_path(part.id)
-        await run_in_threadpool(incoming.publish, target)
-        try:
-            return await self._database.run(lambda session: _add_part(session, part))
-        except BaseException:
-            target.unlink(missing_ok=True)
-            raise
+
+        def work(session: Session) -> dict[str, Any]:
+            incoming.publish(target)
+            remove_if_rolled_back(session, target)
+            return _add_part(session, part)
+
+        return await self._database.run(work)
 
     async def complete(self, upload_id: str, part_ids: Sequence[str], md5: str | None) -> dict[str, Any]:
         """The completed upload with its file; completing again gives the same answer.
@@ -99,8 +100,7 @@ class Uploads:
             chosen = _in_order(parts, part_ids)
             _refuse_wrong_size(row, sum(part.bytes for part in chosen))
             answer = await run_in_threadpool(self._complete, row, chosen, md5)
-            self._files.wake()
-            await run_in_threadpool(remove, [self._files.contents.part_path(part.id) for part in parts])
+            await self._free([part.id for part in parts])
             return answer
 
     async def cancel(self, upload_id: str) -> dict[str, Any]:
@@ -110,9 +110,14 @@ class Uploads:
             NotFound: there is no such upload.
             Conflict: it is completed or expired.
         """
-        answer, parts = await self._database.run(lambda session: _cancel(session, upload_id))
-        await run_in_threadpool(remove, [self._files.contents.part_path(part) for part in parts])
+        answer, part_ids = await self._database.run(lambda session: _cancel(session, upload_id))
+        await self._free(part_ids)
         return answer
+
+    async def _free(self, part_ids: Sequence[str]) -> None:
+        """Removes the contents of the parts; the sweep, their rows."""
+        await run_in_threadpool(remove, [self._files.contents.part_path(part_id) for part_id in part_ids])
+        self._files.wake()
 
     def _complete(self, row: UploadRow, parts: Sequence[UploadPartRow], md5: str | None) -> dict[str, Any]:
         """Puts the parts together and makes a file of them. Blocks."""
@@ -144,7 +149,6 @@ class Uploads:
             raise Conflict(
                 f"The upload {row.id!r} was cancelled, completed or expired meanwhile.", code="upload_not_pending"
             )
-        session.execute(delete(UploadPartRow).where(UploadPartRow.upload_id == row.id))
         return upload_object(row, file) | {"status": "completed"}
 
 
@@ -202,7 +206,7 @@ def _read(session: Session, upload_id: str) -> tuple[UploadRow, list[UploadPartR
     # Parts first: where they are gone because somebody else ended the upload, the status tells.
     parts = list(session.scalars(select(UploadPartRow).where(UploadPartRow.upload_id == upload_id)))
     row = _get_upload(session, upload_id)
-    file = session.scalar(select(FileRow).where(FileRow.id == row.file_id)) if row.file_id else None
+    file = session.scalar(select(FileRow).where(FileRow.id == row.file_id, live())) if row.file_id else None
     return row, parts, file
 
 
@@ -248,6 +252,6 @@ def _cancel(session: Session, upload_id: str) -> tuple[dict[str, Any], Sequence[
     row = _get_upload(session, upload_id)
     if not cancelled and row.status != "cancelled":
         _refuse_ended(row)
-    parts = session.scalars(select(UploadPartRow.id).where(UploadPartRow.upload_id == upload_id)).all()
-    session.execute(delete(UploadPartRow).where(UploadPartRow.upload_id == upload_id))
-    return upload_object(row, None), parts
+    return upload_object(row, None), session.scalars(
+        select(UploadPartRow.id).where(UploadPartRow.upload_id == upload_id)
+    ).all()

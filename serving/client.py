@@ -4,6 +4,7 @@ It refuses to know who starts vLLM and what the bodies mean.
 """
 
 import json
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,11 @@ from serving.errors import AdapterError, EngineUnavailableError
 _BASE_URL = "http://engine"
 _RETRY_AFTER_S = 5.0
 _HEALTH_TIMEOUT = aiohttp.ClientTimeout(total=10)
+_DEAD = re.compile(r"EngineDead|EngineCore encountered an issue")
+_IN_TROUBLE = re.compile(
+    r"out ?of ?memory|cannot allocate|no space left|CUDA error|HIP error|timed? ?out", re.IGNORECASE
+)
+"""vLLM answers 500 to a faulty adapter, too: what the engine lacks shows in the words alone."""
 
 
 def open_session(socket: Path) -> aiohttp.ClientSession:
@@ -95,17 +101,21 @@ class VLLMClient:
             return False
 
     async def load_adapter(self, name: str, path: Path) -> None:
-        """The adapter at `path` answers to `name` from now on. Raises: AdapterError, EngineUnavailableError."""
+        """The adapter at `path` answers to `name` from now on.
+
+        Raises: AdapterError when the adapter is at fault; EngineUnavailableError when the engine can't load any now.
+        """
         status, answer = await self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
         if status == 200 or (status == 400 and "already been loaded" in answer):
             return  # a name never stands for other bytes, so what is loaded is what was asked for
-        raise _refusal(f"The engine refused to load {name}: {answer} Check the adapter, or train it again.", answer)
+        message = f"The engine refused to load {name}: {answer} Check the adapter, or train it again."
+        raise _refusal(message, status, answer)
 
     async def unload_adapter(self, name: str) -> None:
         """`name` answers no more. Raises: AdapterError, EngineUnavailableError."""
         status, answer = await self._post("/v1/unload_lora_adapter", {"lora_name": name})
         if status not in (200, 404):
-            raise _refusal(f"The engine refused to unload {name}: {answer} Try again.", answer)
+            raise _refusal(f"The engine refused to unload {name}: {answer} Try again.", status, answer)
         if name in await self._model_names():
             raise AdapterError(f"The engine still lists {name} after unloading it. Restart the server.")
 
@@ -127,9 +137,11 @@ def _message(answer: str) -> str:
     return " ".join(answer.split())[:300].rstrip(".") + "."
 
 
-def _refusal(message: str, answer: str) -> AdapterError | EngineUnavailableError:
-    if "EngineDead" in answer or "EngineCore encountered an issue" in answer:
+def _refusal(message: str, status: int, answer: str) -> AdapterError | EngineUnavailableError:
+    if _DEAD.search(answer):
         return EngineUnavailableError("The engine died and is being restarted.", _RETRY_AFTER_S)
+    if status in (408, 429) or status > 500 or _IN_TROUBLE.search(answer):
+        return EngineUnavailableError(f"The engine can't do this now: {answer} Try again later.", _RETRY_AFTER_S)
     return AdapterError(message)
 
 

@@ -69,8 +69,9 @@ class KeptProcess:
 
     async def kill(self) -> None:
         """As `stop`, but the command gets no time to end."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.session, signal.SIGKILL)
+        if self._keeper.returncode is None:  # after the keeper's end the number may be somebody else's
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.session, signal.SIGKILL)
         await self.stop()
 
     async def stop(self) -> None:

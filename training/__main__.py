@@ -26,6 +26,7 @@ from training.preflight import preflight, refuse_contradictions, within_position
 from training.preflight.model_shape import ModelShape, ModelShapeError
 from training.progress import CHECKPOINTS, EVENTS_FILE, RUN_LOCK, EventWriter, ProgressEvent
 from training.record import changed_data
+from training.run_summary import json_object
 from training.stopping import Stopped, StopRequest
 from training.terminal import Display
 
@@ -115,7 +116,7 @@ def _run(run_dir: Path, journal: Journal, stop: StopRequest) -> int:
         return _failed(journal, str(error), code, 2, param=error.param)
     except DataError as error:
         faults = [{"line": fault.line, "reason": fault.reason} for fault in error.faults[:FAULTS_SHOWN]]
-        return _failed(journal, str(error), "invalid_data", 2, param="training_file", faults=faults)
+        return _failed(journal, str(error), "invalid_data", 2, param=_file_setting(run_dir, error.path), faults=faults)
     except Exception as error:  # noqa: BLE001 — the outermost catcher
         return _unexpected(journal, run_dir, error)
     return 0
@@ -187,6 +188,13 @@ def _read_config(path: Path) -> TrainingConfig:
             param="output_dir",
         )
     return config
+
+
+def _file_setting(run_dir: Path, path: Path) -> str:
+    """The setting that names this file of examples."""
+    config = json_object(run_dir / "config.json")
+    named = (name for name in ("validation_file", "mix_file") if config.get(name) and Path(config[name]) == path)
+    return next(named, "training_file")
 
 
 def _unexpected(journal: Journal, run_dir: Path, error: Exception) -> int:

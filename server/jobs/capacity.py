@@ -68,7 +68,7 @@ def _too_many(running: int, most: int, rule: str) -> str | None:
 
 def _too_large(run: RunDirectory, running: Sequence[Started], device: Device) -> str | None:
     on_gpu = device.kind == "cuda"
-    free = max(gpu.memory_free_bytes for gpu in device.gpus) if on_gpu else device.memory_free_bytes
+    free = device.gpus[0].memory_free_bytes if on_gpu else device.memory_free_bytes  # the one that trainings use
     wanted = expected_bytes(run, on_gpu)
     promised = [expected_bytes(other.run, on_gpu) for other in running if not other.has_settled]
     if wanted is None or None in promised:

@@ -12,12 +12,12 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from server.jobs.events import add_event
@@ -27,6 +27,8 @@ from server.tables import JobCheckpointRow, JobRow, new_id
 from serving import Adapter, AdapterError, ModelNotFoundError, Registry, ServingError, import_adapter
 
 _FILES = ("adapter_config.json", "adapter_model.safetensors")
+_AT_ONCE = 500
+"""Rows that one statement names."""
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _CHECKPOINT = re.compile(r":ckpt-step-(\d+)$")
 
@@ -93,9 +95,37 @@ async def let_go(workshop: Workshop, job_id: str) -> None:
         .order_by(JobCheckpointRow.step_number.desc())
         .offset(workshop.settings.checkpoints_kept)
     )
-    for row in await workshop.database.run(lambda session: list(session.scalars(by_age))):
-        if await remove(workshop.registry, row.model):
-            await workshop.database.run(partial(_forget, row.id))
+    for row in await workshop.transaction(lambda session: list(session.scalars(by_age))):
+        # One of another base model isn't in the registry and yet there.
+        if (
+            await remove(workshop.registry, row.model)
+            and not (workshop.settings.adapters_dir / row.adapter_id).exists()
+        ):
+            await workshop.transaction(partial(_forget, [row.id]))
+
+
+async def let_go_of_all(workshop: Workshop) -> None:
+    """`let_go` for each job that has more checkpoints than are kept."""
+    count = func.count(JobCheckpointRow.number)
+    kept = workshop.settings.checkpoints_kept
+    too_many = select(JobCheckpointRow.job_id).group_by(JobCheckpointRow.job_id).having(count > kept)
+    for job_id in await workshop.transaction(lambda session: session.scalars(too_many).all()):
+        await let_go(workshop, job_id)
+
+
+async def forget_gone(workshop: Workshop, job_id: str | None = None) -> None:
+    """Drops the rows of checkpoints whose adapter is gone, such as those that a client deleted.
+
+    job_id: of this job alone.
+    """
+    rows = select(JobCheckpointRow.id, JobCheckpointRow.adapter_id)
+    if job_id is not None:
+        rows = rows.where(JobCheckpointRow.job_id == job_id)
+    noted = await workshop.transaction(lambda session: session.execute(rows).all())
+    folder = workshop.settings.adapters_dir
+    gone = await asyncio.to_thread(lambda: [id_ for id_, adapter_id in noted if not (folder / adapter_id).exists()])
+    for first in range(0, len(gone), _AT_ONCE):
+        await workshop.transaction(partial(_forget, gone[first : first + _AT_ONCE]))
 
 
 async def remove(registry: Registry, name: str) -> bool:
@@ -117,7 +147,7 @@ async def remove_unnoted(workshop: Workshop, jobs: Mapping[str, JobRow]) -> None
     """
     found = {adapter.name for adapter in workshop.registry.adapters() if _CHECKPOINT.search(adapter.name)}
     if found:
-        noted = set(await workshop.database.run(lambda session: session.scalars(select(JobCheckpointRow.model)).all()))
+        noted = set(await workshop.transaction(lambda session: session.scalars(select(JobCheckpointRow.model)).all()))
         for name in found - noted:
             step = int(name.rpartition("-")[2])
             prefix = name.rsplit(":", 2)[0]
@@ -125,8 +155,8 @@ async def remove_unnoted(workshop: Workshop, jobs: Mapping[str, JobRow]) -> None
                 await remove(workshop.registry, name)
 
 
-def _forget(row_id: str, session: Session) -> None:
-    session.execute(delete(JobCheckpointRow).where(JobCheckpointRow.id == row_id))
+def _forget(row_ids: Sequence[str], session: Session) -> None:
+    session.execute(delete(JobCheckpointRow).where(JobCheckpointRow.id.in_(row_ids)))
 
 
 def _hold(checkpoint: Path, aside: Path) -> None:

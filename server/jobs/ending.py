@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from server.file_contents import Incoming
 from server.jobs import transitions
 from server.jobs.events import Level, add_event
 from server.jobs.run_directory import RunDirectory
@@ -34,6 +35,11 @@ _CODES = {
     "output_exists": ("server_error", None),
     "internal_error": ("server_error", None),
 }
+_FILES = {
+    "validation_file": ("invalid_validation_file", "validation_file"),
+    "mix_file": ("invalid_mix_file", "tuneloop.mix_file"),
+}
+"""The setting whose file has faults → the job's code and param."""
 """A run's code → the job's code and param; others, such as `out_of_memory`, are told as they are."""
 
 logger = logging.getLogger(__name__)
@@ -50,24 +56,32 @@ class Loaded:
     """Whether it can't be served at all."""
 
 
-async def finish(workshop: Workshop, job: JobRow, run: RunDirectory, *, engine_wait_s: float = ENGINE_WAIT_S) -> None:
+async def finish(workshop: Workshop, job: JobRow, run: RunDirectory) -> None:
     """Ends the job whose result is in place: it succeeds, unless it was cancelled or its adapter is refused."""
     finished_at = await asyncio.to_thread(run.finished_at)
     if run.makes_adapter:
-        loaded = await _load(workshop, run, finished_at, engine_wait_s)
+        loaded = await _load(workshop, run, finished_at)
     else:
         loaded = _not_loaded(run)
     loaded = replace(loaded, message=run.without_paths(loaded.message, job))
     if loaded.refused:
-        await fail(workshop, job, "adapter_not_servable", loaded.message)
+        kept = f"The trained adapter isn't lost: it is kept as {job.adapter_id}, and not served."
+        await fail(workshop, job, "adapter_not_servable", f"{loaded.message} {kept}")
         return
     table = await asyncio.to_thread(_result_table, run)
-    await workshop.database.run(lambda session: _succeed(session, workshop, job, run, loaded, table))
+
+    async def succeed() -> None:
+        with await asyncio.to_thread(workshop.files.prepare, table) as content:
+            await workshop.database.run(lambda session: _succeed(session, workshop, job, run, loaded, content))
+
+    await workshop.patiently(succeed)
+    workshop.on_end()
 
 
 async def fail(workshop: Workshop, job: JobRow, code: str, message: str, param: str | None = None) -> None:
     """Ends the job: it failed, for this reason. Nothing if it has ended."""
-    await workshop.database.run(lambda session: transitions.fail(session, job.id, code, message, param))
+    await workshop.transaction(lambda session: transitions.fail(session, job.id, code, message, param))
+    workshop.on_end()
 
 
 async def fail_as_told(workshop: Workshop, job: JobRow, run: RunDirectory, failure: ProgressEvent) -> None:
@@ -76,10 +90,15 @@ async def fail_as_told(workshop: Workshop, job: JobRow, run: RunDirectory, failu
     code, param = _CODES.get(told, (told, None))
     if told in ("invalid_config", "diverged", "out_of_memory"):
         param = failure.param
+    if told == "invalid_data":
+        code, param = _FILES.get(failure.param or "", (code, param))
     await fail(workshop, job, code, run.without_paths(failure.message, job), param)
 
 
-def _succeed(session: Session, workshop: Workshop, job: JobRow, run: RunDirectory, loaded: Loaded, table: Path) -> None:
+def _succeed(
+    session: Session, workshop: Workshop, job: JobRow, run: RunDirectory, loaded: Loaded, content: Incoming
+) -> None:
+    """content: of the file of results."""
     manifest = run.manifest
     name = str(manifest.get("name") or job.wanted_model)
     metrics = manifest.get("metrics") or {}
@@ -94,8 +113,8 @@ def _succeed(session: Session, workshop: Workshop, job: JobRow, run: RunDirector
     )
     if not ended:
         return
-    file = workshop.files.adopt(
-        session, table, filename=RESULT_FILE, purpose="fine-tune-results", created_by=job.created_by
+    file = workshop.files.publish(
+        session, content, filename=RESULT_FILE, purpose="fine-tune-results", created_by=job.created_by
     )
     transitions.change(session, job.id, {"succeeded"}, result_files=[file.id])
     first_token: dict[str, Any] | None = None
@@ -122,13 +141,17 @@ def _not_loaded(run: RunDirectory) -> Loaded:
     return Loaded(f"The result isn't loaded: serve_as is {serve_as!r}, so it is kept on disk and not served")
 
 
-async def _load(workshop: Workshop, run: RunDirectory, finished_at: float, engine_wait_s: float) -> Loaded:
+async def _load(workshop: Workshop, run: RunDirectory, finished_at: float) -> Loaded:
     """Loads the adapter and has it say one token; tries again while the engine is away, for a while."""
     name = str(run.manifest.get("name"))
-    deadline = time.monotonic() + engine_wait_s
+    deadline = time.monotonic() + ENGINE_WAIT_S
     while True:
         try:
-            refusal = await _first_token(workshop, name)
+            async with asyncio.timeout(deadline - time.monotonic()):
+                refusal = await _first_token(workshop, name)
+        except TimeoutError:
+            told = f"The engine gave no first token in {ENGINE_WAIT_S:.0f} s, so the model may have to be asked again"
+            return Loaded(told, "warn")
         except (AdapterError, ModelNotFoundError) as error:
             return Loaded(str(error), "error", refused=True)
         except EngineUnavailableError as error:

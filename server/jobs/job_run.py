@@ -15,11 +15,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from server.jobs import checkpoints, ending, transitions
+from server.jobs.clearing import clear
 from server.jobs.events import add_event
 from server.jobs.narration import Narrator, Told
 from server.jobs.processes import start_training, wait_until_free
 from server.jobs.run_directory import RunDirectory
-from server.jobs.workshop import Workshop
+from server.jobs.workshop import Workshop, is_passing
 from server.tables import JobEventRow, JobRow, now_s
 from serving import Adapter, AdapterError
 from serving.kept_process import KeptProcess
@@ -73,7 +74,10 @@ class JobRun:
         """Returns when the job's process is gone and the row says what is to become of it."""
         try:
             await self._work()
-        except Exception:
+        except Exception as error:
+            if is_passing(error):
+                await self._make_way(error)
+                return
             logger.exception("Job %s met something unforeseen", self._job.id)
             message = (
                 "The server met something unforeseen in running this job; its log says what. Create the job again."
@@ -84,10 +88,15 @@ class JobRun:
                 await self._process.kill()
         await self._clean_up()
 
+    async def _make_way(self, error: Exception) -> None:
+        """Has the process write a checkpoint and end. The row says `running`, so whoever reads it next goes on."""
+        logger.warning("Job %s stops until the database is back: %s", self._job.id, error)
+        if self._process:
+            await self._process.stop()
+
     async def _work(self) -> None:
         # 1. What an earlier process told, and may still be telling.
-        remembered = select(JobEventRow.data).where(JobEventRow.job_id == self._job.id, JobEventRow.type == "metrics")
-        self._narrator.remember(await self._workshop.database.run(lambda session: session.scalars(remembered).all()))
+        await self._remember()
         await self._ingest()
         if not await self._is_free():
             return
@@ -103,9 +112,17 @@ class JobRun:
             await self._let_end()
         elif self._wish == "make way":
             step = self.run.last_checkpoint
-            await self._workshop.database.run(lambda session: transitions.stopped(session, self._job.id, step))
+            await self._workshop.transaction(lambda session: transitions.stopped(session, self._job.id, step))
         elif self._wish == "go on":
             await self._ended_by_itself(code)
+
+    async def _remember(self) -> None:
+        told = select(JobEventRow.type, JobEventRow.message, JobEventRow.data).where(JobEventRow.job_id == self._job.id)
+        events = await self._workshop.transaction(lambda session: session.execute(told).all())
+        self._narrator.remember(
+            (message for kind, message, _ in events if kind == "message"),
+            (metrics for kind, _, metrics in events if kind == "metrics"),
+        )
 
     async def _is_free(self) -> bool:
         """Whether the run directory is ours now; not, when we aren't wanted any more before it is."""
@@ -122,7 +139,7 @@ class JobRun:
             return True
         if self._wish == "make way":
             step = self.run.last_checkpoint
-            await self._workshop.database.run(lambda session: transitions.stopped(session, self._job.id, step))
+            await self._workshop.transaction(lambda session: transitions.stopped(session, self._job.id, step))
         return False
 
     async def _has_ended(self) -> bool:
@@ -205,7 +222,7 @@ class JobRun:
             await ending.fail(self._workshop, self._job, "training_process_died", message + remedy)
             return
         message = f"The training's process {how} and left no reason; the job goes on from its last checkpoint"
-        await self._workshop.database.run(
+        await self._workshop.transaction(
             lambda session: transitions.requeue(session, self._job.id, message, level="warn", attempts=attempts)
         )
 
@@ -219,26 +236,28 @@ class JobRun:
         told: list[Told | _Published] = []
         for event in events:
             if event.type == "checkpoint" and event.step is not None:
-                told.append(await self._publish(event.step, int(event.created_at)))
+                if published := await self._publish(event.step, int(event.created_at)):
+                    told.append(published)
             elif said := self._narrator.tell(event):
                 told.append(said)
         values = self._worked_out(events)
-        stored = await self._workshop.database.run(lambda session: self._store(session, told, offset, values))
+        stored = await self._workshop.transaction(lambda session: self._store(session, told, offset, values))
         self._offset = offset
         if any(isinstance(one, _Published) for one in told):
             await self._tidy(told, stored)
         self.has_settled |= self._process is not None and any(event.type == "step" for event in events)
         return any(event.type == "finished" for event in events)
 
-    async def _publish(self, step: int, at: int) -> Told | _Published:
+    async def _publish(self, step: int, at: int) -> Told | _Published | None:
         metrics = self._narrator.metrics_at(step)
         if not (self.run.makes_adapter and self._workshop.settings.checkpoints_kept):
-            return Told(f"Checkpoint created at step {step}", at, data={"step": step})
+            return self._narrator.once(Told(f"Checkpoint created at step {step}", at, data={"step": step}))
         try:
             adapter = await checkpoints.publish(self._workshop, self._job, self.run, step)
         except AdapterError as error:
             reason = self.run.without_paths(str(error), self._job)
-            return Told(f"The checkpoint of step {step} isn't served: {reason}", at, "warn", data={"step": step})
+            unserved = f"The checkpoint of step {step} isn't served: {reason}"
+            return self._narrator.once(Told(unserved, at, "warn", data={"step": step}))
         return _Published(step, adapter, metrics, at)
 
     def _store(self, session: Session, told: list[Told | _Published], offset: int, values: dict[str, Any]) -> bool:
@@ -269,7 +288,7 @@ class JobRun:
                 await checkpoints.remove(self._workshop.registry, one.adapter.name)
 
     async def _is_noted(self, step: int) -> bool:
-        return await self._workshop.database.run(lambda session: checkpoints.is_noted(session, self._job.id, step))
+        return await self._workshop.transaction(lambda session: checkpoints.is_noted(session, self._job.id, step))
 
     def _worked_out(self, events: list[ProgressEvent]) -> dict[str, Any]:
         """Columns that change with what was told: when it will end, and what `auto` came to."""
@@ -288,11 +307,11 @@ class JobRun:
         self._wished.set()
 
     async def _clean_up(self) -> None:
-        """Nothing is left of the result of a job that ended without one."""
+        """Nothing is left of a job that has ended but what is worth keeping; the runner does what can't be done now."""
         statement = select(JobRow.status).where(JobRow.id == self._job.id)
-        status = await self._workshop.database.run(lambda session: session.scalar(statement))
-        if status in ("cancelled", "failed"):
-            await discard(self._workshop, self.run)
+        status = await self._workshop.transaction(lambda session: session.scalar(statement))
+        if status in transitions.ENDED:
+            await clear(self._workshop, self._job.id, status)
 
 
 class _Published:
@@ -300,13 +319,6 @@ class _Published:
 
     def __init__(self, step: int, adapter: Adapter, metrics: dict[str, Any], at: int) -> None:
         self.step, self.adapter, self.metrics, self.at = step, adapter, metrics, at
-
-
-async def discard(workshop: Workshop, run: RunDirectory) -> None:
-    """Removes the result of a run whose job was cancelled or failed, out of the engine's hands first."""
-    if run.is_done and run.output_dir and not await checkpoints.remove(workshop.registry, run.output_dir.name):
-        return  # a request uses it, and the engine would die without its files; the next start removes it
-    await asyncio.to_thread(run.remove_result)
 
 
 def _is_failure(event: ProgressEvent) -> bool:

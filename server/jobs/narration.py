@@ -39,9 +39,12 @@ class Narrator:
     """The last step whose validation has been told."""
     latest: dict[str, Any] = field(default_factory=dict)
     """All metrics of the last step that has any."""
+    said: set[str] = field(default_factory=set)
+    """The messages that have been told: a run that goes on begins with the same words again."""
 
-    def remember(self, told: Iterable[dict[str, Any] | None]) -> None:
-        """Takes up the metrics events that an earlier process, or server, has told."""
+    def remember(self, messages: Iterable[str], told: Iterable[dict[str, Any] | None]) -> None:
+        """Takes up what an earlier process, or server, has told: the messages, and the data of metrics events."""
+        self.said.update(messages)
         for metrics in told:
             if metrics and isinstance(step := metrics.get("step"), int):
                 if "train_loss" in metrics:
@@ -64,6 +67,13 @@ class Narrator:
                 return self._plain(event, "warn" if event.code else "info")
             case _:  # how it began, its checkpoints and its end are told by whoever sees to them
                 return None
+
+    def once(self, told: Told) -> Told | None:
+        """`told`, unless it has been told."""
+        if told.message in self.said:
+            return None
+        self.said.add(told.message)
+        return told
 
     def metrics_at(self, step: int) -> dict[str, Any]:
         """The metrics of a checkpoint after this step, by OpenAI's names."""
@@ -116,9 +126,9 @@ class Narrator:
         if step >= self.latest.get("step", -1):
             self.latest |= metrics
 
-    def _plain(self, event: ProgressEvent, level: Level, details: dict[str, Any] | None = None) -> Told:
+    def _plain(self, event: ProgressEvent, level: Level, details: dict[str, Any] | None = None) -> Told | None:
         data = {"code": event.code, **(details or {})} if event.code else None
-        return Told(self.clean(event.message), int(event.created_at), level, data=data)
+        return self.once(Told(self.clean(event.message), int(event.created_at), level, data=data))
 
 
 def _shown(loss: float | None) -> str:

@@ -43,13 +43,14 @@ async def wait_until_free(run: RunDirectory, grace_s: float) -> None:
     An earlier server's process may still be writing its checkpoint. One that needs longer than its grace is killed.
     """
     deadline = asyncio.get_running_loop().time() + grace_s + _LOCK_SLACK_S
-    while not _is_free(run.lock):
+    while not is_free(run.lock):
         if asyncio.get_running_loop().time() > deadline:
             _kill_holder(run)
         await asyncio.sleep(_LOCK_POLL_S)
 
 
-def _is_free(lock: Path) -> bool:
+def is_free(lock: Path) -> bool:
+    """Whether no process works on the run directory with this lock."""
     try:
         with lock.open("r") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
 """The directory of one job's run: what was asked for, how far it came, and whether its result is in place.
 
-It is written by whoever creates the job and by `python -m training`. Here it is read, and the result of a job that
-ended otherwise is removed.
+It is written by whoever creates the job and by `python -m training`. Here it is read, and what isn't wanted any more is
+removed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,16 @@ from server.tables import JobRow
 from training.progress import CHECKPOINTS, RUN_LOCK, ProgressEvent, read_events
 
 MANIFEST = "manifest.json"
+_WORKINGS = (
+    "training.jsonl",
+    "validation.jsonl",
+    "mix.jsonl",
+    "from_adapter",
+    "best",
+    ".publishing",
+    CHECKPOINTS,
+)
+"""What nobody needs once the job has ended: the users' data, which they may delete, and what is large."""
 _PATH = re.compile(r"(?<![\w:/.])(?:/[^\s/'\"`,;:)]+)+(/[^\s/'\"`,;:)]+)")
 
 
@@ -112,12 +122,26 @@ class RunDirectory:
         assert self.output_dir is not None  # noqa: S101 — asked for when the result is in place
         return (self.output_dir / MANIFEST).stat().st_mtime
 
+    @property
+    def has_workings(self) -> bool:
+        """Whether something is there that only a run needs."""
+        return any((self.path / name).exists() for name in _WORKINGS)
+
+    def remove_workings(self) -> None:
+        """Removes what only a run needs: its data, its checkpoints."""
+        for path in (self.path / name for name in _WORKINGS):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
     def without_paths(self, text: str, job: JobRow) -> str:
         """`text` with nothing in it of where things lie on this machine."""
         base = self.config.get("base_model")
         named = [
             (self.training_file, job.training_file),
-            (self.validation_file, job.validation_file),
+            (self.path / "validation.jsonl", job.validation_file),
+            (self.path / "mix.jsonl", job.settings.get("mix_file")),
             (self.path, job.id),
             (base, self.config.get("base_model_name") or job.model),
             (self.output_dir, job.adapter_id),
@@ -128,9 +152,14 @@ class RunDirectory:
 
     def remove_result(self) -> None:
         """Removes what the run put in place, or was about to."""
+        self.remove_partial()
         if self.output_dir:
-            for left in (self.output_dir, self.output_dir.with_name(f".partial-{self.output_dir.name}")):
-                shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(self.output_dir, ignore_errors=True)
+
+    def remove_partial(self) -> None:
+        """Removes what the run was about to put in place."""
+        if self.output_dir:
+            shutil.rmtree(self.output_dir.with_name(f".partial-{self.output_dir.name}"), ignore_errors=True)
 
 
 def _json_object(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 
 from sqlalchemy import or_, select
@@ -21,12 +21,13 @@ from server.file_check import check_for_job
 from server.files import FileStore
 from server.jobs import ending, transitions
 from server.jobs.capacity import Started, why_wait
+from server.jobs.clearing import clear
 from server.jobs.events import add_event
 from server.jobs.job_run import JobRun
 from server.jobs.starting import take_up
-from server.jobs.workshop import Workshop
+from server.jobs.workshop import Workshop, is_passing
 from server.settings import Settings
-from server.tables import JobRow
+from server.tables import JobRow, now_s
 from serving import Engine, Registry
 from training.config import Method
 
@@ -34,6 +35,10 @@ TRAINING = (sys.executable, "-m", "training")
 MAX_CHECKS = 2
 """Jobs whose files are looked through at once; each check is a process."""
 _TIMER_S = 1.0
+_CLEARED_AT_ONCE = 100
+"""Ended jobs that one look removes remains of, so that nobody else waits long for the next."""
+_UNSEEN_S = 60
+"""An end may be written so many seconds after the time that it bears: a transaction waits its turn."""
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +55,13 @@ class Runner:
         files: FileStore,
         *,
         command: Sequence[str] = TRAINING,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        """command: what is started with the run directory as its last argument."""
-        self._workshop = Workshop(settings, database, engine, registry, files, tuple(command))
+        """command: what is started with the run directory as its last argument.
+
+        on_end: called when a job has succeeded or failed, which is written by then.
+        """
+        self._workshop = Workshop(settings, database, engine, registry, files, tuple(command), on_end)
         self._command = self._workshop.command
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
@@ -62,10 +71,15 @@ class Runner:
         """Of the runs, by job."""
         self._checks: dict[str, asyncio.Task[None]] = {}
         self._told_to_wait: set[str] = set()
+        self._to_clear: dict[str, str] = {}
+        """Jobs that have ended, with their status, of which something may be left to be removed."""
+        self._seen_ended_at = 0
+        """Jobs that ended before this, in Unix seconds, have been noticed."""
 
     async def start(self) -> None:
         """Takes up what an earlier server left, and begins to work."""
         self._loop = asyncio.get_running_loop()
+        self._workshop.leaving.clear()
         self._command = await asyncio.to_thread(self._workshop.command_here)
         for job in await take_up(self._workshop):
             self._run(job)
@@ -74,6 +88,7 @@ class Runner:
     async def stop(self) -> None:
         """Returns when no process of a job is left; each has written a checkpoint if it could."""
         self._loop = None
+        self._workshop.leaving.set()
         for task in filter(None, (self._looking, *self._checks.values())):
             task.cancel()
         for run in self._runs.values():
@@ -94,8 +109,11 @@ class Runner:
             self._woken.clear()
             try:
                 await self._look()
-            except Exception:  # the outermost catcher: the next look may see it otherwise, and other jobs go on
-                logger.exception("Looking at the queue met something unforeseen")
+            except Exception as error:  # the outermost catcher: the next look may see it otherwise, and jobs go on
+                if is_passing(error):
+                    logger.warning("The queue waits for the database: %s", error)
+                else:
+                    logger.exception("Looking at the queue met something unforeseen")
             with contextlib.suppress(TimeoutError):
                 # `wait_for` would lose a cancellation that comes in the moment of the wake-up (Python 3.11, gh-86296).
                 async with asyncio.timeout(_TIMER_S):
@@ -106,6 +124,7 @@ class Runner:
         await self._start_checks()
         while await self._start_next():
             pass
+        await self._clear_ended()
 
     async def _tell_runs(self) -> None:
         """Tells each run what its row says: whether it was paused, or cancelled.
@@ -148,7 +167,7 @@ class Runner:
             await ending.fail(workshop, job, "server_error", message)
             return
         if found.code is None:
-            await workshop.database.run(lambda session: transitions.validated(session, job.id))
+            await workshop.transaction(lambda session: transitions.validated(session, job.id))
         else:
             await ending.fail(workshop, job, found.code, found.message or found.code, found.param)
 
@@ -172,7 +191,21 @@ class Runner:
     async def _tell_to_wait(self, job_id: str, reason: str) -> None:
         if job_id not in self._told_to_wait:
             self._told_to_wait.add(job_id)
-            await self._workshop.database.run(lambda session: add_event(session, job_id, reason) and None)
+            await self._workshop.database.run(partial(_say_why, job_id, reason))
+
+    async def _clear_ended(self) -> None:
+        """Removes what jobs leave behind that have ended since the last time; the first time, that ever ended."""
+        now = now_s()
+        since = JobRow.finished_at >= self._seen_ended_at
+        ended = select(JobRow.id, JobRow.status).where(JobRow.status.in_(transitions.ENDED), since)
+        found = await self._workshop.database.run(lambda session: session.execute(ended).all())
+        self._to_clear |= {row.id: row.status for row in found}
+        self._seen_ended_at = now - _UNSEEN_S
+        for job_id in list(self._to_clear)[:_CLEARED_AT_ONCE]:
+            status = self._to_clear.pop(job_id)
+            at_work = job_id in self._runs or job_id in self._checks
+            if at_work or not await clear(self._workshop, job_id, status):
+                self._to_clear[job_id] = status  # behind the others
 
     def _run(self, job: JobRow) -> None:
         run = self._runs[job.id] = JobRun(self._workshop, job, self._command)
@@ -195,6 +228,12 @@ class Runner:
 
 def _put_back(job_id: str, session: Session) -> None:
     transitions.requeue(session, job_id, "The job lost its place at work and is in the queue again", level="warn")
+
+
+def _say_why(job_id: str, reason: str, session: Session) -> None:
+    """Tells what the job waits for, if it still does: nothing comes after the event of an end."""
+    if transitions.change(session, job_id, {"queued"}, status="queued"):
+        add_event(session, job_id, reason)
 
 
 def _claimed(job_id: str, session: Session) -> bool:

@@ -31,6 +31,7 @@ def pause(session: Session, job_id: str) -> JobRow:
         NotFound: there is no such job.
         Conflict: it has ended.
     """
+    _hold(session, job_id)
     if change(session, job_id, {"validating_files", "queued"}, status="paused"):
         add_event(session, job_id, "Job paused")
     elif change(session, job_id, {"running"}, JobRow.pause_requested.is_(False), pause_requested=True):
@@ -45,6 +46,7 @@ def resume(session: Session, job_id: str) -> JobRow:
         NotFound: there is no such job.
         Conflict: it has ended.
     """
+    _hold(session, job_id)
     back = case((_was_validated(job_id), "queued"), else_="validating_files")
     if change(session, job_id, {"paused"}, status=back, pause_requested=False) or change(
         session, job_id, {"running"}, JobRow.pause_requested.is_(True), pause_requested=False
@@ -161,6 +163,14 @@ def read(session: Session, job_id: str) -> JobRow:
             param="fine_tune_id",
         )
     return job
+
+
+def _hold(session: Session, job_id: str) -> None:
+    """Has others wait with this job until the transaction ends, where two UPDATEs are to see the same state of it.
+
+    SQLite knows no FOR UPDATE and needs none: there the first UPDATE holds the whole database.
+    """
+    session.execute(select(JobRow.id).where(JobRow.id == job_id).with_for_update())
 
 
 def _not_ended(session: Session, job_id: str, wanted: str) -> JobRow:

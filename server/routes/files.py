@@ -90,8 +90,9 @@ async def list_files(
     """A page of the files, newest first."""
 
     def read(session: Session) -> dict[str, Any]:
-        where = (live(),) if purpose is None else (live(), FileRow.purpose == purpose.replace("\0", ""))
-        rows, has_more = page_of(session, FileRow, *where, after=after, limit=limit, ascending=order == "asc")
+        where = () if purpose is None else (FileRow.purpose == purpose.replace("\0", ""),)
+        ascending = order == "asc"
+        rows, has_more = page_of(session, FileRow, *where, after=after, limit=limit, shown=live(), ascending=ascending)
         return list_page([file_object(row) for row in rows], has_more=has_more)
 
     return await services.database.run(read)

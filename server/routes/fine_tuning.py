@@ -127,6 +127,7 @@ async def _change(services: Services, job_id: str, change: Callable[[Session, st
 
     await services.database.run(changed)
     services.runner.wake()
+    services.webhooks.wake()  # a cancelled job has ended
     return await services.database.run(lambda session: _shown(session, services, job_id))
 
 

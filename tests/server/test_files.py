@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import socket
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,8 @@ from typing import Any
 import openai
 import pytest
 from openai import OpenAI
-from sqlalchemy import update
+from sqlalchemy import event, select, update
+from sqlalchemy.exc import OperationalError
 
 from server.file_check import check_file, check_for_job
 from server.tables import FileRow
@@ -35,7 +39,7 @@ def upload(gateway: Gateway, content: bytes, name: str = "train.jsonl", purpose:
 
 
 def waited(gateway: Gateway, content: bytes) -> Any:
-    return sdk(gateway).files.wait_for_processing(upload(gateway, content).id, poll_interval=0.02)
+    return sdk(gateway).files.wait_for_processing(upload(gateway, content).id, poll_interval=0.02, max_wait_seconds=60)
 
 
 def refusal(gateway: Gateway, content: bytes, name: str = "train.jsonl", purpose: Any = "fine-tune") -> Any:
@@ -71,6 +75,7 @@ def check_processes() -> list[int]:
     return found
 
 
+@pytest.mark.both_databases
 def test_a_training_file_goes_in_is_processed_and_comes_out_as_it_was(gateway: Gateway) -> None:
     file = waited(gateway, LINE * 12)
     assert (file.status, file.bytes, file.filename, file.purpose) == (
@@ -85,6 +90,7 @@ def test_a_training_file_goes_in_is_processed_and_comes_out_as_it_was(gateway: G
     assert content.response.headers["content-type"] == "application/jsonl"
 
 
+@pytest.mark.both_databases
 def test_a_file_that_no_method_can_learn_from_ends_in_error_with_the_lines(gateway: Gateway) -> None:
     file = waited(gateway, LINE + b'{"nothing": 1}\n' * 30)
     assert file.status == "error"
@@ -166,6 +172,7 @@ def test_files_for_other_purposes_are_processed_at_once(gateway: Gateway, purpos
     assert refusal(gateway, b"", name="any.bin", purpose=purpose).code == "empty_file"
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
@@ -265,18 +272,43 @@ def test_a_client_that_leaves_midway_leaves_nothing(gateway: Gateway) -> None:
     assert sdk(gateway).files.list().data == []
 
 
-def test_pages_of_three_hundred_files_follow_each_other_without_gap(gateway: Gateway) -> None:
+@pytest.mark.both_databases
+def test_pages_of_a_hundred_files_follow_each_other_without_gap(gateway: Gateway) -> None:
     with ThreadPoolExecutor(8) as pool:
-        ids = set(pool.map(lambda n: upload(gateway, b"x", f"{n}.txt", "user_data").id, range(300)))
+        ids = set(pool.map(lambda n: upload(gateway, b"x", f"{n}.txt", "user_data").id, range(100)))
     client = sdk(gateway)
     newest_first = [file.id for file in client.files.list(limit=7)]
-    assert len(newest_first) == len(ids) == 300
+    assert len(newest_first) == len(ids) == 100
     assert set(newest_first) == ids
-    assert [file.id for file in client.files.list(limit=100, order="asc")] == newest_first[::-1]
+    assert [file.id for file in client.files.list(limit=40, order="asc")] == newest_first[::-1]
     assert [file.id for file in client.files.list().data] == newest_first
     assert client.files.list(purpose="batch").data == []
     page = gateway.http.get("/v1/files", params={"limit": 5}).json()
     assert (page["first_id"], page["last_id"], page["has_more"]) == (newest_first[0], newest_first[4], True)
+
+
+@pytest.mark.both_databases
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_who_deletes_what_a_page_has_shown_goes_on_to_the_next(gateway: Gateway, order: Any) -> None:
+    client = sdk(gateway)
+    ids = [upload(gateway, b"x", f"{n}.txt", "user_data").id for n in range(5)]
+    seen = []
+    for file in client.files.list(limit=2, order=order, purpose="user_data"):
+        client.files.delete(file.id)
+        seen.append(file.id)
+    assert seen == (ids if order == "asc" else ids[::-1])
+    newest = upload(gateway, b"x", "new.txt", "user_data")
+    assert [file.id for file in client.files.list(after=ids[-1], order="asc")] == [newest.id]
+    assert client.files.list(after=ids[-1]).data == []
+
+
+@pytest.mark.both_databases
+def test_of_a_deleted_file_no_name_and_no_finding_is_kept(gateway: Gateway) -> None:
+    file = waited(gateway, b"{}\n")
+    sdk(gateway).files.delete(file.id)
+    with gateway.database.session() as session:
+        [row] = session.scalars(select(FileRow)).all()
+    assert (row.filename, row.sha256, row.status_details) == ("", "", None)
 
 
 @pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 10_001}, {"order": "up"}, {"after": "file-none"}])
@@ -286,6 +318,7 @@ def test_a_wrong_query_is_a_400(gateway: Gateway, query: dict[str, Any]) -> None
     assert gateway.error(answer)["param"] == next(iter(query))
 
 
+@pytest.mark.both_databases
 def test_a_deleted_file_is_unknown_and_its_content_gone(gateway: Gateway) -> None:
     client = sdk(gateway)
     file = upload(gateway, LINE)
@@ -297,6 +330,7 @@ def test_a_deleted_file_is_unknown_and_its_content_gone(gateway: Gateway) -> Non
     assert on_disk(gateway) == []
 
 
+@pytest.mark.both_databases
 def test_an_expired_file_is_unknown_at_once(gateway: Gateway) -> None:
     file = sdk(gateway).files.create(
         file=("a.jsonl", LINE), purpose="fine-tune", expires_after={"anchor": "created_at", "seconds": 3600}
@@ -324,18 +358,110 @@ def test_a_check_whose_process_dies_every_time_ends_in_error(gateway: Gateway) -
     assert "died 3 times" in file.status_details
 
 
-def test_a_restart_takes_up_checks_and_sweeps_what_no_row_names(start_gateway: StartGateway) -> None:
+@pytest.mark.both_databases
+def test_a_restart_takes_up_checks_and_sweeps_what_was_being_written(start_gateway: StartGateway) -> None:
     first = start_gateway()
     kept = upload(first, LINE)
     waited(first, LINE)
     with first.database.session() as session:  # as a server that was killed in the middle leaves it
         session.execute(update(FileRow).values(status="uploaded"))
-    stray = first.services.settings.files_dir / "file-stray"
-    stray.write_bytes(b"x")
-    (stray.parent / "incoming" / "half").write_bytes(b"x")
+    (first.services.settings.files_dir / "incoming" / "half").write_bytes(b"x")
     second = start_gateway()
     assert sdk(second).files.wait_for_processing(kept.id, poll_interval=0.02).status == "processed"
     assert sorted(path.name for path in on_disk(second)) == sorted(file.id for file in sdk(second).files.list())
+
+
+@pytest.mark.both_databases
+def test_the_wrong_database_costs_no_file_and_no_part(start_gateway: StartGateway, tmp_path: Path) -> None:
+    right = start_gateway()
+    file = waited(right, LINE)
+    pending = sdk(right).uploads.create(filename="a.bin", purpose="user_data", bytes=1, mime_type="text/plain")
+    part = sdk(right).uploads.parts.create(pending.id, data=b"x")
+    right.stop()
+    empty = start_gateway(database_url=f"sqlite:///{tmp_path / 'empty.db'}")
+    assert sdk(empty).files.list().data == []
+    assert {path.parent.name for path in on_disk(empty)} == {"orphaned"}
+    empty.stop()
+    again = start_gateway()
+    assert sdk(again).files.content(file.id).read() == LINE
+    assert sdk(again).uploads.complete(pending.id, part_ids=[part.id]).status == "completed"
+    assert list((again.services.settings.files_dir / "orphaned").iterdir()) == []
+
+
+@pytest.mark.both_databases
+def test_a_deletion_that_a_kill_cut_short_is_ended_at_the_next_start(start_gateway: StartGateway) -> None:
+    first = start_gateway()
+    file = waited(first, LINE)
+    sdk(first).files.delete(file.id)
+    first.services.files.path(file.id).write_bytes(LINE)  # as it was between the row's change and the removal
+    first.stop()
+    assert on_disk(start_gateway()) == []
+
+
+@contextlib.contextmanager
+def commits_without_an_answer(gateway: Gateway, table: str) -> Iterator[None]:
+    """Has the connection lost just after what was put into the table is committed."""
+    engine, inserted = gateway.database._engine, set()
+    commit = engine.dialect.do_commit
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith(f"INSERT INTO {table} "):
+            inserted.add(threading.get_ident())
+
+    def lose(connection: Any) -> None:
+        commit(connection)
+        if threading.get_ident() in inserted:
+            inserted.clear()
+            raise OperationalError("COMMIT", None, ConnectionError("lost"))
+
+    event.listen(engine, "after_cursor_execute", note)
+    engine.dialect.do_commit = lose  # type: ignore[method-assign]
+    yield
+    engine.dialect.do_commit = commit  # type: ignore[method-assign]
+    event.remove(engine, "after_cursor_execute", note)
+
+
+@pytest.mark.both_databases
+def test_a_file_whose_commit_was_not_answered_keeps_its_content(gateway: Gateway) -> None:
+    with commits_without_an_answer(gateway, "files"), pytest.raises(openai.InternalServerError) as caught:
+        upload(gateway, LINE)
+    assert caught.value.code == "database_unavailable"
+    [file] = sdk(gateway).files.list().data
+    assert sdk(gateway).files.content(file.id).read() == LINE
+
+
+@pytest.mark.both_databases
+def test_a_file_whose_row_was_refused_leaves_nothing(gateway: Gateway) -> None:
+    def refuse(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("INSERT INTO files "):
+            raise OperationalError(statement, None, ConnectionError("lost"))
+
+    event.listen(gateway.database._engine, "before_cursor_execute", refuse)
+    with pytest.raises(openai.InternalServerError):
+        upload(gateway, LINE)
+    assert on_disk(gateway) == []
+
+
+HANGS = (
+    "import json, os, sys, time\n"
+    "if b'hang' in open(json.loads(sys.argv[1])['file'], 'rb').read(): time.sleep(600)\n"
+    "os.execv(sys.executable, [sys.executable, '-m', 'server.file_check', sys.argv[1]])"
+)
+"""A check that comes to no end with a file that says hang."""
+
+
+@pytest.mark.both_databases
+def test_a_check_that_hangs_holds_up_no_other_and_ends_in_error(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway.services.files._check_command = (sys.executable, "-c", HANGS)
+    first = upload(gateway, LINE.replace(b"Hi", b"hang"))
+    assert waited(gateway, LINE).status == "processed"
+    assert sdk(gateway).files.retrieve(first.id).status == "uploaded"
+    monkeypatch.setattr("server.file_check.START_S", 0.5)
+    file = waited(gateway, LINE.replace(b"Hi", b"hang"))
+    assert file.status == "error"
+    assert "had not ended after" in file.status_details
 
 
 def test_contents_are_for_our_eyes_only(gateway: Gateway) -> None:

@@ -14,6 +14,8 @@ from server.tables import JobCheckpointRow
 from tests.server.conftest import Gateway, StartGateway
 from tests.server.test_fine_tuning_api import add_adapter, add_file, add_job, config_of, create
 
+pytestmark = pytest.mark.both_databases
+
 ALIAS = "gpt-4o-mini-2024-07-18"
 TUNED = "ft:org/base-1.5:personal:a.b:12345678:ckpt-step-4"
 

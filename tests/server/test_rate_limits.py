@@ -14,6 +14,8 @@ from server.auth import create_key
 from server.rate_limit import RateLimit, duration
 from tests.server.conftest import Gateway, StartGateway
 
+pytestmark = pytest.mark.both_databases
+
 LIMITED = "/v1/ratings"
 DURATION = re.compile(r"(\d+m)?\d+(\.\d+)?s|\d+ms")
 

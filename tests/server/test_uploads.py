@@ -14,7 +14,9 @@ from sqlalchemy import select, update
 from server.tables import FileRow, UploadPartRow, UploadRow
 from server.uploads import MAX_PART_BYTES
 from tests.server.conftest import Gateway, StartGateway
-from tests.server.test_files import LINE, eventually, on_disk, sdk
+from tests.server.test_files import LINE, commits_without_an_answer, eventually, on_disk, sdk
+
+pytestmark = pytest.mark.both_databases
 
 
 def create(client: OpenAI, size: int, **changes: Any) -> Any:
@@ -24,6 +26,11 @@ def create(client: OpenAI, size: int, **changes: Any) -> Any:
 
 def parts_of(client: OpenAI, upload_id: str, *contents: bytes) -> list[str]:
     return [client.uploads.parts.create(upload_id, data=content).id for content in contents]
+
+
+def part_rows(gateway: Gateway) -> list[str]:
+    with gateway.database.session() as session:
+        return list(session.scalars(select(UploadPartRow.id)))
 
 
 def test_the_sdks_chunked_upload_makes_a_processed_file(gateway: Gateway) -> None:
@@ -110,6 +117,33 @@ def test_cancelling_and_completing_at_once_end_in_one_of_the_two(gateway: Gatewa
     assert sorted(path.name for path in on_disk(gateway)) == sorted(file.id for file in files)
 
 
+def test_a_part_whose_commit_was_not_answered_keeps_its_content(gateway: Gateway) -> None:
+    client = sdk(gateway)
+    upload = create(client, len(LINE))
+    with commits_without_an_answer(gateway, "upload_parts"), pytest.raises(openai.InternalServerError):
+        parts_of(client, upload.id, LINE)
+    assert client.uploads.complete(upload.id, part_ids=part_rows(gateway)).status == "completed"
+
+
+def test_an_upload_that_has_ended_leaves_no_parts(start_gateway: StartGateway) -> None:
+    first = start_gateway()
+    client = sdk(first)
+    upload = create(client, len(LINE))
+    client.uploads.complete(upload.id, part_ids=parts_of(client, upload.id, LINE))
+    upload = create(client, len(LINE))
+    parts_of(client, upload.id, LINE)
+    client.uploads.cancel(upload.id)
+    eventually(lambda: part_rows(first) == [])
+    upload = create(client, len(LINE))
+    [part] = parts_of(client, upload.id, LINE)
+    first.stop()
+    with first.database.session() as session:  # as a server leaves it that is killed as soon as this is committed
+        session.execute(update(UploadRow).values(status="cancelled"))
+    second = start_gateway()
+    eventually(lambda: part_rows(second) == [])
+    assert part not in [path.name for path in on_disk(second)]
+
+
 def test_a_cancelled_upload_takes_nothing_more_and_its_parts_are_gone(gateway: Gateway) -> None:
     client = sdk(gateway)
     upload = create(client, len(LINE))
@@ -138,7 +172,7 @@ def test_an_expired_upload_takes_nothing_more_and_is_swept(gateway: Gateway) -> 
     eventually(lambda: ids[0] not in [path.name for path in on_disk(gateway)])
     with gateway.database.session() as session:
         assert session.scalars(select(UploadRow.status)).all() == ["expired"]
-        assert session.scalars(select(UploadPartRow.id)).all() == []
+    eventually(lambda: part_rows(gateway) == [])
 
 
 def test_a_restart_keeps_pending_parts_and_completes_them(start_gateway: StartGateway) -> None:

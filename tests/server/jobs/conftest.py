@@ -100,7 +100,8 @@ class JobPlace:
 
     def serve_in_process(self, *, command: Sequence[str] = TRAINER) -> subprocess.Popen[str]:
         """Starts a server in a process, which may be killed."""
-        arguments = [sys.executable, "-m", "tests.server.jobs.serve", self.data_dir, self.base.path, *command]
+        url = self.settings.resolved_database_url
+        arguments = [sys.executable, "-m", "tests.server.jobs.serve", self.data_dir, self.base.path, url, *command]
         process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
         self.processes.append(process)
         assert process.stdout is not None

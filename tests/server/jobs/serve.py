@@ -1,4 +1,7 @@
-"""A server's working parts over a fake engine, in a process that a test may kill. Arguments: DATA_DIR BASE COMMAND…"""
+"""A server's working parts over a fake engine, in a process that a test may kill.
+
+Arguments: DATA_DIR BASE DATABASE_URL COMMAND…
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,8 @@ def services_over(settings: Settings, base_dir: Path, command: tuple[str, ...]) 
     return make_services(settings, engine, open_database(settings), training=command)
 
 
-async def main(data_dir: Path, base_dir: Path, command: tuple[str, ...]) -> None:
-    settings = Settings(data_dir=data_dir, max_running_jobs=3, job_stop_grace_s=20)
+async def main(data_dir: Path, base_dir: Path, database_url: str, command: tuple[str, ...]) -> None:
+    settings = Settings(data_dir=data_dir, database_url=database_url, max_running_jobs=3, job_stop_grace_s=20)
     services = services_over(settings, base_dir, command)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -37,4 +40,4 @@ async def main(data_dir: Path, base_dir: Path, command: tuple[str, ...]) -> None
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), tuple(sys.argv[3:])))
+    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], tuple(sys.argv[4:])))

@@ -32,6 +32,14 @@ def test_on_a_gpu_its_memory_counts(real_place: JobPlace) -> None:
     assert why_wait(second, started, None, empty) is None
 
 
+def test_of_several_gpus_the_one_counts_that_trainings_use(real_place: JobPlace) -> None:
+    first, second = (real_place.run(_create(real_place)) for _ in range(2))
+    gpus = (GPU("any", 80 * GB, GB), GPU("any", 80 * GB, 70 * GB))
+    started = [Started(first, has_settled=True)]
+    assert why_wait(second, started, None, Device("cuda", gpus, 64 * GB, 60 * GB, 8, frozenset())) is not None
+    assert why_wait(second, started, None, Device("cuda", gpus[::-1], 64 * GB, 60 * GB, 8, frozenset())) is None
+
+
 def test_the_setting_overrules_what_the_machine_holds(real_place: JobPlace) -> None:
     first, second = (real_place.run(_create(real_place)) for _ in range(2))
     started = [Started(first, has_settled=False)]

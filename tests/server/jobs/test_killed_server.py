@@ -7,13 +7,17 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from server.jobs import transitions
 from serving import EngineState
 from tests.server.jobs.conftest import JobPlace
 
-ROUNDS = 10
+ROUNDS = 6
+"""On each database."""
 
 
+@pytest.mark.both_databases
 def test_killed_while_jobs_are_validated_queued_running_and_ending(place: JobPlace) -> None:
     chance = random.Random(9)
     jobs: list[str] = []

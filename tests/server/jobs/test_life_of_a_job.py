@@ -25,7 +25,8 @@ def test_a_job_is_validated_trained_and_its_model_answers(place: JobPlace) -> No
     assert job.wanted_model in place.served()
     assert job.trained_tokens == 1000
     assert job.first_token_s is not None
-    assert job.first_token_s >= 0
+    (first_token,) = [told.data for told in place.events(job_id) if told.message.startswith("The model answered")]
+    assert first_token == {"first_token_s": job.first_token_s}
     assert job.started_at is not None
     assert job.finished_at is not None
     assert job.estimated_finish is None
@@ -99,6 +100,8 @@ def test_faulty_files_fail_the_job_before_anything_is_trained(place: JobPlace) -
     ("code", "param", "told"),
     [
         ("invalid_data", "training_file", ("invalid_training_file", "training_file")),
+        ("invalid_data", "validation_file", ("invalid_validation_file", "validation_file")),
+        ("invalid_data", "mix_file", ("invalid_mix_file", "tuneloop.mix_file")),
         ("invalid_config", "lora_alpha", ("invalid_hyperparameters", "lora_alpha")),
         ("out_of_memory", "batch_size", ("out_of_memory", "batch_size")),
         ("internal_error", None, ("server_error", None)),
@@ -131,13 +134,14 @@ def test_a_process_that_dies_without_a_word_goes_on_and_fails_in_the_end(place: 
     assert [event.level for event in place.events(job_id)].count("warn") == 3
 
 
-def test_an_adapter_that_cannot_be_served_fails_the_job_and_is_removed(place: JobPlace) -> None:
+def test_an_adapter_that_cannot_be_served_fails_the_job_and_is_kept_aside(place: JobPlace) -> None:
     place.serve()
     job_id = place.create(manifest={"manifest_version": 1, "id": "adapter-other"})
     job = place.wait(job_id)
     assert job.error is not None
     assert (job.status, job.error["code"]) == ("failed", "adapter_not_servable")
     place.until(lambda: not (place.settings.adapters_dir / job.adapter_id).exists())
+    assert (place.data_dir / "unserved" / job.adapter_id / "adapter_model.safetensors").exists()
 
 
 def test_a_whole_model_is_not_loaded_and_the_job_says_so(place: JobPlace) -> None:
@@ -177,6 +181,7 @@ def test_a_paused_job_goes_on_where_it_was(place: JobPlace) -> None:
     assert place.wait(job_id).status == "succeeded"
     assert place.steps_told(job_id) == list(range(1, 101))
     assert place.starts(job_id) == 2
+    assert len([message for message in place.messages(job_id) if message.startswith("loaded from")]) == 1
 
 
 def test_a_job_that_is_cancelled_while_it_runs_leaves_no_process_and_no_model(place: JobPlace) -> None:

@@ -68,8 +68,20 @@ def test_a_second_training_on_the_same_directory_is_refused(real_place: JobPlace
     assert "in use by process 4321" in refused.stderr
 
 
-def _create(place: JobPlace) -> str:
-    config: dict[str, Any] = demo_config(place.base.path, "unused").to_dict() | SHORT
+def test_faults_of_the_general_examples_are_not_blamed_on_the_training_file(
+    real_place: JobPlace, tmp_path: Path
+) -> None:
+    mix = tmp_path / "mix.jsonl"
+    mix.write_text('{"messages": []}\n')
+    real_place.serve(command=TRAINING)
+    job = real_place.wait(_create(real_place, mix_file=str(mix)))
+    assert job.error is not None
+    assert (job.error["code"], job.error["param"]) == ("invalid_mix_file", "tuneloop.mix_file")
+    assert str(tmp_path) not in job.error["message"]
+
+
+def _create(place: JobPlace, **settings: Any) -> str:
+    config: dict[str, Any] = demo_config(place.base.path, "unused").to_dict() | SHORT | settings
     mine = ("base_model", "training_file", "output_dir", "fine_tuned_model", "validation_file")
     return place.create(config={name: value for name, value in config.items() if name not in mine}, examples=EXAMPLES)
 
