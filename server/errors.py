@@ -17,6 +17,7 @@ Every error leaves as OpenAI's envelope with all four keys (https://platform.ope
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Mapping
@@ -165,6 +166,18 @@ def from_database(error: Exception) -> APIError | None:
             return _database_unavailable()
         case _:
             return None
+
+
+def from_disk(error: Exception) -> APIError | None:
+    """The HTTP error for a disk that is full, whoever met it; None where that isn't it."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if not full and not (isinstance(error, OperationalError) and "disk is full" in str(error.orig)):
+        return None
+    return ServerError(
+        "The server's disk is full, and nothing was stored. Whoever runs it must free some room.",
+        code="disk_full",
+        headers={"x-should-retry": "false"},
+    )
 
 
 def _database_unavailable() -> ServiceUnavailable:

@@ -15,10 +15,11 @@ import time
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.auth import ANYBODY, Caller, KeyStore
-from server.errors import APIError, Forbidden, ServerError, Unauthorized, from_database
+from server.errors import APIError, BadRequest, Forbidden, ServerError, Unauthorized, from_database, from_disk
 from server.metrics import Metrics
 from server.settings import LOOPBACK_HOSTS
 
@@ -68,9 +69,11 @@ class RequestContext:
 
 
 def _answer_to(error: Exception, request_id: str) -> APIError:
-    known = error if isinstance(error, APIError) else from_database(error)
-    if known is not None and known.status != 500:
-        log.warning("request %s: %s", request_id, error)
+    known = error if isinstance(error, APIError) else from_disk(error) or from_database(error)
+    if isinstance(error, ClientDisconnect):
+        known = BadRequest("The connection ended before the request did.", code="incomplete_body")  # nobody reads it
+    if known is not None and (known.status != 500 or known.code == "disk_full"):
+        log.warning("request %s: %s", request_id, str(error) or known)
         return known
     log.error("request %s failed", request_id, exc_info=error)
     return known or ServerError(

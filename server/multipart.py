@@ -5,7 +5,6 @@ Bytes come from the event loop; what parses, hashes and writes them runs in a th
 
 from __future__ import annotations
 
-import errno
 from dataclasses import dataclass, field
 
 from python_multipart.exceptions import FormParserError
@@ -13,7 +12,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 
-from server.errors import BadRequest, PayloadTooLarge, ServerError
+from server.errors import BadRequest, PayloadTooLarge
 from server.file_contents import Incoming
 
 BATCH_BYTES = 2**20
@@ -39,11 +38,11 @@ async def read_form(request: Request, file_field: str, into: Incoming, max_file_
     Raises:
         BadRequest: it is no such form, or it ended midway.
         PayloadTooLarge: the file has more than `max_file_bytes`.
-        ServerError: the disk is full.
+        OSError: the disk is full.
     """
-    reader = _Reader(_boundary(request), file_field, into, max_file_bytes)
-    batch = bytearray()
+    boundary, batch = _boundary(request), bytearray()
     try:
+        reader = _Reader(boundary, file_field, into, max_file_bytes)
         async for chunk in request.stream():
             batch += chunk
             if len(batch) >= BATCH_BYTES:
@@ -54,10 +53,6 @@ async def read_form(request: Request, file_field: str, into: Incoming, max_file_
         raise BadRequest("The connection ended before the file did. Send it again.", code="incomplete_body") from error
     except FormParserError as error:
         raise BadRequest(f"The body is no multipart form: {error}.", code="invalid_multipart") from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise ServerError("The server's disk is full. Delete files that nobody needs.", code="disk_full") from error
     return reader.end()
 
 

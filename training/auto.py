@@ -204,7 +204,8 @@ def _eval_steps(config: TrainingConfig, total_steps: int, reasons: list[str]) ->
     count = max(4, 3 * (config.early_stopping_patience or 0))
     steps = max(1, math.ceil(total_steps / count))
     why = "early stopping needs several validations" if count > 4 else "about four validations in the run"
-    reasons.append(f"`eval_steps` {steps}: {why}.")
+    if config.validation_file or config.validation_fraction:
+        reasons.append(f"`eval_steps` {steps}: {why}.")
     return steps
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -53,7 +54,14 @@ def _not_blank(value: Any) -> str | None:
 
 def _modules(value: Any) -> str | None:
     names = [value] if isinstance(value, str) else value
-    return None if names and all(names) else "is empty; give `all-linear` or names such as [q_proj, v_proj]"
+    if not names or not all(names):
+        return "is empty; give `all-linear` or names such as [q_proj, v_proj]"
+    if isinstance(value, str):
+        try:
+            re.compile(value)
+        except re.error as error:
+            return f"is {value!r}, which is neither a name nor a regular expression: {error}"
+    return None
 
 
 def _folder_or_hub_id(value: Any) -> str | None:

@@ -32,7 +32,7 @@ from training.reporting import Reporter, refuse_divergence, validation_event
 from training.result import put_result_in_place
 from training.rows import Rows, make_rows
 from training.stopping import StopRequest
-from training.trainer import last_checkpoint
+from training.trainer import last_checkpoint, step_of, take_up
 
 BEST = "best"
 
@@ -217,9 +217,13 @@ class _Attempt:
         if checkpoint:
             self._journal.message(f"going on from {checkpoint.name}")
         if best:
-            best.forget_after(int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
+            best.forget_after(step_of(checkpoint) if checkpoint else 0)
         self._stop.patient = True
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if checkpoint and (step_of(checkpoint) >= plan.total_steps or (best and best.is_exhausted)):
+            reporter.train_loss = take_up(trainer, checkpoint)  # it was trained to its end; `train` would add a step
+            reporter.ended_early = step_of(checkpoint) < plan.total_steps
+        else:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         self._stop.patient = False
         if reporter.ended_early:
             self._journal.message(

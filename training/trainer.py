@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerState, TrainingArguments
 
 from training.auto import Plan
 from training.batches import Padding, Row
@@ -84,8 +84,24 @@ def remove_printers(trainer: Trainer) -> None:
 
 def last_checkpoint(checkpoints: Path) -> Path | None:
     """The newest checkpoint that is whole: its state, which is written last, can be read."""
-    by_step = sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    by_step = sorted(checkpoints.glob("checkpoint-*"), key=step_of, reverse=True)
     return next((checkpoint for checkpoint in by_step if _is_whole(checkpoint)), None)
+
+
+def step_of(checkpoint: Path) -> int:
+    """Optimizer steps that had been done when `checkpoint` was written."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def take_up(trainer: Trainer, checkpoint: Path) -> float | None:
+    """Puts `trainer` where it was after the last step of its run; the loss of that step, as it was logged.
+
+    `Trainer.train` looks whether it is time to stop only after a step, so it can't be used for that.
+    """
+    trainer._load_from_checkpoint(str(checkpoint))
+    trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    return losses[-1] if losses else None
 
 
 class TokenTrainer(ResumesExactly, Trainer):  # type: ignore[misc]

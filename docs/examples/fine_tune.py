@@ -57,7 +57,8 @@ def main() -> None:
     chat(client, job.fine_tuned_model, options.prompt)
     tell_results(client, job)
     if not options.keep:
-        delete(client, job.fine_tuned_model, [training_file, validation_file, *job.result_files])
+        checkpoints = [one.fine_tuned_model_checkpoint for one in client.fine_tuning.jobs.checkpoints.list(job.id)]
+        delete(client, [job.fine_tuned_model, *checkpoints], [training_file, validation_file, *job.result_files])
 
 
 def read_options() -> argparse.Namespace:
@@ -162,12 +163,13 @@ def parse_results(content: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(plain.decode())))
 
 
-def delete(client: OpenAI, model: str, files: list[str | None]) -> None:
-    """Takes away the model and the files."""
-    client.models.delete(model)
+def delete(client: OpenAI, models: list[str], files: list[str | None]) -> None:
+    """Takes away the models, the result first, and the files."""
+    for model in models:
+        client.models.delete(model)
     for file_id in filter(None, files):
         client.files.delete(file_id)
-    print(f"Deleted {model} and its files.")
+    print(f"Deleted {models[0]}, its checkpoints and its files.")
 
 
 if __name__ == "__main__":

@@ -90,6 +90,11 @@ async def fail_as_told(workshop: Workshop, job: JobRow, run: RunDirectory, failu
     code, param = _CODES.get(told, (told, None))
     if told in ("invalid_config", "diverged", "out_of_memory"):
         param = failure.param
+    if told == "invalid_base_model" and failure.param not in (
+        None,
+        "base_model",
+    ):  # a setting that this base can't take
+        code, param = "invalid_hyperparameters", f"tuneloop.{failure.param}"
     if told == "invalid_data":
         code, param = _FILES.get(failure.param or "", (code, param))
     await fail(workshop, job, code, run.without_paths(failure.message, job), param)

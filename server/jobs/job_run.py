@@ -110,6 +110,8 @@ class JobRun:
             # The process's own last lines and pictures take a second, which nobody needs to wait for.
             await self._finish()
             await self._let_end()
+        elif code is None and self._wish == "go on":
+            await self._fail_without_result()
         elif self._wish == "make way":
             step = self.run.last_checkpoint
             await self._workshop.transaction(lambda session: transitions.stopped(session, self._job.id, step))
@@ -150,7 +152,15 @@ class JobRun:
         if last and _is_failure(last):
             await ending.fail_as_told(self._workshop, self._job, self.run, last)
             return True
+        if last and last.type == "finished":
+            await self._fail_without_result()
+            return True
         return False
+
+    async def _fail_without_result(self) -> None:
+        """The process had put its result in place; training it again isn't what whoever took it away can want."""
+        message = "The result was deleted before the job had ended. Create the job again if it was wanted."
+        await ending.fail(self._workshop, self._job, "result_deleted", message)
 
     async def _finish(self) -> None:
         """Sees to the end of the job; not to its last moment, when the job was cancelled or the server stops."""

@@ -8,13 +8,17 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from server import checkpoint_access
 from server.auth import Caller
-from server.errors import BadRequest, NotFound
+from server.errors import BadRequest, Conflict, NotFound
+from server.jobs import transitions
 from server.pages import list_page
 from server.services import CallerDep, Services, ServicesDep
+from server.tables import CheckpointPermissionRow, JobCheckpointRow, JobRow
 from serving import Adapter
 
 router = APIRouter(prefix="/v1", tags=["models"])
@@ -41,9 +45,11 @@ async def retrieve_model(model: str, services: ServicesDep, caller: CallerDep) -
 async def delete_model(model: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """Delete a tuned model for good: unloaded, and its files gone. Answers in flight are finished first."""
     if model in services.registry.base_names:
-        raise BadRequest(f"{model!r} is the base model; only tuned models can be deleted.", param="model")
+        raise BadRequest(
+            f"{model!r} is the base model; only tuned models can be deleted.", param="model", code="base_model"
+        )
     await checkpoint_access.check(services.database, services.registry, caller, model)
-    adapter = await services.registry.remove(model)
+    adapter = await _remove(services, model)
     return {"id": adapter.name, "object": "model", "deleted": True}
 
 
@@ -61,8 +67,33 @@ async def delete_adapter(adapter_id: str, services: ServicesDep, caller: CallerD
     """Delete an adapter by its id."""
     if adapter_id not in {adapter.id for adapter in await _adapters_for(services, caller)}:
         raise NotFound(f"No adapter has the id {adapter_id!r}.", code="adapter_not_found", param="adapter_id")
-    adapter = await services.registry.remove(adapter_id)
+    adapter = await _remove(services, adapter_id)
     return {"id": adapter.id, "object": "adapter", "deleted": True}
+
+
+async def _remove(services: Services, model: str) -> Adapter:
+    """The adapter that is gone now, and its checkpoint's row with it.
+
+    Raises:
+        Conflict: the job that makes it hasn't ended.
+    """
+    name = services.registry.get(model).name
+    making = select(JobRow.id).where(JobRow.wanted_model == name, JobRow.status.in_(transitions.NOT_ENDED))
+    if job_id := await services.database.run(lambda session: session.scalar(making)):
+        raise Conflict(
+            f"{name} is the result of {job_id}, which is just ending. Try again when it has, or cancel the job.",
+            code="model_in_use",
+            param="model",
+        )
+    adapter = await services.registry.remove(model)
+
+    def forget(session: Session) -> None:
+        session.execute(delete(JobCheckpointRow).where(JobCheckpointRow.model == name))
+        session.execute(delete(CheckpointPermissionRow).where(CheckpointPermissionRow.checkpoint == name))
+
+    if checkpoint_access.is_checkpoint(name):
+        await services.database.run(forget)
+    return adapter
 
 
 async def _adapters_for(services: Services, caller: Caller) -> list[Adapter]:

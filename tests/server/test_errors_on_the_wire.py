@@ -55,7 +55,7 @@ def test_unknown_model_is_404_model_not_found(gateway: Gateway, model: str) -> N
         ("POST", "/v1/load_lora_adapter", 404, "unknown_url"),
         ("POST", "/v1/../tokenize", 404, "unknown_url"),
         ("GET", "/v1/models/no%2Fsuch", 404, "model_not_found"),
-        ("DELETE", "/v1/models/base", 400, None),
+        ("DELETE", "/v1/models/base", 400, "base_model"),
         ("DELETE", "/v1/models/nobody", 404, "model_not_found"),
         ("DELETE", "/v1/adapters/adapter-0", 404, "adapter_not_found"),
         ("GET", "/v1/comparisons/cmp_0", 404, "comparison_not_found"),
@@ -67,7 +67,7 @@ def test_unknown_model_is_404_model_not_found(gateway: Gateway, model: str) -> N
         ("PUT", "/healthz", 405, "method_not_allowed"),
     ],
 )
-def test_wrong_requests_are_4xx(gateway: Gateway, method: str, path: str, status: int, code: str | None) -> None:
+def test_wrong_requests_are_4xx(gateway: Gateway, method: str, path: str, status: int, code: str) -> None:
     response = gateway.http.request(method, path)
     assert response.status_code == status
     assert gateway.error(response)["code"] == code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from sqlalchemy import event, select, update
 from sqlalchemy.exc import OperationalError
 
 from server.file_check import check_file, check_for_job
+from server.file_contents import Incoming
 from server.tables import FileRow
 from tests.server.conftest import Gateway, StartGateway
 
@@ -537,3 +539,22 @@ def test_who_stops_waiting_for_a_check_ends_its_process(tmp_path: Path) -> None:
         assert check_processes() == []
 
     asyncio.run(leave())
+
+
+def test_a_boundary_that_is_too_long_is_400(gateway: Gateway) -> None:
+    headers = {"Content-Type": f'multipart/form-data; boundary="{"x" * 5000}"'}
+    refused = gateway.http.post("/v1/files", content=b"--x", headers=headers)
+    assert (refused.status_code, gateway.error(refused)["code"]) == (400, "invalid_multipart")
+
+
+def test_a_full_disk_is_told_as_that_and_not_tried_again(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it is met: the disk itself is not the test's to fill."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Incoming, "publish", full)
+    refused = gateway.http.post("/v1/files", files={"file": ("a.txt", b"x")}, data={"purpose": "user_data"})
+    assert (refused.status_code, gateway.error(refused)["code"]) == (500, "disk_full")
+    assert refused.headers["x-should-retry"] == "false"
+    assert gateway.http.get("/v1/files").json()["data"] == []

@@ -9,6 +9,8 @@ import asyncio
 import concurrent.futures
 import json
 import shutil
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,7 @@ SUPERVISED, DPO = "method.supervised.hyperparameters", "method.dpo.hyperparamete
 REFUSALS: list[tuple[dict[str, Any], str | None, str]] = [
     ({"model": ...}, "model", "missing_required_parameter"),
     ({"training_file": ...}, "training_file", "missing_required_parameter"),
+    ({"tuneloop": {"target_modules": "(("}}, "tuneloop.target_modules", "invalid_value"),
     ({"model": 7}, "model", "invalid_type"),
     ({"model": ""}, "model", "string_below_min_length"),
     ({"model": "gpt-4o-mini"}, "model", "model_not_available"),
@@ -525,3 +528,50 @@ def test_metrics_count_jobs_by_status(gateway: Gateway) -> None:
     told = gateway.http.get("/metrics").text
     for status, count in (("paused", 1), ("failed", 2), ("succeeded", 0)):
         assert f'tuneloop_fine_tuning_jobs{{status="{status}"}} {count}.0' in told
+
+
+@pytest.mark.both_databases
+def test_a_result_is_not_deleted_while_its_job_is_ending(gateway: Gateway) -> None:
+    name = "ft:base:personal::12345678"
+    folder = add_adapter(gateway, name)
+    job_id = add_job(gateway, status="paused", wanted_model=name)
+    for path in (f"/v1/models/{name}", f"/v1/adapters/{folder.name}"):
+        refused = gateway.http.delete(path)
+        assert (refused.status_code, gateway.error(refused)["code"]) == (409, "model_in_use")
+        assert job_id in gateway.error(refused)["message"]
+    assert folder.exists()
+    assert gateway.http.post(f"{JOBS}/{job_id}/cancel").status_code == 200
+    assert gateway.http.delete(f"/v1/models/{name}").status_code == 200
+    assert not folder.exists()
+
+
+@pytest.mark.both_databases
+def test_a_deleted_checkpoint_is_no_longer_listed(gateway: Gateway) -> None:
+    name = "ft:base:personal::12345678:ckpt-step-3"
+    add_adapter(gateway, name)
+    job_id = add_job(gateway)
+    with gateway.database.session() as session:
+        session.add(
+            JobCheckpointRow(
+                id=new_id("ftckpt"), job_id=job_id, created_at=now_s(), step_number=3, model=name,
+                adapter_id="adapter-0", metrics={},
+            )
+        )  # fmt: skip
+    client = client_of(gateway)
+    assert len(client.fine_tuning.jobs.checkpoints.list(job_id).data) == 1
+    client.models.delete(name)
+    assert client.fine_tuning.jobs.checkpoints.list(job_id).data == []
+
+
+def test_a_client_that_leaves_while_it_sends_a_job_is_no_error_of_ours(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, port = gateway.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(f"POST {JOBS} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 5000\r\n\r\n{{".encode())
+        time.sleep(0.2)
+    deadline = time.monotonic() + 10
+    while not any("connection ended" in record.getMessage().lower() or record.exc_info for record in caplog.records):
+        assert time.monotonic() < deadline, "nothing was logged"
+        time.sleep(0.02)
+    assert not any(record.exc_info for record in caplog.records)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -193,3 +194,24 @@ def test_tokens_are_counted_without_padding(demo_model: Path, tmp_path: Path, pa
     counted = next(event.message for event in run.events if "tokens to train on" in event.message)
     tokens = int(counted.split(" tokens")[0].split()[-1])
     assert run.events[-1].details["metrics"]["trained_tokens"] == 2 * tokens
+
+
+def test_a_run_killed_after_its_last_checkpoint_does_not_train_another_step(demo_model: Path, tmp_path: Path) -> None:
+    """In the middle of an epoch, at a rate that is not yet zero: one step more would be another adapter."""
+    settings = SHORT | {"max_steps": 6, "lr_scheduler_type": "constant", "validation_fraction": 0.0}
+    whole = make_run(tmp_path / "whole", demo_model, **settings)
+    assert whole.finish()[0] == 0
+    killed = make_run(tmp_path / "killed", demo_model, **settings)
+    assert killed.finish()[0] == 0
+    expected = weights(killed)
+    # As if it had been killed between its last checkpoint and its result.
+    shutil.rmtree(killed.output_dir)
+    assert killed.finish()[0] == 0
+    assert [event.step for event in killed.events if event.type == "step"] == list(range(1, 7))
+    assert killed.events[-1].details["metrics"]["train_loss"] == whole.events[-1].details["metrics"]["train_loss"]
+    assert (
+        killed.events[-1].details["metrics"]["trained_tokens"] == whole.events[-1].details["metrics"]["trained_tokens"]
+    )
+    for name, values in weights(whole).items():
+        assert torch.equal(values, expected[name])
+        assert torch.equal(values, weights(killed)[name])
