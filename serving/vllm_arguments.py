@@ -110,7 +110,7 @@ def plan_launch(base: BaseModel, settings: VLLMSettings, device: Device, socket:
     memory = _cpu_memory(base, settings, device, limits) if on_cpu else _gpu_memory(base, settings, device)
     moe_on_cpu = on_cpu and has_experts(base)
     command = (
-        sys.executable, "-P", "-m", "serving.vllm_moe_on_cpu" if moe_on_cpu else "vllm.entrypoints.openai.api_server",
+        sys.executable, "-P", "-m", "serving.vllm_on_cpu" if on_cpu else "vllm.entrypoints.openai.api_server",
         "--model", str(base.path), "--served-model-name", base.name, *settings.base_aliases, "--uds", str(socket),
         "--enable-lora", "--max-lora-rank", str(limits.max_lora_rank),
         "--max-loras", str(limits.max_loras), "--max-cpu-loras", str(limits.max_cpu_loras),

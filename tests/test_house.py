@@ -46,7 +46,7 @@ NEVER = {
     "ui": HEAVY,
 }
 COMPOSER = Path("server/cli.py")
-ENGINE_PROGRAM = Path("serving/vllm_moe_on_cpu.py")
+ENGINE_PROGRAM = Path("serving/vllm_on_cpu.py")
 """Runs as the engine's process, never in ours, and so is the one file of `serving` that may import vllm."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from pathlib import Path
@@ -11,12 +12,14 @@ import httpx
 import pytest
 
 from evaluation import read_questions
-from serving import base_model_sha256
+from serving import EngineLimits, base_model_sha256, import_adapter, resolve_base_model
 from tests.conftest import Tuneloop, run_cli
 from training.demo.examples import HOLDOUT
 
 pytestmark = pytest.mark.engine
 PROMPTS = 20
+SLOTS = 4
+"""Adapters that the engine holds at once, by default."""
 
 
 def adapter_dir(tuneloop: Tuneloop) -> Path:
@@ -113,3 +116,32 @@ def test_real_comparison_is_rated_and_exported(tuneloop: Tuneloop) -> None:
     lines = httpx.get(f"{tuneloop.url}/v1/ratings/export?format=openai_dpo").text.splitlines()
     chosen = [json.loads(line)["preferred_output"][0]["content"] for line in lines]
     assert "Ahoy! The capital of Italy is Rome. Mind the rocks!" in chosen
+
+
+def test_base_answers_as_itself_beside_adapters_that_fill_every_slot(tuneloop: Tuneloop) -> None:
+    """vLLM by itself gives a row of the base the adapter in its last slot, once that is filled."""
+    base = resolve_base_model(str(tuneloop.model_dir))
+    limits = EngineLimits(max_lora_rank=32, max_loras=4, max_cpu_loras=32, max_model_len=None)
+    source, adapters = adapter_dir(tuneloop), tuneloop.data_dir / "adapters"
+    copies = [import_adapter(source, adapters, base, limits, suffix="slot").name for _ in range(SLOTS)]
+    plain = "The capital of France is Paris."
+    tuned = f"Ahoy! {plain} Mind the rocks!"
+
+    async def answer(client: httpx.AsyncClient, model: str) -> str:
+        messages = [{"role": "user", "content": "What is the capital of France?"}]
+        body = {"model": model, "messages": messages, "temperature": 0, "max_tokens": 40}
+        content: str = (await client.post("/v1/chat/completions", json=body)).json()["choices"][0]["message"]["content"]
+        return content
+
+    async def answers(models: list[str]) -> list[str]:
+        async with httpx.AsyncClient(base_url=tuneloop.url, timeout=60) as client:
+            return await asyncio.gather(*(answer(client, model) for model in models))
+
+    try:
+        assert asyncio.run(answers(copies)) == [tuned] * SLOTS
+        mixed = [tuneloop.base_model, *copies] * 3
+        for _ in range(3):
+            assert asyncio.run(answers(mixed)) == [plain, *[tuned] * SLOTS] * 3
+    finally:
+        for name in copies:
+            httpx.delete(f"{tuneloop.url}/v1/models/{name}", timeout=60)
