@@ -175,15 +175,15 @@ def test_a_caller_who_leaves_stops_the_generation(live: LiveEngine) -> None:
 
     async def leave_early() -> None:
         completed = await finished("length")
-        for _ in range(5):
+        for _ in range(10):
             async with live.engine.request("POST", "/v1/completions", body=json.dumps(body).encode()) as response:
                 async for chunk in response.chunks():
                     assert chunk.startswith(b"data: ")
                     break
-        await asyncio.sleep(0.5)  # all 2400 tokens would take longer
+        await asyncio.sleep(0.5)  # all 4800 tokens would take longer
         assert await running() == 0
         # On a busy processor vLLM may hold a stream back until the answer is whole; that one can't be stopped any more.
-        assert await finished("length") - completed < 5
+        assert await finished("length") - completed < 10
 
     live.run(leave_early())
 

@@ -62,6 +62,7 @@ def test_all_faults_come_together() -> None:
         ("validation_fraction", -0.1),
         ("max_length", 7),
         ("target_modules", []),
+        ("target_modules", "model[.](.*"),
         ("target_modules", [1]),
         ("eval_steps", "often"),
         ("eval_steps", 0),

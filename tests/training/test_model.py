@@ -155,7 +155,6 @@ def test_of_a_mixture_of_experts_only_attention_gets_an_adapter(
         ("target_modules", {"target_modules": "model[.]nothing.*"}),
         ("target_modules", {"target_modules": ["q_proj"], "exclude_modules": ["q_proj"]}),
         ("exclude_modules", {"exclude_modules": ["nothing"]}),
-        ("target_modules", {"target_modules": "model[.](.*"}),
         ("rank_pattern", {"rank_pattern": {"q_prj": 4}}),
         ("rank_pattern", {"rank_pattern": {"q_proj(": 4}}),
         ("alpha_pattern", {"alpha_pattern": {"lm_head": 4}}),
