@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from server.body_limit import BodyLimit
-from server.errors import APIError, BadRequest, MethodNotAllowed, NotFound, from_serving
+from server.errors import APIError, BadRequest, MethodNotAllowed, NotFound, fault_code, from_serving
 from server.middleware import Authenticate, HostGuard, RequestContext
 from server.rate_limit import RateLimit
 from server.routes import (
@@ -51,20 +51,6 @@ ROUTERS = tuple(
     )
 )
 """In the order in which they are tried, and shown in /docs."""
-FAULT_CODES = {
-    "missing": "missing_required_parameter",
-    "extra_forbidden": "unknown_parameter",
-    "literal_error": "invalid_value",
-    "greater_than_equal": "integer_below_min_value",
-    "greater_than": "integer_below_min_value",
-    "less_than_equal": "integer_above_max_value",
-    "less_than": "integer_above_max_value",
-    "string_too_short": "string_below_min_length",
-    "string_too_long": "string_above_max_length",
-    "too_short": "array_below_min_length",
-    "too_long": "array_above_max_length",
-    "json_invalid": "invalid_json",
-}
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -128,13 +114,7 @@ async def _on_serving_error(_request: Request, error: ServingError) -> Response:
 async def _on_validation_error(_request: Request, error: RequestValidationError) -> Response:
     faults = error.errors()
     messages = [f"{_param(fault) or 'the body'}: {fault['msg']}" for fault in faults]
-    return BadRequest("; ".join(messages) + ".", param=_param(faults[0]), code=_code(faults[0])).response()
-
-
-def _code(fault: dict[str, Any]) -> str:
-    """OpenAI's word for what pydantic found."""
-    kind = str(fault["type"])
-    return FAULT_CODES.get(kind, "invalid_type" if kind.endswith(("_type", "_parsing")) else kind)
+    return BadRequest("; ".join(messages) + ".", param=_param(faults[0]), code=fault_code(faults[0]["type"])).response()
 
 
 def _param(fault: dict[str, Any]) -> str | None:

@@ -29,6 +29,22 @@ from starlette.responses import JSONResponse
 
 import serving
 
+_FAULT_CODES = {
+    "missing": "missing_required_parameter",
+    "extra_forbidden": "unknown_parameter",
+    "literal_error": "invalid_value",
+    "greater_than_equal": "integer_below_min_value",
+    "greater_than": "integer_below_min_value",
+    "less_than_equal": "integer_above_max_value",
+    "less_than": "integer_above_max_value",
+    "string_too_short": "string_below_min_length",
+    "string_too_long": "string_above_max_length",
+    "too_short": "array_below_min_length",
+    "too_long": "array_above_max_length",
+    "json_invalid": "invalid_json",
+}
+"""OpenAI's words for the kinds of faults that pydantic finds."""
+
 
 class APIError(Exception):
     """An error as the client will see it."""
@@ -137,6 +153,11 @@ class ServiceUnavailable(APIError):
         # The SDKs give up at once when Retry-After is above 120 s, so it stays inside their window.
         retry_after = str(max(1, min(60, round(retry_after_s))))
         super().__init__(message, code=code, headers={"Retry-After": retry_after})
+
+
+def fault_code(kind: str) -> str:
+    """The code for a fault that pydantic found, by its type; our own types are codes already."""
+    return _FAULT_CODES.get(kind, "invalid_type" if kind.endswith(("_type", "_parsing")) else kind)
 
 
 def from_serving(error: serving.ServingError) -> APIError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import BinaryIO
@@ -60,7 +61,7 @@ class Incoming:
         """Moves it to `target`, durably: after a power cut it is there, and whole. Quick once it is settled."""
         self.settle()
         self.path.rename(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
 
 class Contents:
@@ -126,7 +127,22 @@ def copy(source: Path, target: Incoming) -> None:
             target.write(chunk)
 
 
-def _sync_folder(folder: Path) -> None:
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """`target` is the same content: a second name for it, or a durable copy where the file system gives none.
+
+    Raises:
+        FileNotFoundError: `source` is gone.
+    """
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+        with Path(target).open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Returns when what was made, renamed or removed in the folder would survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

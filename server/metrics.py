@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-JOB_STATUSES = ("validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled")
 SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300)
 
 
@@ -33,8 +32,8 @@ class Metrics:
 
     def count_jobs(self, by_status: Mapping[str, int]) -> None:
         """Set how many jobs there are of each status."""
-        for status in JOB_STATUSES:
-            self._jobs.labels(status).set(by_status.get(status, 0))
+        for status, count in by_status.items():
+            self._jobs.labels(status).set(count)
 
     def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answered request."""

@@ -6,6 +6,7 @@ What is listed page by page has a `number`, which grows with each row: ids are r
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from typing import Any
@@ -22,6 +23,7 @@ NAMING = {
 
 BIG = BigInteger().with_variant(Integer, "sqlite")
 """64 bits; SQLite's INTEGER has them, and counts up by itself only under that name."""
+_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 DEFAULT_PROJECT = "default"
 """Where keys, files and jobs belong that name no project, and all of a server without keys."""
 
@@ -30,6 +32,11 @@ def new_id(prefix: str) -> str:
     """A fresh random id (96 bits): `cmp_1f0c…`; a prefix that ends in a hyphen, such as `file-`, is taken as it is."""
     separator = "" if prefix.endswith("-") else "_"
     return f"{prefix}{separator}{secrets.token_hex(12)}"
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` can be the id of a row; of anything else a database needn't be asked, which may choke on it."""
+    return _ID.fullmatch(text) is not None
 
 
 def now_s() -> int:

@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 import logging
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -20,17 +19,17 @@ from typing import Any
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from server.checkpoint_access import is_checkpoint
 from server.jobs.events import add_event
 from server.jobs.run_directory import RunDirectory
 from server.jobs.workshop import Workshop
-from server.tables import JobCheckpointRow, JobRow, new_id
+from server.tables import CheckpointPermissionRow, JobCheckpointRow, JobRow, new_id
 from serving import Adapter, AdapterError, ModelNotFoundError, Registry, ServingError, import_adapter
 
 _FILES = ("adapter_config.json", "adapter_model.safetensors")
 _AT_ONCE = 500
 """Rows that one statement names."""
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-_CHECKPOINT = re.compile(r":ckpt-step-(\d+)$")
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +100,7 @@ async def let_go(workshop: Workshop, job_id: str) -> None:
             await remove(workshop.registry, row.model)
             and not (workshop.settings.adapters_dir / row.adapter_id).exists()
         ):
-            await workshop.transaction(partial(_forget, [row.id]))
+            await workshop.transaction(partial(forget, [row.model]))
 
 
 async def let_go_of_all(workshop: Workshop) -> None:
@@ -118,14 +117,14 @@ async def forget_gone(workshop: Workshop, job_id: str | None = None) -> None:
 
     job_id: of this job alone.
     """
-    rows = select(JobCheckpointRow.id, JobCheckpointRow.adapter_id)
+    rows = select(JobCheckpointRow.model, JobCheckpointRow.adapter_id)
     if job_id is not None:
         rows = rows.where(JobCheckpointRow.job_id == job_id)
     noted = await workshop.transaction(lambda session: session.execute(rows).all())
     folder = workshop.settings.adapters_dir
-    gone = await asyncio.to_thread(lambda: [id_ for id_, adapter_id in noted if not (folder / adapter_id).exists()])
+    gone = await asyncio.to_thread(lambda: [model for model, adapter_id in noted if not (folder / adapter_id).exists()])
     for first in range(0, len(gone), _AT_ONCE):
-        await workshop.transaction(partial(_forget, gone[first : first + _AT_ONCE]))
+        await workshop.transaction(partial(forget, gone[first : first + _AT_ONCE]))
 
 
 async def remove(registry: Registry, name: str) -> bool:
@@ -145,7 +144,7 @@ async def remove_unnoted(workshop: Workshop, jobs: Mapping[str, JobRow]) -> None
 
     jobs: the ended ones, by id.
     """
-    found = {adapter.name for adapter in workshop.registry.adapters() if _CHECKPOINT.search(adapter.name)}
+    found = {adapter.name for adapter in workshop.registry.adapters() if is_checkpoint(adapter.name)}
     if found:
         noted = set(await workshop.transaction(lambda session: session.scalars(select(JobCheckpointRow.model)).all()))
         for name in found - noted:
@@ -155,8 +154,10 @@ async def remove_unnoted(workshop: Workshop, jobs: Mapping[str, JobRow]) -> None
                 await remove(workshop.registry, name)
 
 
-def _forget(row_ids: Sequence[str], session: Session) -> None:
-    session.execute(delete(JobCheckpointRow).where(JobCheckpointRow.id.in_(row_ids)))
+def forget(names: Sequence[str], session: Session) -> None:
+    """Drops the rows of the checkpoints of these names, and who was let in to them."""
+    session.execute(delete(JobCheckpointRow).where(JobCheckpointRow.model.in_(names)))
+    session.execute(delete(CheckpointPermissionRow).where(CheckpointPermissionRow.checkpoint.in_(names)))
 
 
 def _hold(checkpoint: Path, aside: Path) -> None:

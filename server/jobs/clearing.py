@@ -7,10 +7,10 @@ result is kept aside. Everything here may be broken off and done again.
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from pathlib import Path
 
+from server.file_contents import link_or_copy
 from server.jobs import checkpoints
 from server.jobs.processes import is_free
 from server.jobs.run_directory import RunDirectory
@@ -65,12 +65,5 @@ def _keep_aside(run: RunDirectory, folder: Path) -> None:
         return
     partial = folder / f".partial-{output_dir.name}"
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(output_dir, partial, copy_function=_link)
+    shutil.copytree(output_dir, partial, copy_function=link_or_copy)
     partial.rename(kept)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # the file system gives no second names
-        shutil.copyfile(source, target)

@@ -24,6 +24,7 @@ from server import checkpoint_access
 from server.auth import Caller
 from server.database import Database
 from server.errors import BadRequest, Conflict
+from server.file_contents import link_or_copy, sync_folder
 from server.files import FileStore
 from server.jobs import inputs
 from server.jobs.configuration import Checked, Ground, check, in_run_dir
@@ -176,7 +177,7 @@ class JobCreator:
         run_dir.mkdir(parents=True, mode=0o700)
         for param, file_id in _files_of(draft.request).items():
             try:
-                _link(self._files.path(file_id), run_dir / f"{_ROLES[param]}.jsonl")
+                link_or_copy(self._files.path(file_id), run_dir / f"{_ROLES[param]}.jsonl")
             except FileNotFoundError as error:
                 raise inputs.missing_file(file_id, param) from error
         if draft.start:
@@ -185,8 +186,8 @@ class JobCreator:
         output_dir.parent.mkdir(parents=True, exist_ok=True)
         config = in_run_dir(draft.checked.config, run_dir, self._engine.base, output_dir, draft.wanted_model)
         _write(run_dir / "config.json", config.to_json())
-        _sync_folder(run_dir)
-        _sync_folder(run_dir.parent)
+        sync_folder(run_dir)
+        sync_folder(run_dir.parent)
 
     def _output_dir(self, draft: _Draft) -> Path:
         """Only what can be hot-loaded goes where the server looks for adapters."""
@@ -278,22 +279,10 @@ def _take_adapter(adapter: Adapter, folder: Path) -> None:
     folder.mkdir(mode=0o700)
     try:
         for name in ADAPTER_FILES:
-            _link(adapter.path / name, folder / name)
+            link_or_copy(adapter.path / name, folder / name)
     except FileNotFoundError as error:
         raise inputs.unavailable_model(adapter.name) from error
-    _sync_folder(folder)
-
-
-def _link(source: Path, target: Path) -> None:
-    """`target` is the same content: a second name for it, or a copy where the file system gives none."""
-    try:
-        os.link(source, target)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        shutil.copyfile(source, target)
-        with target.open("rb") as copy:
-            os.fsync(copy.fileno())
+    sync_folder(folder)
 
 
 def _write(path: Path, text: str) -> None:
@@ -301,14 +290,6 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(body: bytes) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import netrc
 import os
-import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,12 +15,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from server.errors import BadRequest
+from server.file_rules import FINE_TUNE
+from server.files import live
 from server.jobs.request import CreateJob
-from server.tables import FileRow, now_s
+from server.tables import FileRow, is_id
 from serving import Adapter, AdapterError, ModelNotFoundError, Registry
-
-PURPOSE = "fine-tune"
-_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
 def usable_file(session: Session, file_id: str, *, param: str) -> FileRow:
@@ -30,13 +28,13 @@ def usable_file(session: Session, file_id: str, *, param: str) -> FileRow:
     Raises:
         BadRequest: there is none, it is for something else, or it isn't ready yet.
     """
-    row = session.scalar(select(FileRow).where(FileRow.id == file_id)) if _ID.fullmatch(file_id) else None
-    if row is None or (row.expires_at is not None and row.expires_at <= now_s()):
+    row = session.scalar(select(FileRow).where(FileRow.id == file_id, live())) if is_id(file_id) else None
+    if row is None:
         raise missing_file(file_id, param)
-    if row.purpose != PURPOSE:
+    if row.purpose != FINE_TUNE:
         raise BadRequest(
-            f"File '{file_id}' has the purpose '{row.purpose}', but {param} must have '{PURPOSE}'. Upload it again "
-            f"with purpose '{PURPOSE}'.",
+            f"File '{file_id}' has the purpose '{row.purpose}', but {param} must have '{FINE_TUNE}'. Upload it again "
+            f"with purpose '{FINE_TUNE}'.",
             param=param,
             code="invalid_file_purpose",
         )

@@ -113,8 +113,7 @@ class JobRun:
         elif code is None and self._wish == "go on":
             await self._fail_without_result()
         elif self._wish == "make way":
-            step = self.run.last_checkpoint
-            await self._workshop.transaction(lambda session: transitions.stopped(session, self._job.id, step))
+            await self._note_the_stop()
         elif self._wish == "go on":
             await self._ended_by_itself(code)
 
@@ -140,9 +139,12 @@ class JobRun:
             free.result()
             return True
         if self._wish == "make way":
-            step = self.run.last_checkpoint
-            await self._workshop.transaction(lambda session: transitions.stopped(session, self._job.id, step))
+            await self._note_the_stop()
         return False
+
+    async def _note_the_stop(self) -> None:
+        step = self.run.last_checkpoint
+        await self._workshop.transaction(lambda session: transitions.stopped(session, self._job.id, step))
 
     async def _has_ended(self) -> bool:
         if self.run.is_done:

@@ -1,4 +1,4 @@
-"""Which jobs a request means: one by its id, many by their metadata, and their places in the queue.
+"""Which jobs a list means, by their metadata; their places in the queue, and how many there are.
 
 https://platform.openai.com/docs/api-reference/fine-tuning/list
 """
@@ -13,20 +13,15 @@ from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session
 
 from server.errors import BadRequest
+from server.jobs import transitions
 from server.jobs.ranges import is_storable
 from server.tables import JobRow
 
 WAITING = ("validating_files", "queued")
-_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _FILTER = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 
 Filter = tuple[str | None, str]
 """Key and value; a key of None asks for jobs without metadata."""
-
-
-def find_job(session: Session, job_id: str) -> JobRow | None:
-    """The job with this id; None for what isn't an id, too, without asking a database that may choke on it."""
-    return session.scalar(select(JobRow).where(JobRow.id == job_id)) if _ID.fullmatch(job_id) else None
 
 
 def metadata_filters(query: Iterable[tuple[str, str]]) -> list[Filter]:
@@ -71,9 +66,10 @@ def queue_positions(session: Session, rows: Sequence[JobRow]) -> dict[str, int]:
 
 
 def count_jobs(session: Session) -> dict[str, int]:
-    """Status -> how many jobs have it."""
+    """Status -> how many jobs have it; every status is there."""
     counted = select(JobRow.status, func.count().label("jobs")).group_by(JobRow.status)
-    return {row.status: row.jobs for row in session.execute(counted)}
+    found = {row.status: row.jobs for row in session.execute(counted)}
+    return {status: found.get(status, 0) for status in transitions.NOT_ENDED | transitions.ENDED}
 
 
 def _refusal(message: str) -> BadRequest:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.errors import BadRequest
+from server.errors import BadRequest, fault_code
 from server.jobs.ranges import is_storable, metadata_pairs, number_or_auto, text, whole_number, whole_or_auto
 
 Method = Literal["supervised", "dpo", "text", "kto"]
@@ -20,9 +20,6 @@ WITH_BETA = ("dpo", "kto")
 MAX_MULTIPLIER = 1000.0
 """Of the learning rate. Far beyond what any model learns with; it keeps a slip of the keyboard from diverging."""
 MAX_INTEGRATIONS = 5
-
-_CODES = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_parameter"}
-_OWN_CODES = ("integer_", "decimal_", "string_", "array_", "object_", "invalid_", "unsupported_")
 
 
 class _Strict(BaseModel):
@@ -177,7 +174,7 @@ def _refusal(error: ValidationError) -> BadRequest:
 
     A fault that lies in the way of others is told alone: what a wrong type holds doesn't count.
     """
-    faults = [(_place(fault), _code(fault["type"]), fault) for fault in error.errors(include_url=False)]
+    faults = [(_place(fault), fault_code(fault["type"]), fault) for fault in error.errors(include_url=False)]
     told = [f"{place}: {_words(fault)}." for place, _, fault in faults]
     place, code, _ = faults[0]
     return BadRequest(" ".join(told)[:2000], param=place, code=code)
@@ -186,14 +183,6 @@ def _refusal(error: ValidationError) -> BadRequest:
 def _place(fault: Any) -> str:
     path = ".".join(str(part) for part in fault["loc"])
     return f"{path}.type" if fault["type"] == "unsupported_value" else path
-
-
-def _code(kind: str) -> str:
-    if kind in _CODES:
-        return _CODES[kind]
-    if kind.startswith(_OWN_CODES):
-        return kind
-    return {"too_long": "array_above_max_length", "literal_error": "invalid_value"}.get(kind, "invalid_type")
 
 
 def _words(fault: Any) -> str:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from server.errors import Conflict, NotFound
 from server.jobs.events import Level, add_event
-from server.tables import JobEventRow, JobRow, now_s
+from server.tables import JobEventRow, JobRow, is_id, now_s
 from server.webhooks import outbox
 
 VALIDATED = "Files validated, moving job to queued state"
@@ -31,7 +31,7 @@ def pause(session: Session, job_id: str) -> JobRow:
         NotFound: there is no such job.
         Conflict: it has ended.
     """
-    _hold(session, job_id)
+    read(session, job_id, hold=True)
     if change(session, job_id, {"validating_files", "queued"}, status="paused"):
         add_event(session, job_id, "Job paused")
     elif change(session, job_id, {"running"}, JobRow.pause_requested.is_(False), pause_requested=True):
@@ -46,7 +46,7 @@ def resume(session: Session, job_id: str) -> JobRow:
         NotFound: there is no such job.
         Conflict: it has ended.
     """
-    _hold(session, job_id)
+    read(session, job_id, hold=True)
     back = case((_was_validated(job_id), "queued"), else_="validating_files")
     if change(session, job_id, {"paused"}, status=back, pause_requested=False) or change(
         session, job_id, {"running"}, JobRow.pause_requested.is_(True), pause_requested=False
@@ -62,6 +62,7 @@ def cancel(session: Session, job_id: str) -> JobRow:
         NotFound: there is no such job.
         Conflict: it has succeeded or failed.
     """
+    read(session, job_id)
     if end(session, job_id, "cancelled"):
         add_event(session, job_id, "Job cancelled")
     job = read(session, job_id)
@@ -149,28 +150,25 @@ def change(
     return cast("CursorResult[Any]", session.execute(statement)).rowcount == 1
 
 
-def read(session: Session, job_id: str) -> JobRow:
+def read(session: Session, job_id: str, *, hold: bool = False) -> JobRow:
     """The job as it is now.
+
+    hold: nobody else changes it until this transaction is over: on PostgreSQL a change could come between two UPDATEs
+        of one request, and neither would meet it. SQLite knows no FOR UPDATE and needs none: there the first UPDATE
+        holds the whole database.
 
     Raises:
         NotFound: there is no such job.
     """
-    job = session.scalar(select(JobRow).where(JobRow.id == job_id).execution_options(populate_existing=True))
+    query = select(JobRow).where(JobRow.id == job_id).execution_options(populate_existing=True)
+    job = session.scalar(query.with_for_update() if hold else query) if is_id(job_id) else None
     if job is None:
         raise NotFound(
-            f"There is no fine-tuning job {job_id!r}. GET /v1/fine_tuning/jobs lists them.",
+            f"Could not find fine tune: {job_id[:100]!r}. GET /v1/fine_tuning/jobs lists the jobs.",
             code="fine_tune_not_found",
             param="fine_tune_id",
         )
     return job
-
-
-def _hold(session: Session, job_id: str) -> None:
-    """Has others wait with this job until the transaction ends, where two UPDATEs are to see the same state of it.
-
-    SQLite knows no FOR UPDATE and needs none: there the first UPDATE holds the whole database.
-    """
-    session.execute(select(JobRow.id).where(JobRow.id == job_id).with_for_update())
 
 
 def _not_ended(session: Session, job_id: str, wanted: str) -> JobRow:

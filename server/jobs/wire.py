@@ -13,15 +13,6 @@ from server.tables import JobCheckpointRow, JobEventRow, JobRow
 OPENAI_METHODS = ("supervised", "dpo")
 """Those that the SDK's types know; the others are told under `tuneloop` alone."""
 HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
-METRICS = (
-    "step",
-    "train_loss",
-    "train_mean_token_accuracy",
-    "valid_loss",
-    "valid_mean_token_accuracy",
-    "full_valid_loss",
-    "full_valid_mean_token_accuracy",
-)
 
 
 def job_object(row: JobRow, settings: Settings, *, queue_position: int | None = None) -> dict[str, Any]:
@@ -76,7 +67,7 @@ def checkpoint_object(row: JobCheckpointRow) -> dict[str, Any]:
         "fine_tuned_model_checkpoint": row.model,
         "fine_tuning_job_id": row.job_id,
         "step_number": row.step_number,
-        "metrics": {"step": row.step_number} | {name: row.metrics[name] for name in METRICS if name in row.metrics},
+        "metrics": {"step": row.step_number, **row.metrics},
     }
 
 

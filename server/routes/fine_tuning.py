@@ -13,7 +13,6 @@ from fastapi import APIRouter, Query, Request
 from sqlalchemy.orm import Session
 
 from server.checkpoint_access import usable_by
-from server.errors import NotFound
 from server.jobs import listing, transitions
 from server.jobs.creating import Sender
 from server.jobs.request import CreateJob
@@ -94,7 +93,7 @@ async def list_events(
     """What the job told, newest first."""
 
     def page(session: Session) -> dict[str, Any]:
-        _existing(session, job_id)
+        transitions.read(session, job_id)
         rows, has_more = page_of(session, JobEventRow, JobEventRow.job_id == job_id, after=after, limit=limit)
         return list_page([event_object(row) for row in rows], has_more=has_more)
 
@@ -108,7 +107,7 @@ async def list_checkpoints(
     """The checkpoints that are served by name, newest first: those that the caller may use."""
 
     def page(session: Session) -> dict[str, Any]:
-        _existing(session, job_id)
+        transitions.read(session, job_id)
         where = [JobCheckpointRow.job_id == job_id]
         if caller.key_id is not None:
             where.append(usable_by(caller.project))
@@ -120,33 +119,12 @@ async def list_checkpoints(
 
 async def _change(services: Services, job_id: str, change: Callable[[Session, str], JobRow]) -> dict[str, Any]:
     """The job after one change of its status, which the runner is told of."""
-
-    def changed(session: Session) -> None:
-        _existing(session, job_id)
-        change(session, job_id)
-
-    await services.database.run(changed)
+    await services.database.run(lambda session: change(session, job_id))
     services.runner.wake()
     services.webhooks.wake()  # a cancelled job has ended
     return await services.database.run(lambda session: _shown(session, services, job_id))
 
 
 def _shown(session: Session, services: Services, job_id: str) -> dict[str, Any]:
-    row = _existing(session, job_id)
+    row = transitions.read(session, job_id)
     return job_object(row, services.settings, queue_position=listing.queue_positions(session, [row]).get(row.id))
-
-
-def _existing(session: Session, job_id: str) -> JobRow:
-    """The job with this id.
-
-    Raises:
-        NotFound: there is none.
-    """
-    row = listing.find_job(session, job_id)
-    if row is None:
-        raise NotFound(
-            f"Could not find fine tune: {job_id[:100]!r}. GET /v1/fine_tuning/jobs lists the jobs.",
-            code="fine_tune_not_found",
-            param="fine_tune_id",
-        )
-    return row

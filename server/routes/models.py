@@ -8,17 +8,16 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
-from sqlalchemy import delete, select
-from sqlalchemy.orm import Session
+from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
 from server import checkpoint_access
 from server.auth import Caller
 from server.errors import BadRequest, Conflict, NotFound
-from server.jobs import transitions
+from server.jobs import checkpoints, transitions
 from server.pages import list_page
 from server.services import CallerDep, Services, ServicesDep
-from server.tables import CheckpointPermissionRow, JobCheckpointRow, JobRow
+from server.tables import JobRow
 from serving import Adapter
 
 router = APIRouter(prefix="/v1", tags=["models"])
@@ -86,13 +85,8 @@ async def _remove(services: Services, model: str) -> Adapter:
             param="model",
         )
     adapter = await services.registry.remove(model)
-
-    def forget(session: Session) -> None:
-        session.execute(delete(JobCheckpointRow).where(JobCheckpointRow.model == name))
-        session.execute(delete(CheckpointPermissionRow).where(CheckpointPermissionRow.checkpoint == name))
-
     if checkpoint_access.is_checkpoint(name):
-        await services.database.run(forget)
+        await services.database.run(lambda session: checkpoints.forget([name], session))
     return adapter
 
 
