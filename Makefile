@@ -33,6 +33,8 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.cleaning
 	$(BIN)/python -m benchmarks.trl_sft
 	$(BIN)/python -m benchmarks.chat_beside_training
+	$(BIN)/python -m benchmarks.gateway
+	$(BIN)/python -m benchmarks.adapters_mixed
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -13,28 +13,23 @@ import argparse
 import asyncio
 import itertools
 import json
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import openai
 from openai.types.chat import ChatCompletionMessageParam
 
+from benchmarks.own_server import running_server
+
 EXAMPLES = Path("training/demo/examples.jsonl")
 STREAMS = (1, 4)
 MAX_TOKENS = 128
 ENDED = {"succeeded", "failed", "cancelled"}
-START_TIMEOUT_S = 600
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15, help="length of each of the six measurements")
     parser.add_argument("--epochs", type=int, default=12, help="passes of each job over the examples, at most 50")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch, running_server(Path(scratch), options) as url:
+    with tempfile.TemporaryDirectory() as scratch, own_server(Path(scratch), options) as url:
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="unused")
         base = next(iter(client.models.list())).id
         asyncio.run(measure(url, base, 1, 3))  # the engine's first requests are slow
@@ -73,37 +68,6 @@ def main() -> None:
     print(f"jobs when the measurement beside them ended: {', '.join(still_running)}; at the end: {', '.join(ended)}")
     if set(ended) != {"succeeded"} or set(still_running) != {"running"}:
         sys.exit("The jobs must run through the whole measurement and then succeed: give more --epochs.")
-
-
-@contextmanager
-def running_server(folder: Path, options: argparse.Namespace) -> Iterator[str]:
-    """The URL of a `tuneloop up` of our own that is ready; on leaving it is stopped."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "server", "up", "--data-dir", str(folder / "data"), "--port", str(port), "--no-ui"]
-    command += ["--max-running-jobs", str(options.jobs), *(["--model", options.model] if options.model else [])]
-    log = folder / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_until_ready(url, process, log)
-        yield url
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(120)
-
-
-def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Returns when the engine answers."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{url}/readyz", timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
-    sys.exit(f"The server didn't come up:\n{log.read_text()}")
 
 
 def start_jobs(client: openai.OpenAI, base: str, options: argparse.Namespace) -> list[str]:
@@ -140,6 +104,11 @@ def wait_for_end(client: openai.OpenAI, jobs: list[str]) -> list[str]:
         if set(states) <= ENDED:
             return states
         time.sleep(1)
+
+
+def own_server(folder: Path, options: argparse.Namespace) -> AbstractContextManager[str]:
+    """The URL of a server that may run so many jobs."""
+    return running_server(folder / "data", options.model, ["--max-running-jobs", str(options.jobs)])
 
 
 def measure_all(url: str, model: str, seconds: float) -> Speeds:

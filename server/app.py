@@ -18,8 +18,11 @@ from server.errors import APIError, BadRequest, MethodNotAllowed, NotFound, faul
 from server.middleware import Authenticate, HostGuard, RequestContext
 from server.rate_limit import RateLimit
 from server.routes import (
+    adapters,
+    aliases,
     checkpoint_permissions,
     comparisons,
+    engines,
     files,
     fine_tuning,
     health,
@@ -40,6 +43,9 @@ ROUTERS = tuple(
     for module in (
         health,
         models,
+        adapters,
+        aliases,
+        engines,
         inference,
         files,
         uploads,
@@ -87,6 +93,7 @@ def _middleware(services: Services) -> list[Middleware]:
         Middleware(Authenticate, keys=keys, always=not settings.is_loopback),
         Middleware(RateLimit, requests_per_minute=settings.requests_per_minute),
         Middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, max_file_bytes=settings.max_file_bytes),
+        Middleware(inference.DirectInference, services=services),
     ]
 
 

@@ -11,6 +11,8 @@ from server.errors import PayloadTooLarge
 from server.multipart import FORM_OVERHEAD_BYTES, too_large
 from server.uploads import MAX_PART_BYTES
 
+FILE_PATHS = frozenset({"/v1/files", "/v1/adapters"})
+"""What takes a file as large as max_file_bytes."""
 _PART = re.compile(r"/v1/uploads/[^/]+/parts")
 
 
@@ -56,13 +58,13 @@ class BodyLimit:
         """The largest file in a request to this path; None where it takes none."""
         if scope["method"] != "POST":
             return None
-        if scope["path"] == "/v1/files":
+        if scope["path"] in FILE_PATHS:
             return self.max_file_bytes
         return MAX_PART_BYTES if _PART.fullmatch(scope["path"]) else None
 
     def _too_large(self, scope: Scope) -> PayloadTooLarge:
         if (file_bytes := self._file_bytes(scope)) is not None:
-            return too_large(file_bytes, "file" if scope["path"] == "/v1/files" else "data")
+            return too_large(file_bytes, "file" if scope["path"] in FILE_PATHS else "data")
         return PayloadTooLarge(
             f"The request body is larger than {self.max_body_bytes} bytes. "
             "Send less, or raise the setting max_body_bytes.",

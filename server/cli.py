@@ -14,7 +14,7 @@ import typer
 from fastapi import FastAPI
 
 from evaluation import EndpointError, QuestionsError
-from server.commands import adapters, data, demo, doctor, evaluate, export, keys, runs, train, up
+from server.commands import adapters, data, demo, doctor, engines, evaluate, export, keys, runs, train, up
 from server.commands.base_model import embedded_base_model
 from server.commands.console import err, out, table_of
 from server.commands.options import describe, with_settings
@@ -47,6 +47,7 @@ app = typer.Typer(
 )
 app.add_typer(keys.app, name="keys")
 app.add_typer(adapters.app, name="adapters")
+app.add_typer(engines.app, name="engines")
 app.add_typer(data.app, name="data")
 app.add_typer(runs.app, name="runs")
 app.add_typer(export.app, name="export")
@@ -66,6 +67,8 @@ def up_(loaded: LoadedSettings) -> None:
       tuneloop up --model Qwen/Qwen2.5-0.5B-Instruct
 
       tuneloop up --model ./my-model --port 9000 --max-lora-rank 64
+
+      tuneloop up --model ./my-model --more-models ./other-model --replicas 2
     """
     up.up(loaded.settings, mount_ui)
 

@@ -26,6 +26,7 @@ class Side:
     """One model's answer while it comes in."""
 
     model: str
+    """As it was asked for; where that is an alias, what it stands for, once it is asked."""
     content: str = ""
     finish_reason: str | None = None
     completion_tokens: int | None = None
@@ -86,6 +87,7 @@ async def generate(
 
 
 async def _answer(services: Services, caller: Caller, request: Mapping[str, Any], side: Side) -> AsyncIterator[Event]:
+    side.model = services.registry.version_of(side.model)  # what is rated and stored: an alias will mean another one
     body = {**request, "model": side.model, "stream": True, "n": 1, "stream_options": {"include_usage": True}}
     side.started_s = time.perf_counter()
     try:

@@ -16,22 +16,43 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
 
+from server.alias_book import AliasBook
 from server.app import create_app
 from server.auth import KeyStore, list_keys
+from server.checkpoint_access import is_checkpoint
 from server.database import Database
+from server.engines import end_unused, make_pools, make_remotes, wanted_limits
 from server.files import FileStore
+from server.gate import make_gate
 from server.jobs.creating import JobCreator
 from server.jobs.runner import TRAINING, Runner
 from server.metrics import Metrics
 from server.services import Services, at_work
 from server.settings import Settings
 from server.webhooks.deliverer import Deliverer
-from serving import BaseModel, Engine, Registry, VLLMProcess, VLLMSettings
+from serving import (
+    BaseModel,
+    Device,
+    Engine,
+    Pool,
+    Registry,
+    Replica,
+    VLLMProcess,
+    VLLMSettings,
+    inspect_device,
+    pool_of,
+)
+from serving.accelerator import Accelerator
+from serving.devices import Division, divide
+from serving.fleet import Fleet
+from serving.loading import Gate
+from serving.vllm_arguments import runs_on_cpu
 
 GRACE_S = 3
 """Answers in flight get this long to end when the server stops."""
@@ -50,7 +71,7 @@ class StartError(Exception):
 
 
 async def run_server(
-    settings: Settings, base: BaseModel, listener: socket.socket, mount_ui: MountUI, story: Story
+    settings: Settings, bases: Sequence[BaseModel], listener: socket.socket, mount_ui: MountUI, story: Story
 ) -> None:
     """Serve on `listener` until the story ends with False or a signal comes; then leave nothing running.
 
@@ -58,7 +79,7 @@ async def run_server(
         StartError, DatabaseError, EngineStartError: it could not be brought up.
     """
     url = server_url(settings.host, listener)
-    async with open_services(settings, base) as services, at_work(services):
+    async with open_services(settings, bases) as services, at_work(services):
         app = create_app(services)
         server = _Server(
             uvicorn.Config(
@@ -83,61 +104,125 @@ async def run_server(
 
 
 @contextlib.asynccontextmanager
-async def open_services(settings: Settings, base: BaseModel) -> AsyncIterator[Services]:
-    """The running parts for one base model, its engine not yet started; on leaving, the engine is stopped.
+async def open_services(settings: Settings, bases: Sequence[BaseModel]) -> AsyncIterator[Services]:
+    """The running parts for these base models, their engines not yet started; on leaving, the engines are stopped.
 
     Raises:
         DatabaseError: the database cannot be opened, or another server holds it.
-        StartError: the address is public and there are no keys.
+        StartError: the address is public and there are no keys, or `base_model_map` can't be meant.
+        EngineStartError: settings of the engines can't be meant.
     """
     with contextlib.closing(open_database(settings)) as database, database.held():
         _refuse_public_without_keys(settings, database)
-        engine = VLLMProcess(base, engine_settings(settings))
+        further_names = base_aliases(settings, [base.name for base in bases])
+        common, device = engine_settings(settings), await asyncio.to_thread(inspect_device)
+        division = divide_devices(settings, common, device)
+        common = replace(common, devices=division.engine)
+        pools = await asyncio.to_thread(make_pools, settings, bases, common, further_names, device)
+        remotes = make_remotes(settings)
+        await asyncio.to_thread(end_unused, settings.data_dir, len(bases) * settings.replicas)
+        first = pools[0].replicas[0].engine
+        gate = make_gate(common, device) if settings.parity_check else None
+        services = make_services(
+            settings,
+            first,
+            database,
+            pools=pools,
+            remotes=remotes,
+            gate=gate,
+            accelerator=Accelerator(settings.accelerator_policy, local_engines(pools), division),
+        )
         try:
-            yield make_services(settings, engine, database)
+            yield services
         finally:
-            await engine.stop()
+            await services.fleet.stop()
 
 
 def make_services(
-    settings: Settings, engine: Engine, database: Database, *, training: Sequence[str] = TRAINING
+    settings: Settings,
+    engine: Engine,
+    database: Database,
+    *,
+    training: Sequence[str] = TRAINING,
+    pools: Sequence[Pool] | None = None,
+    remotes: Sequence[Replica] = (),
+    gate: Gate | None = None,
+    accelerator: Accelerator | None = None,
 ) -> Services:
     """The parts over this engine and database; nothing is started.
 
     training: the command that trains, given a run directory.
+    pools: the bases and their engines, where there are more than this one.
+    remotes: engines that others run, with models of their own.
+    gate: judges adapters before they are published; checkpoints of a running job excepted.
 
     Raises:
         StartError: `base_model_map` can't be meant.
     """
+    metrics = Metrics()
+    pools = pools or [pool_of(engine)]
+    base_names = [pool.base.name for pool in pools]
+    further_names = base_aliases(settings, base_names)
+    aliases = AliasBook(database, reserved=(*base_names, *further_names))
     registry = Registry(
-        settings.adapters_dir, engine.base, engine, base_aliases=base_aliases(settings, engine.base.name)
+        settings.adapters_dir,
+        pools,
+        base_aliases=further_names,
+        aliases=aliases.current,
+        remotes=remotes,
+        gate=gate,
+        is_gated=lambda adapter: not is_checkpoint(adapter.name),
+        observer=metrics.observer(),
     )
+    fleet = Fleet(registry, wanted_limits(settings))
     files = FileStore(settings.files_dir, database)
     webhooks = Deliverer(database)
-    runner = Runner(settings, database, engine, registry, files, command=training, on_end=webhooks.wake)
-    jobs = JobCreator(settings, database, engine, registry, files, runner)
-    return Services(settings, engine, registry, database, KeyStore(database), Metrics(), files, runner, webhooks, jobs)
+    runner = Runner(
+        settings, database, engine, registry, files, command=training, on_end=webhooks.wake, accelerator=accelerator
+    )
+    jobs = JobCreator(settings, database, registry, files, runner)
+    return Services(
+        settings, engine, registry, database, KeyStore(database), metrics, files, runner, webhooks, jobs, aliases, fleet
+    )
 
 
-def base_aliases(settings: Settings, base_name: str) -> tuple[str, ...]:
-    """The further names that the base model answers to.
+def divide_devices(settings: Settings, common: VLLMSettings, device: Device) -> Division:
+    """Which devices are the engines' and which the trainings'. Raises: EngineStartError when that can't be."""
+    return divide(
+        settings.accelerator_policy,
+        device,
+        on_cpu=runs_on_cpu(common, device),
+        engine_devices=settings.engine_device_numbers,
+        training_devices=settings.training_device_numbers,
+    )
+
+
+def local_engines(pools: Sequence[Pool]) -> list[VLLMProcess]:
+    """The engines on this machine, which can make room for a training."""
+    engines = [replica.engine for pool in pools for replica in pool.replicas]
+    return [engine for engine in engines if isinstance(engine, VLLMProcess)]
+
+
+def base_aliases(settings: Settings, base_names: Sequence[str]) -> dict[str, str]:
+    """Further name → base's name, of those that the settings give to the bases.
 
     Raises:
         StartError: one is for a model that isn't served, or can't be told from others.
     """
+    served = " and ".join(map(repr, base_names))
     for alias, target in settings.base_model_map.items():
-        if target != base_name:
+        if target not in base_names:
             raise StartError(
-                f"base_model_map says {alias}={target}, but the base model that is served is {base_name!r}. "
-                f"Write {alias}={base_name}, or start with --model {target}."
+                f"base_model_map says {alias}={target}, but the base model that is served is {served}. "
+                f"Write {alias}={base_names[0]}, or start with --model {target} or --more-models {target}."
             )
-        if alias == base_name or alias.startswith("ft:") or not _ALIAS.fullmatch(alias):
+        if alias in base_names or alias.startswith("ft:") or not _ALIAS.fullmatch(alias):
             raise StartError(
-                f"base_model_map has the name {alias!r}, but a further name must differ from {base_name!r}, must not "
+                f"base_model_map has the name {alias!r}, but a further name must differ from {served}, must not "
                 "begin with ft:, and is made of letters, digits, '.', '_', ':', '/' and '-', the first a letter or "
                 "digit. Choose another, such as gpt-4o-mini-2024-07-18."
             )
-    return tuple(settings.base_model_map)
+    return dict(settings.base_model_map)
 
 
 def open_database(settings: Settings) -> Database:
@@ -202,7 +287,9 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a token mustn't wait for the next
+        return listener
     except OSError as error:
         raise StartError(
             f"Cannot listen on {host}, port {port}: {error.strerror or error}. Another program may hold the port "
@@ -218,20 +305,23 @@ def server_url(host: str, listener: socket.socket) -> str:
 
 
 def engine_settings(settings: Settings) -> VLLMSettings:
-    """The engine's share of the settings."""
+    """The engines' share of the settings: what all of them are given. `engines.make_pools` adds what each has alone."""
+    rank, loras, cpu_loras = wanted_limits(settings).fitting([])
     return VLLMSettings(
         state_dir=settings.data_dir / "engine",
         log_path=settings.data_dir / "logs" / "engine.log",
-        max_lora_rank=settings.max_lora_rank,
-        max_loras=settings.max_adapters,
-        max_cpu_loras=max(settings.max_cpu_adapters, settings.max_adapters),
+        max_lora_rank=rank,
+        max_loras=loras,
+        max_cpu_loras=cpu_loras,
         max_model_len=settings.max_model_len,
         dtype=None if settings.dtype == "auto" else settings.dtype,
         kv_cache_gib=settings.kv_cache_gib,
         gpu_memory_utilization=settings.gpu_memory_utilization,
         tool_call_parser=settings.tool_call_parser,
         start_timeout_s=settings.engine_start_timeout_s,
-        base_aliases=tuple(settings.base_model_map),
+        wait_s=settings.engine_wait_s,
+        stall_timeout_s=settings.engine_stall_timeout_s,
+        may_sleep=settings.accelerator_policy == "sleep",
         extra_args=tuple(settings.engine_args),
     )
 

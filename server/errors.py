@@ -167,6 +167,14 @@ def from_serving(error: serving.ServingError) -> APIError:
             return NotFound(str(error), code="model_not_found", param="model")
         case serving.EngineUnavailableError():
             return ServiceUnavailable(str(error), retry_after_s=error.retry_after_s)
+        case serving.AdapterMisfitError():
+            how = "POST /v1/engines/restart or `tuneloop engines restart`"
+            told = f"{error} An admin has the engine restarted for it with {how}."
+            return Conflict(told, code="engine_restart_required", param="model")
+        case serving.AdapterInUseError():
+            return Conflict(str(error), code="model_in_use", param="model")
+        case serving.ParityError():
+            return BadRequest(str(error), code="parity_failed", param="model")
         case serving.AdapterError():
             return BadRequest(str(error), code="adapter_not_servable", param="model")
         case _:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from server.model_metrics import ModelMetrics
+from serving import EngineState
+from serving.observer import RegistryObserver
+from serving.pool import Replica
 
 SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300)
 
@@ -24,11 +30,22 @@ class Metrics:
             buckets=SECONDS,
             registry=self._registry,
         )
-        self.engine_up = Gauge("tuneloop_engine_up", "1 while the engine answers.", registry=self._registry)
         self.database_up = Gauge("tuneloop_database_up", "1 while the database answers.", registry=self._registry)
         self._jobs = Gauge(
             "tuneloop_fine_tuning_jobs", "Fine-tuning jobs by status.", ["status"], registry=self._registry
         )
+        self.models = ModelMetrics()
+        self._registry.register(self.models)
+        self._engines = _Engines()
+        self._registry.register(self._engines)
+
+    def observer(self) -> RegistryObserver:
+        """What the registry tells its loads, evictions and refusals to."""
+        return self.models.observer()
+
+    def look_at_engines(self, replicas: Iterable[Replica]) -> None:
+        """Take down how these engines are now."""
+        self._engines.replicas = tuple(replicas)
 
     def count_jobs(self, by_status: Mapping[str, int]) -> None:
         """Set how many jobs there are of each status."""
@@ -43,3 +60,27 @@ class Metrics:
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+class _Engines:
+    """How the engines are, asked when Prometheus asks."""
+
+    def __init__(self) -> None:
+        self.replicas: tuple[Replica, ...] = ()
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics as Prometheus' library takes them."""
+        up = GaugeMetricFamily("tuneloop_engine_up", "1 while the engine takes requests.", labels=["engine"])
+        in_flight = GaugeMetricFamily(
+            "tuneloop_engine_requests_in_flight", "Requests that hold the engine now.", labels=["engine"]
+        )
+        held = GaugeMetricFamily("tuneloop_engine_adapters", "Adapters that the engine knows.", labels=["engine"])
+        restarts = CounterMetricFamily(
+            "tuneloop_engine_restarts", "Times the engine was started again.", labels=["engine"]
+        )
+        for replica in self.replicas:
+            up.add_metric([replica.id], replica.engine.state is EngineState.READY)
+            in_flight.add_metric([replica.id], replica.in_flight)
+            held.add_metric([replica.id], len(replica.held()))
+            restarts.add_metric([replica.id], max(0, replica.engine.generation - 1))
+        return (up, in_flight, held, restarts)

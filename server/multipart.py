@@ -178,7 +178,7 @@ class _Reader:
 def too_large(max_bytes: int, param: str) -> PayloadTooLarge:
     """The refusal of a file above `max_bytes`."""
     remedy = (
-        "Send less, raise the setting max_file_bytes, or send it in parts: POST /v1/uploads"
+        "Send less, raise the setting max_file_bytes, or send a file for training in parts: POST /v1/uploads"
         if param == "file"
         else "Send smaller parts"
     )

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from server.alias_book import AliasBook
 from server.auth import ANYBODY, Caller, KeyStore
 from server.database import Database
 from server.errors import Forbidden
@@ -16,9 +17,11 @@ from server.files import FileStore
 from server.jobs.creating import JobCreator
 from server.jobs.runner import Runner
 from server.metrics import Metrics
+from server.publishing import Publisher
 from server.settings import Settings
 from server.webhooks.deliverer import Deliverer
 from serving import Engine, Registry
+from serving.fleet import Fleet
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,21 @@ class Services:
     runner: Runner
     webhooks: Deliverer
     jobs: JobCreator
+    aliases: AliasBook
+    fleet: Fleet
 
 
 @asynccontextmanager
 async def at_work(services: Services) -> AsyncIterator[None]:
-    """While the context is open, goes on what isn't done in a request: file checks, jobs, webhooks."""
-    parts = (services.files, services.webhooks, services.runner)
+    """While the context is open, goes on what isn't done in a request: file checks, jobs, webhooks, publishing."""
+    parts = (
+        services.fleet,
+        services.aliases,
+        services.files,
+        services.webhooks,
+        services.runner,
+        Publisher(services.registry),
+    )
     async with AsyncExitStack() as stack:
         for part in parts:
             stack.push_async_callback(part.stop)
@@ -48,7 +60,7 @@ async def at_work(services: Services) -> AsyncIterator[None]:
         yield
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
@@ -56,21 +68,27 @@ def _services(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(_services)]
 
 
-def _caller(request: Request) -> Caller:
+def caller_of(request: Request) -> Caller:
+    """Who makes the request."""
     caller: Caller = getattr(request.state, "caller", ANYBODY)
     return caller
 
 
-def _key_id(request: Request) -> str | None:
-    return _caller(request).key_id
+# Coroutines all: FastAPI would run plain functions in a thread, for each request.
+async def _caller(request: Request) -> Caller:
+    return caller_of(request)
 
 
-def _project(request: Request) -> str:
-    return _caller(request).project
+async def _key_id(request: Request) -> str | None:
+    return caller_of(request).key_id
 
 
-def _admin(request: Request) -> Caller:
-    caller = _caller(request)
+async def _project(request: Request) -> str:
+    return caller_of(request).project
+
+
+async def _admin(request: Request) -> Caller:
+    caller = caller_of(request)
     if not caller.is_admin:
         raise Forbidden(
             f"The API key {caller.key_id} is no admin's, and this endpoint wants one. "

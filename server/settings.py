@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 ENV_PREFIX = "TUNELOOP_"
+DEVICE_NUMBERS = r"^\d{1,4}(,\d{1,4})*$"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -65,14 +66,23 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(
         8 * 2**20, ge=1024, description="Largest JSON request body accepted, in bytes; larger ones get a 413."
     )
-    max_adapters: int = Field(
-        4, ge=1, le=256, description="Adapters that may share one batch (vLLM's max_loras); each takes device memory."
+    max_adapters: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="Adapters that may share one batch (vLLM's max_loras); each takes device memory. Unset: as many as "
+        "there are, 4 to 8.",
     )
     max_cpu_adapters: int = Field(
         32, ge=1, le=4096, description="Adapters kept in host memory (vLLM's max_cpu_loras), at least max_adapters."
     )
-    max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
-        32, description="Largest adapter rank the engine accepts; larger than needed costs speed."
+    max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] | None = Field(
+        None,
+        description="Largest adapter rank the engine accepts; larger than needed costs speed. Unset: what the adapters "
+        "need, at least 32.",
+    )
+    parity_check: bool = Field(
+        True, description="Whether an adapter must pass the parity gate before it is published; see docs/parity.md."
     )
     max_model_len: int | None = Field(
         None, ge=16, description="Longest prompt plus answer, in tokens. Unset: what the base model allows."
@@ -95,12 +105,34 @@ class Settings(BaseModel):
     engine_start_timeout_s: float = Field(
         600.0, gt=0, description="Seconds to wait for the engine's first answer before giving up."
     )
+    engine_wait_s: float = Field(
+        30.0, ge=0, description="Seconds that a request waits for an engine that is starting or being restarted."
+    )
+    engine_stall_timeout_s: float = Field(
+        60.0, gt=0, description="Seconds without an answer, or with requests and no progress: the engine is restarted."
+    )
+    accelerator_policy: Literal["split", "sleep", "stop", "separate"] = Field(
+        "split",
+        description="While a job trains, the engine goes on beside it (split), sleeps (GPU), stops or has own devices.",
+    )
+    engine_devices: str | None = Field(
+        None,
+        pattern=DEVICE_NUMBERS,
+        description="For separate: the engine's GPUs, or cores, as 0,1. Unset: half of them, or what is left.",
+    )
+    training_devices: str | None = Field(
+        None,
+        pattern=DEVICE_NUMBERS,
+        description="For separate: the trainings' GPUs, or cores, as 2,3. Unset: half of them, or what is left.",
+    )
     base_model_map: dict[str, str] = Field(
         default_factory=dict,
         description="Other names of the base model, such as gpt-4o-mini-2024-07-18=tuneloop-demo, for chats and jobs.",
     )
     max_file_bytes: int = Field(
-        512 * 2**20, ge=1024, description="Largest file accepted by POST /v1/files, in bytes; larger ones get a 413."
+        512 * 2**20,
+        ge=1024,
+        description="Largest file taken by POST /v1/files and /v1/adapters, in bytes; larger ones get a 413.",
     )
     max_upload_bytes: int = Field(
         8 * 2**30, ge=1024, description="Largest file accepted in parts by POST /v1/uploads, in bytes."
@@ -122,6 +154,38 @@ class Settings(BaseModel):
         None, ge=1, description="Requests that each API key may make in a minute; more get a 429. Unset: no limit."
     )
 
+    more_models: list[str] = Field(
+        default_factory=list,
+        description="Further base models, each a hub id or a local folder, served by engines of their own.",
+    )
+    replicas: int = Field(
+        1, ge=1, le=64, description="Engines for each base model; a request goes to the one with the least to do."
+    )
+    remote_engines: dict[str, str] = Field(
+        default_factory=dict,
+        description="Engines that others run, ID=URL, such as lab=https://lab.example/v1; their models are served.",
+    )
+    remote_engine_keys: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description="API keys of remote engines, ID=KEY. By file or environment: a flag would show in process lists.",
+    )
+    remote_adapter_engines: list[str] = Field(
+        default_factory=list,
+        description="IDs of remote vLLMs that see the same adapters directory: they share the work of the base model "
+        "whose name they serve. ID=BASE_MODEL where there are several bases.",
+    )
+
+    @field_validator("max_lora_rank", mode="before")
+    @classmethod
+    def _number_of_text(cls, value: Any) -> Any:
+        """A flag's or the environment's text as the number that it says: a Literal takes no text."""
+        return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+
+    @property
+    def largest_rank(self) -> int:
+        """The largest rank that an adapter may have: as set, else what vLLM can be started for."""
+        return self.max_lora_rank or 512
+
     @property
     def adapters_dir(self) -> Path:
         """Where finished adapters live, one directory a version."""
@@ -141,6 +205,16 @@ class Settings(BaseModel):
     def resolved_database_url(self) -> str:
         """The SQLAlchemy URL in force."""
         return self.database_url or f"sqlite:///{self.data_dir / 'tuneloop.db'}"
+
+    @property
+    def engine_device_numbers(self) -> tuple[int, ...]:
+        """`engine_devices` as numbers."""
+        return _numbers(self.engine_devices)
+
+    @property
+    def training_device_numbers(self) -> tuple[int, ...]:
+        """`training_devices` as numbers."""
+        return _numbers(self.training_devices)
 
     @property
     def is_loopback(self) -> bool:
@@ -207,20 +281,32 @@ def _environment_layer(environ: Mapping[str, str]) -> list[tuple[str, dict[str, 
             if "list" in str(info.annotation):
                 value = value.split()
             elif "dict" in str(info.annotation):
-                value = name_pairs(value.split())
+                value = name_pairs(value.split(), is_secret=is_secret(name))
             layers.append((variable, {name: value}))
     return layers
 
 
-def name_pairs(pairs: Sequence[str]) -> dict[str, str]:
+def is_secret(name: str) -> bool:
+    """Whether the values of this setting must not be shown."""
+    return name in Settings.model_fields and "SecretStr" in str(Settings.model_fields[name].annotation)
+
+
+def _numbers(text: str | None) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(",")) if text else ()
+
+
+def name_pairs(pairs: Sequence[str], *, is_secret: bool = False) -> dict[str, str]:
     """`["a=b", …]` as a dictionary.
+
+    is_secret: whether a pair must not be shown.
 
     Raises:
         SettingsError: a pair has no `=`.
     """
     for pair in pairs:
         if not all(pair.partition("=")):
-            raise SettingsError(f"{pair!r} must be NAME=BASE_MODEL, like gpt-4o-mini-2024-07-18=tuneloop-demo.")
+            shown = "A pair that isn't shown here" if is_secret else repr(pair)
+            raise SettingsError(f"{shown} must be NAME=VALUE, like gpt-4o-mini-2024-07-18=tuneloop-demo.")
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
@@ -231,5 +317,6 @@ def _describe(error: ValidationError, origins: Mapping[str, str]) -> str:
         if fault["type"] == "extra_forbidden":
             lines.append(f"{name} (from {origins.get(name, '?')}): there is no such setting; see `tuneloop settings`.")
         else:
-            lines.append(f"{name} = {fault['input']!r} (from {origins.get(name, '?')}): {fault['msg']}.")
+            value = "***" if is_secret(name) else repr(fault["input"])
+            lines.append(f"{name} = {value} (from {origins.get(name, '?')}): {fault['msg']}.")
     return "\n".join(lines)

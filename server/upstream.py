@@ -1,21 +1,82 @@
-"""The way from a model's name to the engine's answer: held adapter, opened request, errors in OpenAI's words."""
+"""The way from a model's name to the engine's answer: held adapter, opened request, errors in OpenAI's words.
+
+An answer is handed out when its first bytes are there. An engine that dies before that is asked once more, when it is
+up again: nothing has been told to the client yet, so nothing can be told twice.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from server import checkpoint_access
 from server.auth import Caller
 from server.errors import from_engine, from_serving
+from server.model_counts import Counted
 from server.services import Services
-from serving import EngineResponse, ServingError
+from serving import Engine, EngineResponse, EngineState, EngineUnavailableError, ServingError
+
+_JSON = {"content-type": "application/json"}
+_NOTICED_WITHIN_S = 2.0
+"""A connection breaks before anybody knows that the engine ended: its restart shows within so many seconds."""
+
+
+class ModelAnswer:
+    """An engine's answer, its status below 400. Counts what passes through it."""
+
+    def __init__(self, answer: EngineResponse, counted: Counted) -> None:
+        self.status = answer.status
+        """HTTP status code."""
+        self.headers: Mapping[str, str] = answer.headers
+        """Header fields; look-ups ignore case."""
+        self._first: bytes | None = None
+        self._chunks = answer.chunks()
+        self._counted = counted
+
+    async def begin(self) -> None:
+        """Returns when the first bytes are there. Raises: EngineUnavailableError, `before_answer` if it may be asked
+        once more."""
+        try:
+            self._first = await self._next()
+        except EngineUnavailableError as error:
+            self._counted.outcome = "unavailable"
+            raise error
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives, unparsed. Raises: EngineUnavailableError if the engine goes away before its end."""
+        return self
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk, self._first = self._first, None
+        if chunk is None:
+            chunk = await self._next()
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
+
+    async def _next(self) -> bytes:
+        """The next bytes; none at the end."""
+        try:
+            chunk = await anext(self._chunks)
+        except StopAsyncIteration:
+            self._counted.outcome = "ok"
+            return b""
+        except ServingError:
+            self._counted.outcome = "cut"
+            raise
+        self._counted.take(chunk)
+        return chunk
 
 
 @asynccontextmanager
 async def ask_engine(
     services: Services, caller: Caller, path: str, model: str, body: bytes
-) -> AsyncIterator[EngineResponse]:
+) -> AsyncIterator[ModelAnswer]:
     """The engine's answer, its status below 400; the model's adapter stays where it is until the context is left.
 
     Raises:
@@ -23,12 +84,52 @@ async def ask_engine(
     """
     try:
         await checkpoint_access.check(services.database, services.registry, caller, model)
-        async with (
-            services.registry.lease(model),
-            services.engine.request("POST", path, body=body, headers={"Content-Type": "application/json"}) as answer,
-        ):
-            if answer.status >= 400:
-                raise from_engine(answer.status, await answer.read())
-            yield answer
+        async with AsyncExitStack() as held:
+            yield await _begun(services, held, path, model, body)
     except ServingError as error:
         raise from_serving(error) from error
+
+
+async def _begun(services: Services, held: AsyncExitStack, path: str, model: str, body: bytes) -> ModelAnswer:
+    """The answer, its first bytes there; asked for twice where the engine died before them."""
+    asked: list[tuple[Engine, Counted]] = []
+    try:
+        return await _asked(services, held, path, model, body, asked)
+    except EngineUnavailableError as error:
+        if not error.before_answer or not asked:
+            raise
+    engine, counted = asked[0]
+    counted.outcome = "asked_again"
+    await held.aclose()
+    await _trouble_noticed(engine)
+    return await _asked(services, held, path, model, body, asked)
+
+
+async def _asked(
+    services: Services, held: AsyncExitStack, path: str, model: str, body: bytes, asked: list[tuple[Engine, Counted]]
+) -> ModelAnswer:
+    with services.metrics.models.resolving():
+        lease = await held.enter_async_context(services.registry.lease(model))
+    counted = held.enter_context(services.metrics.models.request(lease.name))
+    asked.append((lease.engine, counted))
+    sent = _naming(lease.name, model, body)
+    response = await held.enter_async_context(lease.engine.request("POST", path, body=sent, headers=_JSON))
+    if response.status >= 400:
+        raise from_engine(response.status, await response.read())
+    answer = ModelAnswer(response, counted)
+    await answer.begin()
+    return answer
+
+
+async def _trouble_noticed(engine: Engine) -> None:
+    """Returns when the engine isn't taken for a running one any more, or runs again: requests then wait for it."""
+    generation, until_s = engine.generation, asyncio.get_running_loop().time() + _NOTICED_WITHIN_S
+    while engine.state is EngineState.READY and engine.generation == generation:
+        if asyncio.get_running_loop().time() > until_s:
+            return
+        await asyncio.sleep(0.02)
+
+
+def _naming(version: str, model: str, body: bytes) -> bytes:
+    """The body with the version that answers as its `model`; as it is where that is what it says."""
+    return body if version == model else json.dumps({**json.loads(body), "model": version}).encode()

@@ -5,9 +5,9 @@
     base = resolve_base_model("models/tuneloop-demo")
     engine = VLLMProcess(base, VLLMSettings(state_dir=here / "engine", log_path=here / "logs" / "engine.log"))
     await engine.start(print)
-    registry = Registry(here / "adapters", base, engine)
-    async with registry.lease("ft:tuneloop-demo:tuneloop:capitals:8f3k2m1q") as name:
-        async with engine.request("POST", "/v1/chat/completions", body=body_naming(name)) as response:
+    registry = Registry(here / "adapters", [pool_of(engine)])
+    async with registry.lease("ft:tuneloop-demo:tuneloop:capitals:8f3k2m1q") as lease:
+        async with lease.engine.request("POST", "/v1/chat/completions", body=body_naming(lease.name)) as response:
             async for chunk in response.chunks(): ...
 """
 
@@ -16,18 +16,22 @@ from serving.adapter_check import check_adapter
 from serving.adapter_import import import_adapter
 from serving.base_model import BaseModel, base_model_sha256, resolve_base_model
 from serving.device import GPU, Device, inspect_device
-from serving.engine import Engine, EngineLimits, EngineResponse, EngineState, OnProgress
+from serving.engine import AdapterPlace, Engine, EngineLimits, EngineResponse, EngineState, OnProgress
 from serving.errors import (
     AdapterError,
     AdapterInUseError,
+    AdapterMisfitError,
     BaseModelError,
     EngineError,
     EngineStartError,
     EngineUnavailableError,
     ModelNotFoundError,
+    ParityError,
     ServingError,
 )
-from serving.registry import Registry
+from serving.observer import RegistryObserver
+from serving.pool import Pool, Replica, pool_of
+from serving.registry import Lease, Registry
 from serving.vllm_arguments import VLLMSettings
 from serving.vllm_process import VLLMProcess
 
@@ -36,6 +40,8 @@ __all__ = [
     "Adapter",
     "AdapterError",
     "AdapterInUseError",
+    "AdapterMisfitError",
+    "AdapterPlace",
     "BaseModel",
     "BaseModelError",
     "Device",
@@ -46,9 +52,14 @@ __all__ = [
     "EngineStartError",
     "EngineState",
     "EngineUnavailableError",
+    "Lease",
     "ModelNotFoundError",
     "OnProgress",
+    "ParityError",
+    "Pool",
     "Registry",
+    "RegistryObserver",
+    "Replica",
     "ServingError",
     "VLLMProcess",
     "VLLMSettings",
@@ -58,6 +69,7 @@ __all__ = [
     "import_adapter",
     "inspect_device",
     "new_adapter_id",
+    "pool_of",
     "read_adapter",
     "resolve_base_model",
     "scan_adapters",

@@ -5,14 +5,17 @@ It refuses to know engines: it reads JSON and safetensors, and never unpickles a
 
 import stat
 from pathlib import Path
+from typing import Any
 
 from serving.adapter import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE, read_json
-from serving.adapter_config import check_config
+from serving.adapter_config import check_config, check_fits
 from serving.adapter_tensors import check_tensors
+from serving.adapter_tokens import check_tokens
 from serving.base_model import BaseModel
 from serving.engine import EngineLimits
 from serving.errors import AdapterError
 from serving.hashing import file_sha256
+from serving.shown import shown
 
 MAX_FILES = 64
 """PEFT writes two files; a tokenizer adds a handful."""
@@ -24,7 +27,16 @@ PICKLED_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 def check_adapter(path: Path, base: BaseModel, limits: EngineLimits) -> None:
     """Raises AdapterError, naming the parameter or tensor at fault and the remedy, unless `path` can be served.
 
+    The error is an AdapterMisfitError where nothing but a restart of the engine is missing.
     A directory without a manifest is judged by its config and tensors alone. Reads all of it: call it in a thread.
+    """
+    check_fits(path.name, check_sound(path, base), limits)
+
+
+def check_sound(path: Path, base: BaseModel) -> dict[str, Any]:
+    """The adapter_config.json of an adapter that an engine for `base` can serve, if it is started for its rank.
+
+    Raises: AdapterError, naming the parameter or tensor at fault and the remedy.
     """
     files = adapter_files(path)
     for required in (CONFIG_FILE, WEIGHTS_FILE):
@@ -36,8 +48,10 @@ def check_adapter(path: Path, base: BaseModel, limits: EngineLimits) -> None:
     if MANIFEST_FILE in files:
         _check_manifest(path, files, base)
     config = read_json(path / CONFIG_FILE)
-    check_config(path.name, config, limits)
+    check_config(path.name, config)
+    check_tokens(path.name, files, base)
     check_tensors(path / WEIGHTS_FILE, config, base)
+    return config
 
 
 def adapter_files(path: Path) -> dict[str, Path]:
@@ -52,10 +66,13 @@ def adapter_files(path: Path) -> dict[str, Path]:
     for entry in path.iterdir():
         status = entry.lstat()
         if not stat.S_ISREG(status.st_mode):
-            raise AdapterError(f"{path.name}/{entry.name} isn't a regular file; links and directories aren't followed.")
+            raise AdapterError(
+                f"{path.name}/{shown(entry.name)} isn't a regular file; links and directories aren't followed. "
+                "Leave it out."
+            )
         if entry.suffix.lower() in PICKLED_SUFFIXES:
             raise AdapterError(
-                f"{path.name}/{entry.name} is a pickle, which could run code when read. "
+                f"{path.name}/{shown(entry.name)} is a pickle, which could run code when read. "
                 "Save the adapter as safetensors, and leave this file out."
             )
         files[entry.name] = entry
@@ -70,12 +87,12 @@ def adapter_files(path: Path) -> dict[str, Path]:
 def _check_manifest(path: Path, files: dict[str, Path], base: BaseModel) -> None:
     """Raises AdapterError when the files aren't the ones that the manifest lists, or are for other weights."""
     manifest = read_json(path / MANIFEST_FILE)
-    name = manifest.get("name", path.name)
+    name = shown(manifest.get("name", path.name))
     made_for = manifest.get("base_model_sha256")
     if made_for not in (None, base.sha256):
         raise AdapterError(
-            f"{name} was made for other weights than {base.name!r} has: base_model_sha256 is {str(made_for)[:12]}… "
-            f"there and {base.sha256[:12]}… here. Serve it on its own base model, {manifest.get('base_model')}, "
+            f"{name} was made for other weights than {base.name!r} has: base_model_sha256 is {shown(made_for)[:12]}… "
+            f"there and {base.sha256[:12]}… here. Serve it on its own base model, {shown(manifest.get('base_model'))}, "
             "or train it again."
         )
     listed = manifest.get("files")

@@ -3,72 +3,87 @@
 It refuses to know who starts vLLM and what the bodies mean.
 """
 
+import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
-import aiohttp
-
 from serving.errors import AdapterError, EngineUnavailableError
+from serving.http_wire import Wire, request_bytes
+from serving.wire_answer import WireAnswer
 
-_BASE_URL = "http://engine"
 _RETRY_AFTER_S = 5.0
-_HEALTH_TIMEOUT = aiohttp.ClientTimeout(total=10)
+_HEALTH_TIMEOUT_S = 10.0
 _DEAD = re.compile(r"EngineDead|EngineCore encountered an issue")
 _IN_TROUBLE = re.compile(
     r"out ?of ?memory|cannot allocate|no space left|CUDA error|HIP error|timed? ?out", re.IGNORECASE
 )
 """vLLM answers 500 to a faulty adapter, too: what the engine lacks shows in the words alone."""
+_JSON = {"content-type": "application/json"}
+_ERROR_EVENT = b'data: {"error"'
 
 
-def open_session(socket: Path) -> aiohttp.ClientSession:
-    """The one session for the engine on `socket`; whoever opens it closes it. Answers may take as long as they like.
+def open_session(socket: Path) -> Wire:
+    """The one way to the engine on `socket`; whoever opens it closes it. Answers may take as long as they like."""
 
-    Each request gets a connection of its own: 0.3 ms more, and a generation, which can't be sent twice, never meets a
-    kept connection that the engine is just closing.
-    """
-    return aiohttp.ClientSession(
-        _BASE_URL,
-        connector=aiohttp.UnixConnector(path=str(socket), limit=0, force_close=True),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
-        auto_decompress=False,
-    )
+    async def connect(protocol: Callable[[], asyncio.Protocol]) -> tuple[asyncio.BaseTransport, asyncio.Protocol]:
+        return await asyncio.get_running_loop().create_unix_connection(protocol, str(socket))
+
+    return Wire(connect)
 
 
 class PassedResponse:
     """One answer of the engine, passed on as it comes. Implements `serving.engine.EngineResponse`."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
+    def __init__(self, answer: WireAnswer) -> None:
+        self._answer = answer
+        self._headers = _Headers(answer.headers)
+        self._has_begun = False
 
     @property
     def status(self) -> int:
         """HTTP status code."""
-        return self._response.status
+        return self._answer.status
 
     @property
     def headers(self) -> Mapping[str, str]:
         """Header fields; look-ups ignore case."""
-        return self._response.headers
+        return self._headers
 
     async def read(self) -> bytes:
         """The whole body. Raises: EngineUnavailableError if the engine goes away before its end."""
-        with _translated():
-            return await self._response.read()
+        return b"".join([chunk async for chunk in self.chunks()])
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives, unparsed. Raises: EngineUnavailableError if the engine goes away before its end."""
-        with _translated():
-            async for chunk in self._response.content.iter_any():
-                yield chunk
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives, unparsed; what came meanwhile comes as one.
+
+        Raises: EngineUnavailableError if the engine goes away before its end; `before_answer` if nothing had come.
+        """
+        return self
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            chunk = await self._answer.next_part()
+        except OSError as error:
+            raise _unreachable(error, before_answer=not self._has_begun) from error
+        if not chunk:
+            raise StopAsyncIteration
+        if not self._has_begun:
+            self._has_begun = True
+            if chunk.startswith(_ERROR_EVENT) and _DEAD.search(chunk.decode(errors="replace")):
+                raise _died()
+        return chunk
 
 
 class VLLMClient:
     """Speaks to one vLLM."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, session: Wire) -> None:
         """session: from `open_session`."""
         self._session = session
 
@@ -78,26 +93,24 @@ class VLLMClient:
     ) -> AsyncIterator[PassedResponse]:
         """Passes a request on as it is. Leaving the context early closes the connection, so that vLLM stops generating.
 
-        Raises: EngineUnavailableError when vLLM can't be reached.
+        Raises: EngineUnavailableError when vLLM can't be reached, or its engine died before it answered.
         """
         with _translated():
-            response = await self._session.request(
-                method, path, data=body, headers=headers or {"content-type": "application/json"}
-            )
+            connection, answer = await self._session.ask(request_bytes(method, path, headers or _JSON, body))
         try:
-            yield PassedResponse(response)
+            if answer.status == 500:
+                await _check_alive(answer)
+            yield PassedResponse(answer)
         finally:
-            if response.content.at_eof():
-                response.release()
-            else:
-                response.close()
+            self._session.leave(connection)
 
     async def is_healthy(self) -> bool:
         """Whether vLLM's health check passes now: its engine answers, not the HTTP server alone."""
         try:
-            async with self._session.get("/health", timeout=_HEALTH_TIMEOUT) as response:
+            async with asyncio.timeout(_HEALTH_TIMEOUT_S), self.request("GET", "/health") as response:
+                await response.read()
                 return response.status == 200
-        except (aiohttp.ClientError, TimeoutError, OSError):
+        except (EngineUnavailableError, TimeoutError):
             return False
 
     async def load_adapter(self, name: str, path: Path) -> None:
@@ -130,6 +143,19 @@ class VLLMClient:
             return response.status, _message(answer)
 
 
+class _Headers(dict[str, str]):
+    """Header fields by their names in lower case, found by any."""
+
+    def __getitem__(self, name: str) -> str:
+        return super().__getitem__(name.lower())
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and super().__contains__(name.lower())
+
+    def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
+        return super().get(name.lower(), default)
+
+
 def _message(answer: str) -> str:
     """What vLLM says in an error body, shortened; the body itself if it isn't one."""
     with suppress(ValueError, KeyError, TypeError):
@@ -138,20 +164,35 @@ def _message(answer: str) -> str:
 
 
 def _refusal(message: str, status: int, answer: str) -> AdapterError | EngineUnavailableError:
-    if _DEAD.search(answer):
-        return EngineUnavailableError("The engine died and is being restarted.", _RETRY_AFTER_S)
     if status in (408, 429) or status > 500 or _IN_TROUBLE.search(answer):
         return EngineUnavailableError(f"The engine can't do this now: {answer} Try again later.", _RETRY_AFTER_S)
     return AdapterError(message)
 
 
+async def _check_alive(answer: WireAnswer) -> None:
+    """Looks into an error's body, and leaves it to be read. Raises: EngineUnavailableError when the engine is dead."""
+    content = await PassedResponse(answer).read()
+    if _DEAD.search(content.decode(errors="replace")):
+        raise _died()
+    answer.unread(content)
+
+
+def _died() -> EngineUnavailableError:
+    return EngineUnavailableError("The engine died and is being restarted.", _RETRY_AFTER_S, before_answer=True)
+
+
+def _unreachable(error: Exception, *, before_answer: bool) -> EngineUnavailableError:
+    return EngineUnavailableError(
+        f"The engine can't be reached ({type(error).__name__}); it may be restarting. Try again in a moment.",
+        _RETRY_AFTER_S,
+        before_answer=before_answer,
+    )
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Turns the HTTP client's own errors into ours."""
+    """Turns what goes wrong on the way to an answer's head into our own error."""
     try:
         yield
-    except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-        raise EngineUnavailableError(
-            f"The engine can't be reached ({type(error).__name__}); it may be restarting. Try again in a moment.",
-            _RETRY_AFTER_S,
-        ) from error
+    except OSError as error:  # TimeoutError and WireError are of them
+        raise _unreachable(error, before_answer=True) from error

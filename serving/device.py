@@ -59,6 +59,14 @@ def inspect_device() -> Device:
     return Device("cuda" if gpus else "cpu", gpus, total, free, cores, flags)
 
 
+def core_groups() -> tuple[tuple[int, ...], ...]:
+    """The numbers of the processor cores that this process may use; hyperthreads of one core stand together."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for _, core, number in _processors():
+        groups.setdefault(core, []).append(number)
+    return tuple(tuple(sorted(group)) for group in groups.values()) or tuple((n,) for n in sorted(_allowed()))
+
+
 def _gpus() -> tuple[GPU, ...]:
     query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
     try:
@@ -105,13 +113,22 @@ def _reclaimable(stat_file: Path) -> int:
 
 def _processor() -> tuple[frozenset[str], int]:
     """Instruction sets, and the cores that this process may use."""
-    allowed = os.sched_getaffinity(0)
-    flags: frozenset[str] = frozenset()
-    cores: set[tuple[str, str]] = set()
+    processors = _processors()
+    flags = next((flags for flags, _, _ in processors if flags), frozenset())
+    return flags, len({core for _, core, _ in processors}) or len(_allowed())
+
+
+def _processors() -> list[tuple[frozenset[str], tuple[str, str], int]]:
+    """Flags, core (as socket and number in it) and number of each processor in /proc/cpuinfo that we may use."""
+    found = []
     for block in Path("/proc/cpuinfo").read_text(encoding="utf-8").strip().split("\n\n"):
         fields = {key.strip(): value.strip() for key, _, value in (row.partition(":") for row in block.splitlines())}
-        flags = flags or frozenset(fields.get("flags", fields.get("Features", "")).split())
         number = fields.get("processor", "")
-        if number.isdigit() and int(number) in allowed:
-            cores.add((fields.get("physical id", "0"), fields.get("core id", number)))
-    return flags, len(cores) or len(allowed)
+        if number.isdigit() and int(number) in _allowed():
+            flags = frozenset(fields.get("flags", fields.get("Features", "")).split())
+            found.append((flags, (fields.get("physical id", "0"), fields.get("core id", number)), int(number)))
+    return found
+
+
+def _allowed() -> set[int]:
+    return os.sched_getaffinity(0)

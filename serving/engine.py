@@ -58,8 +58,8 @@ class EngineResponse(Protocol):
         """The body as it arrives, unparsed. Raises: EngineUnavailableError if the engine goes away before its end."""
 
 
-class Engine(Protocol):
-    """Serves one base model and any number of adapters on it."""
+class AdapterPlace(Protocol):
+    """What adapters need of an engine. An engine that has just come up is one before it takes anybody's requests."""
 
     @property
     def base(self) -> BaseModel:
@@ -68,23 +68,6 @@ class Engine(Protocol):
     @property
     def limits(self) -> EngineLimits:
         """What adapters and requests must fit into."""
-
-    @property
-    def state(self) -> EngineState:
-        """Where the engine is in its life."""
-
-    @property
-    def generation(self) -> int:
-        """How many times it came up. An engine forgets its adapters when it restarts: a new number says so."""
-
-    async def start(self, on_progress: OnProgress | None = None) -> None:
-        """Returns when the engine takes requests. Raises: EngineStartError."""
-
-    async def stop(self) -> None:
-        """Returns when nothing of the engine is left. Harmless when it isn't running."""
-
-    async def is_healthy(self) -> bool:
-        """Whether the engine answers now."""
 
     async def load_adapter(self, name: str, path: Path) -> None:
         """The adapter at `path` answers to `name` from now on; no effect if it already does.
@@ -102,3 +85,24 @@ class Engine(Protocol):
 
         Raises: EngineUnavailableError on entering, when the engine can't be reached.
         """
+
+
+class Engine(AdapterPlace, Protocol):
+    """Serves one base model and any number of adapters on it."""
+
+    @property
+    def state(self) -> EngineState:
+        """Where the engine is in its life."""
+
+    @property
+    def generation(self) -> int:
+        """How many times it came up. An engine forgets its adapters when it restarts: a new number says so."""
+
+    async def start(self, on_progress: OnProgress | None = None) -> None:
+        """Returns when the engine takes requests. Raises: EngineStartError."""
+
+    async def stop(self) -> None:
+        """Returns when nothing of the engine is left. Harmless when it isn't running."""
+
+    async def is_healthy(self) -> bool:
+        """Whether the engine answers now."""

@@ -1,4 +1,5 @@
-"""Runs a command so that nothing of it outlives us: `python keeper.py GRACE_S COMMAND…`, standard input a pipe.
+"""Runs a command so that nothing of it outlives us: `python keeper.py [--cores 0,1] GRACE_S COMMAND…`, standard input a
+pipe.
 
 Started by path, with the standard library alone, so that it stays small and starts at once. It refuses to know what the
 command is.
@@ -26,6 +27,9 @@ PR_SET_CHILD_SUBREAPER = 36
 
 def main(arguments: list[str]) -> int:
     """The command's exit code; 128 + n if signal n ended it."""
+    if arguments[0] == "--cores":  # the command, and all that comes of it, inherits them
+        os.sched_setaffinity(0, {int(core) for core in arguments[1].split(",")})
+        arguments = arguments[2:]
     grace_s, command = float(arguments[0]), arguments[1:]
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)

@@ -35,17 +35,19 @@ class KeptProcess:
         grace_s: float,
         *,
         executable: str | None = None,
+        cores: Sequence[int] = (),
     ) -> "KeptProcess":
         """The command, running; its output goes to `log_path`.
 
         environment: all of it.
         grace_s: how long the command may take to end when it is asked to.
         executable: what its processes run in the end, where the command's first word only leads there.
+        cores: numbers of the processor cores that it may use; all by default.
         Raises: EngineStartError when not even the keeper could be started.
         """
         with log_path.open("ab") as log:
             keeper = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", str(_KEEPER), str(grace_s), *command,
+                sys.executable, "-I", "-S", str(_KEEPER), *_bound_to(cores), str(grace_s), *command,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
                 env=environment, start_new_session=True,
             )  # fmt: skip
@@ -79,8 +81,14 @@ class KeptProcess:
         if self._keeper.stdin:
             self._keeper.stdin.close()
         try:
-            await asyncio.wait_for(self._keeper.wait(), self._grace_s + _KEEPER_SLACK_S)
+            # `wait_for` can lose a cancellation (gh-86296).
+            async with asyncio.timeout(self._grace_s + _KEEPER_SLACK_S):
+                await self._keeper.wait()
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 self._keeper.kill()
         await self.wait()
+
+
+def _bound_to(cores: Sequence[int]) -> tuple[str, ...]:
+    return ("--cores", ",".join(map(str, cores))) if cores else ()

@@ -1,223 +1,282 @@
-"""Names to adapters: what lies in the adapters directory, and what the engine has been told of it.
+"""Names to versions, and versions to engines: what a request's `model` means, and where it is answered.
 
-It refuses to know HTTP, and how the engine runs. The directory is the truth; the engine is told on demand.
+It refuses to know HTTP, how an engine runs, and where aliases are kept. How adapters get into engines is in
+`loading`, what lies in the directory in `shelf`.
 """
 
+from __future__ import annotations
+
 import asyncio
-import logging
 import shutil
-import threading
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from serving.adapter import Adapter, scan_adapters
-from serving.adapter_check import check_adapter
-from serving.base_model import BaseModel
-from serving.engine import Engine, EngineState
-from serving.errors import AdapterError, AdapterInUseError, ModelNotFoundError
+from serving.adapter import Adapter
+from serving.adapter_names import remember_removed
+from serving.engine import AdapterPlace, Engine
+from serving.errors import AdapterInUseError, EngineUnavailableError, ModelNotFoundError
+from serving.loading import Gate, Loading, Use
+from serving.observer import RegistryObserver
+from serving.pool import Pool, Replica, choose
+from serving.shelf import Shelf
 
-_SETTLED_NS = 100_000_000
-"""A directory's modification time moves in steps of some milliseconds: one this young may hide a later change."""
-
-logger = logging.getLogger(__name__)
+RESTART_WAIT_S = 180.0
+"""How long a request waits for an engine that somebody asked to be restarted: first it is drained, then it starts."""
 
 
-@dataclass
-class _Use:
-    """What happens with one adapter in this process."""
+@dataclass(frozen=True)
+class Lease:
+    """A promise that `name` answers in `engine` until the lease's context is left."""
 
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while it is checked, loaded or unloaded."""
-    checked: bool = False
-    loaded_in: int | None = None
-    """The engine's generation that was told of it."""
-    refusal: str | None = None
-    """Why it can't be served, once that is known."""
-    leases: int = 0
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the last lease ends."""
-    removing: bool = False
+    name: str
+    """The version that answers: an adapter's name, or the name of a base or remote model as it was asked for."""
+    engine: Engine
+    """Where to send the request."""
 
 
 class Registry:
-    """All models that can be asked for by name: the base model and the adapters in one directory.
+    """All models that can be asked for by name: bases, adapters, aliases, and models that others serve.
 
-    The plain methods may be called from any thread, the coroutines from the engine's event loop alone.
+    The plain methods may be called from any thread, the coroutines from the engines' event loop alone.
     """
 
     def __init__(
-        self, adapters_dir: Path, base: BaseModel, engine: Engine, *, base_aliases: Sequence[str] = ()
+        self,
+        adapters_dir: Path,
+        pools: Sequence[Pool],
+        *,
+        base_aliases: Mapping[str, str] | None = None,
+        aliases: Mapping[str, str] | None = None,
+        remotes: Sequence[Replica] = (),
+        gate: Gate | None = None,
+        is_gated: Callable[[Adapter], bool] = lambda adapter: True,
+        observer: RegistryObserver | None = None,
     ) -> None:
         """adapters_dir: created if absent; new directories in it are noticed without a restart.
 
-        base_aliases: further names of the base model; the engine must know them too.
+        pools: at least one; the first is the base of adapters that don't say which they were made for.
+        base_aliases: further name → base's name; the engines must know them too.
+        aliases: name → version, read at each request: whoever owns it changes it in place.
+        remotes: engines that others run, for the models that they list.
+        gate: judges an adapter before it is published.
         """
-        adapters_dir.mkdir(parents=True, exist_ok=True)
-        for half_removed in adapters_dir.glob(".removed-*"):
-            shutil.rmtree(half_removed, ignore_errors=True)
-        self._dir = adapters_dir
-        self._base = base
-        self._base_names = (base.name, *base_aliases)
-        self._engine = engine
-        self._uses: dict[str, _Use] = {}
-        self._scan_lock = threading.Lock()
-        self._scanned: tuple[int, int] | None = None
-        self._adapters: dict[str, Adapter] = {}
-        self._broken: dict[str, str] = {}
-        self._foreign: dict[str, str] = {}
+        self._pools = {pool.base.sha256: pool for pool in pools}
+        self._first = pools[0]
+        self._shelf = Shelf(adapters_dir, {pool.base.sha256: pool.base for pool in pools})
+        self._observer = observer or RegistryObserver()
+        self._loading = Loading(self._shelf, gate, is_gated, self._observer)
+        self._aliases = {} if aliases is None else aliases
+        self._remotes = tuple(remotes)
+        self._bases = {pool.base.name: pool for pool in pools}
+        self._bases |= {name: self._bases[base] for name, base in (base_aliases or {}).items()}
 
-    def adapters(self) -> list[Adapter]:
-        """The adapters that can be asked for, oldest first."""
-        self._rescan()
-        return [adapter for adapter in self._adapters.values() if self._is_offered(adapter.name)]
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """The bases that are served, each with its engines."""
+        return tuple(self._pools.values())
 
-    def broken(self) -> Mapping[str, str]:
-        """Directory name → reason, for each directory that can't be served; it never stands in the others' way."""
-        self._rescan()
-        refused = {
-            adapter.path.name: use.refusal
-            for adapter in self._adapters.values()
-            if (use := self._uses.get(adapter.name)) and use.refusal
-        }
-        return {**self._broken, **refused}
-
-    def names(self) -> list[str]:
-        """Every name that `resolve` accepts, the base model's first."""
-        return [*self._base_names, *(adapter.name for adapter in self.adapters())]
+    @property
+    def replicas(self) -> tuple[Replica, ...]:
+        """All engines, the remote ones last."""
+        return (*(replica for pool in self.pools for replica in pool.replicas), *self._remotes)
 
     @property
     def base_names(self) -> tuple[str, ...]:
-        """The names that the base model answers to, its own first."""
-        return self._base_names
+        """The names that the base models answer to, the first base's own first."""
+        return tuple(self._bases)
+
+    def base_pool(self, name: str) -> Pool | None:
+        """The pool of the base of this name, or further name."""
+        return self._bases.get(name)
+
+    def pool_of(self, adapter: Adapter) -> Pool:
+        """The pool that serves this adapter."""
+        return self._pools.get(adapter.base_model_sha256 or "", self._first)
+
+    @property
+    def remote_names(self) -> tuple[str, ...]:
+        """The models that remote engines list and that mean nothing else here."""
+        listed = {name for remote in self._remotes for name in _models_of(remote)}
+        return tuple(sorted(name for name in listed if name not in self._bases and self._shelf.find(name) is None))
+
+    def adapters(self) -> list[Adapter]:
+        """The adapters that can be asked for, oldest first."""
+        return [adapter for adapter in self._shelf.adapters() if self._is_offered(adapter)]
+
+    def waiting(self) -> list[Adapter]:
+        """The adapters that the gate hasn't judged yet, oldest first."""
+        return [
+            adapter
+            for adapter in self._shelf.adapters()
+            if not self._loading.is_published(adapter) and not self._loading.refusal(adapter)
+        ]
+
+    def broken(self) -> Mapping[str, str]:
+        """Directory name → reason, for each directory that can't be served; it never stands in the others' way."""
+        refused = {
+            adapter.path.name: refusal
+            for adapter in self._shelf.adapters()
+            if (refusal := self._loading.refusal(adapter))
+        }
+        return {**self._shelf.broken(), **refused}
+
+    def names(self) -> list[str]:
+        """Every name that can be asked for, the first base model's first."""
+        return [
+            *self._bases,
+            *(adapter.name for adapter in self.adapters()),
+            *(alias for alias in list(self._aliases)),
+            *self.remote_names,
+        ]
+
+    def version_of(self, model: str) -> str:
+        """What the alias stands for now; the name itself where it is none."""
+        return self._aliases.get(model, model)
 
     def get(self, id_or_name: str) -> Adapter:
-        """The adapter with this id or name. Raises: ModelNotFoundError; AdapterError when it is known to be unfit."""
-        self._rescan()
-        for adapter in self._adapters.values():
-            use = self._uses.get(adapter.name)
-            if id_or_name in (adapter.name, adapter.id) and not (use and use.removing):
-                return adapter
-        raise ModelNotFoundError(id_or_name, self.names(), self._why_not(id_or_name))
+        """The adapter with this id or name, be it published or not. Raises: ModelNotFoundError."""
+        adapter = self._shelf.find(id_or_name)
+        use = adapter and self._loading.known(adapter.name)
+        if adapter is None or (use and use.removing):
+            raise ModelNotFoundError(id_or_name, self.names(), self._shelf.why_not(id_or_name))
+        return adapter
 
     async def resolve(self, model: str) -> str:
-        """The name under which the engine serves `model`, loaded if it wasn't.
+        """The name under which an engine serves `model`, loaded if it wasn't. Prefer `lease` around a request.
 
-        A hundred callers of one adapter cause one load. Prefer `lease` around a whole request.
-        Raises: ModelNotFoundError; AdapterError when the adapter is unfit; EngineUnavailableError.
+        Raises: as `lease`.
         """
-        async with self.lease(model) as name:
-            return name
+        async with self.lease(model) as lease:
+            return lease.name
 
     @asynccontextmanager
-    async def lease(self, model: str) -> AsyncIterator[str]:
-        """`resolve`, and a promise that the adapter's files stay until the context is left: for a whole request.
+    async def lease(self, model: str) -> AsyncIterator[Lease]:
+        """Which version answers and where, loaded if it wasn't; until the context is left, it stays there.
 
-        An engine dies when a running request needs an adapter whose folder is gone; `remove` waits for leases.
+        A hundred callers of one adapter cause one load. An alias is read once, on entering. An engine dies when a
+        running request needs an adapter whose folder is gone, so `remove` waits for leases.
+        Raises: ModelNotFoundError; AdapterError when the adapter is unfit; EngineUnavailableError.
         """
-        if model in self._base_names:
-            yield model
-            return
-        adapter = self.get(model)
-        use = self._uses.setdefault(adapter.name, _Use())
-        use.leases += 1
-        try:
-            await self._load(adapter, use)
-            yield adapter.name
-        finally:
-            use.leases -= 1
-            if not use.leases:
-                use.idle.set()
+        version = self._aliases.get(model, model)
+        if pool := self._bases.get(version):
+            with await self._hold(pool.replicas, version) as replica:
+                yield Lease(version, replica.engine)
+        elif (adapter := self._shelf.find(version)) is not None:
+            async with self._adapter_lease(self.get(adapter.name)) as lease:
+                yield lease
+        elif remotes := [remote for remote in self._remotes if version in _models_of(remote)]:
+            with await self._hold(remotes, version) as replica:
+                yield Lease(version, replica.engine)
+        else:
+            raise ModelNotFoundError(model, self.names(), self._shelf.why_not(version))
 
-    async def remove(self, id_or_name: str, *, drain_timeout_s: float = 60.0) -> Adapter:
+    @asynccontextmanager
+    async def _adapter_lease(self, adapter: Adapter) -> AsyncIterator[Lease]:
+        use = self._loading.use_of(adapter.name)
+        with _counted(use), await self._hold(self.pool_of(adapter).replicas, adapter.name) as replica:
+            await self._loading.load(adapter, replica)
+            yield Lease(adapter.name, replica.engine)
+
+    async def _hold(self, replicas: Sequence[Replica], name: str) -> _Hold:
+        """A place for one request in the replica that is best for it now; waits while all are being drained."""
+        try:
+            async with asyncio.timeout(RESTART_WAIT_S):
+                while not (replica := choose(replicas, name)).admits.is_set():
+                    await replica.admits.wait()
+        except TimeoutError as error:
+            raise EngineUnavailableError("The engine is being restarted. Try again when it is up.", 30.0) from error
+        return _Hold(replica, name)
+
+    async def publish(self, id_or_name: str) -> Adapter:
+        """The adapter, loaded ahead and let through by the gate. Raises: as `lease`."""
+        adapter = self.get(id_or_name)
+        async with self._adapter_lease(adapter):
+            return self._shelf.reread(adapter)
+
+    async def remove(self, id_or_name: str, *, drain_timeout_s: float = 60.0, keep_name_taken: bool = True) -> Adapter:
         """The adapter, no longer served and no longer on disk. New requests are refused at once, running ones finish.
 
+        keep_name_taken: whether nothing else may ever get its name.
         Raises: ModelNotFoundError; AdapterInUseError when requests still use it after `drain_timeout_s`.
         """
         adapter = self.get(id_or_name)
-        use = self._uses.setdefault(adapter.name, _Use())
+        use = self._loading.use_of(adapter.name)
         use.removing = True
         try:
-            await _drain(adapter, use, drain_timeout_s)
-            async with use.lock:
-                if use.loaded_in == self._engine.generation and self._engine.state is EngineState.READY:
-                    await self._engine.unload_adapter(adapter.name)
-                use.loaded_in = None
-                await asyncio.to_thread(_delete, adapter.path)
+            await self._loading.take_out(adapter, self.pool_of(adapter).replicas, drain_timeout_s)
+            if adapter.name in self._aliases.values():  # given in the moment between the caller's look and the drain
+                raise AdapterInUseError(
+                    f"{adapter.name} was just given to an alias, and is kept. Point the alias elsewhere first."
+                )
+            if keep_name_taken:
+                await asyncio.to_thread(remember_removed, self._shelf.path, adapter.name)
+            await asyncio.to_thread(_delete, adapter.path)
+            self._shelf.forget()
         finally:
             use.removing = False
-        self._rescan()
-        self._uses.pop(adapter.name, None)
+        self._loading.forget(adapter.name)
+        self._observer.removed(adapter.name)
         return adapter
 
-    async def _load(self, adapter: Adapter, use: _Use) -> None:
-        """Checks the adapter if that hasn't been done, and tells the engine of it if it doesn't know it."""
-        if use.loaded_in == self._engine.generation:
-            return
-        async with use.lock:
-            if use.refusal:
-                raise AdapterError(use.refusal)
-            generation = self._engine.generation
-            if use.loaded_in == generation:
-                return
-            try:
-                if not use.checked:
-                    await asyncio.to_thread(check_adapter, adapter.path, self._base, self._engine.limits)
-                    use.checked = True
-                await self._engine.load_adapter(adapter.name, adapter.path)
-            except AdapterError as error:
-                use.refusal = str(error)
-                logger.warning("The adapter %s can't be served: %s", adapter.id, error)
-                raise
-            use.loaded_in = generation
+    async def replay(self, replica: Replica, place: AdapterPlace) -> None:
+        """Tells an engine that has just come up what it, or one before it, was asked for last; then the canary.
 
-    def _is_offered(self, name: str) -> bool:
-        use = self._uses.get(name)
-        return use is None or not (use.refusal or use.removing)
+        Raises: EngineError when the engine isn't to be trusted.
+        """
+        await self._loading.replay(replica, place, self._worth_loading(replica, place.limits.max_cpu_loras))
 
-    def _why_not(self, id_or_name: str) -> str | None:
-        """The reason why an adapter that is there isn't served."""
-        return self._broken.get(id_or_name) or self._foreign.get(id_or_name)
+    def _worth_loading(self, replica: Replica, most: int) -> list[Adapter]:
+        """At most `most` published adapters of this replica's base: lately used, aliases' versions, the newest."""
+        fitting = {
+            adapter.name: adapter
+            for adapter in self.adapters()
+            if replica in self.pool_of(adapter).replicas and adapter.r <= replica.engine.limits.max_lora_rank
+        }
+        wanted = dict.fromkeys([*reversed(replica.loaded), *self._aliases.values(), *reversed(fitting)])
+        return [fitting[name] for name in wanted if name in fitting][:most]
 
-    def _rescan(self) -> None:
-        """Reads the directory again if it has changed."""
-        with self._scan_lock:
-            modified, now = self._dir.stat().st_mtime_ns, time.time_ns()
-            if self._scanned and self._scanned[0] == modified and self._scanned[1] - modified > _SETTLED_NS:
-                return
-            adapters, broken = scan_adapters(self._dir)
-            foreign = {adapter.name: reason for adapter in adapters if (reason := self._why_foreign(adapter))}
-            broken |= {adapter.path.name: foreign[adapter.name] for adapter in adapters if adapter.name in foreign}
-            for directory in broken.keys() - self._broken.keys():
-                logger.warning("%s isn't served: %s", directory, broken[directory])
-            self._adapters = {adapter.name: adapter for adapter in adapters if adapter.name not in foreign}
-            self._foreign, self._broken = foreign, broken
-            self._scanned = (modified, now)
-
-    def _why_foreign(self, adapter: Adapter) -> str | None:
-        """Why this adapter doesn't belong to the base model that is served; None when it does."""
-        if adapter.base_model_sha256 in (None, self._base.sha256):
-            return None
-        return (
-            f"{adapter.name} was made for {adapter.base_model!r} with other weights "
-            f"({adapter.base_model_sha256[:12]}…) than {self._base.name!r} has here ({self._base.sha256[:12]}…). "
-            "Serve it on its own base model, or train it again."
-        )
+    def _is_offered(self, adapter: Adapter) -> bool:
+        use = self._loading.known(adapter.name)
+        return not (use and (use.refusal or use.removing)) and self._loading.is_published(adapter)
 
 
-async def _drain(adapter: Adapter, use: _Use, timeout_s: float) -> None:
-    """Returns when nobody uses the adapter. Raises: AdapterInUseError."""
-    while use.leases:
-        use.idle.clear()
-        try:
-            await asyncio.wait_for(use.idle.wait(), timeout_s)
-        except TimeoutError as error:
-            raise AdapterInUseError(
-                f"{adapter.name} is still used by {use.leases} requests after {timeout_s:.0f} s, and was kept. "
-                "Try again when they are done."
-            ) from error
+class _Hold:
+    """One request's place in a replica, while the context is open."""
+
+    def __init__(self, replica: Replica, name: str) -> None:
+        self._replica, self._name = replica, name
+
+    def __enter__(self) -> Replica:
+        self._replica.leases[self._name] += 1
+        return self._replica
+
+    def __exit__(self, *_error: object) -> None:
+        leases = self._replica.leases
+        leases[self._name] -= 1
+        if not leases[self._name]:
+            del leases[self._name]
+
+
+@contextmanager
+def _counted(use: Use) -> Iterator[None]:
+    """Counts one lease of an adapter for as long as the context is open."""
+    use.leases += 1
+    try:
+        yield
+    finally:
+        use.leases -= 1
+        use.left_at = time.monotonic()
+        if not use.leases:
+            use.idle.set()
+
+
+def _models_of(remote: Replica) -> Sequence[str]:
+    """The models that a remote engine lists; `serving.remote.RemoteEngine` knows them."""
+    models: Sequence[str] = getattr(remote.engine, "models", ())
+    return models
 
 
 def _delete(path: Path) -> None:

@@ -65,6 +65,16 @@ class VLLMSettings:
     """Seconds for the engine to end by itself before it is killed."""
     max_restarts: int = 5
     """Restarts in a row, after the engine died by itself, before it is left dead."""
+    wait_s: float = 30.0
+    """How long a request waits for an engine that is starting or being restarted, in seconds."""
+    stall_timeout_s: float = 60.0
+    """An engine that doesn't answer, or has requests and doesn't move, for so many seconds is killed and restarted."""
+    drain_s: float = 60.0
+    """Seconds for requests in flight to end before the engine gives the accelerator to a training."""
+    devices: tuple[int, ...] = ()
+    """The GPUs, or on a processor the cores, that it may use, by number; default: all."""
+    may_sleep: bool = False
+    """Whether it can be sent to sleep, which a GPU alone allows."""
     base_aliases: tuple[str, ...] = ()
     """Further names that the base model answers to. Answers carry its own."""
     extra_args: tuple[str, ...] = ()
@@ -83,6 +93,8 @@ class LaunchPlan:
     """Where it will listen."""
     expected_start_s: float
     """How long the start takes, roughly."""
+    cores: tuple[int, ...] = ()
+    """The processor cores that it may use; empty for all."""
 
 
 def limits_of(base: BaseModel, settings: VLLMSettings, device: Device) -> EngineLimits:
@@ -97,7 +109,7 @@ def limits_of(base: BaseModel, settings: VLLMSettings, device: Device) -> Engine
             f"max_loras is {settings.max_loras} and max_cpu_loras {settings.max_cpu_loras}, but 1 ≤ max_loras ≤ "
             "max_cpu_loras must hold. Raise max_cpu_loras."
         )
-    cap = _CPU_MAX_MODEL_LEN if _kind(settings, device) == "cpu" else _GPU_MAX_MODEL_LEN
+    cap = _CPU_MAX_MODEL_LEN if runs_on_cpu(settings, device) else _GPU_MAX_MODEL_LEN
     made_for = text_config(base).get("max_position_embeddings")
     max_model_len = settings.max_model_len or (min(made_for, cap) if isinstance(made_for, int) else None)
     return EngineLimits(settings.max_lora_rank, settings.max_loras, settings.max_cpu_loras, max_model_len)
@@ -106,7 +118,9 @@ def limits_of(base: BaseModel, settings: VLLMSettings, device: Device) -> Engine
 def plan_launch(base: BaseModel, settings: VLLMSettings, device: Device, socket: Path) -> LaunchPlan:
     """How to start vLLM on the Unix socket `socket`. Raises: EngineStartError when memory or settings forbid it."""
     limits = limits_of(base, settings, device)
-    on_cpu = _kind(settings, device) == "cpu"
+    on_cpu = runs_on_cpu(settings, device)
+    if on_cpu and settings.may_sleep:
+        raise EngineStartError("vLLM can't sleep on a processor. Use the accelerator policy split, stop or separate.")
     memory = _cpu_memory(base, settings, device, limits) if on_cpu else _gpu_memory(base, settings, device)
     moe_on_cpu = on_cpu and has_experts(base)
     command = (
@@ -118,9 +132,17 @@ def plan_launch(base: BaseModel, settings: VLLMSettings, device: Device, socket:
         # A small model else fills a JSON answer with tabs; the option needs the backend named.
         "--structured-outputs-config", json.dumps({"backend": "xgrammar", "disable_any_whitespace": True}),
         *(("--lora-target-modules", *ATTENTION_LAYERS) if moe_on_cpu else ()),
-        *_tool_arguments(settings), "--disable-uvicorn-access-log", *memory, *settings.extra_args,
+        *_tool_arguments(settings), "--disable-uvicorn-access-log", *memory,
+        *(("--enable-sleep-mode",) if settings.may_sleep else ()), *settings.extra_args,
     )  # fmt: skip
-    return LaunchPlan(command, _environment(on_cpu), socket, 30 + base.weights_bytes / 1e9)
+    environment = _environment(on_cpu) | _bound(settings, on_cpu)
+    expected_start_s = 30 + base.weights_bytes / 1e9
+    return LaunchPlan(command, environment, socket, expected_start_s, settings.devices if on_cpu else ())
+
+
+def runs_on_cpu(settings: VLLMSettings, device: Device) -> bool:
+    """Whether the engine's work is done by the processor."""
+    return _kind(settings, device) == "cpu"
 
 
 def has_experts(base: BaseModel) -> bool:
@@ -168,7 +190,13 @@ def _gpu_memory(base: BaseModel, settings: VLLMSettings, device: Device) -> tupl
     """The arguments that lay out memory on a GPU. Raises: EngineStartError when it isn't there."""
     if not device.gpus:
         raise EngineStartError("device is 'cuda', but nvidia-smi shows no GPU. Check the driver, or set device to cpu.")
-    gpu = device.gpus[0]
+    absent = [number for number in settings.devices if number >= len(device.gpus)]
+    if absent:
+        raise EngineStartError(
+            f"engine_devices names GPU {absent[0]}, but nvidia-smi shows {len(device.gpus)}, counted from 0. "
+            "Change engine_devices."
+        )
+    gpu = device.gpus[settings.devices[0] if settings.devices else 0]
     share = int(gpu.memory_total_bytes * settings.gpu_memory_utilization)
     sharded = any(
         argument.startswith(("--tensor-parallel", "-tp", "--quantization")) for argument in settings.extra_args
@@ -217,6 +245,18 @@ def _environment(on_cpu: bool) -> dict[str, str]:
         "VLLM_LOGGING_LEVEL": "DEBUG" if environment.get("VLLM_LOGGING_LEVEL") == "DEBUG" else "INFO",
     }
     return environment | ({"VLLM_TARGET_DEVICE": "cpu"} if on_cpu else {})
+
+
+def _bound(settings: VLLMSettings, on_cpu: bool) -> dict[str, str]:
+    """What keeps vLLM to its devices, and lets it sleep."""
+    bound: dict[str, str] = {}
+    if settings.devices:
+        numbers = ",".join(map(str, settings.devices))
+        # vLLM's own choice of cores leaves one free, of which there may be no other.
+        bound["VLLM_CPU_OMP_THREADS_BIND" if on_cpu else "CUDA_VISIBLE_DEVICES"] = numbers
+    if settings.may_sleep:
+        bound["VLLM_SERVER_DEV_MODE"] = "1"  # opens /sleep and /wake_up, and more: our socket is private, and no path
+    return bound  # of a client's reaches it that isn't one of ours
 
 
 def _gib(count: int) -> str:

@@ -1,35 +1,29 @@
 """One supervised vLLM on a Unix socket that only we can open. Implements `serving.engine.Engine`.
 
-It refuses to know adapters' files and the HTTP that clients speak.
+It refuses to know adapters' files and the HTTP that clients speak. One task, the supervisor, does all that happens to
+the processes: it waits for their death and for orders, so that nothing is ever done to them by two at once.
 """
 
 import asyncio
 import contextlib
 import importlib.util
 import logging
-import os
-import shutil
-import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from serving.base_model import BaseModel
-from serving.client import PassedResponse, VLLMClient, open_session
+from serving.client import PassedResponse, VLLMClient
 from serving.device import Device, inspect_device
-from serving.engine import EngineLimits, EngineState, OnProgress
-from serving.engine_log import failure_of, last_words, stage_of
-from serving.errors import EngineStartError, EngineUnavailableError
-from serving.kept_process import KeptProcess
-from serving.leftovers import end_leftovers, hold_lock, record_engine
-from serving.vllm_arguments import LaunchPlan, VLLMSettings, limits_of, plan_launch
-
-_POLL_S = 0.25
-_STABLE_S = 300.0
-"""Up for this long, an engine that dies again counts as dying for the first time."""
-_MAX_BACKOFF_S = 60.0
-_MAX_LOG_BYTES = 20 * 2**20
+from serving.engine import EngineLimits, EngineResponse, EngineState, OnProgress
+from serving.errors import EngineError, EngineStartError, EngineUnavailableError
+from serving.loan import Loan
+from serving.orders import Orders
+from serving.racing import first_of
+from serving.vllm_arguments import VLLMSettings, plan_launch
+from serving.vllm_launch import Planner
+from serving.vllm_life import OnUp, VLLMLife
 
 logger = logging.getLogger(__name__)
 
@@ -37,217 +31,270 @@ logger = logging.getLogger(__name__)
 class VLLMProcess:
     """The engine: one vLLM under its keeper, and the task that restarts it."""
 
-    def __init__(self, base: BaseModel, settings: VLLMSettings, device: Device | None = None) -> None:
-        """device: by default what `inspect_device` finds. Raises: EngineStartError for settings that can't be."""
-        self._base = base
-        self._settings = settings
-        self._device = device or inspect_device()
-        self._limits = limits_of(base, settings, self._device)
-        self._state = EngineState.STOPPED
-        self._generation = 0
-        self._held = AsyncExitStack()
-        self._client: VLLMClient | None = None
-        self._socket = Path()
-        self._kept: KeptProcess | None = None
+    def __init__(
+        self,
+        base: BaseModel,
+        settings: VLLMSettings,
+        device: Device | None = None,
+        *,
+        planner: Planner = plan_launch,
+    ) -> None:
+        """device: by default what `inspect_device` finds. planner: what says how vLLM is started.
+
+        Raises: EngineStartError for settings that can't be.
+        """
+        self._life = VLLMLife(base, settings, device or inspect_device(), planner)
+        self._orders = Orders(lambda: EngineUnavailableError("The engine was stopped meanwhile.", 30.0))
         self._supervisor: asyncio.Task[None] | None = None
-        self._expected_ready_at = 0.0
 
     @property
     def base(self) -> BaseModel:
         """The base model."""
-        return self._base
+        return self._life.base
 
     @property
     def limits(self) -> EngineLimits:
         """What adapters and requests must fit into."""
-        return self._limits
+        return self._life.limits
 
     @property
     def state(self) -> EngineState:
         """Where the engine is in its life."""
-        return self._state
+        return self._life.state
 
     @property
     def generation(self) -> int:
         """How many times it came up."""
-        return self._generation
+        return self._life.generation
 
     @property
     def session(self) -> int | None:
-        """Session id of vLLM's processes, None when none run."""
-        return self._kept.session if self._kept else None
+        """Session id of vLLM's processes, and pid of the first; None when none run."""
+        return self._life.launch.session
+
+    @property
+    def restarts(self) -> int:
+        """How many times it was started again, because it was dead or somebody asked for it."""
+        return self._life.restarts
+
+    @property
+    def started_at(self) -> float | None:
+        """When it came up last, in Unix seconds; None while it isn't up."""
+        return self._life.started_at if self.state is EngineState.READY else None
+
+    @property
+    def start_seconds(self) -> float | None:
+        """How long its last start took, from the process to the first answer; None before there was one."""
+        return self._life.launch.start_s
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that it is answering."""
+        return self._life.admission.in_flight
+
+    @property
+    def last_trouble(self) -> str | None:
+        """Why it was down the last time, in its own last words; None if it never was. For whoever runs the server."""
+        return self._life.trouble
+
+    @property
+    def lent(self) -> str | None:
+        """That a training has the accelerator, and for how long; None when the engine has it."""
+        return self._life.refusal().message if self._life.loan else None
+
+    @property
+    def on_up(self) -> OnUp | None:
+        """Called when it has come up, before anybody else may ask it: whoever has adapters brings them back here."""
+        return self._life.on_up
+
+    @on_up.setter
+    def on_up(self, on_up: OnUp | None) -> None:
+        self._life.on_up = on_up
 
     async def start(self, on_progress: OnProgress | None = None) -> None:
         """Returns when vLLM takes requests. Raises: EngineStartError, and then nothing of it is left."""
-        if self._state in (EngineState.STARTING, EngineState.READY):
-            raise EngineStartError(f"The engine is {self._state} already. Stop it before starting it again.")
+        if self.state in (EngineState.STARTING, EngineState.READY):
+            raise EngineStartError(f"The engine is {self.state} already. Stop it before starting it again.")
         if importlib.util.find_spec("vllm") is None:
             raise EngineStartError(
                 "vLLM isn't installed. Install the cpu extra, or on a machine with a GPU the gpu extra."
             )
-        await self.stop()  # of an engine that was given up
+        await self._take_down()  # of an engine that was given up
         async with AsyncExitStack() as undo:
-            undo.push_async_callback(self.stop)
-            await self._prepare()
-            await self._launch(on_progress)
+            undo.push_async_callback(self._take_down)
+            self._life.expect(EngineState.STARTING)
+            await self._life.launch.open()
+            await self._until_not_lent(on_progress)
             self._supervisor = asyncio.create_task(self._supervise())
+            await self._orders.give(lambda: self._first_start(on_progress))
             undo.pop_all()
 
     async def stop(self) -> None:
         """Returns when no process of the engine is left."""
+        self._life.loan = None
+        await self._take_down()
+
+    async def restart(self, limits: EngineLimits | None = None) -> None:
+        """Stops vLLM and starts it again; requests wait meanwhile. Those in flight are cut: let them end before.
+
+        limits: what it is to be started with. Where it doesn't start with these, it gets its old ones back.
+        Raises: EngineStartError when it couldn't be started so; EngineUnavailableError when it isn't ours to restart.
+        """
+        if self._supervisor is None or self._life.loan:
+            refusal = self._life.refusal()
+            raise EngineUnavailableError(refusal.message, refusal.retry_after_s)
+        wanted = limits or self.limits
+        self._life.settings_for(wanted)  # refuses what can't be before anything is stopped
+        await self._orders.give(lambda: self._life.restart(wanted))
+
+    async def lend(self, loan: Loan) -> None:
+        """Returns when vLLM has let go of the accelerator; requests in flight had time to end before.
+
+        New requests wait, or are told how long it takes. An engine that isn't up stays down until `take_back`.
+        """
+        self._life.loan = loan
+        self._life.admission.close()
         if self._supervisor:
-            self._supervisor.cancel()
-            await asyncio.wait({self._supervisor})
-            self._supervisor = None
-        self._state = EngineState.STOPPED
-        if self._kept:
-            await self._kept.stop()
-            self._kept = None
-            self._state_file.unlink(missing_ok=True)
-        self._client = None
-        await self._held.aclose()
+            with contextlib.suppress(EngineUnavailableError):  # it was stopped: that is letting go, too
+                await self._orders.give(lambda: self._life.give_way(loan))
+
+    async def take_back(self) -> None:
+        """Returns when the engine takes requests again, if it did before.
+
+        Raises: EngineStartError, and it is tried again as after any death; EngineUnavailableError when it was stopped.
+        """
+        was_lent, self._life.loan = self._life.loan is not None, None
+        if was_lent and self._supervisor:
+            if self.state is EngineState.STOPPED:
+                self._life.expect(EngineState.STARTING)
+            await self._orders.give(self._life.return_from_loan)
 
     async def is_healthy(self) -> bool:
         """Whether vLLM's own health check passes now."""
-        return self._state is EngineState.READY and self._client is not None and await self._client.is_healthy()
+        return self.state is EngineState.READY and await self._life.client().is_healthy()
 
     async def load_adapter(self, name: str, path: Path) -> None:
-        """See `Engine.load_adapter`."""
-        await self._ready_client().load_adapter(name, path)
+        """See `Engine.load_adapter`. Waits as `request` does."""
+        async with self._admitted() as client:
+            await client.load_adapter(name, path)
 
     async def unload_adapter(self, name: str) -> None:
-        """See `Engine.unload_adapter`."""
-        await self._ready_client().unload_adapter(name)
+        """See `Engine.unload_adapter`. Waits as `request` does."""
+        async with self._admitted() as client:
+            await client.unload_adapter(name)
 
     @asynccontextmanager
     async def request(
         self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> AsyncIterator[PassedResponse]:
-        """See `Engine.request`."""
-        async with self._ready_client().request(method, path, body=body, headers=headers) as response:
-            yield response
+    ) -> AsyncIterator[EngineResponse]:
+        """See `Engine.request`. Waits up to `wait_s` for an engine that is coming back.
 
-    @property
-    def _state_file(self) -> Path:
-        return self._settings.state_dir / "engine.json"
+        When it or its answer raises, it is known whether the engine is dead: asking again waits for the next one.
+        """
+        async with (
+            self._admitted() as client,
+            client.request(method, path, body=body, headers=headers) as response,
+        ):
+            yield _Doubted(response, self._look_into_it)
 
-    def _ready_client(self) -> VLLMClient:
-        if self._state is EngineState.READY and self._client:
-            return self._client
-        if self._state is EngineState.STARTING:
-            retry_after_s = max(1.0, self._expected_ready_at - time.monotonic())
-            raise EngineUnavailableError("The engine is starting. Try again when it is up.", retry_after_s)
-        raise EngineUnavailableError(
-            f"The engine is {self._state}; the log {self._settings.log_path} may say why.", 30.0
-        )
+    @asynccontextmanager
+    async def _admitted(self) -> AsyncIterator[VLLMClient]:
+        async with self._life.admission.admitted(self._life.settings.wait_s):
+            try:
+                yield self._life.client()
+            except EngineUnavailableError:
+                await self._look_into_it()
+                raise
 
-    async def _prepare(self) -> None:
-        """Takes the directory, ends what an earlier server left, and opens the way to the socket."""
-        self._held.enter_context(hold_lock(self._settings.state_dir / "engine.lock"))
-        if ended := await asyncio.to_thread(end_leftovers, self._state_file):
-            logger.warning("Ended %d processes that an earlier engine left behind.", ended)
-        self._settings.log_path.parent.mkdir(parents=True, exist_ok=True)
-        runtime_dir = _make_runtime_dir()
-        self._held.callback(shutil.rmtree, runtime_dir, ignore_errors=True)
-        self._socket = runtime_dir / "s"
-        session = open_session(self._socket)
-        self._held.push_async_callback(session.close)
-        self._client = VLLMClient(session)
+    async def _look_into_it(self) -> None:
+        """Returns when it is known whether the engine is dead, and the door closed if it is."""
+        if self._life.watchdog:
+            await first_of(self._life.admission.closed(), self._life.watchdog.doubt())
 
-    async def _launch(self, on_progress: OnProgress | None) -> None:
-        """Starts vLLM and waits until it takes requests. Raises: EngineStartError, with nothing of it left."""
-        self._state = EngineState.STARTING
-        plan = await asyncio.to_thread(plan_launch, self._base, self._settings, self._device, self._socket)
-        self._expected_ready_at = time.monotonic() + plan.expected_start_s
-        self._socket.unlink(missing_ok=True)
-        log_start = _rotate(self._settings.log_path)
-        self._kept = await KeptProcess.start(
-            plan.command, plan.environment, self._settings.log_path, self._settings.stop_grace_s
-        )
-        async with AsyncExitStack() as undo:
-            undo.push_async_callback(self._kept.stop)
-            record_engine(self._state_file, self._kept.session, plan.command[0], plan.socket.parent)
-            await self._until_ready(self._kept, plan, log_start, on_progress)
-            undo.pop_all()
-        self._generation += 1
-        self._state = EngineState.READY
+    async def _until_not_lent(self, on_progress: OnProgress | None) -> None:
+        since = time.monotonic()
+        while self._life.loan:
+            if on_progress:
+                on_progress("waiting for a fine-tuning job", time.monotonic() - since, 0.0)
+            await asyncio.sleep(0.25)
 
-    async def _until_ready(
-        self, kept: KeptProcess, plan: LaunchPlan, log_start: int, on_progress: OnProgress | None
-    ) -> None:
-        started = time.monotonic()
-        async with _task(kept.wait()) as ended:
-            while not (self._client and await self._client.is_healthy()):
-                elapsed_s = time.monotonic() - started
-                log = _read_from(self._settings.log_path, log_start)
-                if ended.done():
-                    raise EngineStartError(
-                        f"The engine ended while starting: {failure_of(log, ended.result())} "
-                        f"All of its output: {self._settings.log_path}."
-                    )
-                if elapsed_s > self._settings.start_timeout_s:
-                    raise EngineStartError(
-                        f"It wasn't ready after {self._settings.start_timeout_s:.0f} s; it was {stage_of(log)}. "
-                        f"Raise start_timeout_s, or see {self._settings.log_path}."
-                    )
-                if on_progress:
-                    on_progress(stage_of(log), elapsed_s, plan.expected_start_s)
-                await asyncio.wait({ended}, timeout=_POLL_S)
+    async def _first_start(self, on_progress: OnProgress | None) -> None:
+        try:
+            await self._life.bring_up(on_progress)
+        except EngineStartError:
+            self._life.expect(EngineState.STOPPED)  # whoever starts it is told, and it isn't tried again
+            raise
 
     async def _supervise(self) -> None:
-        """Starts vLLM again, after a growing pause, each time that it ends by itself."""
-        restarts, up_since = 0, time.monotonic()
-        while self._kept:
-            returncode = await self._kept.wait()
-            self._state = EngineState.DEAD
-            words = last_words(_read_from(self._settings.log_path, -20_000))
-            logger.error("The engine ended by itself (exit code %d): %s", returncode, words)
-            restarts = 0 if time.monotonic() - up_since > _STABLE_S else restarts
-            if restarts >= self._settings.max_restarts:
-                logger.error("The engine ended %d times in a row and stays down. Restart the server.", restarts + 1)
-                return
-            await asyncio.sleep(min(2.0**restarts, _MAX_BACKOFF_S))
-            restarts += 1
+        while True:
             try:
-                await self._launch(None)
-                up_since = time.monotonic()
-            except EngineStartError as error:
-                logger.error("Restart %d of the engine failed: %s", restarts, error)
+                if self._orders:
+                    await self._orders.carry_out()
+                elif self._life.is_to_be_revived:
+                    await self._revive()
+                elif why := await first_of(self._death(), self._an_order()):
+                    await self._life.die(why)
+            except Exception:  # the outermost catcher of this task: without it nobody would supervise any more
+                logger.exception("Supervising the engine met something unforeseen")
+                await asyncio.sleep(1)
+
+    async def _an_order(self) -> None:
+        await self._orders.given()
+
+    async def _death(self) -> str | None:
+        """Why vLLM is dead, once it is."""
+        if self.session is None or self._life.watchdog is None:
+            await asyncio.get_running_loop().create_future()  # what isn't there can't die
+            return None
+        why: str = await first_of(self._life.launch.ended(), self._life.watchdog.until_stuck())
+        return why
+
+    async def _revive(self) -> None:
+        """Starts vLLM again after a pause, unless there is an order meanwhile."""
+        pause_s = self._life.pause_s
+        self._life.expect(EngineState.DEAD, pause_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._orders.given()
+                return
+        with contextlib.suppress(EngineError):
+            await self._life.revive()
+
+    async def _take_down(self) -> None:
+        if self._supervisor:
+            self._supervisor.cancel()
+            await asyncio.wait({self._supervisor})
+            self._supervisor = None
+        self._orders.drop()
+        await self._life.stop()
 
 
-def _make_runtime_dir() -> Path:
-    """A fresh directory of mode 0700 for the socket, with a path that fits the 107 bytes a socket's may have."""
-    preferred = os.environ.get("XDG_RUNTIME_DIR", "")
-    usable = preferred and len(preferred) < 80 and os.access(preferred, os.W_OK)
-    return Path(tempfile.mkdtemp(prefix="tuneloop-", dir=preferred if usable else "/tmp"))  # noqa: S108 (mkdtemp: 0700)
+class _Doubted:
+    """An answer, and what is done when it breaks off. Implements `serving.engine.EngineResponse`."""
 
+    def __init__(self, response: PassedResponse, look_into_it: Callable[[], Awaitable[None]]) -> None:
+        self.status, self.headers = response.status, response.headers
+        self._response, self._look_into_it = response, look_into_it
+        self._parts = response.chunks()
 
-def _rotate(log_path: Path) -> int:
-    """Sets a large log aside, and says at which byte the next line will stand."""
-    size = log_path.stat().st_size if log_path.exists() else 0
-    if size <= _MAX_LOG_BYTES:
-        return size
-    log_path.replace(log_path.with_name(log_path.name + ".1"))
-    return 0
+    async def read(self) -> bytes:
+        """The whole body. Raises: EngineUnavailableError if the engine goes away before its end."""
+        try:
+            return await self._response.read()
+        except EngineUnavailableError:
+            await self._look_into_it()
+            raise
 
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives, unparsed. Raises: EngineUnavailableError if the engine goes away before its end."""
+        return self
 
-def _read_from(log_path: Path, start: int) -> str:
-    """The log from byte `start` on; from the end when negative."""
-    try:
-        with log_path.open("rb") as log:
-            log.seek(max(0, start if start >= 0 else log_path.stat().st_size + start))
-            return log.read().decode(errors="replace")
-    except FileNotFoundError:
-        return ""
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
 
-
-@asynccontextmanager
-async def _task(awaitable: Coroutine[None, None, int]) -> AsyncIterator[asyncio.Task[int]]:
-    """`awaitable` as a task that ends with the context."""
-    task = asyncio.create_task(awaitable)
-    try:
-        yield task
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._parts)
+        except EngineUnavailableError:
+            await self._look_into_it()
+            raise

@@ -156,9 +156,11 @@ def train_demo_adapter(data_dir: Path, demo_model: Path, **changes: object) -> s
     return next(word for word in done.stdout.split() if word.startswith("ft:"))
 
 
-def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_until_ready(
+    url: str, process: subprocess.Popen[bytes], log: Path, *, timeout_s: float = START_TIMEOUT_S
+) -> None:
     """Return when /readyz says ready."""
-    deadline = time.monotonic() + START_TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         assert process.poll() is None, f"tuneloop up ended with {process.returncode}:\n{log.read_text()}"
         try:
@@ -166,7 +168,7 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> N
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.3)
-    raise AssertionError(f"not ready after {START_TIMEOUT_S} s:\n{log.read_text()}")
+    raise AssertionError(f"not ready after {timeout_s} s:\n{log.read_text()}")
 
 
 def free_port() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,8 @@ from training.hashing import base_model_sha256, file_sha256
 MANIFEST_VERSION = 1
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+_NUMBERS = re.compile(r"\[\s+(-?\d[-+.\deE]*(?:,\s+-?\d[-+.\deE]*)*)\s+\]")
+"""A row of numbers as `json.dumps` indents it. Within a text it can't match: there, lines don't end."""
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
@@ -144,7 +147,7 @@ def put_in_place(partial: Path, output_dir: Path, manifest: Mapping[str, Any]) -
         "files": files,
         "versions": {package: version(package) for package in PACKAGES},
     }
-    (partial / "manifest.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (partial / "manifest.json").write_text(_readable(content), encoding="utf-8")
     for file in partial.iterdir():
         file.chmod(0o644)  # safetensors writes files that only their owner may read
         _fsync(file)
@@ -153,6 +156,12 @@ def put_in_place(partial: Path, output_dir: Path, manifest: Mapping[str, Any]) -
         raise AdapterWriteError(f"{output_dir} came to exist meanwhile; what is complete is never overwritten.")
     partial.rename(output_dir)
     _fsync(output_dir.parent)
+
+
+def _readable(content: Mapping[str, Any]) -> str:
+    """JSON for people: a line for each thing, but a row of numbers on one."""
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    return _NUMBERS.sub(lambda row: "[" + " ".join(row[1].split()) + "]", text) + "\n"
 
 
 def _fsync(path: Path) -> None:

@@ -25,27 +25,34 @@ def put_result_in_place(
     final_metrics: Callable[[], dict[str, Any]],
     *,
     training_file_sha256: str | None,
+    make_reference: Callable[[Path], dict[str, Any] | None],
 ) -> dict[str, Any]:
     """Writes the trained weights and puts them in place; returns the metrics.
 
     Args:
         training_file_sha256: as it was when the run began; it may have been edited since.
         final_metrics: measures the model as it was read back; what is measured is what will be served.
+        make_reference: given a LoRA adapter's directory, what an engine must match. The last that is done: it may take
+            the model's memory.
 
     Raises:
         AdapterWriteError: the result is unusable, or `output_dir` came to exist.
     """
     output_dir = Path(config.output_dir)
     with adapter_aside(output_dir) as partial:
-        parity = None
+        merged = None
         if config.serve_as == "model":
-            parity = save_model(base, partial)
+            merged = save_model(base, partial)
         else:
             save_adapter(base.model, partial, base.start)
             read_back(base.model, partial)
         metrics = final_metrics()
         manifest = _manifest(config, base, name, training_file_sha256, metrics)
-        put_in_place(partial, output_dir, manifest | ({"merge": asdict(parity)} if parity else {}))
+        if merged:
+            manifest["merge"] = asdict(merged)
+        if config.serve_as == "adapter" and config.finetuning_type == "lora":
+            manifest["parity_reference"] = make_reference(partial)
+        put_in_place(partial, output_dir, manifest)
     return metrics
 
 

@@ -23,6 +23,7 @@ from training.journal import Journal
 from training.model import Base, BaseModelError, load_base
 from training.objective import Objective, make_objective
 from training.out_of_memory import OutOfMemoryError, give_back, is_out_of_memory, smaller
+from training.parity import reference_of_run
 from training.plan_file import save_plan, saved_plan
 from training.preflight import preflight, within_positions
 from training.preflight.memory import largest_batch
@@ -134,7 +135,12 @@ class _Attempt:
             return {**metrics, **_validation_metrics(before, after)}
 
         final = put_result_in_place(
-            config, base, name, final_metrics, training_file_sha256=self._journal.training_file_sha256
+            config,
+            base,
+            name,
+            final_metrics,
+            training_file_sha256=self._journal.training_file_sha256,
+            make_reference=lambda adapter: reference_of_run(base, adapter, objective.trainer, self._journal.message),
         )
 
         # 6. Said last, when the result can be served.

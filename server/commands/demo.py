@@ -47,6 +47,8 @@ def demo(settings: Settings, mount_ui: MountUI, *, once: bool) -> None:
             f"The demo tunes its embedded base, and model is {settings.model!r}. Leave it out, "
             "or use `tuneloop up --model` and `tuneloop train` for a model of your own."
         )
+    if settings.more_models or settings.replicas > 1:
+        raise StartError("The demo runs one engine. Leave more_models and replicas out, or use `tuneloop up`.")
     started_s = time.perf_counter()
 
     async def story(services: Services, url: str) -> bool:

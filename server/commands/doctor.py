@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from server.commands.console import out, table_of
-from server.settings import LoadedSettings
-from serving import Device, inspect_device
+from server.engines import make_remotes
+from server.settings import LoadedSettings, Settings
+from serving import Device, Engine, EngineState, inspect_device
 
 GIB = 2**30
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "gradio", "fastapi")
@@ -24,7 +26,8 @@ Row = tuple[str, str, str]
 
 def doctor(loaded: LoadedSettings) -> bool:
     """Whether everything needed is here; prints a table that says so line by line."""
-    rows = [*_machine(inspect_device()), *_packages(), *_folders(loaded)]
+    device = inspect_device()
+    rows = [*_machine(device), *_packages(), *_folders(loaded), *_engines(loaded.settings, device), *_remotes(loaded)]
     table = table_of("what", "found", "verdict")
     for row in rows:
         table.add_row(*row)
@@ -82,6 +85,37 @@ def _folders(loaded: LoadedSettings) -> Iterator[Row]:
     free_gib = shutil.disk_usage(existing).free / GIB
     verdict = "ok" if free_gib >= MIN_DISK_GIB else f"free {MIN_DISK_GIB:.0f} GiB on that disk"
     yield "data directory", f"{data_dir}, {free_gib:.0f} GiB free", verdict
+
+
+def _engines(settings: Settings, device: Device) -> Iterator[Row]:
+    """Whether there is memory for all engines that the settings want; a single one has its row above."""
+    count = (1 + len(settings.more_models)) * settings.replicas
+    if count > 1:
+        free_gib = sum(gpu.memory_free_bytes for gpu in device.gpus) / GIB or device.memory_free_bytes / GIB
+        fits = free_gib >= count * MIN_FREE_GIB
+        yield (
+            "engines",
+            f"{count} wanted, {free_gib:.1f} GiB free for them",
+            "ok" if fits else f"free {count * MIN_FREE_GIB:.0f} GiB, or lower replicas or more_models",
+        )
+
+
+def _remotes(loaded: LoadedSettings) -> Iterator[Row]:
+    """Whether each engine that someone else runs answers with its models."""
+    for replica in make_remotes(loaded.settings, with_shared=True):
+        found, trouble = asyncio.run(_look_at(replica.engine))
+        yield f"remote engine {replica.id}", found, trouble or "ok"
+
+
+async def _look_at(engine: Engine) -> tuple[str, str | None]:
+    """What was found, and what is wrong."""
+    await engine.start()
+    try:
+        models: tuple[str, ...] = getattr(engine, "models", ())
+        trouble = getattr(engine, "last_trouble", None) or "it didn't answer in time"
+        return f"{len(models)} models", None if engine.state is EngineState.READY else trouble
+    finally:
+        await engine.stop()
 
 
 def _version(name: str) -> str | None:

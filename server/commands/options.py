@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from server.settings import ENV_PREFIX, LoadedSettings, Settings, load_settings, name_pairs
+from server.settings import ENV_PREFIX, LoadedSettings, Settings, is_secret, load_settings, name_pairs
 
 CONFIG_FLAG = "settings_file"
 
@@ -17,9 +17,9 @@ CONFIG_FLAG = "settings_file"
 def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorate a command whose first parameter is a `LoadedSettings`: it gets a flag for each named setting.
 
-    names: settings to offer as flags; all of them when none are given. File and environment reach every setting.
+    names: settings to offer as flags; when none are given, all but the secret ones. File and environment reach all.
     """
-    offered = names or tuple(Settings.model_fields)
+    offered = names or tuple(name for name in Settings.model_fields if not is_secret(name))
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def run(**arguments: Any) -> None:
@@ -84,7 +84,7 @@ def _config_flag() -> inspect.Parameter:
 
 
 def describe(loaded: LoadedSettings) -> list[tuple[str, str, str, str]]:
-    """(name, value, origin, description) of every setting; a password in the database URL is hidden."""
+    """(name, value, origin, description) of every setting; keys and a password in the database URL are hidden."""
     return [
         (name, _shown(name, getattr(loaded.settings, name)), loaded.origins[name], str(info.description))
         for name, info in Settings.model_fields.items()
@@ -94,6 +94,8 @@ def describe(loaded: LoadedSettings) -> list[tuple[str, str, str, str]]:
 def _shown(name: str, value: Any) -> str:
     if name == "database_url" and value and "@" in value:
         return f"***@{value.split('@', 1)[1]}"
+    if is_secret(name):
+        return " ".join(f"{one}=***" for one in value) or "unset"
     if _is_mapping(name):
         return " ".join(f"{one}={other}" for one, other in value.items()) or "unset"
     return "unset" if value is None or value == [] else str(value)

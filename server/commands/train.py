@@ -86,7 +86,7 @@ def new_run(settings: Settings, content: dict[str, Any], *, suffix: str) -> Path
     base_name = content.get("base_model_name") or TrainingConfig.default_base_model_name(str(content["base_model"]))
     content.setdefault("fine_tuned_model", fine_tuned_model_name(base_name, settings.organization, suffix))
     config = TrainingConfig.from_dict(content)
-    refuse_contradictions(config, EngineLimits(settings.max_lora_rank, 0, 0, settings.max_model_len))
+    refuse_contradictions(config, EngineLimits(settings.largest_rank, 0, 0, settings.max_model_len))
     return write_run(settings, config)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import uvloop
 
 from server.commands.base_model import open_base_model
 from server.commands.console import err, out, start_progress
@@ -19,15 +19,18 @@ def up(settings: Settings, mount_ui: MountUI, story: Story | None = None) -> Non
     """
     with only_server(settings.data_dir), listen(settings.host, settings.port) as listener:
         log_path = log_to_file(settings.data_dir)
-        base = open_base_model(settings.model, settings.cache_dir)
-        err.print(f"Base model {base.name} from {base.path}. Log: {log_path}")
-        asyncio.run(run_server(settings, base, listener, mount_ui, story or serve))
+        bases = [open_base_model(model, settings.cache_dir) for model in (settings.model, *settings.more_models)]
+        for base in bases:
+            err.print(f"Base model {base.name} from {base.path}. Log: {log_path}")
+        uvloop.run(run_server(settings, bases, listener, mount_ui, story or serve))
 
 
 async def serve(services: Services, url: str) -> bool:
-    """Start the engine and say where everything is; go on serving."""
-    with start_progress("Starting the engine") as on_progress:
-        await services.engine.start(on_progress)
+    """Start the engines, one after another, and say where everything is; go on serving."""
+    for replica in services.fleet.local:
+        name = "the engine" if len(services.fleet.local) == 1 else f"{replica.id} for {replica.engine.base.name}"
+        with start_progress(f"Starting {name}") as on_progress:
+            await replica.engine.start(on_progress)
     out.print(addresses(services, url))
     return True
 
@@ -40,7 +43,8 @@ def addresses(services: Services, url: str) -> str:
         *([f"  compare in the browser  {url}/"] if services.settings.ui else []),
         f"  OpenAI base_url         {url}/v1",
         f"  API reference           {url}/docs",
-        f"  base model              {services.engine.base.name}",
+        *(f"  base model              {pool.base.name}" for pool in services.registry.pools),
+        *(f"  remote engine           {replica.id}, {replica.engine.state}" for replica in services.fleet.remote),
         *(f"  tuned model             {name}" for name in tuned),
         *([] if tuned else ["  no tuned models yet: make one with `tuneloop train CONFIG.yaml`"]),
         "Stop with Ctrl-C.",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from server.jobs.run_directory import RunDirectory
 from serving import Device, inspect_device
+from serving.devices import Division
 from training.config import ConfigError, TrainingConfig
 from training.preflight import within_positions
 from training.preflight.memory import estimate_memory
@@ -30,22 +31,25 @@ class Started:
 
 
 def why_wait(
-    run: RunDirectory, running: Sequence[Started], max_running_jobs: int | None, device: Device | None = None
+    run: RunDirectory,
+    running: Sequence[Started],
+    max_running_jobs: int | None,
+    device: Device | None = None,
+    division: Division | None = None,
 ) -> str | None:
     """Why this job can't start beside those; None when it can. The first always can. May take a second.
 
-    device: by default what `inspect_device` finds.
+    device: by default what `inspect_device` finds. division: which devices trainings may use; by default all.
     """
     if not running:
         return None
     if max_running_jobs is not None:
         return _too_many(len(running), max_running_jobs, "max_running_jobs")
-    device = device or inspect_device()
-    if device.kind == "cpu" and (
-        reason := _too_many(len(running), len(os.sched_getaffinity(0)), "the number of cores")
-    ):
+    device, division = device or inspect_device(), division or Division()
+    cores = len(division.training_cores or os.sched_getaffinity(0))
+    if device.kind == "cpu" and (reason := _too_many(len(running), cores, "the number of cores")):
         return reason
-    return _too_large(run, running, device)
+    return _too_large(run, running, device, division)
 
 
 def expected_bytes(run: RunDirectory, on_gpu: bool) -> int | None:
@@ -66,9 +70,10 @@ def _too_many(running: int, most: int, rule: str) -> str | None:
     return f"The job waits: {running} at a time is as many as may run by {rule}"
 
 
-def _too_large(run: RunDirectory, running: Sequence[Started], device: Device) -> str | None:
+def _too_large(run: RunDirectory, running: Sequence[Started], device: Device, division: Division) -> str | None:
     on_gpu = device.kind == "cuda"
-    free = device.gpus[0].memory_free_bytes if on_gpu else device.memory_free_bytes  # the one that trainings use
+    gpu = division.training[0] if on_gpu and division.training and not division.on_cpu else 0  # which trainings use
+    free = device.gpus[gpu].memory_free_bytes if on_gpu else device.memory_free_bytes
     wanted = expected_bytes(run, on_gpu)
     promised = [expected_bytes(other.run, on_gpu) for other in running if not other.has_settled]
     if wanted is None or None in promised:

@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from server import aliases
 from server.checkpoint_access import is_checkpoint
 from server.jobs.events import add_event
 from server.jobs.run_directory import RunDirectory
@@ -55,7 +56,7 @@ async def publish(workshop: Workshop, job: JobRow, run: RunDirectory, step: int)
     aside = run.path / ".publishing" / f"checkpoint-{step}"
     try:
         await asyncio.to_thread(_hold, run.checkpoint(step), aside)
-        return await asyncio.to_thread(_import, workshop, aside, name)
+        return await asyncio.to_thread(_import, workshop, run, aside, name)
     except OSError as error:
         raise AdapterError(f"Its files can't be had: {error.strerror}.") from error
     finally:
@@ -87,14 +88,20 @@ def is_noted(session: Session, job_id: str, step: int) -> bool:
 
 
 async def let_go(workshop: Workshop, job_id: str) -> None:
-    """Removes the job's oldest checkpoints beyond those that are kept; one in use stays until the next time."""
+    """Removes the job's oldest checkpoints beyond those that are kept.
+
+    One in use stays until the next time, and one that an alias stands for as long as it does.
+    """
     by_age = (
         select(JobCheckpointRow)
         .where(JobCheckpointRow.job_id == job_id)
         .order_by(JobCheckpointRow.step_number.desc())
         .offset(workshop.settings.checkpoints_kept)
     )
+    in_use = await workshop.transaction(aliases.models_in_use)
     for row in await workshop.transaction(lambda session: list(session.scalars(by_age))):
+        if row.model in in_use:
+            continue
         # One of another base model isn't in the registry and yet there.
         if (
             await remove(workshop.registry, row.model)
@@ -130,7 +137,8 @@ async def forget_gone(workshop: Workshop, job_id: str | None = None) -> None:
 async def remove(registry: Registry, name: str) -> bool:
     """Whether the adapter of this name is gone."""
     try:
-        await registry.remove(name, drain_timeout_s=1.0)
+        # The same checkpoint may be published again, by a job that goes on from an earlier one.
+        await registry.remove(name, drain_timeout_s=1.0, keep_name_taken=False)
     except ModelNotFoundError:
         return True
     except ServingError as error:
@@ -168,6 +176,10 @@ def _hold(checkpoint: Path, aside: Path) -> None:
         os.link(checkpoint / name, aside / name)
 
 
-def _import(workshop: Workshop, source: Path, name: str) -> Adapter:
-    engine = workshop.engine
-    return import_adapter(source, workshop.settings.adapters_dir, engine.base, engine.limits, name=name)
+def _import(workshop: Workshop, run: RunDirectory, source: Path, name: str) -> Adapter:
+    base_name = str(run.config.get("base_model_name") or workshop.registry.base_names[0])
+    pool = workshop.registry.base_pool(base_name)
+    if pool is None:
+        raise AdapterError(f"Its base model {base_name!r} isn't served any more. Start the server with it again.")
+    limits = pool.replicas[0].engine.limits
+    return import_adapter(source, workshop.settings.adapters_dir, pool.base, limits, name=name, same_base=True)

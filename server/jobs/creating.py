@@ -33,7 +33,16 @@ from server.jobs.request import CreateJob, read_request
 from server.jobs.runner import Runner
 from server.settings import Settings
 from server.tables import JobRow, new_id, now_s
-from serving import Adapter, AdapterError, Engine, Registry, fine_tuned_model_name, inspect_device, new_adapter_id
+from serving import (
+    Adapter,
+    AdapterError,
+    BaseModel,
+    Device,
+    Registry,
+    fine_tuned_model_name,
+    inspect_device,
+    new_adapter_id,
+)
 from training.config import TrainingConfig
 
 RETRY_WINDOW_S = 1800
@@ -78,6 +87,7 @@ class _Draft:
     request: CreateJob
     checked: Checked
     start: Adapter | None
+    base: BaseModel
     wanted_model: str
     adapter_id: str
     seed: int
@@ -90,15 +100,14 @@ class JobCreator:
         self,
         settings: Settings,
         database: Database,
-        engine: Engine,
         registry: Registry,
         files: FileStore,
         runner: Runner,
     ) -> None:
-        self._settings, self._database, self._engine = settings, database, engine
+        self._settings, self._database = settings, database
         self._registry, self._files, self._runner = registry, files, runner
         self._lock = asyncio.Lock()
-        self._ground: Ground | None = None
+        self._device: Device | None = None
 
     async def create(self, body: bytes, sender: Sender) -> JobRow:
         """The job that this request makes, or has made already.
@@ -138,6 +147,7 @@ class JobCreator:
 
     def _draft(self, session: Session, request: CreateJob, caller: Caller) -> _Draft:
         """Everything checked, nothing written."""
+        request = request.model_copy(update={"model": self._registry.version_of(request.model)})
         start = inputs.starting_point(self._registry, request.model)
         if start and checkpoint_access.hidden_among(session, caller, [start.name]):
             raise inputs.unavailable_model(request.model)
@@ -145,25 +155,24 @@ class JobCreator:
             inputs.usable_file(session, file_id, param=param)
         inputs.refuse_integrations(request)
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
-        checked = check(
-            request, self._known_ground(), start, seed=seed, checkpoints_kept=self._settings.checkpoints_kept
-        )
-        return _Draft(
-            new_id("ftjob-"), request, checked, start, self._name(request.suffix), new_adapter_id(), seed
-        )  # fmt: skip
+        pool = inputs.pool_of(self._registry, request.model, start)
+        ground = Ground(pool.base, pool.replicas[0].engine.limits, self._known_device())
+        checked = check(request, ground, start, seed=seed, checkpoints_kept=self._settings.checkpoints_kept)
+        name = self._name(pool.base, request.suffix)
+        return _Draft(new_id("ftjob-"), request, checked, start, pool.base, name, new_adapter_id(), seed)
 
-    def _known_ground(self) -> Ground:
-        if self._ground is None:  # asking a GPU's driver takes a moment, and what is there doesn't change
-            self._ground = Ground(self._engine.base, self._engine.limits, inspect_device())
-        return self._ground
+    def _known_device(self) -> Device:
+        if self._device is None:  # asking a GPU's driver takes a moment, and what is there doesn't change
+            self._device = inspect_device()
+        return self._device
 
-    def _name(self, suffix: str | None) -> str:
+    def _name(self, base: BaseModel, suffix: str | None) -> str:
         """A fresh name for the tuned model; spaces in the suffix become hyphens."""
         part = "-".join((suffix or "").split())
         try:
             if suffix and not part:
                 raise AdapterError(f"The suffix {suffix!r} is blank.")
-            return fine_tuned_model_name(self._engine.base.name, self._settings.organization, part)
+            return fine_tuned_model_name(base.name, self._settings.organization, part)
         except AdapterError as error:
             raise BadRequest(
                 f"suffix is {suffix!r}, but must be 1 to 64 letters, digits, '.', '_', '-' or spaces, the first a "
@@ -184,7 +193,7 @@ class JobCreator:
             _take_adapter(draft.start, run_dir / "from_adapter")
         output_dir = self._output_dir(draft)
         output_dir.parent.mkdir(parents=True, exist_ok=True)
-        config = in_run_dir(draft.checked.config, run_dir, self._engine.base, output_dir, draft.wanted_model)
+        config = in_run_dir(draft.checked.config, run_dir, draft.base, output_dir, draft.wanted_model)
         _write(run_dir / "config.json", config.to_json())
         sync_folder(run_dir)
         sync_folder(run_dir.parent)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from server.jobs.events import Level, add_event
 from server.jobs.run_directory import RunDirectory
 from server.jobs.workshop import Workshop
 from server.tables import JobRow, now_s
-from serving import AdapterError, EngineUnavailableError, ModelNotFoundError
+from serving import AdapterError, EngineUnavailableError, ModelNotFoundError, ParityError
 from training.progress import ProgressEvent
 from training.record import write_metrics
 
@@ -54,6 +55,13 @@ class Loaded:
     first_token_s: float | None = None
     refused: bool = False
     """Whether it can't be served at all."""
+    parity: Mapping[str, Any] | None = None
+    """What the gate found, where it looked: `passed`, `reasons` and figures, as the manifest has them."""
+
+    @property
+    def failed_parity(self) -> bool:
+        """Whether it is refused because the engine doesn't serve what was trained."""
+        return self.refused and self.parity is not None and self.parity.get("passed") is False
 
 
 async def finish(workshop: Workshop, job: JobRow, run: RunDirectory) -> None:
@@ -65,8 +73,7 @@ async def finish(workshop: Workshop, job: JobRow, run: RunDirectory) -> None:
         loaded = _not_loaded(run)
     loaded = replace(loaded, message=run.without_paths(loaded.message, job))
     if loaded.refused:
-        kept = f"The trained adapter isn't lost: it is kept as {job.adapter_id}, and not served."
-        await fail(workshop, job, "adapter_not_servable", f"{loaded.message} {kept}")
+        await _refuse(workshop, job, loaded)
         return
     table = await asyncio.to_thread(_result_table, run)
 
@@ -75,6 +82,25 @@ async def finish(workshop: Workshop, job: JobRow, run: RunDirectory) -> None:
             await workshop.database.run(lambda session: _succeed(session, workshop, job, run, loaded, content))
 
     await workshop.patiently(succeed)
+    workshop.on_end()
+
+
+async def _refuse(workshop: Workshop, job: JobRow, loaded: Loaded) -> None:
+    """Ends the job whose adapter mustn't be served; what the gate found against it stands in an event of its own."""
+    kept = f"The trained adapter isn't lost: it is kept as {job.adapter_id}, and not served."
+    code = "parity_failed" if loaded.failed_parity else "adapter_not_servable"
+
+    def refuse(session: Session) -> None:
+        if transitions.fail(session, job.id, code, f"{loaded.message} {kept}") and loaded.failed_parity:
+            add_event(
+                session,
+                job.id,
+                "Parity checked: not passed; its figures are in this event's data",
+                level="error",
+                data=_figures(loaded.parity or {}),
+            )
+
+    await workshop.transaction(refuse)
     workshop.on_end()
 
 
@@ -125,6 +151,8 @@ def _succeed(
     first_token: dict[str, Any] | None = None
     if loaded.first_token_s is not None:
         first_token = {"first_token_s": loaded.first_token_s}
+    if loaded.parity is not None:
+        add_event(session, job.id, _parity_told(loaded.parity), data=_figures(loaded.parity))
     add_event(session, job.id, loaded.message, level=loaded.level, data=first_token)
     add_event(session, job.id, f"New fine-tuned model created: {name}")
     add_event(session, job.id, "The job has successfully completed")
@@ -147,35 +175,54 @@ def _not_loaded(run: RunDirectory) -> Loaded:
 
 
 async def _load(workshop: Workshop, run: RunDirectory, finished_at: float) -> Loaded:
-    """Loads the adapter and has it say one token; tries again while the engine is away, for a while."""
+    """Has the adapter published and say one token; tries again while the engine is away, for a while."""
     name = str(run.manifest.get("name"))
     deadline = time.monotonic() + ENGINE_WAIT_S
     while True:
+        parity: Mapping[str, Any] | None = None
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
+                parity = (await workshop.registry.publish(name)).manifest.get("parity")
                 refusal = await _first_token(workshop, name)
         except TimeoutError:
             told = f"The engine gave no first token in {ENGINE_WAIT_S:.0f} s, so the model may have to be asked again"
-            return Loaded(told, "warn")
+            return Loaded(told, "warn", parity=parity)
+        except ParityError as error:
+            return Loaded(str(error), "error", refused=True, parity=run.manifest.get("parity"))
         except (AdapterError, ModelNotFoundError) as error:
             return Loaded(str(error), "error", refused=True)
         except EngineUnavailableError as error:
             if time.monotonic() < deadline:
                 await asyncio.sleep(_ENGINE_POLL_S)
                 continue
-            return Loaded(f"The engine wasn't ready, so the first request will load the model: {error}", "warn")
+            told = f"The engine wasn't ready, so the first request will load the model: {error}"
+            return Loaded(told, "warn", parity=parity)
         if refusal:
-            return Loaded(f"The model is loaded, but the engine refused a trial request: {refusal}", "warn")
+            told = f"The model is loaded, but the engine refused a trial request: {refusal}"
+            return Loaded(told, "warn", parity=parity)
         first_token_s = round(max(0.0, time.time() - finished_at), 3)
         told = f"The model answered its first token {first_token_s:.2f} s after the training ended"
-        return Loaded(told, first_token_s=first_token_s)
+        return Loaded(told, first_token_s=first_token_s, parity=parity)
+
+
+def _parity_told(parity: Mapping[str, Any]) -> str:
+    tuned = parity.get("tuned") or {}
+    return (
+        f"Parity checked: the engine's log-probabilities are {tuned.get('mean', 0):.2g} nats from the trained model's "
+        f"on average, and {parity.get('bound')} is the bound"
+    )
+
+
+def _figures(parity: Mapping[str, Any]) -> dict[str, Any]:
+    """What the gate found, without the numbers that only the canary needs."""
+    return {name: value for name, value in parity.items() if name != "served"}
 
 
 async def _first_token(workshop: Workshop, name: str) -> str | None:
     """None once the model has answered with one token; else the engine's words."""
-    async with workshop.registry.lease(name) as served:
-        body = {"model": served, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
-        async with workshop.engine.request(
+    async with workshop.registry.lease(name) as lease:
+        body = {"model": lease.name, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
+        async with lease.engine.request(
             "POST", "/v1/completions", body=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
         ) as answer:
             said = await answer.read()

@@ -19,7 +19,7 @@ from server.file_rules import FINE_TUNE
 from server.files import live
 from server.jobs.request import CreateJob
 from server.tables import FileRow, is_id
-from serving import Adapter, AdapterError, ModelNotFoundError, Registry
+from serving import Adapter, AdapterError, ModelNotFoundError, Pool, Registry
 
 
 def usable_file(session: Session, file_id: str, *, param: str) -> FileRow:
@@ -56,20 +56,35 @@ def missing_file(file_id: str, param: str) -> BadRequest:
 
 
 def starting_point(registry: Registry, model: str) -> Adapter | None:
-    """The adapter that a job on `model` goes on from; None for the base.
+    """The adapter that a job on `model` goes on from; None for the base. An alias means what it stands for now.
 
     Raises:
         BadRequest: there is no such model, or it can't be gone on from.
     """
-    if model in registry.base_names:
+    version = registry.version_of(model)
+    if version in registry.base_names:
         return None
     try:
-        adapter = registry.get(model)
+        adapter = registry.get(version)
     except (ModelNotFoundError, AdapterError) as error:
         raise unavailable_model(model) from error
-    if adapter.name != model:  # adapters have ids, too, which are no names of models
+    if adapter.name != version:  # adapters have ids, too, which are no names of models
         raise unavailable_model(model)
     return adapter
+
+
+def pool_of(registry: Registry, model: str, start: Adapter | None) -> Pool:
+    """The base that a job on `model` trains on, with its engines. start: from `starting_point`.
+
+    Raises:
+        BadRequest: the base went away meanwhile.
+    """
+    if start:
+        return registry.pool_of(start)
+    pool = registry.base_pool(registry.version_of(model))
+    if pool is None:
+        raise unavailable_model(model)
+    return pool
 
 
 def unavailable_model(model: str) -> BadRequest:

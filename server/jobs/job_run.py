@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Coroutine
 from typing import Any, Literal
 
 from sqlalchemy import select
@@ -23,6 +24,7 @@ from server.jobs.run_directory import RunDirectory
 from server.jobs.workshop import Workshop, is_passing
 from server.tables import JobEventRow, JobRow, now_s
 from serving import Adapter, AdapterError
+from serving.accelerator import Accelerator, Turn
 from serving.kept_process import KeptProcess
 from training.progress import ProgressEvent, read_events
 
@@ -39,9 +41,10 @@ logger = logging.getLogger(__name__)
 class JobRun:
     """A job whose row says `running`, and what is done for it."""
 
-    def __init__(self, workshop: Workshop, job: JobRow, command: tuple[str, ...]) -> None:
-        """command: as this machine is to run it."""
-        self._workshop, self._job, self._command = workshop, job, command
+    def __init__(self, workshop: Workshop, job: JobRow, command: tuple[str, ...], accelerator: Accelerator) -> None:
+        """command: as this machine is to run it. accelerator: what the training shares with the engines."""
+        self._workshop, self._job, self._command, self._accelerator = workshop, job, command, accelerator
+        self._turn: Turn | None = None
         self.run: RunDirectory = workshop.run_of(job.id)
         self._narrator = Narrator(lambda text: self.run.without_paths(text, job))
         self._offset = job.events_offset
@@ -72,12 +75,20 @@ class JobRun:
 
     async def work(self) -> None:
         """Returns when the job's process is gone and the row says what is to become of it."""
+        async with self._accelerator.turn(self._say_what_it_waits_for) as turn:
+            self._turn = turn
+            if not await self._work_to_an_end(turn):
+                return
+        await self._clean_up()
+
+    async def _work_to_an_end(self, turn: Turn) -> bool:
+        """Whether the row says what is to become of the job; the process is gone in any case."""
         try:
-            await self._work()
+            await self._work(turn)
         except Exception as error:
             if is_passing(error):
                 await self._make_way(error)
-                return
+                return False
             logger.exception("Job %s met something unforeseen", self._job.id)
             message = (
                 "The server met something unforeseen in running this job; its log says what. Create the job again."
@@ -86,7 +97,7 @@ class JobRun:
         finally:
             if self._process:
                 await self._process.kill()
-        await self._clean_up()
+        return True
 
     async def _make_way(self, error: Exception) -> None:
         """Has the process write a checkpoint and end. The row says `running`, so whoever reads it next goes on."""
@@ -94,7 +105,7 @@ class JobRun:
         if self._process:
             await self._process.stop()
 
-    async def _work(self) -> None:
+    async def _work(self, turn: Turn) -> None:
         # 1. What an earlier process told, and may still be telling.
         await self._remember()
         await self._ingest()
@@ -102,13 +113,16 @@ class JobRun:
             return
         await self._ingest()
         # 2. It may have ended just before its server did.
-        if await self._has_ended():
+        if await self._has_ended(turn):
             return
-        # 3. The process.
-        code = await self._train()
+        # 3. The process, once the accelerator is free for it.
+        code = await self._train() if await self._has_its_turn(turn) else None
         if self.run.is_done and self._wish != "give up":
-            # The process's own last lines and pictures take a second, which nobody needs to wait for.
-            await self._finish()
+            # The process's own last lines and pictures take a second, which nobody needs to wait for, except for an
+            # engine that wants its room back.
+            if self._accelerator.takes_turns:
+                await self._let_end()
+            await self._finish(turn)
             await self._let_end()
         elif code is None and self._wish == "go on":
             await self._fail_without_result()
@@ -127,28 +141,46 @@ class JobRun:
 
     async def _is_free(self) -> bool:
         """Whether the run directory is ours now; not, when we aren't wanted any more before it is."""
-        free = asyncio.create_task(wait_until_free(self.run, self._workshop.settings.job_stop_grace_s))
-        wished = asyncio.create_task(self._wished.wait())
-        await asyncio.wait({free, wished}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (free, wished):
-            if not task.done():
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
-        if free.done() and not free.cancelled():
-            free.result()
+        if await self._unless_wished(wait_until_free(self.run, self._workshop.settings.job_stop_grace_s)):
             return True
         if self._wish == "make way":
             await self._note_the_stop()
         return False
 
+    async def _has_its_turn(self, turn: Turn) -> bool:
+        """Whether the training has the accelerator now; not, when we aren't wanted any more before it has."""
+        return await self._unless_wished(turn.train())
+
+    async def _unless_wished(self, work: Coroutine[None, None, None]) -> bool:
+        """Whether the work was done before something else was wished."""
+        working, wished = asyncio.create_task(work), asyncio.create_task(self._wished.wait())
+        await asyncio.wait({working, wished}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (working, wished):
+            if not task.done():
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        if working.cancelled():
+            return False
+        working.result()
+        return True
+
+    async def _say_what_it_waits_for(self, message: str) -> None:
+        """Tells it in the job's events, unless the job was cancelled this moment."""
+
+        def say(session: Session) -> None:
+            if transitions.change(session, self._job.id, {"running"}, status="running"):
+                add_event(session, self._job.id, message)
+
+        await self._workshop.transaction(say)
+
     async def _note_the_stop(self) -> None:
         step = self.run.last_checkpoint
         await self._workshop.transaction(lambda session: transitions.stopped(session, self._job.id, step))
 
-    async def _has_ended(self) -> bool:
+    async def _has_ended(self, turn: Turn) -> bool:
         if self.run.is_done:
-            await self._finish()
+            await self._finish(turn)
             return True
         last = await asyncio.to_thread(self.run.last_event)
         if last and _is_failure(last):
@@ -164,15 +196,20 @@ class JobRun:
         message = "The result was deleted before the job had ended. Create the job again if it was wanted."
         await ending.fail(self._workshop, self._job, "result_deleted", message)
 
-    async def _finish(self) -> None:
+    async def _finish(self, turn: Turn) -> None:
         """Sees to the end of the job; not to its last moment, when the job was cancelled or the server stops."""
-        finishing = asyncio.create_task(ending.finish(self._workshop, self._job, self.run))
+        finishing = asyncio.create_task(self._finish_with_the_engine(turn))
         while not finishing.done():
             if self._leaving or self._wish == "give up":
                 finishing.cancel()  # what is being written to the database is written to its end all the same
             await asyncio.wait({finishing}, timeout=_POLL_S)
         if not finishing.cancelled():
             finishing.result()
+
+    async def _finish_with_the_engine(self, turn: Turn) -> None:
+        if self.run.makes_adapter:
+            await turn.serve()
+        await ending.finish(self._workshop, self._job, self.run)
 
     async def _train(self) -> int | None:
         """The exit code of the process; None when its result came before its end."""
@@ -181,7 +218,10 @@ class JobRun:
         executable = self._workshop.command[0]
         grace_s = self._workshop.settings.job_stop_grace_s
         self._checkpoint_before = self.run.last_checkpoint
-        self._process = process = await start_training(self._command, executable, self.run, self._job, grace_s)
+        division = self._accelerator.division
+        self._process = process = await start_training(
+            self._command, executable, self.run, self._job, grace_s, division
+        )
         exited = asyncio.create_task(process.wait())
         try:
             while not exited.done() and not self._wished.is_set():
@@ -218,7 +258,10 @@ class JobRun:
         """Gives the process time to close its books after its result is in use."""
         if self._process:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self._process.wait()), self._workshop.settings.job_stop_grace_s)
+                async with asyncio.timeout(self._workshop.settings.job_stop_grace_s):
+                    await self._process.wait()
+            await self._process.kill()
+            self._process = None
 
     async def _ended_by_itself(self, code: int | None) -> None:
         last = await asyncio.to_thread(self.run.last_event)
@@ -308,6 +351,8 @@ class JobRun:
         finishes = [ending.estimated_finish(event) for event in events if event.type == "step"]
         if finishes:
             values["estimated_finish"] = finishes[-1]
+            if self._turn:
+                self._turn.expect([event for event in events if event.type == "step"][-1].remaining_s)
         if any(event.type == "finished" for event in events):
             values["estimated_finish"] = now_s() + round(ending.ENDING_S)
         if self._hyperparameters is None and (plan := self.run.plan):

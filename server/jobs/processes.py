@@ -16,6 +16,7 @@ from typing import Any
 
 from server.jobs.run_directory import RunDirectory
 from server.tables import JobRow
+from serving.devices import Division
 from serving.kept_process import KeptProcess
 
 _LOCK_POLL_S = 0.05
@@ -24,17 +25,26 @@ _LOCK_SLACK_S = 10.0
 
 
 async def start_training(
-    command: Sequence[str], executable: str, run: RunDirectory, job: JobRow, grace_s: float
+    command: Sequence[str],
+    executable: str,
+    run: RunDirectory,
+    job: JobRow,
+    grace_s: float,
+    division: Division | None = None,
 ) -> KeptProcess:
     """The job's process, running.
 
     executable: what it runs in the end; `command` may begin with something that only leads there.
+    division: which devices it may use; by default all.
 
     Raises:
         EngineStartError: not even its keeper could be started.
     """
-    environment = {**os.environ, **_tracking(job)}
-    return await KeptProcess.start([*command, str(run.path)], environment, run.log, grace_s, executable=executable)
+    division = division or Division()
+    environment = {**os.environ, **_tracking(job), **division.training_environment}
+    whole = [*command, str(run.path)]
+    cores = division.training_cores
+    return await KeptProcess.start(whole, environment, run.log, grace_s, executable=executable, cores=cores)
 
 
 async def wait_until_free(run: RunDirectory, grace_s: float) -> None:

@@ -29,6 +29,7 @@ from server.jobs.workshop import Workshop, is_passing
 from server.settings import Settings
 from server.tables import JobRow, now_s
 from serving import Engine, Registry
+from serving.accelerator import Accelerator
 from training.config import Method
 
 TRAINING = (sys.executable, "-m", "training")
@@ -56,11 +57,14 @@ class Runner:
         *,
         command: Sequence[str] = TRAINING,
         on_end: Callable[[], None] = lambda: None,
+        accelerator: Accelerator | None = None,
     ) -> None:
         """command: what is started with the run directory as its last argument.
 
         on_end: called when a job has succeeded or failed, which is written by then.
+        accelerator: what the trainings share with the engines; by default both run at once.
         """
+        self._accelerator = accelerator or Accelerator()
         self._workshop = Workshop(settings, database, engine, registry, files, tuple(command), on_end)
         self._command = self._workshop.command
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -80,6 +84,7 @@ class Runner:
         """Takes up what an earlier server left, and begins to work."""
         self._loop = asyncio.get_running_loop()
         self._workshop.leaving.clear()
+        self._accelerator.open()
         self._command = await asyncio.to_thread(self._workshop.command_here)
         for job in await take_up(self._workshop):
             self._run(job)
@@ -89,6 +94,7 @@ class Runner:
         """Returns when no process of a job is left; each has written a checkpoint if it could."""
         self._loop = None
         self._workshop.leaving.set()
+        self._accelerator.close()
         for task in filter(None, (self._looking, *self._checks.values())):
             task.cancel()
         for run in self._runs.values():
@@ -179,7 +185,8 @@ class Runner:
             return False
         running = [Started(run.run, run.has_settled) for run in self._runs.values()]
         limit = self._workshop.settings.max_running_jobs
-        reason = await asyncio.to_thread(why_wait, self._workshop.run_of(job.id), running, limit)
+        division = self._accelerator.division
+        reason = await asyncio.to_thread(why_wait, self._workshop.run_of(job.id), running, limit, None, division)
         if reason is not None:
             await self._tell_to_wait(job.id, reason)
             return False
@@ -208,7 +215,7 @@ class Runner:
                 self._to_clear[job_id] = status  # behind the others
 
     def _run(self, job: JobRow) -> None:
-        run = self._runs[job.id] = JobRun(self._workshop, job, self._command)
+        run = self._runs[job.id] = JobRun(self._workshop, job, self._command, self._accelerator)
         self._keep(self._tasks, job.id, run.work())
 
     def _keep(self, tasks: dict[str, asyncio.Task[None]], job_id: str, work: Coroutine[None, None, None]) -> None:

@@ -60,7 +60,9 @@ class CreateComparison(BaseModel):
 async def create_comparison(body: CreateComparison, services: ServicesDep, caller: CallerDep) -> Response:
     """Both answers, side by side. With `stream`, server-sent events whose last one carries the stored comparison."""
     names = services.registry.names()
-    unseen = await services.database.run(lambda session: checkpoint_access.hidden_among(session, caller, names))
+    unseen = await services.database.run(
+        lambda session: checkpoint_access.hidden_among(session, caller, names, version_of=services.registry.version_of)
+    )
     known = set(names) - unseen
     for model in body.models:
         if model not in known:

@@ -9,9 +9,9 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 
+from server.engine_metrics import engines_own_metrics
 from server.jobs.listing import count_jobs
 from server.services import ServicesDep
-from serving import EngineState
 
 log = logging.getLogger(__name__)
 router = APIRouter(tags=["health"])
@@ -25,24 +25,22 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readyz(services: ServicesDep) -> Response:
-    """200 once the engine answers, else 503 with the engine's state."""
-    state = services.engine.state
-    ready = state is EngineState.READY and await services.engine.is_healthy()
-    services.metrics.engine_up.set(ready)
-    if ready:
+    """200 once every base model has an engine that answers, else 503 with the state of each one that hasn't."""
+    down = await services.fleet.bases_down()
+    if not down:
         return JSONResponse({"status": "ready"})
-    status = "unhealthy" if state is EngineState.READY else state.value
-    return JSONResponse({"status": status}, 503, {"Retry-After": "2"})
+    return JSONResponse({"status": next(iter(down.values())), "bases_down": down}, 503, {"Retry-After": "2"})
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(services: ServicesDep) -> Response:
-    """The gateway's metrics in Prometheus' text format."""
-    services.metrics.engine_up.set(services.engine.state is EngineState.READY)
+    """The gateway's metrics and its engines' own, these with a label `engine`, in Prometheus' text format."""
+    services.metrics.look_at_engines(services.registry.replicas)
     try:
         services.metrics.count_jobs(await services.database.run(count_jobs))
         services.metrics.database_up.set(1)
     except SQLAlchemyError as error:  # the other figures are wanted most just now
         log.warning("jobs can't be counted: %s", error)
         services.metrics.database_up.set(0)
-    return Response(services.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+    theirs = await engines_own_metrics(services.registry.replicas)
+    return Response(services.metrics.exposition() + theirs, media_type=CONTENT_TYPE_LATEST)

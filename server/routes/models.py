@@ -1,4 +1,4 @@
-"""`/v1/models` as OpenAI has it (https://platform.openai.com/docs/api-reference/models), and our `/v1/adapters`.
+"""`/v1/models` as OpenAI has it. https://platform.openai.com/docs/api-reference/models
 
 Ids of models hold `/` and `:`, and clients send them raw or percent-encoded, hence the `:path` parameters.
 """
@@ -8,16 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
-from sqlalchemy import select
-from starlette.concurrency import run_in_threadpool
 
-from server import checkpoint_access
+from server import aliases, checkpoint_access, tuned_models
+from server.alias_view import AliasView
 from server.auth import Caller
-from server.errors import BadRequest, Conflict, NotFound
-from server.jobs import checkpoints, transitions
-from server.pages import list_page
+from server.errors import BadRequest
 from server.services import CallerDep, Services, ServicesDep
-from server.tables import JobRow
+from server.tables import AliasRow
 from serving import Adapter
 
 router = APIRouter(prefix="/v1", tags=["models"])
@@ -25,10 +22,11 @@ router = APIRouter(prefix="/v1", tags=["models"])
 
 @router.get("/models")
 async def list_models(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
-    """Every model that a request may name: the base and its further names first, then the tuned ones, oldest first."""
+    """Every model that a request may name: bases and further names, tuned ones, aliases, remote engines' models."""
     bases = [_base_object(services, name) for name in services.registry.base_names]
-    tuned = [_tuned_object(services, adapter) for adapter in await _adapters_for(services, caller)]
-    return {"object": "list", "data": [*bases, *tuned]}
+    tuned = [_tuned_object(services, adapter) for adapter in await tuned_models.usable(services, caller)]
+    remote = [_remote_object(name) for name in services.registry.remote_names]
+    return {"object": "list", "data": [*bases, *tuned, *await _alias_objects(services, caller), *remote]}
 
 
 @router.get("/models/{model:path}")
@@ -37,6 +35,10 @@ async def retrieve_model(model: str, services: ServicesDep, caller: CallerDep) -
     if model in services.registry.base_names:
         return _base_object(services, model)
     await checkpoint_access.check(services.database, services.registry, caller, model)
+    if model in services.aliases.current:
+        return _alias_object(services, await services.database.run(lambda session: aliases.get(session, model)))
+    if model in services.registry.remote_names:
+        return _remote_object(model)
     return _tuned_object(services, services.registry.get(model))
 
 
@@ -48,62 +50,51 @@ async def delete_model(model: str, services: ServicesDep, caller: CallerDep) -> 
             f"{model!r} is the base model; only tuned models can be deleted.", param="model", code="base_model"
         )
     await checkpoint_access.check(services.database, services.registry, caller, model)
-    adapter = await _remove(services, model)
-    return {"id": adapter.name, "object": "model", "deleted": True}
-
-
-@router.get("/adapters")
-async def list_adapters(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
-    """The adapters of this base with what their manifests say; `broken` names what cannot be served, and why."""
-    adapters = [_adapter_object(adapter) for adapter in await _adapters_for(services, caller)]
-    # What is broken can't be told apart by project, so only an admin is told of it.
-    broken = dict(services.registry.broken()) if caller.is_admin else {}
-    return list_page(adapters, has_more=False) | {"broken": broken}
-
-
-@router.delete("/adapters/{adapter_id}")
-async def delete_adapter(adapter_id: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
-    """Delete an adapter by its id."""
-    if adapter_id not in {adapter.id for adapter in await _adapters_for(services, caller)}:
-        raise NotFound(f"No adapter has the id {adapter_id!r}.", code="adapter_not_found", param="adapter_id")
-    adapter = await _remove(services, adapter_id)
-    return {"id": adapter.id, "object": "adapter", "deleted": True}
-
-
-async def _remove(services: Services, model: str) -> Adapter:
-    """The adapter that is gone now, and its checkpoint's row with it.
-
-    Raises:
-        Conflict: the job that makes it hasn't ended.
-    """
-    name = services.registry.get(model).name
-    making = select(JobRow.id).where(JobRow.wanted_model == name, JobRow.status.in_(transitions.NOT_ENDED))
-    if job_id := await services.database.run(lambda session: session.scalar(making)):
-        raise Conflict(
-            f"{name} is the result of {job_id}, which is just ending. Try again when it has, or cancel the job.",
-            code="model_in_use",
+    if model in services.aliases.current:
+        raise BadRequest(
+            f"{model!r} is an alias; DELETE /v1/aliases/{model} deletes it, and keeps the model that it stands for.",
             param="model",
+            code="model_is_an_alias",
         )
-    adapter = await services.registry.remove(model)
-    if checkpoint_access.is_checkpoint(name):
-        await services.database.run(lambda session: checkpoints.forget([name], session))
-    return adapter
-
-
-async def _adapters_for(services: Services, caller: Caller) -> list[Adapter]:
-    """Those that this caller may use, oldest first."""
-    adapters = await run_in_threadpool(services.registry.adapters)
-    names = [adapter.name for adapter in adapters]
-    unseen = await services.database.run(lambda session: checkpoint_access.hidden_among(session, caller, names))
-    return [adapter for adapter in adapters if adapter.name not in unseen]
+    if model in services.registry.remote_names:
+        raise BadRequest(
+            f"{model!r} belongs to an engine that someone else runs; only tuned models can be deleted.",
+            param="model",
+            code="remote_model",
+        )
+    adapter = await tuned_models.remove(services, model)
+    return {"id": adapter.name, "object": "model", "deleted": True}
 
 
 def _base_object(services: Services, name: str) -> dict[str, Any]:
     """The base under one of its names; a further name has its own name as its parent."""
-    base = services.engine.base
+    pool = services.registry.base_pool(name)
+    base = pool.base if pool else services.engine.base
     created = int((base.path / "config.json").stat().st_mtime)
     parent = None if name == base.name else base.name
     return {"id": name, "object": "model", "created": created, "owned_by": "base", "parent": parent}
+
+
+def _remote_object(name: str) -> dict[str, Any]:
+    """A model of an engine that someone else runs; how old it is isn't known."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "remote", "parent": None}
+
+
+async def _alias_objects(services: Services, caller: Caller) -> list[dict[str, Any]]:
+    """Those of the models that this caller may use, by name."""
+    rows = await services.database.run(lambda session: AliasView(session, services.registry, caller).all())
+    return [_alias_object(services, row) for row in rows if row.name in services.aliases.current]
+
+
+def _alias_object(services: Services, row: AliasRow) -> dict[str, Any]:
+    """An alias as a model; what it stands for is its parent."""
+    return {
+        "id": row.name,
+        "object": "model",
+        "created": row.created_at,
+        "owned_by": services.settings.organization,
+        "parent": row.model,
+    }
 
 
 def _tuned_object(services: Services, adapter: Adapter) -> dict[str, Any]:
@@ -113,18 +104,4 @@ def _tuned_object(services: Services, adapter: Adapter) -> dict[str, Any]:
         "created": adapter.created_at,
         "owned_by": services.settings.organization,
         "parent": adapter.base_model,
-    }
-
-
-def _adapter_object(adapter: Adapter) -> dict[str, Any]:
-    manifest = adapter.manifest
-    return {
-        "id": adapter.id,
-        "object": "adapter",
-        "created_at": adapter.created_at,
-        "model": adapter.name,
-        "base_model": adapter.base_model,
-        "base_model_sha256": adapter.base_model_sha256,
-        "r": adapter.r,
-        **{key: manifest.get(key) for key in ("training_file_sha256", "metrics", "versions")},
     }

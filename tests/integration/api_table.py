@@ -142,6 +142,7 @@ JOBS = [
     ok(CREATE, "method `kto`", "FineTuningJob", lambda w: w.created(method={"type": "kto"})),
     ok(CREATE, "a tuned model to go on from", "FineTuningJob", lambda w: w.created(model=w.job.fine_tuned_model)),
     ok(CREATE, "a checkpoint to go on from", "FineTuningJob", lambda w: w.created(model=w.checkpoint)),
+    ok(CREATE, "an alias to go on from", "FineTuningJob", lambda w: w.created(model=w.alias)),
     ok(CREATE, "settings in `tuneloop`", "FineTuningJob", lambda w: w.created(extra_body={"tuneloop": {"r": 8}})),
     Row(CREATE, "no model", 400, "missing_required_parameter", "model",
         lambda w: w.client.post("/fine_tuning/jobs", cast_to=object, body={"training_file": w.file})),
@@ -267,10 +268,15 @@ WEBHOOKS = [
 MODELS = [
     ok("GET /v1/models", "", "SyncPage[Model]", lambda w: w.client.models.list()),
     ok("GET /v1/models/{model}", "", "Model", lambda w: w.client.models.retrieve(w.job.fine_tuned_model or "")),
+    ok("GET /v1/models/{model}", "an alias", "Model", lambda w: w.client.models.retrieve(w.alias)),
     Row("GET /v1/models/{model}", "an unknown model", 404, "model_not_found", "model",
         lambda w: w.client.models.retrieve("ft:none")),
     Row("DELETE /v1/models/{model}", "an unknown model", 404, "model_not_found", "model",
         lambda w: w.client.models.delete("ft:none")),
+    Row("DELETE /v1/models/{model}", "an alias", 400, "model_is_an_alias", "model",
+        lambda w: w.client.models.delete(w.alias)),
+    Row("DELETE /v1/models/{model}", "a model that an alias stands for", 409, "model_in_use", "model",
+        lambda w: w.client.models.delete(w.client.models.retrieve(w.alias).to_dict()["parent"])),
 ]  # fmt: skip
 
 

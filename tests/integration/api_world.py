@@ -68,6 +68,12 @@ class World:
         """The name of a checkpoint of `job`."""
         return self.client.fine_tuning.jobs.checkpoints.list(self.job.id).data[0].fine_tuned_model_checkpoint
 
+    @cached_property
+    def alias(self) -> str:
+        """An alias of the model that `job` made."""
+        self.client.put("/aliases/table", cast_to=object, body={"model": self.job.fine_tuned_model})
+        return "table"
+
     def create(self, **changes: Any) -> FineTuningJob:
         """A new job on the twelve examples."""
         given = {"model": self.model} | ({} if "training_file" in changes else {"training_file": self.file}) | changes

@@ -75,6 +75,8 @@ class FakeEngine:
         self.script = script
         self.requests: list[dict[str, Any]] = []
         self.closed = 0
+        self.metrics = FakeAnswer(status=404)
+        """What it answers to GET /metrics."""
 
     async def start(self, on_progress: OnProgress | None = None) -> None: ...
 
@@ -93,6 +95,9 @@ class FakeEngine:
     ) -> AsyncIterator[FakeAnswer]:
         if self.state is not EngineState.READY:
             raise EngineUnavailableError("The engine is starting again.", retry_after_s=3)
+        if path == "/metrics":
+            yield self.metrics
+            return
         content = json.loads(body or b"{}")
         self.requests.append(content)
         try:

@@ -28,6 +28,9 @@ COMMANDS = [
     ("adapters", "list"),
     ("adapters", "add"),
     ("adapters", "remove"),
+    ("adapters", "promote"),
+    ("adapters", "rollback"),
+    ("adapters", "aliases"),
     ("keys", "create"),
     ("keys", "list"),
     ("keys", "revoke"),
@@ -57,6 +60,10 @@ def test_help_teaches_with_an_example(command: tuple[str, ...]) -> None:
         (("data", "check", "{tmp}/absent.jsonl"), ("absent.jsonl",)),
         (("data", "check", "{tmp}/line7.jsonl"), ("line 7", "JSON")),
         (("adapters", "remove", "adapter-0"), ("adapter-0", "adapters list")),
+        (("adapters", "promote", "support", "adapter-0"), ("adapter-0", "adapters list")),
+        (("adapters", "promote", "ft:mine", "tuneloop-demo"), ("ft:mine", "Choose another name")),
+        (("adapters", "promote", "tuneloop-demo", "tuneloop-demo"), ("tuneloop-demo", "is a model's")),
+        (("adapters", "rollback", "support"), ("support", "/v1/aliases")),
         (("evaluate", "{tmp}/absent.jsonl", "--model", "m"), ("absent.jsonl",)),
         (("evaluate", "{tmp}/one.jsonl", "--model", "m", "--server", "http://127.0.0.1:9/v1"), ("127.0.0.1:9",)),
         (("keys", "list", "--database-url", "nonsense"), ("nonsense", "sqlite:///")),
@@ -90,4 +97,5 @@ def test_doctor_says_what_is_here(tmp_path: Path) -> None:
 
 def test_empty_states_say_what_to_do_next(tmp_path: Path) -> None:
     assert "tuneloop train" in run_cli("adapters", "list", "--data-dir", str(tmp_path)).stdout
+    assert "adapters promote" in run_cli("adapters", "aliases", "--data-dir", str(tmp_path)).stdout
     assert "tuneloop keys create" in run_cli("keys", "list", "--data-dir", str(tmp_path)).stdout

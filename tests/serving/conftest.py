@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from serving import BaseModel, EngineLimits, Registry, VLLMProcess, VLLMSettings, resolve_base_model
+from serving import BaseModel, EngineLimits, Registry, VLLMProcess, VLLMSettings, pool_of, resolve_base_model
 from tests.serving.adapters_on_disk import write_base
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ def live(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with asyncio.Runner() as runner:
         try:
             runner.run(engine.start(lambda stage, elapsed_s, expected_s: stages.append(stage)))
-            registry = Registry(data_dir / "adapters", base, engine)
+            registry = Registry(data_dir / "adapters", [pool_of(engine)])
             yield LiveEngine(engine, registry, data_dir / "adapters", settings.log_path, stages, runner)
         finally:
             runner.run(engine.stop())

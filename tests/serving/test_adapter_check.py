@@ -6,6 +6,7 @@ import json
 import os
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from serving import AdapterError, BaseModel, check_adapter
+from serving.errors import AdapterMisfitError
 from tests.serving.adapters_on_disk import Arrays, lora_tensors, write_adapter, write_base, write_peft_adapter
 from tests.serving.conftest import LIMITS
 
@@ -42,8 +44,6 @@ def test_a_sound_adapter_passes_with_and_without_manifest(base: BaseModel, tmp_p
         ({"lora_bias": True}, "lora_bias"),
         ({"bias": "all"}, "bias is 'all'"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'"),
-        ({"r": 16}, "ranks up to 8"),
-        ({"rank_pattern": {"q_proj": 64}}, "'q_proj' is 64"),
         ({"r": 0}, "'r' is 0"),
         ({"r": "2"}, "'r' is '2'"),
         ({"lora_alpha": None}, "lora_alpha is None"),
@@ -200,11 +200,12 @@ def test_missing_files_are_named(base: BaseModel, tmp_path: Path) -> None:
 
 
 def test_a_rank_pattern_within_the_limit_passes(base: BaseModel, tmp_path: Path) -> None:
-    tensors = lora_tensors(base)
-    tensors[f"{Q}.lora_A.weight"] = np.ones((4, 8), np.float32)
-    tensors[f"{Q}.lora_B.weight"] = np.ones((8, 4), np.float32)
-    path = write_peft_adapter(tmp_path / "adapter", base, tensors=tensors, rank_pattern={"q_proj": 4})
-    check_adapter(path, base, LIMITS)
+    tensors = lora_tensors(base) | lora_tensors_of(Q, r=4)
+    for key in ("layers.0.self_attn.q_proj", r"^model\.layers\.0\.self_attn\.q_proj$", r"layers\.0\..*q_proj"):
+        path = write_peft_adapter(tmp_path / str(len(key)), base, tensors=tensors, rank_pattern={key: 4})
+        check_adapter(path, base, LIMITS)
+    everywhere = write_peft_adapter(tmp_path / "everywhere", base, tensors=tensors, rank_pattern={"q_proj": 4})
+    assert "layers.1.self_attn.q_proj has rank 2" in refusal(everywhere, base)
 
 
 def test_on_a_packed_base_an_absent_module_is_still_found(base: BaseModel, tmp_path: Path) -> None:
@@ -217,8 +218,20 @@ def test_on_a_packed_base_an_absent_module_is_still_found(base: BaseModel, tmp_p
     assert "layers.7" in refusal(write_peft_adapter(tmp_path / "absent", base, tensors=absent), base)
 
 
-def lora_tensors_of(module: str) -> Arrays:
+def lora_tensors_of(module: str, *, r: int = 2) -> Arrays:
     return {
-        f"{module}.lora_A.weight": np.ones((2, 8), np.float32),
-        f"{module}.lora_B.weight": np.ones((8, 2), np.float32),
+        f"{module}.lora_A.weight": np.ones((r, 8), np.float32),
+        f"{module}.lora_B.weight": np.ones((8, r), np.float32),
     }
+
+
+@pytest.mark.parametrize("pattern", [{}, {"layers.0.self_attn.q_proj": 16}])
+def test_a_rank_above_the_engines_is_a_misfit_and_no_fault(
+    base: BaseModel, tmp_path: Path, pattern: dict[str, int]
+) -> None:
+    tensors = lora_tensors(base) | lora_tensors_of(Q, r=16) if pattern else lora_tensors(base, r=16)
+    r = 2 if pattern else 16
+    path = write_peft_adapter(tmp_path / "adapter", base, r=r, tensors=tensors, rank_pattern=pattern)
+    with pytest.raises(AdapterMisfitError, match=r"is 16, but the engine was started for ranks up to 8\. Start it"):
+        check_adapter(path, base, LIMITS)
+    check_adapter(path, base, replace(LIMITS, max_lora_rank=16))

@@ -1,8 +1,11 @@
-"""What the engine's answers mean: whose fault it is that an adapter can't be loaded."""
+"""The way to the engine: what its answers mean, what comes through, and what happens when it breaks off."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -46,3 +49,198 @@ async def _load(folder: Path, status: int, words: str) -> None:
             await VLLMClient(session).load_adapter("ft:x", folder)
     finally:
         await runner.cleanup()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+HELLO = b"9\r\ndata: 1\n\n\r\n"
+END = b"0\r\n\r\n"
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter, int], Awaitable[None]]
+"""What a scripted engine does with its connection of this number, counted from 1."""
+
+
+@asynccontextmanager
+async def engine(folder: Path, serve: Serve) -> AsyncIterator[VLLMClient]:
+    """A client of an engine that does with each connection what the test says."""
+    connections = itertools.count(1)
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await serve(reader, writer, next(connections))
+        writer.close()
+
+    server = await asyncio.start_unix_server(accept, folder / "s")
+    async with server, open_session(folder / "s") as session:
+        yield VLLMClient(session)
+        server.close()
+
+
+async def request_read(reader: asyncio.StreamReader) -> bytes:
+    """The head of a request, its body read too."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+    return head + await reader.readexactly(length)
+
+
+async def asked(client: VLLMClient) -> bytes:
+    """The whole answer to a request."""
+    async with client.request("POST", "/v1/completions", body=b"{}") as answer:
+        return await answer.read()
+
+
+def test_an_answer_comes_through_as_it_was_sent(tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _number: int) -> None:
+        request = await request_read(reader)
+        assert request.startswith(b"POST /v1/completions HTTP/1.1\r\n")
+        assert request.endswith(b"\r\n\r\n{}")
+        writer.write(HEAD + HELLO + HELLO + END)
+
+    async def talk() -> None:
+        async with engine(tmp_path, serve) as client, client.request("POST", "/v1/completions", body=b"{}") as answer:
+            assert (answer.status, answer.headers["CONTENT-type"]) == (200, "text/event-stream")
+            assert "nothing" not in answer.headers
+            assert await answer.read() == b"data: 1\n\ndata: 1\n\n"
+
+    asyncio.run(talk())
+
+
+def test_a_connection_is_kept_for_the_next_request(tmp_path: Path) -> None:
+    served = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while await request_read(reader):
+                served.append(number)
+                writer.write(HEAD + HELLO + END)
+
+    async def talk() -> None:
+        async with engine(tmp_path, serve) as client:
+            for _ in range(3):
+                assert await asked(client) == b"data: 1\n\n"
+
+    asyncio.run(talk())
+    assert served == [1, 1, 1]
+
+
+def test_a_kept_connection_that_the_engine_closed_costs_no_request(tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        await request_read(reader)
+        writer.write(HEAD + HELLO + END)
+        if number == 1:
+            await request_read(reader)  # and then it closes, with the second request unanswered
+
+    async def talk() -> None:
+        async with engine(tmp_path, serve) as client:
+            assert [await asked(client), await asked(client)] == [b"data: 1\n\n"] * 2
+
+    asyncio.run(talk())
+
+
+@pytest.mark.parametrize(
+    ("sent", "before_answer"),
+    [
+        (b"", True),
+        (b"HTTP/1.1 200", True),
+        (HEAD, True),
+        (HEAD + HELLO, False),
+        (HEAD + HELLO + b"ff\r\ndata", False),
+        (HEAD + b'1b\r\ndata: {"error":"EngineDead"}\r\n', True),
+        (b'HTTP/1.1 500 -\r\nContent-Length: 23\r\n\r\n{"error":"EngineDeadEr"}', True),
+    ],
+)
+def test_an_engine_that_ends_says_whether_it_may_be_asked_again(
+    tmp_path: Path, sent: bytes, before_answer: bool
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _number: int) -> None:
+        await request_read(reader)
+        writer.write(sent)
+        await writer.drain()
+
+    async def talk() -> None:
+        async with engine(tmp_path, serve) as client:
+            with pytest.raises(EngineUnavailableError) as caught:
+                await asked(client)
+            assert caught.value.before_answer is before_answer
+
+    asyncio.run(talk())
+
+
+def test_an_engine_that_is_not_there_may_be_asked_again(tmp_path: Path) -> None:
+    async def talk() -> None:
+        async with open_session(tmp_path / "nothing") as session:
+            with pytest.raises(EngineUnavailableError) as caught:
+                await asked(VLLMClient(session))
+            assert caught.value.before_answer
+
+    asyncio.run(talk())
+
+
+def test_a_failure_of_the_engine_that_lives_is_passed_on(tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _number: int) -> None:
+        await request_read(reader)
+        writer.write(b"HTTP/1.1 500 -\r\nContent-Length: 5\r\n\r\nfault")
+
+    async def talk() -> None:
+        async with engine(tmp_path, serve) as client, client.request("POST", "/v1/completions", body=b"{}") as answer:
+            assert (answer.status, await answer.read()) == (500, b"fault")
+
+    asyncio.run(talk())
+
+
+def test_leaving_early_closes_the_connection_at_once(tmp_path: Path) -> None:
+    closed = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _number: int) -> None:
+        await request_read(reader)
+        writer.write(HEAD + HELLO)
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        closed.set()
+
+    async def talk() -> None:
+        async with engine(tmp_path, serve) as client:
+            async with client.request("POST", "/v1/completions", body=b"{}") as answer:
+                assert await anext(answer.chunks()) == b"data: 1\n\n"
+            async with asyncio.timeout(5):
+                await closed.wait()
+
+    asyncio.run(talk())
+
+
+def test_a_slow_reader_stops_the_engine_from_sending(tmp_path: Path) -> None:
+    part, parts = b"x" * 2**20, 64
+    sent = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _number: int) -> None:
+        nonlocal sent
+        await request_read(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (len(part) * parts))
+        for _ in range(parts):
+            writer.write(part)
+            await writer.drain()
+            sent += 1
+
+    async def talk() -> None:
+        async with engine(tmp_path, serve) as client, client.request("POST", "/v1/completions", body=b"{}") as answer:
+            await asyncio.sleep(0.5)
+            assert sent < parts / 4
+            assert len(await answer.read()) == len(part) * parts
+
+    asyncio.run(talk())
+
+
+def test_a_path_cannot_smuggle_a_second_request(tmp_path: Path) -> None:
+    async def serve(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter, _number: int) -> None:
+        raise AssertionError("it was sent")
+
+    async def talk() -> None:
+        async with engine(tmp_path, serve) as client:
+            for path, headers in (
+                ("/a HTTP/1.1\r\n\r\nGET /b", {}),
+                ("/a", {"x": "1\r\ny: 2"}),
+                ("/a", {"x\r\ny": "2"}),
+            ):
+                with pytest.raises(ValueError, match="control character"):
+                    async with client.request("GET", path, headers=headers):
+                        pass
+
+    asyncio.run(talk())

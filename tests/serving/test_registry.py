@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
-from serving import AdapterError, AdapterInUseError, BaseModel, EngineUnavailableError, ModelNotFoundError, Registry
+from serving import (
+    Adapter,
+    AdapterError,
+    AdapterInUseError,
+    AdapterPlace,
+    BaseModel,
+    EngineUnavailableError,
+    ModelNotFoundError,
+    ParityError,
+    Registry,
+    pool_of,
+)
 from serving.adapter import read_adapter
+from serving.pool import SPREAD
 from tests.serving.adapters_on_disk import write_adapter, write_base
 from tests.serving.fake_engine import FakeEngine
 
@@ -22,7 +37,7 @@ class Place:
     def __init__(self, base: BaseModel, adapters_dir: Path) -> None:
         self.base, self.dir = base, adapters_dir
         self.engine = FakeEngine(base)
-        self.registry = Registry(adapters_dir, base, self.engine)
+        self.registry = Registry(adapters_dir, [pool_of(self.engine)])
 
     def add(self, **content: object) -> str:
         """A new adapter's name."""
@@ -186,7 +201,7 @@ def test_removal_unloads_first_and_then_deletes(place: Place) -> None:
 
     asyncio.run(use_and_remove())
     assert place.engine.loaded == {}
-    assert list(place.dir.iterdir()) == []
+    assert [path for path in place.dir.iterdir() if path.is_dir()] == []
     with pytest.raises(ModelNotFoundError):
         place.registry.get(name)
 
@@ -237,7 +252,7 @@ def test_a_lease_that_ends_in_an_error_is_given_back(place: Place) -> None:
 def test_half_removed_directories_are_cleared_at_start(place: Place) -> None:
     half = place.registry.get(place.add()).path
     half.rename(place.dir / f".removed-{half.name}")
-    Registry(place.dir, place.base, place.engine)
+    Registry(place.dir, [pool_of(place.engine)])
     assert list(place.dir.iterdir()) == []
 
 
@@ -246,3 +261,167 @@ def test_a_directory_deleted_behind_its_back_is_not_offered(place: Place) -> Non
     shutil.rmtree(place.registry.get(name).path)
     with pytest.raises(ModelNotFoundError):
         place.registry.get(name)
+
+
+class ScriptedGate:
+    """A gate that refuses the names that it is told to, and writes its verdict as the real one does."""
+
+    def __init__(self) -> None:
+        self.refused: dict[str, str] = {}
+        self.judged: list[str] = []
+        self.faults: dict[str, str] = {}
+
+    async def check(self, adapter: Adapter, engine: AdapterPlace) -> None:
+        assert isinstance(engine, FakeEngine)
+        assert adapter.name in engine.loaded, "judged before it was loaded"
+        self.judged.append(adapter.name)
+        await asyncio.sleep(0.02)
+        reason = self.refused.get(adapter.name)
+        parity = {"passed": reason is None, "reasons": [reason] if reason else []}
+        (adapter.path / "manifest.json").write_text(json.dumps({**adapter.manifest, "parity": parity}))
+        if reason:
+            raise ParityError(reason)
+
+    async def canary(self, engine: AdapterPlace, adapters: Sequence[Adapter]) -> dict[str, str]:
+        return {name: fault for name, fault in self.faults.items() if name in {adapter.name for adapter in adapters}}
+
+
+@pytest.fixture
+def gated(place: Place) -> tuple[Place, ScriptedGate]:
+    gate = ScriptedGate()
+    place.registry = Registry(place.dir, [pool_of(place.engine)], gate=gate)
+    return place, gate
+
+
+def test_beyond_the_engines_memory_the_least_recently_used_adapter_is_unloaded(place: Place) -> None:
+    names = [place.add() for _ in range(5)]  # LIMITS hold 4
+
+    async def play() -> None:
+        for name in [*names[:4], names[0], names[4]]:
+            await place.registry.resolve(name)
+        assert list(place.engine.loaded) == [names[0], names[2], names[3], names[4]]
+        await place.registry.resolve(names[1])
+
+    asyncio.run(play())
+    assert list(place.engine.loaded) == [names[0], names[3], names[4], names[1]]
+
+
+def test_an_adapter_in_use_is_never_evicted(place: Place) -> None:
+    names = [place.add() for _ in range(6)]
+
+    async def play() -> None:
+        async with place.registry.lease(names[0]), place.registry.lease(names[1]):
+            for name in names[2:]:
+                await place.registry.resolve(name)
+            assert {names[0], names[1]} < set(place.engine.loaded)
+            assert len(place.engine.loaded) == 4
+
+    asyncio.run(play())
+
+
+def test_where_all_are_in_use_one_more_is_loaded_all_the_same(place: Place) -> None:
+    names = [place.add() for _ in range(5)]
+
+    async def play() -> None:
+        async with AsyncExitStack() as held:
+            for name in names:
+                await held.enter_async_context(place.registry.lease(name))
+            assert set(place.engine.loaded) == set(names)
+
+    asyncio.run(play())
+
+
+def test_the_gate_judges_once_before_anyone_is_answered(gated: tuple[Place, ScriptedGate]) -> None:
+    place, gate = gated
+    name = place.add()
+    assert name not in place.registry.names()
+    assert [adapter.name for adapter in place.registry.waiting()] == [name]
+
+    async def ask() -> list[str]:
+        return await asyncio.gather(*(place.registry.resolve(name) for _ in range(20)))
+
+    assert set(asyncio.run(ask())) == {name}
+    assert gate.judged == [name]
+    assert name in place.registry.names()
+    assert place.registry.waiting() == []
+
+
+def test_what_the_gate_refuses_stays_unpublished_also_after_a_restart(gated: tuple[Place, ScriptedGate]) -> None:
+    place, gate = gated
+    name = place.add()
+    gate.refused[name] = "it answers otherwise"
+    with pytest.raises(ParityError, match="it answers otherwise"):
+        asyncio.run(place.registry.publish(name))
+    assert name not in place.registry.names()
+    assert place.engine.loaded == {}
+    again = Registry(place.dir, [pool_of(place.engine)], gate=gate)
+    with pytest.raises(ParityError, match="it answers otherwise"):
+        asyncio.run(again.resolve(name))
+    assert gate.judged == [name]
+    assert name not in again.names()
+    assert "it answers otherwise" in again.broken()[place.registry.get(name).path.name]
+
+
+def test_a_started_engine_gets_back_what_was_used_last(gated: tuple[Place, ScriptedGate]) -> None:
+    place, _ = gated
+    names = [place.add() for _ in range(5)]
+
+    async def play() -> None:
+        for name in names:
+            await place.registry.resolve(name)
+        await place.registry.resolve(names[1])
+        place.engine.restart()
+        await place.registry.replay(place.registry.replicas[0], place.engine)
+
+    asyncio.run(play())
+    assert list(place.engine.loaded) == [names[2], names[3], names[4], names[1]]
+    place.engine.loads.clear()
+    asyncio.run(place.registry.resolve(names[4]))
+    assert place.engine.loads == []
+
+
+def test_an_adapter_that_fails_the_canary_is_taken_out(gated: tuple[Place, ScriptedGate]) -> None:
+    place, gate = gated
+    good, bad = place.add(), place.add()
+
+    async def play() -> None:
+        await place.registry.resolve(good)
+        await place.registry.resolve(bad)
+        place.engine.restart()
+        gate.faults[bad] = "other words than before"
+        await place.registry.replay(place.registry.replicas[0], place.engine)
+        with pytest.raises(ParityError, match="other words than before"):
+            await place.registry.resolve(bad)
+
+    asyncio.run(play())
+    assert list(place.engine.loaded) == [good]
+    assert place.registry.names() == ["tiny-base", good]
+
+
+def test_an_alias_is_the_version_it_stands_for_at_the_moment_of_asking(place: Place) -> None:
+    first, second = place.add(), place.add()
+    aliases = {"support": first}
+    registry = Registry(place.dir, [pool_of(place.engine)], aliases=aliases)
+
+    async def play() -> None:
+        async with registry.lease("support") as before:
+            aliases["support"] = second
+            async with registry.lease("support") as after:
+                assert (before.name, after.name) == (first, second)
+
+    asyncio.run(play())
+    assert "support" in registry.names()
+
+
+def test_an_adapter_goes_to_the_engine_that_has_it_until_that_one_is_much_busier(place: Place) -> None:
+    other = FakeEngine(place.base)
+    registry = Registry(place.dir, [pool_of(place.engine, other)])
+    name = place.add()
+
+    async def play() -> None:
+        async with AsyncExitStack() as held:
+            engines = [(await held.enter_async_context(registry.lease(name))).engine for _ in range(SPREAD + 2)]
+        assert engines == [place.engine] * (SPREAD + 1) + [other]
+
+    asyncio.run(play())
+    assert (place.engine.loads, other.loads) == ([name], [name])

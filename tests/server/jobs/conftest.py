@@ -25,7 +25,16 @@ from server.jobs.run_directory import RunDirectory
 from server.services import Services, at_work
 from server.settings import Settings
 from server.tables import JobCheckpointRow, JobEventRow, JobRow, WebhookDeliveryRow, WebhookEndpointRow, new_id, now_s
-from serving import BaseModel, EngineState, Registry, fine_tuned_model_name, new_adapter_id, resolve_base_model
+from serving import (
+    BaseModel,
+    EngineState,
+    Pool,
+    Registry,
+    Replica,
+    fine_tuned_model_name,
+    new_adapter_id,
+    resolve_base_model,
+)
 from serving.hashing import file_sha256
 from tests.server.fake_engine import FakeEngine
 from tests.server.jobs.serve import TRAINER, services_over
@@ -181,7 +190,12 @@ class JobPlace:
     def served(self) -> set[str]:
         """Names of all adapters on disk."""
         engine = FakeEngine(self.data_dir / "unused", lambda body: None)  # type: ignore[arg-type, return-value]
-        return {adapter.name for adapter in Registry(self.settings.adapters_dir, self.base, engine).adapters()}
+        return {
+            adapter.name
+            for adapter in Registry(
+                self.settings.adapters_dir, [Pool(self.base, (Replica("engine-0", engine),))]
+            ).adapters()
+        }
 
     def wait(self, job_id: str, *statuses: str) -> JobRow:
         """The job, once it has one of these statuses (by default: once it has ended)."""

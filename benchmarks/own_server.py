@@ -1,0 +1,51 @@
+"""A `tuneloop up` of our own for the benchmarks that need one: started on a free port, ready when entered."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+START_TIMEOUT_S = 600
+
+
+@contextmanager
+def running_server(data_dir: Path, model: str | None, flags: Sequence[str] = ()) -> Iterator[str]:
+    """The URL of a server on `data_dir` that is ready; on leaving it is stopped.
+
+    model: the base model; None is the embedded one.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "server", "up", "--data-dir", str(data_dir), "--port", str(port), "--no-ui"]
+    command += [*flags, *(["--model", model] if model else [])]
+    data_dir.mkdir(parents=True, exist_ok=True)
+    log = data_dir / "benchmark-server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until_ready(url, process, log)
+        yield url
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(120)
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Returns when the engine answers."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise SystemExit(f"The server didn't come up:\n{log.read_text()}")

@@ -1,0 +1,65 @@
+"""Publishes adapters that come into the directory by themselves: loaded and judged before anybody asks for them.
+
+It refuses to know how they are judged. A job's result and an upload are published by whoever made them; what
+`tuneloop train` or `tuneloop adapters add` put in place beside a running server is found here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from dataclasses import dataclass, field
+
+from serving import Adapter, AdapterError, Registry, ServingError
+
+PAUSE_S = 1.0
+AGAIN_AFTER_S = 30.0
+"""After a failure that may pass, such as an engine that is away."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Publisher:
+    """Looks for adapters that wait for the gate, one after another."""
+
+    registry: Registry
+    pause_s: float = PAUSE_S
+    again_after_s: float = AGAIN_AFTER_S
+    _not_before: dict[str, float] = field(default_factory=dict)
+    _task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begins to look."""
+        self._task = asyncio.create_task(self._look())
+
+    async def stop(self) -> None:
+        """Returns when nothing is being judged any more."""
+        if self._task:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _look(self) -> None:
+        while True:
+            for adapter in await asyncio.to_thread(self.registry.waiting):
+                if self._not_before.get(adapter.name, 0.0) <= time.monotonic() and self._can_be_judged(adapter):
+                    await self._publish(adapter)
+            await asyncio.sleep(self.pause_s)
+
+    def _can_be_judged(self, adapter: Adapter) -> bool:
+        return any(replica.is_up for replica in self.registry.pool_of(adapter).replicas)
+
+    async def _publish(self, adapter: Adapter) -> None:
+        try:
+            await self.registry.publish(adapter.name)
+        except AdapterError as error:  # the registry remembers refusals; one that doesn't fit now may fit later
+            logger.warning("%s isn't published: %s", adapter.name, error)
+        except ServingError as error:
+            logger.warning("%s can't be published now: %s", adapter.name, error)
+        else:
+            logger.info("%s is published", adapter.name)
+        self._not_before[adapter.name] = time.monotonic() + self.again_after_s

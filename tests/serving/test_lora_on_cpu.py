@@ -1,0 +1,57 @@
+"""The products of adapters on a processor, beside a plain sum over rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from serving.lora_on_cpu import expand, expand_slice, shrink
+
+ADAPTERS, R, IN, OUT = 4, 8, 24, 40
+BATCHES = {
+    "one row": [2],
+    "one adapter": [1] * 200,
+    "the base alone": [-1] * 5,
+    "each another": [0, 1, 2, 3, -1, 2, 0],
+    "prompts beside each other": [3] * 40 + [-1] * 30 + [0] * 50,
+    "a prompt among single rows": [0, 1, -1, 2] + [3] * 90,
+}
+
+
+@pytest.mark.parametrize("rows", BATCHES.values(), ids=BATCHES.keys())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_each_row_gets_its_own_adapter_and_the_base_none(rows: list[int], dtype: torch.dtype) -> None:
+    a, b, x = _random(ADAPTERS, 1, R, IN), _random(ADAPTERS, 1, OUT, R), _random(len(rows), IN)
+    hidden, indices = torch.zeros(len(rows), R), torch.tensor(rows)
+    shrink(x.to(dtype), a.to(dtype), hidden, indices, 0.5)
+    y = _random(len(rows), OUT).to(dtype)
+    wanted = [
+        before + (0 if adapter < 0 else 0.5 * b[adapter, 0] @ (a[adapter, 0] @ row))
+        for before, adapter, row in zip(y.float(), rows, x, strict=True)
+    ]
+    expand(hidden, b.to(dtype), y, indices)
+    rough = dtype is torch.bfloat16
+    torch.testing.assert_close(
+        y.float(), torch.stack(wanted), atol=1.0 if rough else 1e-4, rtol=5e-2 if rough else 1e-4
+    )
+
+
+def test_a_slice_changes_its_own_columns_alone() -> None:
+    b, hidden, y = _random(ADAPTERS, 1, 16, R), _random(3, R), _random(3, OUT)
+    before = y.clone()
+    expand_slice(hidden, b, y, torch.tensor([1, -1, 2]), 8, 16)
+    assert torch.equal(y[:, :8], before[:, :8])
+    assert torch.equal(y[:, 24:], before[:, 24:])
+    assert torch.equal(y[1], before[1])
+    torch.testing.assert_close(y[0, 8:24], before[0, 8:24] + b[1, 0] @ hidden[0])
+
+
+def test_a_single_number_stands_for_all_rows() -> None:
+    a, x = _random(ADAPTERS, 1, R, IN), _random(5, IN)
+    hidden = torch.zeros(5, R)
+    shrink(x, a, hidden, torch.tensor([3]))
+    torch.testing.assert_close(hidden, x @ a[3, 0].t())
+
+
+def _random(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))

@@ -1,0 +1,249 @@
+"""An engine that is stuck is a dead one, and one that is at work isn't. With the real vLLM: test_engine_faults."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from serving import AdapterError, BaseModel, EngineLimits, EngineStartError, EngineState, EngineUnavailableError
+from tests.serving.fake_vllm_process import FakeVLLM, until
+
+FAST = {"stall_timeout_s": 1.5}
+Story = Callable[[FakeVLLM], Awaitable[None]]
+
+
+@pytest.fixture
+def vllm(base: BaseModel, tmp_path: Path) -> FakeVLLM:
+    return FakeVLLM.over(base, tmp_path, **FAST)
+
+
+def play(vllm: FakeVLLM, story: Story, *, start: bool = True) -> None:
+    """The story, with the engine up; nothing of it is left afterwards."""
+
+    async def run() -> None:
+        try:
+            if start:
+                await vllm.engine.start()
+            await story(vllm)
+        finally:
+            await vllm.engine.stop()
+
+    asyncio.run(run())
+    assert vllm.engine.session is None
+
+
+def test_a_stopped_engine_core_is_killed_and_the_request_can_be_sent_again(vllm: FakeVLLM) -> None:
+    async def story(vllm: FakeVLLM) -> None:
+        vllm.signal(vllm.core, signal.SIGSTOP)
+        with pytest.raises(EngineUnavailableError) as caught:
+            await vllm.complete()
+        assert caught.value.before_answer
+        assert vllm.engine.state is not EngineState.READY
+        assert await vllm.complete() == 200
+        assert (vllm.engine.generation, vllm.engine.restarts) == (2, 1)
+        assert "nothing in it has moved" in (vllm.engine.last_trouble or "")
+
+    play(vllm, story)
+
+
+def test_a_stopped_http_server_is_killed_though_nobody_asks(vllm: FakeVLLM) -> None:
+    async def story(vllm: FakeVLLM) -> None:
+        vllm.signal(vllm.server, signal.SIGSTOP)
+        await until(lambda: vllm.engine.generation == 2)
+        assert "hasn't answered its health check" in (vllm.engine.last_trouble or "")
+        assert await vllm.complete() == 200
+
+    play(vllm, story)
+
+
+def test_an_engine_core_that_computes_for_long_is_left_alone(vllm: FakeVLLM) -> None:
+    async def story(vllm: FakeVLLM) -> None:
+        vllm.tell("busy")
+        asking = asyncio.create_task(vllm.complete())
+        await asyncio.sleep(4)  # more than twice the bound
+        assert not asking.done()
+        vllm.untell("busy")
+        assert await asking == 200
+        assert vllm.engine.generation == 1
+
+    play(vllm, story)
+
+
+def test_a_slow_answer_is_no_stuck_engine_where_a_token_of_our_own_comes(vllm: FakeVLLM) -> None:
+    async def story(vllm: FakeVLLM) -> None:
+        vllm.tell("slow", "1.2")  # the token of our own takes as long
+        await asyncio.gather(*(vllm.complete() for _ in range(3)))
+        vllm.tell("slow", "0")
+        async with vllm.engine.request("GET", "/v1/models"):  # a reader that takes its time
+            await asyncio.sleep(4)
+        assert vllm.engine.generation == 1
+        assert "/v1/completions" in vllm.asked[4:]
+
+    play(vllm, story)
+
+
+def test_an_idle_engine_is_asked_nothing_of_our_own(vllm: FakeVLLM) -> None:
+    async def story(vllm: FakeVLLM) -> None:
+        await asyncio.sleep(3)
+        assert (vllm.asked, vllm.engine.generation) == ([], 1)
+
+    play(vllm, story)
+
+
+def test_a_request_whose_engine_died_can_be_sent_again_at_once(base: BaseModel, tmp_path: Path) -> None:
+    async def story(vllm: FakeVLLM) -> None:
+        vllm.signal(vllm.core, signal.SIGKILL)
+        with pytest.raises(EngineUnavailableError) as caught:
+            await vllm.complete()
+        assert caught.value.before_answer
+        assert await vllm.complete() == 200  # though the next regular look is seconds away
+        assert "engine core is gone" in (vllm.engine.last_trouble or "")
+
+    play(FakeVLLM.over(base, tmp_path), story)
+
+
+def test_requests_wait_while_a_dead_engine_comes_back(vllm: FakeVLLM) -> None:
+    async def story(vllm: FakeVLLM) -> None:
+        vllm.signal(vllm.server, signal.SIGKILL)
+        await until(lambda: vllm.engine.state is not EngineState.READY)
+        assert await asyncio.gather(*(vllm.complete() for _ in range(20))) == [200] * 20
+        assert vllm.engine.generation == 2
+        assert "exit code 137" in (vllm.engine.last_trouble or "")
+
+    play(vllm, story)
+
+
+def test_a_request_that_waited_in_vain_is_told_when_to_come_again(base: BaseModel, tmp_path: Path) -> None:
+    async def story(vllm: FakeVLLM) -> None:
+        vllm.tell("refuse_start", "no memory")
+        vllm.signal(vllm.server, signal.SIGKILL)
+        await until(lambda: vllm.engine.state is not EngineState.READY)
+        with pytest.raises(EngineUnavailableError, match="being restarted") as caught:
+            await vllm.complete()
+        assert 0 < caught.value.retry_after_s <= 60
+
+    play(FakeVLLM.over(base, tmp_path, wait_s=0.3), story)
+
+
+def test_an_engine_that_cannot_come_back_is_given_up_and_says_so_at_once(base: BaseModel, tmp_path: Path) -> None:
+    async def story(vllm: FakeVLLM) -> None:
+        vllm.tell("refuse_start", "no memory")
+        vllm.signal(vllm.server, signal.SIGKILL)
+        await until(lambda: len(vllm.starts) == 3)
+        await until(lambda: vllm.engine.session is None)
+        with pytest.raises(EngineUnavailableError, match=r"ended 3 times in a row and stays down\. Whoever runs"):
+            async with asyncio.timeout(5):
+                await vllm.complete()
+        assert "no memory" in (vllm.engine.last_trouble or "")
+        vllm.untell("refuse_start")
+        await vllm.engine.restart()
+        assert await vllm.complete() == 200
+
+    play(FakeVLLM.over(base, tmp_path, max_restarts=2, wait_s=60), story)
+
+
+def test_adapters_are_brought_back_before_anybody_is_let_in(vllm: FakeVLLM, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+
+    async def story(vllm: FakeVLLM) -> None:
+        async def on_up(place: object) -> None:
+            await place.load_adapter("ft:a", tmp_path)  # type: ignore[attr-defined]
+            await asyncio.sleep(0.2)
+            seen.append((vllm.engine.generation, vllm.engine.in_flight))
+
+        vllm.engine.on_up = on_up
+        await vllm.engine.start()
+        vllm.signal(vllm.server, signal.SIGKILL)
+        await until(lambda: vllm.engine.state is not EngineState.READY)
+        assert await vllm.complete() == 200
+        assert seen == [(1, 0), (2, 0)]
+        assert vllm.asked == ["/v1/load_lora_adapter", "/v1/load_lora_adapter", "/v1/completions"]
+
+    play(vllm, story, start=False)
+
+
+def test_an_engine_whose_canary_fails_is_started_again(vllm: FakeVLLM) -> None:
+    failures = [EngineUnavailableError("The canary differs.", 1)]
+
+    async def story(vllm: FakeVLLM) -> None:
+        async def on_up(place: object) -> None:
+            if vllm.engine.generation > 1 and failures:
+                raise failures.pop()
+
+        vllm.engine.on_up = on_up
+        await vllm.engine.start()
+        vllm.signal(vllm.core, signal.SIGKILL)
+        vllm.signal(vllm.server, signal.SIGKILL)
+        await until(lambda: vllm.engine.generation == 3)
+        assert await vllm.complete() == 200
+        assert "The canary differs." in (vllm.engine.last_trouble or "")
+
+    play(vllm, story, start=False)
+
+
+def test_what_the_first_start_meets_is_raised_and_not_tried_again(vllm: FakeVLLM) -> None:
+    async def story(vllm: FakeVLLM) -> None:
+        vllm.tell("refuse_start", "out of luck")
+        with pytest.raises(EngineStartError, match="out of luck"):
+            await vllm.engine.start()
+        await asyncio.sleep(1)
+        assert (vllm.engine.state, len(vllm.starts)) == (EngineState.STOPPED, 1)
+
+    play(vllm, story, start=False)
+
+
+def test_a_restart_takes_new_limits_and_requests_wait_for_it(vllm: FakeVLLM) -> None:
+    async def story(vllm: FakeVLLM) -> None:
+        wider = EngineLimits(64, 4, 16, 128)
+        restarting = asyncio.create_task(vllm.engine.restart(wider))
+        await until(lambda: vllm.engine.state is EngineState.STARTING)
+        assert await vllm.complete() == 200
+        await restarting
+        assert vllm.engine.limits == wider
+        assert vllm.starts == ["rank=8", "rank=64"]
+
+    play(vllm, story)
+
+
+def test_limits_with_which_it_does_not_start_are_taken_back(vllm: FakeVLLM) -> None:
+    async def story(vllm: FakeVLLM) -> None:
+        before = vllm.engine.limits
+        with pytest.raises(EngineStartError, match="max_lora_rank is 20"):
+            await vllm.engine.restart(EngineLimits(20, 4, 16, 128))
+        assert len(vllm.starts) == 1
+        vllm.tell("refuse_start", "no memory")
+        restarting = asyncio.create_task(vllm.engine.restart(EngineLimits(64, 4, 16, 128)))
+        await until(lambda: len(vllm.starts) == 2)
+        vllm.untell("refuse_start")
+        with pytest.raises(EngineStartError, match=r"old limits again.*no memory"):
+            await restarting
+        assert vllm.engine.limits == before
+        assert await vllm.complete() == 200
+
+    play(vllm, story)
+
+
+def test_an_adapters_fault_is_no_death(vllm: FakeVLLM, tmp_path: Path) -> None:
+    async def story(vllm: FakeVLLM) -> None:
+        with pytest.raises(AdapterError):
+            async with vllm.engine.request("GET", "/v1/models"):
+                raise AdapterError("unfit")
+        assert (vllm.engine.state, vllm.engine.in_flight) == (EngineState.READY, 0)
+
+    play(vllm, story)
+
+
+def test_stopping_in_the_middle_of_a_restart_leaves_nothing_and_tells_who_waits(vllm: FakeVLLM) -> None:
+    async def story(vllm: FakeVLLM) -> None:
+        restarting = asyncio.create_task(vllm.engine.restart())
+        await until(lambda: len(vllm.starts) == 2)
+        await vllm.engine.stop()
+        with pytest.raises(EngineUnavailableError, match="stopped meanwhile"):
+            await restarting
+        assert vllm.engine.session is None
+
+    play(vllm, story)
