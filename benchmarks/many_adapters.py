@@ -207,7 +207,7 @@ def run(chosen: argparse.Namespace, data_dir: Path) -> World:
     for path in sorted((data_dir / "adapters").glob("adapter-*"))[chosen.adapters :]:
         shutil.move(path, aside / path.name)
     flags = ["--max-adapters", str(chosen.slots), "--max-cpu-adapters", str(chosen.cpu_slots)]
-    with running_server(data_dir, chosen.model, *flags) as url:
+    with running_server(data_dir, chosen.model, flags) as url:
         listed = _published(url, chosen.adapters)
         world = World(url, data_dir / "adapters", sorted(aside.iterdir()), listed)
         asyncio.run(play(world, chosen.streams, chosen.seconds))

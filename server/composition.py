@@ -56,6 +56,9 @@ from serving.vllm_arguments import runs_on_cpu
 
 GRACE_S = 3
 """Answers in flight get this long to end when the server stops."""
+KEEP_ALIVE_S = 75
+"""An idle connection is kept longer than clients keep theirs (httpx 5 s, aiohttp 15 s, proxies 60 s): whoever closes
+first must be the one who sends next, or a request meets a connection that is just being closed."""
 
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
 
@@ -87,6 +90,7 @@ async def run_server(
                 log_config=None,
                 access_log=False,
                 timeout_graceful_shutdown=GRACE_S,
+                timeout_keep_alive=KEEP_ALIVE_S,
                 server_header=False,
             )
         )
