@@ -27,8 +27,8 @@ from typing import Any
 import httpx
 import openai
 
-from benchmarks.named_adapters import NAMES, QUESTIONS, answer_of
-from benchmarks.own_server import running_server
+from benchmarks.named_adapters import NAMES, QUESTIONS
+from benchmarks.own_server import published, running_server
 
 ALIASES = ("support", "sales", "night-shift", "canary")
 CHURN_PAUSE_S = 0.5
@@ -73,7 +73,7 @@ async def _ask(world: World, client: openai.AsyncOpenAI, asked: str, question: s
     text, models, finished = "", set(), False
     started, first = time.monotonic(), 0.0
     async with await client.chat.completions.create(
-        model=asked, messages=[{"role": "user", "content": question}], max_tokens=24, temperature=0, stream=True
+        model=asked, messages=[{"role": "user", "content": question}], max_tokens=48, temperature=0, stream=True
     ) as stream:
         async for chunk in stream:
             models.add(chunk.model)
@@ -92,8 +92,14 @@ def _judge(world: World, asked: str, question: str, text: str, models: set[str],
         world.wrong.append(f"{asked}: answered as {models}")
     elif not finished:
         world.wrong.append(f"{asked}: the stream ended without a finish_reason: {text!r}")
-    elif text.strip() != answer_of(name_of(next(iter(models)))):
+    elif not says_its_name(text, name_of(next(iter(models)))):
         world.wrong.append(f"{asked}: {next(iter(models))} said {text!r} to {question!r}")
+
+
+def says_its_name(text: str, name: str) -> bool:
+    """Whether the text says this name and no other. Letter by letter it may differ: other rows of a batch change the
+    last digits of its numbers."""
+    return f"keeper of {name}." in text and not any(other in text for other in NAMES if other not in name)
 
 
 def name_of(model: str) -> str:
@@ -150,12 +156,12 @@ async def add(world: World, http: httpx.AsyncClient, dice: random.Random) -> Non
         return
     path = world.spare.pop()
     path.rename(world.adapters_dir / path.name)
-    while (await http.get(f"/v1/adapters/{path.name}")).status_code == 404:  # noqa: ASYNC110 (a benchmark may poll)
+    found: dict[str, Any] = {}
+    while found.get("status") != "published":
         await asyncio.sleep(0.2)
-    listed = (await http.get("/v1/adapters", params={"limit": 100})).json()["data"]
-    names = [adapter["model"] for adapter in listed if adapter["id"] == path.name]
-    world.versions.extend(names)
-    world.counted["added"] += len(names)
+        found = (await http.get(f"/v1/adapters/{path.name}")).json()
+    world.versions.append(found["model"])
+    world.counted["added"] += 1
 
 
 async def play(world: World, streams: int, seconds: float) -> None:
@@ -208,21 +214,10 @@ def run(chosen: argparse.Namespace, data_dir: Path) -> World:
         shutil.move(path, aside / path.name)
     flags = ["--max-adapters", str(chosen.slots), "--max-cpu-adapters", str(chosen.cpu_slots)]
     with running_server(data_dir, chosen.model, flags) as url:
-        listed = _published(url, chosen.adapters)
+        listed = published(url, chosen.adapters)
         world = World(url, data_dir / "adapters", sorted(aside.iterdir()), listed)
         asyncio.run(play(world, chosen.streams, chosen.seconds))
     return world
-
-
-def _published(url: str, wanted: int) -> list[str]:
-    """The names of the versions, once the parity gate has let them all through."""
-    deadline = time.monotonic() + 600
-    while time.monotonic() < deadline:
-        listed = [adapter["model"] for adapter in httpx.get(f"{url}/v1/adapters", params={"limit": 100}).json()["data"]]
-        if len(listed) >= wanted:
-            return listed
-        time.sleep(0.5)
-    raise SystemExit(f"Only {len(listed)} of {wanted} adapters were published in 600 s.")
 
 
 def report(world: World, seconds: float) -> None:

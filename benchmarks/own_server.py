@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+
 START_TIMEOUT_S = 600
 
 
@@ -37,6 +39,18 @@ def running_server(data_dir: Path, model: str | None, flags: Sequence[str] = ())
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(120)
+
+
+def published(url: str, wanted: int) -> list[str]:
+    """The names of the versions, once the parity gate has let them all through."""
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline:
+        adapters = httpx.get(f"{url}/v1/adapters", params={"limit": 100}).json()["data"]
+        listed = [adapter["model"] for adapter in adapters if adapter["status"] == "published"]
+        if len(listed) >= wanted:
+            return listed
+        time.sleep(0.5)
+    raise SystemExit(f"Only {len(listed)} of {wanted} adapters were published in 600 s.")
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

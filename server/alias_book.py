@@ -85,6 +85,8 @@ class AliasBook:
                 await self.read()
             except SQLAlchemyError as error:
                 logger.warning("The aliases can't be read now; they stay as they were: %s", error)
+            except Exception:  # the outermost catcher of this task: without it nobody would look any more
+                logger.exception("Reading the aliases met something unforeseen; they stay as they were")
 
     def _is_reserved(self, name: str) -> bool:
         if name in self._reserved and name not in self._warned:

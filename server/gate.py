@@ -5,7 +5,7 @@ from __future__ import annotations
 from server.parity_process import ParityProcess
 from serving import AdapterPlace, Device, VLLMSettings
 from serving.parity import Gate
-from serving.remote import RemoteEngine
+from serving.remote import Noting, RemoteEngine
 from serving.vllm_arguments import cpu_dtype, runs_on_cpu
 
 
@@ -17,6 +17,6 @@ def make_gate(engines: VLLMSettings, device: Device) -> Gate:
     ours = cpu_dtype(engines, device) if runs_on_cpu(engines, device) else engines.dtype
 
     def dtype_of(place: AdapterPlace) -> str | None:
-        return None if isinstance(place, RemoteEngine) else ours
+        return None if isinstance(place, RemoteEngine | Noting) else ours  # Noting: a remote one that is coming up
 
     return Gate(ParityProcess(), dtype_of=dtype_of)

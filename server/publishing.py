@@ -45,10 +45,17 @@ class Publisher:
 
     async def _look(self) -> None:
         while True:
-            for adapter in await asyncio.to_thread(self.registry.waiting):
-                if self._not_before.get(adapter.name, 0.0) <= time.monotonic() and self._can_be_judged(adapter):
-                    await self._publish(adapter)
+            try:
+                await self._publish_waiting()
+            except Exception:  # a full disk passes, and whatever it was, the next adapter must be seen
+                logger.exception("Adapters can't be published now")
             await asyncio.sleep(self.pause_s)
+
+    async def _publish_waiting(self) -> None:
+        for adapter in await asyncio.to_thread(self.registry.waiting):
+            if self._not_before.get(adapter.name, 0.0) <= time.monotonic() and self._can_be_judged(adapter):
+                self._not_before[adapter.name] = time.monotonic() + self.again_after_s
+                await self._publish(adapter)
 
     def _can_be_judged(self, adapter: Adapter) -> bool:
         return any(replica.is_up for replica in self.registry.pool_of(adapter).replicas)
@@ -62,4 +69,3 @@ class Publisher:
             logger.warning("%s can't be published now: %s", adapter.name, error)
         else:
             logger.info("%s is published", adapter.name)
-        self._not_before[adapter.name] = time.monotonic() + self.again_after_s

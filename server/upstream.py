@@ -10,15 +10,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from http import HTTPStatus
 
 from server import checkpoint_access
 from server.auth import Caller
-from server.errors import from_engine, from_serving
+from server.errors import BadRequest, from_engine, from_serving
 from server.model_counts import Counted
 from server.services import Services
 from serving import Engine, EngineResponse, EngineState, EngineUnavailableError, ServingError
 
 _JSON = {"content-type": "application/json"}
+_STRUCTURED = (b'"response_format"', b'"structured_outputs"', b'"guided_')
+"""vLLM answers 500 to a structure that it can't use, and goes on."""
 _NOTICED_WITHIN_S = 2.0
 """A connection breaks before anybody knows that the engine ended: its restart shows within so many seconds."""
 
@@ -96,12 +99,13 @@ async def _begun(services: Services, held: AsyncExitStack, path: str, model: str
     try:
         return await _asked(services, held, path, model, body, asked)
     except EngineUnavailableError as error:
-        if not error.before_answer or not asked:
+        if not error.before_answer:
             raise
-    engine, counted = asked[0]
-    counted.outcome = "asked_again"
+    if asked:  # else the engine went away while the adapter was being loaded
+        asked[0][1].outcome = "asked_again"
     await held.aclose()
-    await _trouble_noticed(engine)
+    if asked:
+        await _trouble_noticed(asked[0][0])
     return await _asked(services, held, path, model, body, asked)
 
 
@@ -115,7 +119,16 @@ async def _asked(
     sent = _naming(lease.name, model, body)
     response = await held.enter_async_context(lease.engine.request("POST", path, body=sent, headers=_JSON))
     if response.status >= 400:
-        raise from_engine(response.status, await response.read())
+        told = await response.read()
+        if response.status == HTTPStatus.NOT_FOUND and not lease.is_known():
+            raise EngineUnavailableError("The engine was restarted meanwhile. Try again.", 1.0, before_answer=True)
+        if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR and any(key in sent for key in _STRUCTURED):
+            raise BadRequest(
+                "The engine couldn't make a grammar of the structure that was asked for. Check the schema or grammar "
+                "in response_format or structured_outputs: references must lead somewhere, and rules must end.",
+                code="invalid_value",
+            )
+        raise from_engine(response.status, told)
     answer = ModelAnswer(response, counted)
     await answer.begin()
     return answer
@@ -132,4 +145,9 @@ async def _trouble_noticed(engine: Engine) -> None:
 
 def _naming(version: str, model: str, body: bytes) -> bytes:
     """The body with the version that answers as its `model`; as it is where that is what it says."""
-    return body if version == model else json.dumps({**json.loads(body), "model": version}).encode()
+    if version == model:
+        return body
+    try:
+        return json.dumps({**json.loads(body), "model": version}).encode()
+    except RecursionError as error:
+        raise BadRequest("The request body is nested too deeply. Send a flatter one.", code="invalid_json") from error

@@ -12,7 +12,7 @@ its engines die with it, and the next start begins afresh.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal, Protocol
 
@@ -52,6 +52,8 @@ class Accelerator:
         self._is_lent = self._is_closed = False
         self._changing = asyncio.Lock()
         self._changed = asyncio.Condition()
+        self._at_work: set[asyncio.Task[None]] = set()
+        """What goes on though nobody may wait for it any more; asyncio keeps no task that nobody else does."""
 
     @property
     def takes_turns(self) -> bool:
@@ -92,6 +94,10 @@ class Accelerator:
     async def _end_training(self, turn: "Turn") -> None:
         if turn in self._training:
             self._training.remove(turn)
+        await self._to_the_end(self._return())
+
+    async def _return(self) -> None:
+        """Brings the engines back, unless somebody trains."""
         async with self._changing:
             if self._is_lent and not self._training and not self._is_closed:
                 await asyncio.gather(*(_bring_back(engine) for engine in self._engines))
@@ -103,6 +109,17 @@ class Accelerator:
             await on_wait("The model will be loaded when the other running jobs give the accelerator back")
         async with self._changed:
             await self._changed.wait_for(lambda: not self._is_lent)
+
+    async def _end_serving(self) -> None:
+        self._serving -= 1
+        await self._to_the_end(self._tell())
+
+    async def _to_the_end(self, work: Coroutine[None, None, None]) -> None:
+        """Returns when it is done; it is done even when the caller is cancelled, as a job is, since others need it."""
+        task = asyncio.create_task(work)
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
+        await asyncio.shield(task)
 
     async def _tell(self) -> None:
         async with self._changed:
@@ -155,8 +172,7 @@ class Turn:
         await self._give_back()
         if self._is_serving:
             self._is_serving = False
-            self._accelerator._serving -= 1
-            await self._accelerator._tell()
+            await self._accelerator._end_serving()
 
     async def _give_back(self) -> None:
         if self._is_training:
@@ -169,3 +185,5 @@ async def _bring_back(engine: Lender) -> None:
         await engine.take_back()
     except EngineError as error:  # whoever watches over it tries again
         logger.error("The engine isn't back yet after a training: %s", error)
+    except Exception:  # it isn't lent any more either way, and the other engines come back
+        logger.exception("Bringing the engine back after a training met something unforeseen")

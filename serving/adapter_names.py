@@ -19,8 +19,8 @@ from serving.errors import AdapterError
 REMOVED_NAMES = ".removed-names"
 """The file in the adapters directory with the names of those that are gone: a JSON string a line."""
 _NAME = re.compile(r"[A-Za-z0-9][\w.:/@+-]{0,199}", re.ASCII)
-_STEP_UP = re.compile(r"(?:^|[/:])\.{1,2}(?:[/:]|$)|//")
-_GIVEN_BY_US = re.compile(r"ft:|.*:ckpt-step-\d+\Z")
+_STEP_UP = re.compile(r"(?:^|[/:])\.{1,2}(?:[/:]|$)|//|[/:]$")
+_GIVEN_BY_US = re.compile(r"ft:|adapter-[0-9a-f]{16}\Z|.*:ckpt-step-\d+\Z", re.IGNORECASE)
 
 
 class AdapterNameError(AdapterError):
@@ -52,7 +52,7 @@ def check_chosen_name(name: str) -> None:
     check_name(name)
     if _GIVEN_BY_US.match(name):
         raise AdapterNameError(
-            f"The name {name!r} is of a form that is given to models trained here: ft:… and …:ckpt-step-N. "
+            f"The name {name!r} is of a form that is given to models trained here: ft:…, …:ckpt-step-N and adapter-…. "
             "Choose another name, or give none, and a suffix."
         )
 

@@ -1,7 +1,9 @@
 """HTTP/1.1 to an engine, no more of it than an engine needs: kept connections, and answers as they arrive.
 
 It refuses to know what is asked and answered. httptools parses (uvicorn's parser, and vLLM's); what is written here is
-the way between it and whoever reads. Why not aiohttp: benchmarks/gateway.py measures both.
+the way between it and whoever reads. Why not aiohttp: benchmarks/gateway.py measures both. Interim answers (1xx) are
+passed over. HEAD isn't supported: its answer would be waited for as if it had a body. An answer whose end is the
+connection's end is a WireError: it can't be told from one that broke off. vLLM sends none.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ class WireConnection(asyncio.Protocol):
     def leave(self) -> bool:
         """Ends the exchange. True if another can follow; else the connection is cut, and the engine notices at once."""
         answer, self._answer = self._answer, None
-        if answer is not None and answer.is_read and self._transport is not None and self._keeps_alive:
+        if answer is not None and answer.is_read and self._keeps_alive and self._is_idle():
             self._unused_since_s = time.monotonic()
             return True
         self.close()
@@ -64,6 +66,11 @@ class WireConnection(asyncio.Protocol):
         """Cuts the connection."""
         if self._transport is not None:
             self._transport.abort()
+
+    def _is_idle(self) -> bool:
+        """Whether it is open with nothing left to send; an engine that answers early may never read the rest."""
+        way = self._transport
+        return way is not None and not way.is_closing() and way.get_write_buffer_size() == 0
 
     # asyncio.Protocol
 
@@ -91,20 +98,27 @@ class WireConnection(asyncio.Protocol):
 
     # httptools' callbacks
 
+    def on_message_begin(self) -> None:
+        if self._answer is not None and self._answer.is_complete:
+            raise WireError("a second answer came where one was asked for")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._answer is not None:
             self._answer.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        if self._answer is not None:
-            self._answer.status = self._parser.get_status_code()
+        status = self._parser.get_status_code()
+        if self._answer is not None and status >= 200:
+            self._answer.status = status
+        elif self._answer is not None:  # an interim answer: the other is still to come, with headers of its own
+            self._answer.headers.clear()
 
     def on_body(self, body: bytes) -> None:
         if self._answer is not None and self._transport is not None:
             self._answer.take(body, self._transport)
 
     def on_message_complete(self) -> None:
-        if self._answer is not None:
+        if self._answer is not None and self._answer.status:  # the parser ends an interim answer, too, as a message
             self._keeps_alive = self._parser.should_keep_alive()  # the parser forgets it with this message
             self._answer.is_complete = True
 

@@ -27,6 +27,8 @@ from serving.observer import RegistryObserver
 from serving.pool import Replica
 from serving.shelf import Shelf
 
+UNCHECKED_S = 30.0
+"""How long an adapter that couldn't be judged isn't tried again: each try may load a whole base model."""
 ABORT_GRACE_S = 1.0
 """A caller who leaves ends the lease at once, but the engine drops the request a moment later, and dies where the
 folder of a request's adapter is gone by then."""
@@ -66,6 +68,8 @@ class Use:
     left_at: float = 0.0
     """When the last lease ended, by the monotonic clock."""
     removing: bool = False
+    unchecked: tuple[float, AdapterUncheckedError] | None = None
+    """Why the gate couldn't judge it, and until when that is taken to hold, by the monotonic clock."""
 
 
 class Loading:
@@ -122,10 +126,15 @@ class Loading:
         async with use.lock:
             if use.refusal:
                 raise use.refusal
+            if use.unchecked and time.monotonic() < use.unchecked[0]:
+                raise use.unchecked[1]
             try:
                 await self._load(adapter, use, replica)
-            except (AdapterMisfitError, AdapterUncheckedError):
-                raise  # a restart of the engine, or more memory, may mend it
+            except AdapterMisfitError:
+                raise  # a restart of the engine may mend it
+            except AdapterUncheckedError as error:  # more memory may mend it, but a hundred callers mustn't all try
+                use.unchecked = (time.monotonic() + UNCHECKED_S, error)
+                raise
             except AdapterError as error:
                 use.refusal = error
                 self._observer.refused(adapter.name, str(error))
@@ -150,6 +159,7 @@ class Loading:
             use.checked_for = limits
         await self._make_room(replica)
         started = time.monotonic()
+        replica.may_know.add(adapter.name)  # also where the caller leaves before the engine has answered
         await replica.engine.load_adapter(adapter.name, adapter.path)
         replica.told(adapter.name)
         self._observer.loaded(adapter.name, replica.id, time.monotonic() - started)
@@ -194,6 +204,7 @@ class Loading:
         except ServingError as error:
             logger.warning("%s stays loaded in %s: %s", name, replica.id, error)
             return False
+        replica.may_know.discard(name)
         return True
 
     async def take_out(self, adapter: Adapter, replicas: Sequence[Replica], drain_timeout_s: float) -> None:
@@ -206,8 +217,9 @@ class Loading:
         async with use.lock:
             await asyncio.sleep(max(0.0, use.left_at + ABORT_GRACE_S - time.monotonic()))
             for replica in replicas:
-                if replica.holds(adapter.name) and replica.engine.state is EngineState.READY:
+                if adapter.name in replica.may_know and replica.engine.state is EngineState.READY:
                     await replica.engine.unload_adapter(adapter.name)
+                replica.may_know.discard(adapter.name)
                 replica.loaded.pop(adapter.name, None)
 
     async def replay(self, replica: Replica, place: AdapterPlace, wanted: Sequence[Adapter]) -> None:
@@ -217,12 +229,18 @@ class Loading:
 
         Raises: EngineError when the base answers otherwise than before: the engine isn't to be trusted.
         """
+        replica.may_know.clear()
         back: list[Adapter] = []
         for adapter in reversed(wanted):
+            if self.use_of(adapter.name).removing or not adapter.path.is_dir():
+                continue
             try:
                 await place.load_adapter(adapter.name, adapter.path)
             except AdapterError as error:
                 logger.warning("%s isn't loaded again: %s", adapter.name, error)
+                continue
+            if self.use_of(adapter.name).removing:  # its folder may go at any moment
+                await place.unload_adapter(adapter.name)
                 continue
             replica.told(adapter.name)
             back.append(adapter)

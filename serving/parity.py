@@ -17,7 +17,7 @@ from typing import Any
 from serving.adapter import MANIFEST_FILE, Adapter, read_json
 from serving.base_model import BaseModel
 from serving.engine import AdapterPlace
-from serving.errors import AdapterError, EngineError, ParityError
+from serving.errors import AdapterError, EngineError, EngineUnavailableError, ParityError
 from serving.parity_questions import EngineAnswerError, engine_log_probabilities, engine_token_ids
 from serving.parity_reference import Prompt, Reference, prompts_from_json
 from serving.parity_result import Compared, Difference, ParityResult, bound_for
@@ -53,8 +53,11 @@ class Gate:
             AdapterError: there is nothing to compare with; nothing is written.
             EngineUnavailableError: nothing is written.
         """
+        generation = getattr(engine, "generation", None)
         reference = await self._reference(adapter, engine.base)
         result = await compare(engine, adapter.name, reference, self._dtype_of(engine))
+        if getattr(engine, "generation", None) != generation:  # a new engine doesn't know it: that is no verdict
+            raise EngineUnavailableError(f"The engine was restarted while {adapter.name} was judged. Try again.", 5.0)
         await asyncio.to_thread(record, adapter.path, result)
         if not result.passed:
             raise ParityError(f"{adapter.name} failed the parity gate and isn't published: {' '.join(result.reasons)}")

@@ -16,7 +16,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 MIN_LOG_PROBABILITIES = 48
 """With fewer, chance could decide."""
 _MAX_CONVERSATIONS, _MAX_MESSAGES, _MAX_CHARACTERS = 64, 32, 20_000
-_MAX_PROMPTS, _MAX_TOKENS = 64, 2048
+_MAX_PROMPTS, _MAX_TOKENS = 32, 512
 _LEAST_NATS, _MOST_NATS = -10_000.0, 0.01
 """A probability is at most 1; rounding may take its logarithm a little above 0."""
 _REMEDY = "Import the adapter again, or train it again."

@@ -29,6 +29,8 @@ class Replica:
     """Model → requests that hold it now."""
     loaded: OrderedDict[str, int] = field(default_factory=OrderedDict)
     """Adapter → the engine's generation that was told of it; the least recently used first."""
+    may_know: set[str] = field(default_factory=set)
+    """Adapters that the engine was asked to load and wasn't seen to unload: a superset of those that it knows."""
     admits: asyncio.Event = field(default_factory=asyncio.Event)
     """Cleared while the engine is drained for a restart: new requests wait."""
 
@@ -55,6 +57,7 @@ class Replica:
 
     def told(self, adapter: str) -> None:
         """Notes that the engine knows this adapter now."""
+        self.may_know.add(adapter)
         self.loaded[adapter] = self.engine.generation
         self.loaded.move_to_end(adapter)
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from serving.adapter import Adapter
@@ -35,6 +36,8 @@ class Lease:
     """The version that answers: an adapter's name, or the name of a base or remote model as it was asked for."""
     engine: Engine
     """Where to send the request."""
+    is_known: Callable[[], bool] = lambda: True
+    """Whether the engine, as it runs now, knows `name`; a restart while the request waited may have undone that."""
 
 
 class Registry:
@@ -178,7 +181,7 @@ class Registry:
         use = self._loading.use_of(adapter.name)
         with _counted(use), await self._hold(self.pool_of(adapter).replicas, adapter.name) as replica:
             await self._loading.load(adapter, replica)
-            yield Lease(adapter.name, replica.engine)
+            yield Lease(adapter.name, replica.engine, partial(replica.holds, adapter.name))
 
     async def _hold(self, replicas: Sequence[Replica], name: str) -> _Hold:
         """A place for one request in the replica that is best for it now; waits while all are being drained."""

@@ -19,7 +19,7 @@ import aiohttp
 from serving.base_model import BaseModel
 from serving.engine import AdapterPlace, EngineLimits, EngineState, OnProgress
 from serving.errors import EngineUnavailableError, ServingError
-from serving.remote_client import RemoteAddress, RemoteClient, RemoteResponse, open_session
+from serving.remote_client import LOOK_CONNECTIONS, RemoteAddress, RemoteClient, RemoteResponse, open_session
 
 LOOK_S = 10.0
 """Seconds between two looks at an engine that is up; and at most between two at one that isn't."""
@@ -52,7 +52,7 @@ class RemoteEngine:
         """Called when it has come up, before anybody else may ask it. An error means that it isn't to be trusted."""
         self._address, self._look_s = address, look_s
         self._state = EngineState.STOPPED
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: tuple[aiohttp.ClientSession, ...] = ()
         self._client: RemoteClient | None = None
         self._looking: asyncio.Task[None] | None = None
         self._doubted, self._looked = asyncio.Event(), asyncio.Event()
@@ -105,12 +105,15 @@ class RemoteEngine:
 
     async def start(self, on_progress: OnProgress | None = None) -> None:
         """Begins to look at it. An engine that is down now may come up later, so that is no error."""
-        if self._session is not None:
+        if self._sessions:
             return
         self._state = EngineState.STARTING
-        self._session = open_session(self._address)
-        self._client = RemoteClient(self._address, self._session, self.base, self.limits)
-        self._looking = asyncio.create_task(self._keep_looking(self._client))
+        # Looks have a session of their own: in the other one they would wait for a connection, and be taken for misses.
+        asking, looking = open_session(self._address), open_session(self._address, LOOK_CONNECTIONS)
+        self._sessions = (asking, looking)
+        self._client = RemoteClient(self._address, asking, self.base, self.limits)
+        looker = RemoteClient(self._address, looking, self.base, self.limits)
+        self._looking = asyncio.create_task(self._keep_looking(looker))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FIRST_LOOK_S):
                 await self._looked.wait()
@@ -120,9 +123,10 @@ class RemoteEngine:
         if self._looking:
             self._looking.cancel()
             await asyncio.wait({self._looking})
-        if self._session:
-            await self._session.close()
-        self._looking = self._session = self._client = None
+        for session in self._sessions:
+            await session.close()
+        self._looking = self._client = None
+        self._sessions = ()
         self._state = EngineState.STOPPED
 
     async def is_healthy(self) -> bool:
@@ -200,7 +204,7 @@ class RemoteEngine:
         self._generation += 1
         self._told.clear()
         if self.on_up:
-            await self.on_up(_Noting(client, self._told))
+            await self.on_up(Noting(client, self._told))
 
     def _miss(self, why: str) -> None:
         self._misses += 1
@@ -211,8 +215,8 @@ class RemoteEngine:
         self._state, self._trouble = EngineState.DEAD, why
 
 
-class _Noting:
-    """The engine before anybody may ask it: what it is told of is noted."""
+class Noting:
+    """The engine before anybody may ask it: what it is told of is noted. Implements `serving.engine.AdapterPlace`."""
 
     def __init__(self, client: RemoteClient, told: set[str]) -> None:
         self.base, self.limits = client.base, client.limits

@@ -24,6 +24,8 @@ from serving.errors import AdapterMisfitError, EngineStartError, EngineUnavailab
 
 MAX_CONNECTIONS = 256
 """Requests to one engine at a time; more wait for a connection."""
+LOOK_CONNECTIONS = 4
+"""Kept apart from those: an engine that is busy with all of them must still be seen to be up."""
 CONNECT_TIMEOUT_S = 5.0
 SILENCE_TIMEOUT_S = 600.0
 """Given up after so long without a byte: what OpenAI's SDKs wait."""
@@ -209,11 +211,11 @@ class RemoteClient:
         return None
 
 
-def open_session(address: RemoteAddress) -> aiohttp.ClientSession:
-    """The one way to the engine; whoever opens it closes it. Certificates are checked, proxies and cookies left out."""
+def open_session(address: RemoteAddress, max_connections: int = MAX_CONNECTIONS) -> aiohttp.ClientSession:
+    """A way to the engine; whoever opens it closes it. Certificates are checked, proxies and cookies left out."""
     key = {"authorization": f"Bearer {address.key}"} if address.key else {}
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
+        connector=aiohttp.TCPConnector(limit=max_connections),
         timeout=aiohttp.ClientTimeout(None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S),
         headers={"accept-encoding": "identity", "user-agent": "tuneloop", **key},
         cookie_jar=aiohttp.DummyCookieJar(),

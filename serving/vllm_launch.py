@@ -118,7 +118,8 @@ class VLLMLaunch:
 
     def _forget(self) -> None:
         self._kept = None
-        self._state_file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where it stays, the next start sees that what it names is gone
+            self._state_file.unlink()
 
     async def _until_ready(
         self, kept: KeptProcess, plan: LaunchPlan, log_start: int, on_progress: OnProgress | None

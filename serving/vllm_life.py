@@ -14,7 +14,7 @@ from serving.base_model import BaseModel
 from serving.client import VLLMClient
 from serving.device import Device
 from serving.engine import AdapterPlace, EngineLimits, EngineState, OnProgress
-from serving.errors import EngineError, EngineStartError, EngineUnavailableError
+from serving.errors import EngineError, EngineStartError, EngineUnavailableError, ServingError
 from serving.loan import Loan
 from serving.vllm_arguments import VLLMSettings, limits_of, runs_on_cpu
 from serving.vllm_launch import Planner, VLLMLaunch
@@ -99,9 +99,10 @@ class VLLMLife:
             self.launch.expected_ready_at = time.monotonic() + pause_s + self.launch.start_s
 
     async def bring_up(self, on_progress: OnProgress | None = None) -> None:
-        """Starts vLLM and opens the door. Raises: EngineStartError, and then it is dead."""
+        """Starts vLLM, ending one that runs, and opens the door. Raises: EngineStartError, and then it is dead."""
         self.expect(EngineState.STARTING)
         try:
+            await self.launch.end()
             await self.launch.start(self.settings_for(self.limits), on_progress)
             await self._open_up()
         except EngineError as error:
@@ -109,6 +110,10 @@ class VLLMLife:
             if isinstance(error, EngineStartError):
                 raise
             raise EngineStartError(f"The engine came up, but can't be used: {error}") from error
+        except Exception as error:  # a full disk, say: only what is dead is tried again
+            why = f"The engine couldn't be brought up: {_told(error)}"
+            await self.die(why)
+            raise EngineStartError(why) from error
 
     async def die(self, why: str) -> None:
         """It is dead, and nothing of it is left."""
@@ -134,8 +139,6 @@ class VLLMLife:
         before = self.limits
         self.admission.close()
         self.forgive()
-        self.expect(EngineState.STARTING)
-        await self.launch.end()
         self.limits = limits
         try:
             await self.revive()
@@ -201,9 +204,10 @@ class VLLMLife:
         try:
             await wake_up(self.client())
             await self._open_up(after_sleep=True)
-        except EngineError as error:
-            self.trouble = f"The engine didn't wake up well, and was started anew: {error}"
+        except Exception as error:  # noqa: BLE001 (whatever it is: a fresh start mends it, or says why it can't)
+            self.trouble = f"The engine didn't wake up well, and was started anew: {_told(error)}"
             logger.error(self.trouble)
+            self.expect(EngineState.DEAD)  # so that it is tried again if not even the kill succeeds
             await self.launch.kill()
             await self.revive()
 
@@ -233,6 +237,11 @@ class VLLMLife:
             raise EngineStartError(
                 f"Its adapters weren't back after {self.settings.start_timeout_s:.0f} s. Raise start_timeout_s."
             ) from error
+
+
+def _told(error: Exception) -> str:
+    """Its message; with its kind where it wasn't written for readers, such as "KeyError: 'data'"."""
+    return str(error) if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"
 
 
 class _Admitted:

@@ -19,7 +19,14 @@ from server.jobs.events import Level, add_event
 from server.jobs.run_directory import RunDirectory
 from server.jobs.workshop import Workshop
 from server.tables import JobRow, now_s
-from serving import AdapterError, EngineUnavailableError, ModelNotFoundError, ParityError
+from serving import (
+    AdapterError,
+    AdapterMisfitError,
+    AdapterUncheckedError,
+    EngineUnavailableError,
+    ModelNotFoundError,
+    ParityError,
+)
 from training.progress import ProgressEvent
 from training.record import write_metrics
 
@@ -189,6 +196,8 @@ async def _load(workshop: Workshop, run: RunDirectory, finished_at: float) -> Lo
             return Loaded(told, "warn", parity=parity)
         except ParityError as error:
             return Loaded(str(error), "error", refused=True, parity=run.manifest.get("parity"))
+        except (AdapterUncheckedError, AdapterMisfitError) as error:  # no fault of the adapter, which is kept
+            return Loaded(f"The model waits to be published: {error}", "warn")
         except (AdapterError, ModelNotFoundError) as error:
             return Loaded(str(error), "error", refused=True)
         except EngineUnavailableError as error:

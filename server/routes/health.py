@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 
-from server.engine_metrics import engines_own_metrics
+from server.engine_metrics import PASSED_ON, engines_own_metrics
 from server.jobs.listing import count_jobs
 from server.services import ServicesDep
 
@@ -33,7 +33,7 @@ async def readyz(services: ServicesDep) -> Response:
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-async def metrics(services: ServicesDep) -> Response:
+async def metrics(services: ServicesDep, request: Request) -> Response:
     """The gateway's metrics and its engines' own, these with a label `engine`, in Prometheus' text format."""
     services.metrics.look_at_engines(services.registry.replicas)
     try:
@@ -42,5 +42,6 @@ async def metrics(services: ServicesDep) -> Response:
     except SQLAlchemyError as error:  # the other figures are wanted most just now
         log.warning("jobs can't be counted: %s", error)
         services.metrics.database_up.set(0)
-    theirs = await engines_own_metrics(services.registry.replicas)
+    is_passed_on = any(name in request.headers for name in PASSED_ON)
+    theirs = b"" if is_passed_on else await engines_own_metrics(services.registry.replicas)
     return Response(services.metrics.exposition() + theirs, media_type=CONTENT_TYPE_LATEST)

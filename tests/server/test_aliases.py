@@ -255,7 +255,7 @@ def test_the_longest_name_is_taken(place: Place) -> None:
     assert place.put("a" * 200, ONE).status_code == 201
 
 
-@pytest.mark.parametrize("name", ["a b", "a\x00", "a" * 5000, "a/../b"])
+@pytest.mark.parametrize("name", ["a b", "a\x00", "a" * 5000, "a/../b", "a/", "adapter-0123456789abcdef", "FT:x"])
 def test_asking_for_what_can_be_no_alias_is_404(place: Place, name: str) -> None:
     answer = place.ask("GET", f"/aliases/{quote(name, safe='')}")
     assert answer.status_code == 404
@@ -332,6 +332,32 @@ def test_a_model_that_goes_while_it_is_loaded_is_not_promoted(place: Place) -> N
         place.remove_from_disk(ONE)
         place.refused(promoting.result(), 404, "model_not_found")
     assert place.ask("GET", "/aliases").json()["data"] == []
+
+
+def test_a_rollback_that_somebody_else_overtakes_is_refused(place: Place) -> None:
+    """The command line knows nothing of the server's lock."""
+    loading, overtaken = threading.Event(), threading.Event()
+
+    async def load_slowly(name: str, path: Path) -> None:
+        loading.set()
+        assert await asyncio.to_thread(overtaken.wait, 10)
+
+    def promote(*models: str) -> None:
+        for model in models:
+            with place.gateway.database.session() as session:
+                aliases.promote(session, "support", model, None)
+
+    promote(ONE, TWO)
+    place.gateway.engine.load_adapter = load_slowly  # type: ignore[method-assign]
+    with ThreadPoolExecutor(1) as pool:
+        going_back = pool.submit(httpx.post, f"{place.gateway.url}/v1/aliases/support/rollback", timeout=20)
+        assert loading.wait(10)
+        promote(THREE)
+        overtaken.set()
+        message = place.refused(going_back.result(), 409, "alias_changed")
+    assert THREE in message
+    assert going_back.result().headers["x-should-retry"] == "false"
+    assert place.ask("GET", "/aliases/support").json()["model"] == THREE
 
 
 def test_models_list_an_alias_with_its_version_as_parent(place: Place) -> None:

@@ -191,3 +191,18 @@ def test_parameters_reach_the_engine_as_they_came(gateway: Gateway) -> None:
     }
     assert gateway.http.post(CHAT, json=body).status_code == 200
     assert gateway.engine.requests == [body]
+
+
+def test_a_structure_that_the_engine_cannot_use_is_the_callers_to_mend(start_gateway: StartGateway) -> None:
+    gateway = start_gateway(lambda body: FakeAnswer(b'{"error":{"message":"Internal server error"}}', status=500))
+    body = {"model": "base", "messages": [], "response_format": {"type": "json_schema", "json_schema": {"$ref": "#"}}}
+    answer = gateway.http.post("/v1/chat/completions", json=body)
+    assert (answer.status_code, gateway.error(answer)["code"]) == (400, "invalid_value")
+
+
+def test_a_body_too_deep_for_an_alias_is_a_400(start_gateway: StartGateway) -> None:
+    gateway = start_gateway()
+    assert gateway.http.put("/v1/aliases/support", json={"model": "base"}).status_code == 201
+    deep = b'{"model": "support", "messages": [], "x": ' + b"[" * 1005 + b"]" * 1005 + b"}"
+    answer = gateway.http.post("/v1/chat/completions", content=deep)
+    assert (answer.status_code, gateway.error(answer)["code"]) == (400, "invalid_json")

@@ -32,8 +32,11 @@ class FakeLender:
     def __init__(self) -> None:
         self.told: list[str] = []
         self.loan: Loan | None = None
-        self.may_go = asyncio.Event()
+        self.may_go, self.may_return = asyncio.Event(), asyncio.Event()
         self.may_go.set()
+        self.may_return.set()
+        self.faults: list[Exception] = []
+        """What it meets when it is to come back, the last first."""
 
     async def lend(self, loan: Loan) -> None:
         self.loan = loan
@@ -43,6 +46,10 @@ class FakeLender:
     async def take_back(self) -> None:
         self.loan = None
         self.told.append("take back")
+        await self.may_return.wait()
+        if self.faults:
+            raise self.faults.pop()
+        self.told.append("back")
 
 
 async def nobody(message: str) -> None:
@@ -63,8 +70,8 @@ async def hold(accelerator: Accelerator, started: asyncio.Event, go_on: asyncio.
     [
         ("split", []),
         ("separate", []),
-        ("sleep", ["lend sleep", "take back"]),
-        ("stop", ["lend stop", "take back"]),
+        ("sleep", ["lend sleep", "take back", "back"]),
+        ("stop", ["lend stop", "take back", "back"]),
     ],
 )
 def test_the_policy_decides_what_the_engine_does_for_a_training(policy: Policy, told: list[str]) -> None:
@@ -111,7 +118,7 @@ def test_the_first_of_two_jobs_takes_it_and_the_last_gives_it_back() -> None:
         assert waits[-1] == "trains"
 
     asyncio.run(story())
-    assert engine.told == ["lend stop", "take back"] * 2
+    assert engine.told == ["lend stop", "take back", "back"] * 2
 
 
 def test_a_job_that_is_cancelled_while_it_waits_leaves_the_engine_at_work() -> None:
@@ -124,13 +131,55 @@ def test_a_job_that_is_cancelled_while_it_waits_leaves_the_engine_at_work() -> N
         await until(lambda: engine.told == ["lend stop"])
         job.cancel()
         await asyncio.wait({job})
-        assert engine.told == ["lend stop", "take back"]
+        assert engine.told == ["lend stop", "take back", "back"]
         engine.may_go.set()
         async with accelerator.turn(nobody) as turn:  # and the next one gets it
             await turn.train()
-            assert engine.told[2:] == ["lend stop"]
+            assert engine.told[3:] == ["lend stop"]
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("where", ["its model is to be loaded", "it is over"])
+def test_a_job_that_is_cancelled_while_the_engine_comes_back_leaves_it_to_the_next(where: str) -> None:
+    engine = FakeLender()
+
+    async def story() -> None:
+        accelerator = Accelerator("stop", [engine])
+        started, go_on = asyncio.Event(), asyncio.Event()
+        job = asyncio.create_task(hold(accelerator, started, go_on))
+        await started.wait()
+        engine.may_return.clear()
+        go_on.set() if where == "its model is to be loaded" else job.cancel()
+        await until(lambda: engine.told == ["lend stop", "take back"])
+        job.cancel()
+        await asyncio.wait({job})
+        async with asyncio.timeout(5), accelerator.turn(nobody) as turn:
+            training = asyncio.create_task(turn.train())
+            await asyncio.sleep(0.05)
+            assert not training.done()  # the engine comes back before it is asked again
+            engine.may_return.set()
+            await training
+            assert engine.told == ["lend stop", "take back", "back", "lend stop"]
+            await turn.serve()
+
+    asyncio.run(story())
+
+
+def test_an_engine_whose_return_meets_something_unforeseen_is_asked_by_the_next_job() -> None:
+    engine, other = FakeLender(), FakeLender()
+    engine.faults = [OSError("No space left on device")]
+
+    async def story() -> None:
+        accelerator = Accelerator("stop", [engine, other])
+        for _ in range(2):
+            async with asyncio.timeout(5), accelerator.turn(nobody) as turn:
+                await turn.train()
+                await turn.serve()
+
+    asyncio.run(story())
+    assert engine.told == ["lend stop", "take back", "lend stop", "take back", "back"]
+    assert other.told == ["lend stop", "take back", "back"] * 2
 
 
 def test_a_server_that_stops_wakes_nobody() -> None:
@@ -266,9 +315,13 @@ def test_a_sleeping_engine_wakes_and_gets_its_adapters_back_before_requests(base
     play(FakeVLLM.over(base, tmp_path), "sleep", story)
 
 
-@pytest.mark.parametrize("fault", ["wake_fails", "canary"])
+@pytest.mark.parametrize("fault", ["wake_fails", "canary", "unforeseen"])
 def test_an_engine_that_does_not_wake_up_well_is_started_anew(base: BaseModel, tmp_path: Path, fault: str) -> None:
-    canary = [EngineUnavailableError("The canary differs after the sleep.", 1)] if fault == "canary" else []
+    faults = {
+        "canary": EngineUnavailableError("The canary differs after the sleep.", 1),
+        "unforeseen": KeyError("data"),
+    }
+    canary = [faults[fault]] if fault in faults else []
 
     async def story(vllm: FakeVLLM, accelerator: Accelerator) -> None:
         async def on_up(place: object) -> None:

@@ -228,6 +228,71 @@ def test_a_slow_reader_stops_the_engine_from_sending(tmp_path: Path) -> None:
     asyncio.run(talk())
 
 
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
+INTERIM = b"HTTP/1.1 100 Continue\r\nX-Of: interim\r\n\r\n"
+EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        (INTERIM + OK + b"he", b"llo"),
+        (INTERIM, OK + b"hello"),
+        (INTERIM + EARLY_HINTS, INTERIM, OK + b"hello"),
+    ],
+)
+def test_an_interim_answer_is_not_taken_for_the_answer(tmp_path: Path, sent: tuple[bytes, ...]) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _number: int) -> None:
+        await request_read(reader)
+        for part in sent:
+            writer.write(part)
+            await asyncio.sleep(0.05)
+        with suppress(asyncio.IncompleteReadError):
+            await request_read(reader)
+            writer.write(OK + b"other")
+
+    async def talk() -> None:
+        async with engine(tmp_path, serve) as client, asyncio.timeout(10):
+            async with client.request("POST", "/v1/completions", body=b"{}") as answer:
+                assert (answer.status, await answer.read()) == (200, b"hello")
+                assert set(answer.headers) == {"content-length"}
+            assert await asked(client) == b"other"
+
+    asyncio.run(talk())
+
+
+def test_a_second_answer_that_nobody_asked_for_reaches_nobody(tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        await request_read(reader)
+        writer.write(OK + b"first" + OK + b"wrong" if number == 1 else OK + b"other")
+        await reader.read()
+
+    async def talk() -> None:
+        async with engine(tmp_path, serve) as client, asyncio.timeout(10):
+            assert await asked(client) == b"first"
+            assert await asked(client) == b"other"
+
+    asyncio.run(talk())
+
+
+def test_a_connection_with_a_request_half_sent_is_not_kept(tmp_path: Path) -> None:
+    left = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK + (b"early" if number == 1 else b"other"))
+        await left.wait()  # and reads no more
+
+    async def talk() -> None:
+        async with engine(tmp_path, serve) as client, asyncio.timeout(10):
+            async with client.request("POST", "/v1/completions", body=bytes(8 * 2**20)) as answer:
+                assert await answer.read() == b"early"
+            assert await asked(client) == b"other"
+            left.set()
+
+    asyncio.run(talk())
+
+
 def test_a_path_cannot_smuggle_a_second_request(tmp_path: Path) -> None:
     async def serve(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter, _number: int) -> None:
         raise AssertionError("it was sent")

@@ -425,3 +425,66 @@ def test_an_adapter_goes_to_the_engine_that_has_it_until_that_one_is_much_busier
 
     asyncio.run(play())
     assert (place.engine.loads, other.loads) == ([name], [name])
+
+
+def test_a_lease_tells_when_its_engine_was_restarted_and_no_longer_knows_the_adapter(place: Place) -> None:
+    name = place.add()
+
+    async def play() -> None:
+        async with place.registry.lease(name) as lease:
+            assert lease.is_known()
+            place.engine.restart()
+            assert not lease.is_known()
+
+    asyncio.run(play())
+
+
+def test_a_caller_who_leaves_during_the_load_leaves_nothing_that_a_removal_overlooks(place: Place) -> None:
+    name = place.add()
+
+    async def play() -> None:
+        asking = asyncio.create_task(place.registry.resolve(name))
+        await asyncio.sleep(0.02)
+        place.engine.loaded[name] = place.registry.get(name).path  # the engine goes on with what it was asked for
+        asking.cancel()
+        await asyncio.wait({asking})
+        await place.registry.remove(name)
+
+    asyncio.run(play())
+    assert place.engine.loaded == {}
+
+
+def test_what_is_being_removed_is_not_brought_back(place: Place) -> None:
+    kept, going = place.add(), place.add()
+
+    async def play() -> None:
+        await place.registry.resolve(kept)
+        await place.registry.resolve(going)
+        async with place.registry.lease(going):
+            removal = asyncio.create_task(place.registry.remove(going, drain_timeout_s=5))
+            await asyncio.sleep(0.02)
+            place.engine.restart()
+            await place.registry.replay(place.registry.replicas[0], place.engine)
+        await removal
+
+    asyncio.run(play())
+    assert list(place.engine.loaded) == [kept]
+
+
+def test_an_adapter_that_cannot_be_judged_now_is_not_tried_by_every_caller(gated: tuple[Place, ScriptedGate]) -> None:
+    place, gate = gated
+    name = place.add()
+
+    async def no_memory(adapter: Adapter, engine: AdapterPlace) -> None:
+        gate.judged.append(adapter.name)
+        raise AdapterError("there is no memory for the reference")
+
+    gate.check = no_memory  # type: ignore[method-assign]
+
+    async def ask() -> list[str | BaseException]:
+        return await asyncio.gather(*(place.registry.resolve(name) for _ in range(20)), return_exceptions=True)
+
+    answers = asyncio.run(ask())
+    assert {str(answer) for answer in answers} == {"there is no memory for the reference"}
+    assert gate.judged == [name]
+    assert name not in place.registry.broken().values()

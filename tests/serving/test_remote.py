@@ -25,12 +25,13 @@ from serving import (
     Registry,
     Replica,
     pool_of,
+    remote,
 )
 from serving.adapter import read_adapter
 from serving.fleet import Fleet
 from serving.pool import Pool
 from serving.remote import RemoteEngine
-from serving.remote_client import RemoteAddress
+from serving.remote_client import MAX_CONNECTIONS, RemoteAddress
 from tests.serving.adapters_on_disk import write_adapter
 from tests.serving.fake_engine import FakeEngine
 
@@ -323,6 +324,40 @@ def test_an_address_is_what_openais_clients_call_base_url(url: str, chat: str, t
     address = RemoteAddress.of("lab", url, KEY)
     assert (address.place_of("/v1/chat"), address.place_of("/tokenize")) == (chat, tokenize)
     assert KEY not in repr(address)
+
+
+def test_one_that_streams_on_every_connection_is_still_seen_to_be_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_LOOK_TIMEOUT_S", 2.0)
+
+    async def play() -> None:
+        async with running() as (lab, engine):
+            end, busy, listings = asyncio.Event(), asyncio.Semaphore(0), 0
+            list_models = lab.listing
+
+            async def stream(request: web.Request) -> web.StreamResponse:
+                response = web.StreamResponse()
+                await response.prepare(request)
+                await response.write(b"x")
+                busy.release()
+                await end.wait()
+                return response
+
+            async def counted(request: web.Request) -> web.StreamResponse:
+                nonlocal listings
+                listings += 1
+                return await list_models(request)
+
+            lab.answer = stream
+            asking = [asyncio.create_task(ask(engine)) for _ in range(MAX_CONNECTIONS)]
+            for _ in asking:
+                await busy.acquire()
+            lab.listing = counted
+            await until(lambda: listings >= 3 or engine.state is EngineState.DEAD)
+            assert (engine.state, engine.last_trouble) == (EngineState.READY, None)
+            end.set()
+            assert [status for status, _ in await asyncio.gather(*asking)] == [200] * MAX_CONNECTIONS
+
+    asyncio.run(play())
 
 
 def test_our_own_names_come_first(base: BaseModel, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from serving import AdapterError, BaseModel, EngineLimits, EngineStartError, EngineState, EngineUnavailableError
+from serving.loan import Loan
 from tests.serving.fake_vllm_process import FakeVLLM, until
 
 FAST = {"stall_timeout_s": 1.5}
@@ -183,6 +184,47 @@ def test_an_engine_whose_canary_fails_is_started_again(vllm: FakeVLLM) -> None:
         assert "The canary differs." in (vllm.engine.last_trouble or "")
 
     play(vllm, story, start=False)
+
+
+@pytest.mark.parametrize("how", ["death", "restart", "loan"])
+def test_an_engine_that_meets_something_unforeseen_on_its_way_up_is_started_again(vllm: FakeVLLM, how: str) -> None:
+    faults = list[Exception]()
+
+    async def story(vllm: FakeVLLM) -> None:
+        async def on_up(place: object) -> None:
+            if faults:
+                raise faults.pop()
+
+        vllm.engine.on_up = on_up
+        await vllm.engine.start()
+        faults.append(OSError(28, "No space left on device"))
+        if how == "death":
+            vllm.signal(vllm.server, signal.SIGKILL)
+        elif how == "restart":
+            with pytest.raises(EngineStartError, match="No space left on device"):
+                await vllm.engine.restart()
+        else:
+            await vllm.engine.lend(Loan("stop", lambda: None))
+            with pytest.raises(EngineStartError, match="No space left on device"):
+                await vllm.engine.take_back()
+        await until(lambda: vllm.engine.generation == 3)
+        assert await vllm.complete() == 200
+        assert "No space left on device" in (vllm.engine.last_trouble or "")
+
+    play(vllm, story, start=False)
+
+
+def test_an_engine_that_cannot_be_written_down_is_killed_and_started_again(vllm: FakeVLLM, tmp_path: Path) -> None:
+    async def story(vllm: FakeVLLM) -> None:
+        blocked = tmp_path / "state" / "engine.partial"
+        blocked.mkdir()  # as a full disk does, it keeps the record from being written
+        vllm.signal(vllm.server, signal.SIGKILL)
+        await until(lambda: "IsADirectoryError" in (vllm.engine.last_trouble or ""))
+        blocked.rmdir()
+        assert await vllm.complete() == 200
+        assert vllm.engine.generation == 2  # none of those that couldn't be written down came up
+
+    play(vllm, story)
 
 
 def test_what_the_first_start_meets_is_raised_and_not_tried_again(vllm: FakeVLLM) -> None:
