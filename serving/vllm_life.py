@@ -21,8 +21,9 @@ from serving.vllm_launch import Planner, VLLMLaunch
 from serving.vllm_sleep import fall_asleep, wake_up
 from serving.watchdog import Watchdog
 
-_STABLE_S = 300.0
-"""Up for this long, an engine that dies again counts as dying for the first time."""
+_STABLE_S = 5.0
+"""Up for this long, an engine that dies again counts as dying for the first time: it can serve, and giving it up after
+some bad minutes would leave its users with nothing. What never gets so far is given up."""
 _MAX_PAUSE_S = 60.0
 _OVERDUE_S = 5.0
 """When to ask again, where the engine should be up by now and isn't."""
