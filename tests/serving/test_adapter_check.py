@@ -232,6 +232,6 @@ def test_a_rank_above_the_engines_is_a_misfit_and_no_fault(
     tensors = lora_tensors(base) | lora_tensors_of(Q, r=16) if pattern else lora_tensors(base, r=16)
     r = 2 if pattern else 16
     path = write_peft_adapter(tmp_path / "adapter", base, r=r, tensors=tensors, rank_pattern=pattern)
-    with pytest.raises(AdapterMisfitError, match=r"is 16, but the engine was started for ranks up to 8\. Start it"):
+    with pytest.raises(AdapterMisfitError, match=r"is 16, but the engine was started for ranks up to 8\. Restart it"):
         check_adapter(path, base, LIMITS)
     check_adapter(path, base, replace(LIMITS, max_lora_rank=16))
