@@ -5,7 +5,9 @@ Bytes come from the event loop; what parses, hashes and writes them runs in a th
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -21,6 +23,12 @@ MAX_FIELDS = 32
 MAX_FIELD_BYTES = 64 * 1024
 FORM_OVERHEAD_BYTES = 2**20
 """What a form may have beside its file."""
+
+
+def openapi_form(required: Sequence[str], properties: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What a route says of its form, for /docs, since it reads the form by itself."""
+    schema = {"type": "object", "required": list(required), "properties": properties}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
 @dataclass

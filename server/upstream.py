@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from server import checkpoint_access
@@ -24,6 +25,16 @@ _STRUCTURED = (b'"response_format"', b'"structured_outputs"', b'"guided_')
 """vLLM answers 500 to a structure that it can't use, and goes on."""
 _NOTICED_WITHIN_S = 2.0
 """A connection breaks before anybody knows that the engine ended: its restart shows within so many seconds."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One try at a request."""
+
+    engine: Engine
+    generation: int
+    """Which of the engine's lives it was asked in."""
+    counted: Counted
 
 
 class ModelAnswer:
@@ -95,27 +106,27 @@ async def ask_engine(
 
 async def _begun(services: Services, held: AsyncExitStack, path: str, model: str, body: bytes) -> ModelAnswer:
     """The answer, its first bytes there; asked for twice where the engine died before them."""
-    asked: list[tuple[Engine, Counted]] = []
+    asked: list[_Asked] = []
     try:
         return await _asked(services, held, path, model, body, asked)
     except EngineUnavailableError as error:
         if not error.before_answer:
             raise
     if asked:  # else the engine went away while the adapter was being loaded
-        asked[0][1].outcome = "asked_again"
+        asked[0].counted.outcome = "asked_again"
     await held.aclose()
     if asked:
-        await _trouble_noticed(asked[0][0])
+        await _trouble_noticed(asked[0])
     return await _asked(services, held, path, model, body, asked)
 
 
 async def _asked(
-    services: Services, held: AsyncExitStack, path: str, model: str, body: bytes, asked: list[tuple[Engine, Counted]]
+    services: Services, held: AsyncExitStack, path: str, model: str, body: bytes, asked: list[_Asked]
 ) -> ModelAnswer:
     with services.metrics.models.resolving():
         lease = await held.enter_async_context(services.registry.lease(model))
     counted = held.enter_context(services.metrics.models.request(lease.name))
-    asked.append((lease.engine, counted))
+    asked.append(_Asked(lease.engine, lease.engine.generation, counted))
     sent = _naming(lease.name, model, body)
     response = await held.enter_async_context(lease.engine.request("POST", path, body=sent, headers=_JSON))
     if response.status >= 400:
@@ -134,10 +145,10 @@ async def _asked(
     return answer
 
 
-async def _trouble_noticed(engine: Engine) -> None:
+async def _trouble_noticed(asked: _Asked) -> None:
     """Returns when the engine isn't taken for a running one any more, or runs again: requests then wait for it."""
-    generation, until_s = engine.generation, asyncio.get_running_loop().time() + _NOTICED_WITHIN_S
-    while engine.state is EngineState.READY and engine.generation == generation:
+    engine, until_s = asked.engine, asyncio.get_running_loop().time() + _NOTICED_WITHIN_S
+    while engine.state is EngineState.READY and engine.generation == asked.generation:
         if asyncio.get_running_loop().time() > until_s:
             return
         await asyncio.sleep(0.02)

@@ -7,6 +7,7 @@ import json
 import re
 import secrets
 import string
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,16 +72,20 @@ def read_adapter(path: Path) -> Adapter:
     return adapter
 
 
-def scan_adapters(adapters_dir: Path) -> tuple[list[Adapter], dict[str, str]]:
+def scan_adapters(
+    adapters_dir: Path, read: Callable[[Path], Adapter] = read_adapter
+) -> tuple[list[Adapter], dict[str, str]]:
     """The adapters in `adapters_dir`, oldest first; and directory name → reason for what can't be read as one.
 
     Names that begin with a dot are still being written, or being removed.
+
+    read: what reads one, for those who remember what they have read.
     """
     adapters: list[Adapter] = []
     broken: dict[str, str] = {}
     for path in sorted(adapters_dir.glob("[!.]*")):
         try:
-            adapter = read_adapter(path)
+            adapter = read(path)
         except AdapterError as error:
             broken[path.name] = str(error)
         else:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from serving.adapter import Adapter
 from serving.adapter_check import check_adapter
-from serving.engine import AdapterPlace, EngineLimits, EngineState
+from serving.engine import AdapterPlace, Engine, EngineLimits, EngineState
 from serving.errors import (
     AdapterError,
     AdapterInUseError,
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 class Gate(Protocol):
     """Decides whether an adapter may be published; `serving.parity.Gate` is the real one."""
 
-    async def check(self, adapter: Adapter, engine: AdapterPlace) -> None:
+    async def check(self, adapter: Adapter, engine: Engine) -> None:
         """Returns once it is written in the adapter's manifest that it passed. The engine has loaded it.
 
         Raises: ParityError, with the evidence written, too; EngineUnavailableError, with nothing written.
@@ -109,10 +109,17 @@ class Loading:
         use = self._uses.get(adapter.name)
         if use and use.refusal:
             return str(use.refusal)
+        failed = self._failed_before(adapter)
+        return str(failed) if failed else None
+
+    def _failed_before(self, adapter: Adapter) -> ParityError | None:
+        """What the adapter's manifest says against it, where the gate is for it and refused it."""
         parity = adapter.manifest.get("parity")
-        if isinstance(parity, dict) and parity.get("passed") is False and not self.is_published(adapter):
-            return str(_refused_before(adapter, parity))
-        return None
+        if not isinstance(parity, dict) or parity.get("passed") is not False or self.is_published(adapter):
+            return None
+        reasons = parity.get("reasons")
+        told = " ".join(map(str, reasons)) if isinstance(reasons, list) else "its manifest doesn't say why."
+        return ParityError(f"{adapter.name} failed the parity gate and isn't published: {told}")
 
     async def load(self, adapter: Adapter, replica: Replica) -> None:
         """Returns when the replica's engine serves the adapter, and the gate has let it through.
@@ -143,9 +150,8 @@ class Loading:
 
     async def _load(self, adapter: Adapter, use: Use, replica: Replica) -> None:
         adapter = self._shelf.find(adapter.name) or adapter  # whoever had the lock before may have had it judged
-        parity = adapter.manifest.get("parity")
-        if isinstance(parity, dict) and parity.get("passed") is False and not self.is_published(adapter):
-            raise _refused_before(adapter, parity)
+        if failed := self._failed_before(adapter):
+            raise failed
         if not replica.holds(adapter.name):
             await self._tell(adapter, use, replica)
         if self._gate and not self.is_published(adapter):
@@ -257,12 +263,6 @@ class Loading:
                 await place.unload_adapter(name)
             except AdapterError as error:
                 raise EngineError(f"{name} failed the canary and stays loaded: {error}") from error
-
-
-def _refused_before(adapter: Adapter, parity: dict[str, object]) -> ParityError:
-    reasons = parity.get("reasons")
-    told = " ".join(map(str, reasons)) if isinstance(reasons, list) else "its manifest doesn't say why."
-    return ParityError(f"{adapter.name} failed the parity gate and isn't published: {told}")
 
 
 async def _drain(adapter: Adapter, use: Use, timeout_s: float) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from serving.adapter import MANIFEST_FILE, Adapter, read_json
 from serving.base_model import BaseModel
-from serving.engine import AdapterPlace
+from serving.engine import AdapterPlace, Engine
 from serving.errors import AdapterError, EngineError, EngineUnavailableError, ParityError
 from serving.parity_questions import EngineAnswerError, engine_log_probabilities, engine_token_ids
 from serving.parity_reference import Prompt, Reference, prompts_from_json
@@ -45,7 +45,7 @@ class Gate:
         """
         self._make_reference, self._dtype_of = make_reference, dtype_of
 
-    async def check(self, adapter: Adapter, engine: AdapterPlace) -> None:
+    async def check(self, adapter: Adapter, engine: Engine) -> None:
         """Returns once it is written in the adapter's manifest that it passed. The engine has loaded it.
 
         Raises:
@@ -53,10 +53,10 @@ class Gate:
             AdapterError: there is nothing to compare with; nothing is written.
             EngineUnavailableError: nothing is written.
         """
-        generation = getattr(engine, "generation", None)
+        generation = engine.generation
         reference = await self._reference(adapter, engine.base)
         result = await compare(engine, adapter.name, reference, self._dtype_of(engine))
-        if getattr(engine, "generation", None) != generation:  # a new engine doesn't know it: that is no verdict
+        if engine.generation != generation:  # a new engine doesn't know it: that is no verdict
             raise EngineUnavailableError(f"The engine was restarted while {adapter.name} was judged. Try again.", 5.0)
         await asyncio.to_thread(record, adapter.path, result)
         if not result.passed:

@@ -7,7 +7,6 @@ It refuses to know HTTP, how an engine runs, and where aliases are kept. How ada
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -16,13 +15,12 @@ from functools import partial
 from pathlib import Path
 
 from serving.adapter import Adapter
-from serving.adapter_names import remember_removed
 from serving.engine import AdapterPlace, Engine
 from serving.errors import AdapterInUseError, EngineUnavailableError, ModelNotFoundError
 from serving.loading import Gate, Loading, Use
 from serving.observer import RegistryObserver
 from serving.pool import Pool, Replica, choose
-from serving.shelf import Shelf
+from serving.shelf import Shelf, discard
 
 RESTART_WAIT_S = 180.0
 """How long a request waits for an engine that somebody asked to be restarted: first it is drained, then it starts."""
@@ -142,9 +140,8 @@ class Registry:
     def get(self, id_or_name: str) -> Adapter:
         """The adapter with this id or name, be it published or not. Raises: ModelNotFoundError."""
         adapter = self._shelf.find(id_or_name)
-        use = adapter and self._loading.known(adapter.name)
-        if adapter is None or (use and use.removing):
-            raise ModelNotFoundError(id_or_name, self.names(), self._shelf.why_not(id_or_name))
+        if adapter is None or self._is_going(adapter):
+            raise self._not_found(id_or_name)
         return adapter
 
     async def resolve(self, model: str) -> str:
@@ -167,8 +164,10 @@ class Registry:
         if pool := self._bases.get(version):
             with await self._hold(pool.replicas, version) as replica:
                 yield Lease(version, replica.engine)
-        elif (adapter := self._shelf.find(version)) is not None:
-            async with self._adapter_lease(self.get(adapter.name)) as lease:
+        elif adapter := self._shelf.find(version):
+            if self._is_going(adapter):
+                raise self._not_found(version)
+            async with self._adapter_lease(adapter) as lease:
                 yield lease
         elif remotes := [remote for remote in self._remotes if version in _models_of(remote)]:
             with await self._hold(remotes, version) as replica:
@@ -214,9 +213,7 @@ class Registry:
                 raise AdapterInUseError(
                     f"{adapter.name} was just given to an alias, and is kept. Point the alias elsewhere first."
                 )
-            if keep_name_taken:
-                await asyncio.to_thread(remember_removed, self._shelf.path, adapter.name)
-            await asyncio.to_thread(_delete, adapter.path)
+            await asyncio.to_thread(discard, adapter, keep_name_taken=keep_name_taken)
             self._shelf.forget()
         finally:
             use.removing = False
@@ -240,6 +237,14 @@ class Registry:
         }
         wanted = dict.fromkeys([*reversed(replica.loaded), *self._aliases.values(), *reversed(fitting)])
         return [fitting[name] for name in wanted if name in fitting][:most]
+
+    def _is_going(self, adapter: Adapter) -> bool:
+        """Whether the adapter is just being removed."""
+        use = self._loading.known(adapter.name)
+        return use is not None and use.removing
+
+    def _not_found(self, model: str) -> ModelNotFoundError:
+        return ModelNotFoundError(model, self.names(), self._shelf.why_not(model))
 
     def _is_offered(self, adapter: Adapter) -> bool:
         use = self._loading.known(adapter.name)
@@ -280,10 +285,3 @@ def _models_of(remote: Replica) -> Sequence[str]:
     """The models that a remote engine lists; `serving.remote.RemoteEngine` knows them."""
     models: Sequence[str] = getattr(remote.engine, "models", ())
     return models
-
-
-def _delete(path: Path) -> None:
-    """Removes the directory; from the first moment on nobody takes it for a whole one."""
-    aside = path.with_name(f".removed-{path.name}")
-    path.rename(aside)
-    shutil.rmtree(aside)

@@ -12,9 +12,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from serving.adapter import CONFIG_FILE, MANIFEST_FILE, Adapter, read_adapter
+from serving.adapter import CONFIG_FILE, MANIFEST_FILE, Adapter, read_adapter, scan_adapters
+from serving.adapter_names import remember_removed
 from serving.base_model import BaseModel
-from serving.errors import AdapterError
 
 _SETTLED_NS = 100_000_000
 """A directory's modification time moves in steps of some milliseconds: one this young may hide a later change."""
@@ -42,7 +42,7 @@ class Shelf:
         self._scanned: tuple[int, int] | None = None
         self._by_name: dict[str, Adapter] = {}
         self._by_id: dict[str, Adapter] = {}
-        self._read: dict[str, tuple[_Stamp, Adapter | str]] = {}
+        self._known: dict[str, tuple[_Stamp, Adapter]] = {}
         self._broken: dict[str, str] = {}
         self._foreign: dict[str, str] = {}
 
@@ -100,15 +100,16 @@ class Shelf:
 
     def _scan(self) -> tuple[list[Adapter], dict[str, str]]:
         """As `scan_adapters`; only what changed since the last time is read."""
-        known, self._read = self._read, {}
-        for path in sorted(self.path.glob("[!.]*")):
-            stamp = _stamp(path)
-            before = known.get(path.name)
-            self._read[path.name] = before if before and before[0] == stamp else (stamp, _read(path))
-        found = [(name, adapter) for name, (_, adapter) in self._read.items()]
-        adapters = [adapter for _, adapter in found if isinstance(adapter, Adapter)]
-        broken = {name: reason for name, reason in found if isinstance(reason, str)}
-        return sorted(adapters, key=lambda adapter: (adapter.created_at, adapter.id)), broken
+        known, self._known = self._known, {}
+
+        def read(path: Path) -> Adapter:
+            stamp, before = _stamp(path), known.get(path.name)
+            if before is None or before[0] != stamp:
+                before = stamp, read_adapter(path)
+            self._known[path.name] = before
+            return before[1]
+
+        return scan_adapters(self.path, read)
 
     def _why_foreign(self, adapter: Adapter) -> str | None:
         """Why this adapter belongs to no base model that is served; None when it does."""
@@ -122,6 +123,18 @@ class Shelf:
         )
 
 
+def discard(adapter: Adapter, *, keep_name_taken: bool = True) -> None:
+    """Removes the adapter from its directory; from the first moment on nobody takes it for a whole one.
+
+    keep_name_taken: whether nothing else may ever get its name.
+    """
+    if keep_name_taken:
+        remember_removed(adapter.path.parent, adapter.name)
+    aside = adapter.path.with_name(f".removed-{adapter.path.name}")
+    adapter.path.rename(aside)
+    shutil.rmtree(aside)
+
+
 def _stamp(path: Path) -> _Stamp:
     return tuple(_file_stamp(path / name) for name in (CONFIG_FILE, MANIFEST_FILE))
 
@@ -132,11 +145,3 @@ def _file_stamp(file: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size
-
-
-def _read(path: Path) -> Adapter | str:
-    """The adapter there, or why there is none."""
-    try:
-        return read_adapter(path)
-    except AdapterError as error:
-        return str(error)

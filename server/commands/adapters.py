@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,7 +19,8 @@ from server.composition import only_server
 from server.settings import LoadedSettings, Settings
 from serving import Adapter, AdapterError, import_adapter, scan_adapters
 from serving.adapter_archive import unpack_adapter
-from serving.adapter_names import check_chosen_name, remember_removed
+from serving.adapter_names import check_chosen_name
+from serving.shelf import discard
 
 app = typer.Typer(no_args_is_help=True, help="List, add and remove adapters, and give them free names.")
 
@@ -126,9 +126,7 @@ def remove(
         raise AdapterError(f"No adapter has the id {adapter_id!r}. `tuneloop adapters list` shows them.")
     aliases.refuse_in_use(loaded.settings, found)
     with only_server(loaded.settings.data_dir):  # an engine dies when the files of an adapter that it uses go
-        remember_removed(loaded.settings.adapters_dir, found.name)
-        aside = found.path.rename(found.path.with_name(f".removed-{found.id}"))
-        shutil.rmtree(aside)
+        discard(found)
     out.print(f"Removed {found.id} ({found.name}).")
 
 

@@ -26,6 +26,7 @@ from server.tables import JobEventRow, JobRow, now_s
 from serving import Adapter, AdapterError
 from serving.accelerator import Accelerator, Turn
 from serving.kept_process import KeptProcess
+from serving.racing import first_of
 from training.progress import ProgressEvent, read_events
 
 MAX_ATTEMPTS = 3
@@ -153,17 +154,15 @@ class JobRun:
 
     async def _unless_wished(self, work: Coroutine[None, None, None]) -> bool:
         """Whether the work was done before something else was wished."""
-        working, wished = asyncio.create_task(work), asyncio.create_task(self._wished.wait())
-        await asyncio.wait({working, wished}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (working, wished):
-            if not task.done():
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
-        if working.cancelled():
-            return False
-        working.result()
-        return True
+
+        async def done() -> bool:
+            await work
+            return True
+
+        async def wished() -> bool:
+            return not await self._wished.wait()
+
+        return await first_of(done(), wished())
 
     async def _say_what_it_waits_for(self, message: str) -> None:
         """Tells it in the job's events, unless the job was cancelled this moment."""

@@ -16,39 +16,29 @@ from server import adapter_uploads, tuned_models
 from server.auth import Caller
 from server.errors import NotFound
 from server.file_contents import Incoming
-from server.multipart import read_form
+from server.multipart import openapi_form, read_form
 from server.pages import list_page
 from server.services import CallerDep, Services, ServicesDep
 from serving import Adapter
 
-FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {
-                        "file": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "A .tar.gz or .zip of the files that PEFT's save_pretrained wrote.",
-                        },
-                        "name": {"type": "string", "description": "What to call the model. Unset: ft:… with `suffix`."},
-                        "suffix": {"type": "string", "default": "imported"},
-                        "base_model": {"type": "string", "description": "The base, where several are served."},
-                        "same_base": {
-                            "type": "boolean",
-                            "default": False,
-                            "description": "It was made for this base, whatever adapter_config.json calls it.",
-                        },
-                    },
-                }
-            }
+FORM = openapi_form(
+    ["file"],
+    {
+        "file": {
+            "type": "string",
+            "format": "binary",
+            "description": "A .tar.gz or .zip of the files that PEFT's save_pretrained wrote.",
         },
-    }
-}
+        "name": {"type": "string", "description": "What to call the model. Unset: ft:… with `suffix`."},
+        "suffix": {"type": "string", "default": "imported"},
+        "base_model": {"type": "string", "description": "The base, where several are served."},
+        "same_base": {
+            "type": "boolean",
+            "default": False,
+            "description": "It was made for this base, whatever adapter_config.json calls it.",
+        },
+    },
+)
 
 
 @asynccontextmanager

@@ -25,7 +25,7 @@ from server.file_rules import (
     refuse_wrong_extension,
 )
 from server.files import file_object, get_file, live
-from server.multipart import read_form
+from server.multipart import openapi_form, read_form
 from server.pages import list_page, page_of
 from server.services import KeyIdDep, Services, ServicesDep
 from server.tables import FileRow
@@ -39,29 +39,15 @@ MEDIA_TYPES = {
     ".txt": "text/plain; charset=utf-8",
 }
 """What is sent as what it is. All else is bytes: a page or a picture with a script must not run as one of ours."""
-FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file", "purpose"],
-                    "properties": {
-                        "file": {"type": "string", "format": "binary"},
-                        "purpose": {"type": "string", "enum": list(PURPOSES)},
-                        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
-                        "expires_after[seconds]": {
-                            "type": "integer",
-                            "minimum": MIN_EXPIRY_S,
-                            "maximum": MAX_EXPIRY_S,
-                        },
-                    },
-                }
-            }
-        },
-    }
-}
+FORM = openapi_form(
+    ["file", "purpose"],
+    {
+        "file": {"type": "string", "format": "binary"},
+        "purpose": {"type": "string", "enum": list(PURPOSES)},
+        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
+        "expires_after[seconds]": {"type": "integer", "minimum": MIN_EXPIRY_S, "maximum": MAX_EXPIRY_S},
+    },
+)
 
 
 @router.post("/files", openapi_extra=FORM)

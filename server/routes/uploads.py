@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from server.errors import BadRequest
 from server.file_rules import MAX_EXPIRY_S, MIN_EXPIRY_S, clean_filename, purpose_of, refuse_wrong_extension
-from server.multipart import read_form
+from server.multipart import openapi_form, read_form
 from server.services import KeyIdDep, ServicesDep
 from server.tables import UploadRow, new_id, now_s
 from server.uploads import LIFETIME_S, MAX_PART_BYTES, Uploads, add_upload
@@ -18,20 +18,7 @@ from server.uploads import LIFETIME_S, MAX_PART_BYTES, Uploads, add_upload
 router = APIRouter(prefix="/v1", tags=["uploads"])
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=100)]
-FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["data"],
-                    "properties": {"data": {"type": "string", "format": "binary"}},
-                }
-            }
-        },
-    }
-}
+FORM = openapi_form(["data"], {"data": {"type": "string", "format": "binary"}})
 
 
 class ExpiresAfter(BaseModel):

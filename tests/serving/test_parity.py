@@ -73,6 +73,7 @@ class SpeakingEngine:
     says: dict[str, Saying]
     tokens: list[int] = field(default_factory=lambda: [1, 2, 3])
     limits: Any = LIMITS
+    generation: int = 1
     status: int = 200
     asked: list[str] = field(default_factory=list)
 
@@ -248,6 +249,20 @@ async def test_engine_that_refuses_to_answer_is_a_reason_and_one_in_trouble_is_n
     engine.status = 400
     with pytest.raises(ParityError, match="Out of luck"):
         await Gate().check(adapter, engine)
+
+
+async def test_restart_of_the_engine_while_it_is_judged_is_no_verdict(base: BaseModel, tmp_path: Path) -> None:
+    (tmp_path / "adapters").mkdir()
+    adapter = adapter_with(tmp_path, base, None)
+    engine = engine_for(adapter, base)
+
+    async def make(asked: Adapter, made_for: BaseModel) -> Reference:
+        engine.generation, engine.status = 2, 404  # the new engine doesn't know the adapter
+        return Reference.from_json(reference_json(base))
+
+    with pytest.raises(EngineUnavailableError, match="was restarted while"):
+        await Gate(make).check(adapter, engine)
+    assert "parity" not in json.loads((adapter.path / "manifest.json").read_text())
 
 
 async def test_adapter_without_reference_gets_one_made_or_says_what_to_do(base: BaseModel, tmp_path: Path) -> None:
