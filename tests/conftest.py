@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -92,6 +93,7 @@ def tuneloop(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     flags = ("--tool-call-parser", "hermes", "--max-file-bytes", str(MAX_FILE_BYTES))
     with running_server(data_dir, demo_model, *flags) as (url, process, log):
         tuned = train_demo_adapter(data_dir, demo_model)
+        wait_until_served(url, tuned)
         yield Tuneloop(url, demo_model.name, tuned, data_dir, demo_model, process, log)
 
 
@@ -169,6 +171,22 @@ def wait_until_ready(
         except (urllib.error.URLError, OSError):
             time.sleep(0.3)
     raise AssertionError(f"not ready after {timeout_s} s:\n{log.read_text()}")
+
+
+def wait_until_served(url: str, model: str, *, timeout_s: float = 60) -> None:
+    """Return when `/v1/models` lists the model: what `tuneloop train` made is judged by the parity gate first."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if model in served_models(url):
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"{model} isn't served after {timeout_s} s")
+
+
+def served_models(url: str) -> list[str]:
+    """What `/v1/models` lists, asked without a key."""
+    with urllib.request.urlopen(f"{url}/v1/models", timeout=30) as answer:
+        return [model["id"] for model in json.load(answer)["data"]]
 
 
 def free_port() -> int:

@@ -11,7 +11,7 @@ import openai
 import pytest
 import yaml
 
-from tests.conftest import run_cli, running_server
+from tests.conftest import run_cli, running_server, wait_until_served
 
 pytestmark = pytest.mark.engine
 NAME = "tiny-qwen"
@@ -49,6 +49,7 @@ def test_fresh_base_is_tuned_and_its_adapter_hot_loaded(qwen: Path, tmp_path: Pa
     with running_server(data_dir, qwen) as (url, _, _):
         done = run_cli("train", str(tmp_path / "run.yaml"), "--data-dir", str(data_dir))
         assert done.returncode == 0, done.stdout + done.stderr
+        wait_until_served(url, next(word for word in done.stdout.split() if word.startswith("ft:")))
         with openai.OpenAI(base_url=f"{url}/v1", api_key="-", _strict_response_validation=True) as client:
             base, tuned = (model.id for model in client.models.list())
             assert base == NAME

@@ -156,7 +156,10 @@ def test_the_largest_batch_fits_and_twice_as_many_rows_do_not() -> None:
 
 
 def test_a_real_run_takes_about_what_was_estimated(demo_model: Path, tmp_path: Path) -> None:
-    """The peak of a whole `python -m training`, as the kernel counts it, with rows of 1,000 tokens."""
+    """The peak of a whole `python -m training`, as the kernel counts it, with rows of 1,000 tokens.
+
+    Estimate ÷ peak was 0.80 to 0.94 on three machines: the allocator keeps more the more threads there are.
+    """
     examples = tmp_path / "examples.jsonl"
     words = "The tower keeps its light on. " * 400
     examples.write_text("".join(json.dumps({"prompt": f"{n}: ", "completion": words}) + "\n" for n in range(8)))
@@ -178,4 +181,4 @@ def test_a_real_run_takes_about_what_was_estimated(demo_model: Path, tmp_path: P
         _, status, used = os.wait4(process.pid, 0)
     assert status == 0, (tmp_path / "log").read_text()
     estimate = estimate_memory(ModelShape.from_folder(demo_model), run, 4, 1000, False)
-    assert 0.8 < estimate.total / (used.ru_maxrss * 1024) < 1.5
+    assert 0.7 < estimate.total / (used.ru_maxrss * 1024) < 1.5
