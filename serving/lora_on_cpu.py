@@ -2,8 +2,9 @@
 
 vLLM 0.32 copies A and B once for every row before it multiplies (`vllm/lora/ops/torch_ops/lora_ops.py`): for a prompt
 of 1,000 tokens that is 1,000 copies of one matrix. Here rows of one adapter that stand together, as a prompt's do, are
-one product, and a batch of single rows is multiplied with all adapters at once, of which each row keeps its own. The
-arguments are vLLM's. This runs in the engine's process alone, which is why it may import torch.
+one product, and a batch of many single rows is multiplied with all adapters at once, of which each row keeps its own.
+Only where rows are few are matrices copied here, too. The arguments are vLLM's. This runs in the engine's process
+alone, which is why it may import torch.
 """
 
 import itertools
@@ -11,7 +12,9 @@ import itertools
 import torch
 
 WHOLE_SEGMENT = 16
-"""Mean rows of a segment from which on a product for each segment is faster than one with all adapters."""
+"""Mean rows of a segment from which on a product for each segment is fastest."""
+FEW_ROWS = 10
+"""Single rows up to which copying each one's adapter costs less than multiplying with all adapters."""
 
 
 def shrink(
@@ -22,15 +25,19 @@ def shrink(
     inputs: float [rows, features]. weights: float [adapters, 1, r, features]. output: float32 [rows, r], zeros.
     indices: int64 [rows], the adapter of each row; -1 for none, whose output is left as it is.
     """
-    adapters = _matrices(weights).to(output.dtype)
+    adapters = _matrices(weights)
     count, r, features = adapters.shape
     inputs, indices, segments = inputs.to(output.dtype), *_rows(indices, inputs.shape[0])
     if _is_long(segments):
         for adapter, start, end in segments:
             if adapter >= 0:
-                output[start:end, :r] = scaling * torch.mm(inputs[start:end], adapters[adapter].t())
+                own = adapters[adapter].to(output.dtype)
+                output[start:end, :r] = scaling * torch.mm(inputs[start:end], own.t())
         return
-    products = torch.mm(inputs, adapters.reshape(count * r, features).t()).view(-1, count, r)
+    if inputs.shape[0] <= FEW_ROWS:
+        output[:, :r] += scaling * _copied(adapters, inputs, indices)
+        return
+    products = torch.mm(inputs, adapters.to(output.dtype).reshape(count * r, features).t()).view(-1, count, r)
     own = products[torch.arange(products.shape[0]), indices.clamp(min=0)]
     output[:, :r] += scaling * own.masked_fill_((indices < 0).unsqueeze(1), 0)
 
@@ -71,6 +78,9 @@ def expand_slice(
             if adapter >= 0:
                 target[start:end].addmm_(inputs[start:end].to(output.dtype), adapters[adapter].to(output.dtype).t())
         return
+    if inputs.shape[0] <= FEW_ROWS:
+        target += _copied(adapters, inputs.to(output.dtype), indices)
+        return
     apart = torch.zeros(inputs.shape[0], count, r, dtype=output.dtype)
     apart[torch.arange(apart.shape[0]), indices.clamp(min=0)] = inputs.to(output.dtype)
     apart.masked_fill_((indices < 0).view(-1, 1, 1), 0)
@@ -96,3 +106,9 @@ def _rows(indices: torch.Tensor, rows: int) -> tuple[torch.Tensor, list[tuple[in
 
 def _is_long(segments: list[tuple[int, int, int]]) -> bool:
     return len(segments) == 1 or segments[-1][2] >= WHOLE_SEGMENT * len(segments)
+
+
+def _copied(adapters: torch.Tensor, inputs: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """Each row's product with its own copy of its adapter, zeros for the base: float [rows, outputs]."""
+    own = adapters[indices.clamp(min=0)].to(inputs.dtype)
+    return torch.einsum("bi,boi->bo", inputs, own).masked_fill_((indices < 0).unsqueeze(1), 0)
