@@ -3,6 +3,8 @@
 async with ChatEndpoint("http://127.0.0.1:8000/v1") as endpoint:
     report = await compare_models(endpoint, ["tuneloop-demo", "ft:tuneloop-demo:…"], read_questions(path))
 print(report.scores)
+
+`evaluation.arena` turns people's votes into ratings with intervals; it has its own front door.
 """
 
 from evaluation.endpoint import ChatEndpoint, EndpointError

@@ -18,17 +18,26 @@ from server.errors import APIError, BadRequest, MethodNotAllowed, NotFound, faul
 from server.middleware import Authenticate, HostGuard, RequestContext
 from server.rate_limit import RateLimit
 from server.routes import (
+    adapter_archive,
     adapters,
     aliases,
+    campaigns,
     checkpoint_permissions,
     comparisons,
     engines,
+    file_reports,
     files,
     fine_tuning,
     health,
     inference,
+    invitations,
+    keys,
+    leaderboard,
+    lineage,
     models,
+    preflight,
     ratings,
+    settings_view,
     uploads,
     webhook_endpoints,
 )
@@ -42,18 +51,27 @@ ROUTERS = tuple(
     module.router
     for module in (
         health,
+        lineage,  # before models, whose names may hold a slash
         models,
         adapters,
+        adapter_archive,
         aliases,
         engines,
         inference,
         files,
+        file_reports,
         uploads,
         fine_tuning,
+        preflight,
         checkpoint_permissions,
         webhook_endpoints,
+        keys,
+        settings_view,
         comparisons,
+        campaigns,
+        invitations,
         ratings,
+        leaderboard,
     )
 )
 """In the order in which they are tried, and shown in /docs."""
@@ -90,7 +108,7 @@ def _middleware(services: Services) -> list[Middleware]:
     return [
         Middleware(RequestContext, metrics=services.metrics),
         Middleware(HostGuard, keys=keys, allowed_hosts=settings.allowed_hosts),
-        Middleware(Authenticate, keys=keys, always=not settings.is_loopback),
+        Middleware(Authenticate, keys=keys, database=services.database, always=not settings.is_loopback),
         Middleware(RateLimit, requests_per_minute=settings.requests_per_minute),
         Middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, max_file_bytes=settings.max_file_bytes),
         Middleware(inference.DirectInference, services=services),

@@ -39,6 +39,15 @@ class APIKey:
 
 
 @dataclass(frozen=True)
+class Invitation:
+    """One rater's way into one campaign."""
+
+    id: str
+    campaign_id: str
+    rater: str
+
+
+@dataclass(frozen=True)
 class Caller:
     """Who makes a request."""
 
@@ -47,6 +56,18 @@ class Caller:
     project: str
     is_admin: bool
     """Whether it may set up webhooks and let projects use checkpoints."""
+    invitation: Invitation | None = None
+    """Where it is a campaign's rater; `server/campaigns/invitations.py` says what that opens."""
+
+    @property
+    def rater(self) -> str | None:
+        """In whose name alone it votes; None where it may say so itself."""
+        return self.invitation.rater if self.invitation else None
+
+    @property
+    def campaign(self) -> str | None:
+        """Id of the campaign that it is confined to."""
+        return self.invitation.campaign_id if self.invitation else None
 
 
 ANYBODY = Caller(None, DEFAULT_PROJECT, is_admin=True)
@@ -109,6 +130,10 @@ class KeyStore:
         """Whose key it is, or None where it is not a good one."""
         await self._refresh()
         return self._callers_by_hash.get(_hash(secret))
+
+    def forget(self) -> None:
+        """The next request reads the table again: a key was made or revoked here, and counts at once."""
+        self._read_at = float("-inf")
 
     async def _refresh(self) -> None:
         if self._is_fresh():

@@ -7,6 +7,7 @@ traceback.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,13 +15,14 @@ import typer
 from fastapi import FastAPI
 
 from evaluation import EndpointError, QuestionsError
-from server.commands import adapters, data, demo, doctor, engines, evaluate, export, keys, runs, train, up
+from server.commands import adapters, data, demo, doctor, engines, evaluate, export, keys, runs, train, ui, up
 from server.commands.base_model import embedded_base_model
 from server.commands.console import err, out, table_of
-from server.commands.options import describe, with_settings
+from server.commands.options import with_settings
 from server.composition import StartError
 from server.database import DatabaseError
 from server.settings import LoadedSettings, SettingsError
+from server.settings_shown import describe
 from serving import EngineStartError, ServingError
 from training.config import ConfigError
 from training.formats import DataError
@@ -73,6 +75,19 @@ def up_(loaded: LoadedSettings) -> None:
     up.up(loaded.settings, mount_ui)
 
 
+@app.command("ui")
+def ui_(
+    server: Annotated[str, typer.Option(help="Address of the running tuneloop.")] = "http://127.0.0.1:8000",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 takes a free one.")] = 8001,
+) -> None:
+    """Serve the pages alone, in a process of their own, for a tuneloop that runs elsewhere.
+
+    Example: tuneloop ui --server http://127.0.0.1:8000
+    """
+    ui.ui(server, host, port, pages_apart)
+
+
 @app.command("demo")
 @with_settings()
 def demo_(
@@ -116,7 +131,7 @@ def settings_(loaded: LoadedSettings) -> None:
     Example: TUNELOOP_PORT=9000 tuneloop settings
     """
     table = table_of("setting", "value", "from", "what it is")
-    for row in describe(loaded):
+    for row in describe(loaded.settings):
         table.add_row(*row)
     out.print(table)
 
@@ -126,6 +141,13 @@ def mount_ui(served: FastAPI, url: str) -> FastAPI:
     from ui.app import mount  # gradio takes seconds to import, and most commands have no pages
 
     return mount(served, url, example_prompts=demo.EXAMPLE_PROMPTS)
+
+
+def pages_apart(server: str, allowed_hosts: Sequence[str]) -> FastAPI:
+    """The pages without a server of their own, for `tuneloop ui`."""
+    from ui.apart import create_apart_app
+
+    return create_apart_app(server, allowed_hosts=allowed_hosts, example_prompts=demo.EXAMPLE_PROMPTS)
 
 
 def main() -> None:

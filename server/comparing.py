@@ -1,4 +1,4 @@
-"""Generates the two sides of a comparison at once, as events. What it heard is what gets stored: no client reports it.
+"""Generates the sides of a comparison at once, as events. What it heard is what gets stored: no client reports it.
 
 Knows nothing of HTTP answers and of the database; `routes/comparisons.py` joins them.
 """
@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from server.auth import Caller
 from server.errors import APIError, ServerError
-from server.ratings import SIDES
 from server.services import Services
 from server.upstream import ask_engine
 
@@ -34,6 +33,8 @@ class Side:
     duration_s: float | None = None
     error: APIError | None = None
     answered_by: str | None = None
+    messages: Sequence[Any] = ()
+    """What the model is asked."""
     started_s: float = field(default_factory=time.perf_counter)
 
     @property
@@ -54,22 +55,22 @@ class Side:
 
 
 async def generate(
-    services: Services, caller: Caller, request: Mapping[str, Any], sides: Mapping[str, Side], *, blind: bool
+    services: Services, caller: Caller, sampling: Mapping[str, Any], sides: Mapping[str, Side], *, blind: bool
 ) -> AsyncIterator[Event]:
-    """Events of both sides as they come, in the words of the public contract; `sides` holds the answers at the end.
+    """Events of all sides as they come, in the words of the public contract; `sides` holds the answers at the end.
 
-    request: `messages` and sampling parameters, the same for both sides.
+    sampling: parameters, the same for all sides.
     """
     events: asyncio.Queue[Event | None] = asyncio.Queue()
 
     async def run(name: str, side: Side) -> None:
         try:
-            async for event in _answer(services, caller, request, side):
+            async for event in answer(services, caller, sampling, side):
                 events.put_nowait(event | {"side": name})
         finally:
             events.put_nowait(None)
 
-    tasks = [asyncio.create_task(run(name, sides[name])) for name in SIDES]
+    tasks = [asyncio.create_task(run(name, side)) for name, side in sides.items()]
     try:
         running = len(tasks)
         while running:
@@ -86,14 +87,16 @@ async def generate(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _answer(services: Services, caller: Caller, request: Mapping[str, Any], side: Side) -> AsyncIterator[Event]:
+async def answer(services: Services, caller: Caller, sampling: Mapping[str, Any], side: Side) -> AsyncIterator[Event]:
+    """Events of one side as they come; `side` holds the answer at the end, or its error."""
     side.model = services.registry.version_of(side.model)  # what is rated and stored: an alias will mean another one
-    body = {**request, "model": side.model, "stream": True, "n": 1, "stream_options": {"include_usage": True}}
+    asked = {"messages": list(side.messages), **sampling, "model": side.model}
+    body = asked | {"stream": True, "n": 1, "stream_options": {"include_usage": True}}
     side.started_s = time.perf_counter()
     try:
         encoded = json.dumps(body).encode()
-        async with ask_engine(services, caller, "/v1/chat/completions", side.model, encoded) as answer:
-            async for chunk in _data(answer.chunks()):
+        async with ask_engine(services, caller, "/v1/chat/completions", side.model, encoded) as response:
+            async for chunk in _data(response.chunks()):
                 delta = _take(side, chunk)
                 if delta:
                     yield {"type": "comparison.delta", "delta": delta}

@@ -2,7 +2,7 @@
 
 RequestContext   gives the request its id, turns anything unforeseen into a 500 in the envelope, counts
 HostGuard        on a keyless loopback server, lets in only requests that a local program or page could make
-Authenticate     wants a valid key where keys are set, and notes whose it is
+Authenticate     wants a valid key where keys are set, or an invitation, and notes whose it is
 (RateLimit, BodyLimit: modules of their own)
 """
 
@@ -19,6 +19,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.auth import ANYBODY, Caller, KeyStore
+from server.campaigns import invitations
+from server.database import Database
 from server.errors import APIError, BadRequest, Forbidden, ServerError, Unauthorized, from_database, from_disk
 from server.metrics import Metrics
 from server.settings import LOOPBACK_HOSTS
@@ -119,26 +121,32 @@ class HostGuard:
 
 
 class Authenticate:
-    """Wants `Authorization: Bearer KEY` on the API and the metrics once a key was ever made."""
+    """Wants `Authorization: Bearer KEY` on the API and the metrics once a key was ever made.
 
-    def __init__(self, app: ASGIApp, keys: KeyStore, *, always: bool) -> None:
+    A campaign's invitation counts as a key, also where none is wanted; it opens little.
+    """
+
+    def __init__(self, app: ASGIApp, keys: KeyStore, database: Database, *, always: bool) -> None:
         self.app = app
         self.keys = keys
+        self.database = database
         self.always = always
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith(GUARDED_PREFIXES) and not _is_open(scope):
             try:
-                scope.setdefault("state", {})["caller"] = await self._caller(Headers(scope=scope))
-            except Unauthorized as error:
+                scope.setdefault("state", {})["caller"] = await self._caller(scope)
+            except (Unauthorized, Forbidden) as error:
                 await _refuse(error, scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
-    async def _caller(self, headers: Headers) -> Caller:
+    async def _caller(self, scope: Scope) -> Caller:
+        scheme, _, secret = Headers(scope=scope).get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and secret.strip().startswith(invitations.TOKEN_PREFIX):
+            return await invitations.admit(self.database, secret.strip(), scope["method"], scope["path"])
         if not self.always and not await self.keys.required():
             return ANYBODY
-        scheme, _, secret = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not secret.strip():
             raise Unauthorized(
                 "This server wants an API key, sent as `Authorization: Bearer KEY` (the SDK's api_key). "

@@ -1,40 +1,115 @@
-"""Owns stored comparisons and votes: writes them, lists them, and keeps a blind comparison blind until it is rated.
+"""Owns votes: stores them, lets their raters replace or take them back, and tells which count.
 
-Every rating comes out with its whole context: messages, both answers, the versions that gave them, sampling, order,
-rater and time. Knows nothing of HTTP beyond the errors it raises.
+A vote is never changed. A later one of the same rater on the same comparison takes its place by naming it, and a vote
+that is taken back is superseded by one that says so. Knows nothing of HTTP beyond the errors it raises.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import Session
 
+from server.auth import Caller
+from server.campaigns import assignments
+from server.comparison_store import SIDES, comparison_object, get_comparison, is_rated
+from server.database import Database
 from server.errors import BadRequest, Conflict, NotFound
-from server.tables import ComparisonRow, RatingRow, new_id, now_s
+from server.rating_facts import facts_of
+from server.tables import ComparisonRow, RatingRow, is_id, new_id, now_s
+from server.vote_rights import refuse_foreign_pair, refuse_foreign_vote
 
-Order = Literal["asc", "desc"]
-SIDES = ("left", "right")
+T = TypeVar("T")
 
-
-def comparison_object(row: ComparisonRow, *, reveal: bool) -> dict[str, Any]:
-    """The comparison on the wire; model names only when it was not blind, or `reveal` is true."""
-    shown = reveal or not row.blind
-    return {
-        "id": row.id,
-        "object": "comparison",
-        "created_at": row.created_at,
-        "blind": row.blind,
-        "messages": row.messages,
-        "sampling": row.sampling,
-        **{side: getattr(row, side) | ({} if shown else {"model": None}) for side in SIDES},
-    }
+WITHDRAWN = "withdrawn"
+CONTEXT = ("blind", "messages", "sampling", *SIDES)
+"""What a rating tells of its comparison."""
 
 
-def rating_object(row: RatingRow) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Voter:
+    """Whose vote it is, and who brings it."""
+
+    rater: str
+    caller: Caller
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a rater says of two answers."""
+
+    verdict: str
+    """`left`, `right`, `tie` or `both_bad`."""
+    dimensions: dict[str, Any] = field(default_factory=dict)
+    """1 to 5 by name, of each side or of the preferred answer."""
+    unsafe: str | None = None
+    comment: str | None = None
+
+
+def add_rating(
+    session: Session, comparison_id: str, said: Verdict, *, voter: Voter, supersedes: str | None = None
+) -> RatingRow:
+    """The stored vote: the rater's first on this comparison, or in the place of `supersedes`.
+
+    Raises:
+        NotFound: no such comparison, or `supersedes` is no vote of this rater on it.
+        BadRequest: the comparison has more than two sides.
+        Conflict: that rater has voted on it, or the vote that is to be superseded has been already; or a campaign gave
+            it to another rater.
+        Forbidden: the vote that is to be superseded came from another caller; see `vote_rights.py`.
+        IntegrityError: somebody else took this vote's place just now; asked again, this says so.
+    """
+    comparison = get_comparison(session, comparison_id)
+    _refuse_more_than_two(comparison)
+    refuse_foreign_pair(comparison, voter.rater, voter.caller)
+    if supersedes is None:
+        _refuse_second(session, comparison_id, voter.rater)
+    else:
+        _current(session, supersedes, voter, comparison_id)
+    return _store(session, comparison, said, voter, supersedes)
+
+
+def withdraw(session: Session, rating_id: str, *, voter: Voter, window_s: int) -> RatingRow:
+    """The entry that takes back this vote. window_s: how many seconds after the vote that can be done.
+
+    Raises:
+        NotFound: this rater has no such vote.
+        Conflict: it is too late, or the vote was superseded or taken back already.
+        Forbidden, IntegrityError: as `add_rating`.
+    """
+    row = _current(session, rating_id, voter)
+    if voter.caller.campaign not in (None, row.campaign):
+        raise _missing(rating_id, voter.rater)
+    if row.verdict == WITHDRAWN:
+        raise Conflict(f"{rating_id} takes back a vote itself. Vote again instead.", code="already_withdrawn")
+    age_s = now_s() - row.created_at
+    if age_s > window_s:
+        raise Conflict(
+            f"{rating_id} was cast {age_s} s ago, and a vote can be taken back for {window_s} s. Supersede it with "
+            f'another: POST /v1/comparisons/{row.comparison_id}/ratings with "supersedes": "{rating_id}".',
+            code="undo_too_late",
+        )
+    return _store(session, row.comparison, Verdict(WITHDRAWN), voter, rating_id)
+
+
+def get_rating(session: Session, rating_id: str) -> RatingRow | None:
+    """The vote of that id, superseded or not."""
+    return session.scalar(select(RatingRow).where(RatingRow.id == rating_id)) if is_id(rating_id) else None
+
+
+async def write(database: Database, work: Callable[[Session], T]) -> T:
+    """The result of `work`, done anew where another vote took the place of this one meanwhile, to tell of that one."""
+    try:
+        return await database.run(work)
+    except IntegrityError:
+        return await database.run(work)
+
+
+def rating_object(row: RatingRow, *, superseded_by: str | None = None, is_duplicate: bool = False) -> dict[str, Any]:
     """The rating on the wire with the comparison it judges, names revealed."""
     comparison = comparison_object(row.comparison, reveal=True)
     preferred = comparison[row.verdict]["model"] if row.verdict in SIDES else None
@@ -43,116 +118,104 @@ def rating_object(row: RatingRow) -> dict[str, Any]:
         "object": "rating",
         "created_at": row.created_at,
         "comparison_id": row.comparison_id,
+        "campaign": row.campaign,
         "verdict": row.verdict,
         "preferred_model": preferred,
         "dimensions": row.dimensions,
         "unsafe": row.unsafe,
         "comment": row.comment,
         "rater": row.rater,
-        **{key: comparison[key] for key in ("blind", "messages", "sampling", "left", "right")},
-    }
+        "names_seen": row.names_seen,
+        "supersedes": row.supersedes or None,
+        "superseded_by": superseded_by,
+        "discarded": discarded(row.fault, row.verdict, is_duplicate=is_duplicate and superseded_by is None),
+        **{key: comparison[key] for key in CONTEXT},
+    } | ({"histories": comparison["histories"]} if comparison.get("histories") else {})
 
 
-def add_comparison(session: Session, row: ComparisonRow) -> dict[str, Any]:
-    """The stored comparison as its creator may see it."""
-    session.add(row)
-    session.flush()
-    return comparison_object(row, reveal=False)
+def discarded(fault: str | None, verdict: str, *, is_duplicate: bool) -> str | None:
+    """Why a vote doesn't count; None for one that does, and for what is no vote."""
+    if verdict == WITHDRAWN:
+        return None
+    return fault or ("duplicate" if is_duplicate else None)
 
 
-def get_comparison(session: Session, comparison_id: str) -> ComparisonRow:
-    """The comparison of that id.
-
-    Raises:
-        NotFound: there is none.
-    """
-    row = session.get(ComparisonRow, comparison_id)
-    if row is None:
-        raise NotFound(
-            f"No comparison has the id {comparison_id!r}.", code="comparison_not_found", param="comparison_id"
-        )
-    return row
-
-
-def is_rated(session: Session, comparison_id: str) -> bool:
-    """Whether anybody voted on it, which is what ends its blindness."""
-    return session.scalar(select(RatingRow.id).where(RatingRow.comparison_id == comparison_id).limit(1)) is not None
-
-
-def add_rating(
-    session: Session,
-    comparison_id: str,
-    *,
-    rater: str,
-    verdict: str,
-    dimensions: dict[str, int],
-    unsafe: str | None,
-    comment: str | None,
-) -> dict[str, Any]:
-    """The stored rating.
-
-    Raises:
-        NotFound: no such comparison.
-        Conflict: that rater voted on it already; votes are never overwritten.
-    """
-    comparison = get_comparison(session, comparison_id)
+def _store(
+    session: Session, comparison: ComparisonRow, said: Verdict, voter: Voter, supersedes: str | None
+) -> RatingRow:
+    facts = facts_of(comparison.messages, comparison.left, comparison.right, comparison.histories)
     row = RatingRow(
         id=new_id("rating"),
         comparison=comparison,
         created_at=now_s(),
-        rater=rater,
-        verdict=verdict,
-        dimensions=dimensions,
-        unsafe=unsafe,
-        comment=comment,
+        rater=voter.rater,
+        cast_by=voter.caller.key_id,
+        verdict=said.verdict,
+        dimensions=said.dimensions,
+        unsafe=said.unsafe,
+        comment=said.comment,
+        supersedes=supersedes or "",
+        names_seen=supersedes is not None or not _is_blind_still(session, comparison),
+        blind=comparison.blind,
+        campaign=comparison.campaign_id,
+        **facts.columns(),
     )
     session.add(row)
-    try:
-        session.flush()
-    except IntegrityError as error:
+    session.flush()
+    if comparison.campaign_id:
+        assignments.settle(session, comparison.id, rater=voter.rater, is_rated=said.verdict != WITHDRAWN)
+    return row
+
+
+def _is_blind_still(session: Session, comparison: ComparisonRow) -> bool:
+    """Whether nobody can have been shown the names yet. The first vote shows them to whoever knows the comparison, by
+    whatever name they vote next; what a campaign gave to one rater is that rater's alone."""
+    return comparison.blind and (comparison.assigned_to is not None or not is_rated(session, comparison.id))
+
+
+def _refuse_more_than_two(comparison: ComparisonRow) -> None:
+    if comparison.others:
+        raise BadRequest(
+            f"{comparison.id} compares {2 + len(comparison.others)} models, and a vote is between two. "
+            "Compare the two that you want to vote on.",
+            code="not_a_pair",
+        )
+
+
+def _refuse_second(session: Session, comparison_id: str, rater: str) -> None:
+    mine = select(RatingRow.id).where(RatingRow.comparison_id == comparison_id, RatingRow.rater == rater)
+    ids = set(session.scalars(mine))
+    if ids:
+        replaced = session.scalars(select(RatingRow.supersedes).where(RatingRow.id.in_(ids)))
+        (current,) = ids - set(replaced)
         raise Conflict(
-            f"The rater {rater!r} has already rated {comparison_id}; a vote is never overwritten.", code="already_rated"
-        ) from error
-    return rating_object(row)
+            f"The rater {rater!r} has already rated {comparison_id}, as {current}; a vote is never overwritten. To put "
+            f'another in its place, send "supersedes": "{current}" with it.',
+            code="already_rated",
+        )
 
 
-def list_ratings(
-    session: Session, *, limit: int, after: str | None = None, order: Order = "desc"
-) -> tuple[Sequence[RatingRow], bool]:
-    """A page of ratings in the order of their making, and whether more follow.
-
-    Raises:
-        BadRequest: `after` is no rating's id.
-    """
-    query = select(RatingRow)
-    if after is not None:
-        cursor = session.get(RatingRow, after)
-        if cursor is None:
-            raise BadRequest(
-                f"after={after!r} is no rating's id; pass the last id of the page before.",
-                param="after",
-                code="rating_not_found",
-            )
-        query = query.where(_beyond(cursor, order))
-    rows = session.scalars(query.order_by(*_ordering(order)).limit(limit + 1)).all()
-    return rows[:limit], len(rows) > limit
+def _current(session: Session, rating_id: str, voter: Voter, comparison_id: str | None = None) -> RatingRow:
+    """This voter's vote of that id, which nothing has superseded yet."""
+    row = get_rating(session, rating_id)
+    if row is None or row.rater != voter.rater or comparison_id not in (None, row.comparison_id):
+        raise _missing(rating_id, voter.rater, comparison_id)
+    refuse_foreign_vote(row, voter.caller)
+    newer = session.execute(
+        select(RatingRow.id, RatingRow.verdict).where(RatingRow.supersedes == rating_id).limit(1)
+    ).first()
+    if newer is not None:
+        how = "taken back by" if newer.verdict == WITHDRAWN else "superseded by"
+        raise Conflict(
+            f'{rating_id} was already {how} {newer.id}. To vote anew, send "supersedes": "{newer.id}".',
+            code="already_superseded",
+        )
+    return row
 
 
-def all_ratings(session: Session) -> Iterator[RatingRow]:
-    """Every rating, oldest first, read in steps so that memory stays bounded."""
-    yield from session.scalars(select(RatingRow).order_by(*_ordering("asc")).execution_options(yield_per=500))
-
-
-def _columns() -> tuple[InstrumentedAttribute[int], InstrumentedAttribute[str]]:
-    return RatingRow.created_at, RatingRow.id
-
-
-def _ordering(order: Order) -> list[Any]:
-    return [column.asc() if order == "asc" else column.desc() for column in _columns()]
-
-
-def _beyond(cursor: RatingRow, order: Order) -> Any:
-    created_at, rating_id = _columns()
-    if order == "asc":
-        return or_(created_at > cursor.created_at, and_(created_at == cursor.created_at, rating_id > cursor.id))
-    return or_(created_at < cursor.created_at, and_(created_at == cursor.created_at, rating_id < cursor.id))
+def _missing(rating_id: str, rater: str, comparison_id: str | None = None) -> NotFound:
+    where = f" on {comparison_id}" if comparison_id else ""
+    return NotFound(
+        f"The rater {rater!r} has no vote {rating_id[:200]!r}{where}. GET /v1/ratings?rater=… lists them.",
+        code="rating_not_found",
+    )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -14,8 +15,10 @@ from server.auth import ANYBODY, Caller, KeyStore
 from server.database import Database
 from server.errors import Forbidden
 from server.files import FileStore
+from server.inspection import Inspections
 from server.jobs.creating import JobCreator
 from server.jobs.runner import Runner
+from server.leaderboard import Leaderboards
 from server.metrics import Metrics
 from server.publishing import Publisher
 from server.settings import Settings
@@ -40,11 +43,18 @@ class Services:
     jobs: JobCreator
     aliases: AliasBook
     fleet: Fleet
+    inspections: Inspections = field(default_factory=Inspections)
+    campaign_work: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when there may be answers to generate for a campaign."""
+    leaderboards: Leaderboards = field(default_factory=Leaderboards)
 
 
 @asynccontextmanager
 async def at_work(services: Services) -> AsyncIterator[None]:
-    """While the context is open, goes on what isn't done in a request: file checks, jobs, webhooks, publishing."""
+    """While the context is open, goes on what isn't done in a request: file checks, jobs, webhooks, publishing,
+    campaigns' answers."""
+    from server.campaigns.generator import Generator  # it asks engines by way of `Services`
+
     parts = (
         services.fleet,
         services.aliases,
@@ -52,6 +62,7 @@ async def at_work(services: Services) -> AsyncIterator[None]:
         services.webhooks,
         services.runner,
         Publisher(services.registry),
+        Generator(services),
     )
     async with AsyncExitStack() as stack:
         for part in parts:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, field_validator
 
 ENV_PREFIX = "TUNELOOP_"
 DEVICE_NUMBERS = r"^\d{1,4}(,\d{1,4})*$"
@@ -150,6 +150,10 @@ class Settings(BaseModel):
         "queued",
         description="What a paused job's status says: queued is in the SDK's closed set, paused in OpenAI's example.",
     )
+    campaign_concurrency: int = Field(
+        8, ge=1, le=256, description="Answers that are generated at once for campaigns, beside all other requests."
+    )
+    undo_window_s: int = Field(60, ge=0, le=86_400, description="Seconds for which a rater may take a vote back.")
     requests_per_minute: int | None = Field(
         None, ge=1, description="Requests that each API key may make in a minute; more get a 429. Unset: no limit."
     )
@@ -175,11 +179,17 @@ class Settings(BaseModel):
         "whose name they serve. ID=BASE_MODEL where there are several bases.",
     )
 
+    _origins: Mapping[str, str] = PrivateAttr(default_factory=dict)
+
     @field_validator("max_lora_rank", mode="before")
     @classmethod
     def _number_of_text(cls, value: Any) -> Any:
         """A flag's or the environment's text as the number that it says: a Literal takes no text."""
         return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+
+    def origin_of(self, name: str) -> str:
+        """Where the setting's value came from: "default", a file's path, an environment name or "flag"."""
+        return self._origins.get(name, "default")
 
     @property
     def largest_rank(self) -> int:
@@ -255,7 +265,8 @@ def load_settings(
         settings = Settings(**values)
     except ValidationError as error:
         raise SettingsError(_describe(error, origins)) from error
-    return LoadedSettings(settings, {name: origins.get(name, "default") for name in Settings.model_fields})
+    settings._origins = {name: origins.get(name, "default") for name in Settings.model_fields}
+    return LoadedSettings(settings, settings._origins)
 
 
 def _file_layer(config_file: Path | None) -> list[tuple[str, dict[str, Any]]]:

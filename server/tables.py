@@ -70,7 +70,7 @@ class APIKeyRow(Base):
 
 
 class ComparisonRow(Base):
-    """Two models' answers to the same messages, as this server generated them."""
+    """Two to four models' answers, as this server generated them."""
 
     __tablename__ = "comparisons"
     __table_args__ = (Index(None, "created_at", "id"),)
@@ -80,25 +80,61 @@ class ComparisonRow(Base):
     created_by: Mapped[str | None]
     blind: Mapped[bool]
     messages: Mapped[list[Any]]
+    """What all of them were asked; empty where `histories` says what each was."""
     sampling: Mapped[dict[str, Any]]
     left: Mapped[dict[str, Any]]
     right: Mapped[dict[str, Any]]
+    others: Mapped[dict[str, Any] | None]
+    """`third` and `fourth` of a comparison of more than two; None for a pair."""
+    histories: Mapped[list[Any] | None]
+    """Each side's own messages, in the order of the sides, of conversations that went apart."""
+    campaign_id: Mapped[str | None]
+    assigned_to: Mapped[str | None]
+    """The rater whom a campaign gave it to."""
 
 
 class RatingRow(Base):
-    """One rater's verdict on one comparison."""
+    """One rater's verdict on one comparison. Rows are added and never changed: a later one supersedes an earlier.
+
+    Beside the vote stands what the statistics need of its comparison, so that they read narrow rows of one table.
+    """
 
     __tablename__ = "ratings"
-    __table_args__ = (UniqueConstraint("comparison_id", "rater"), Index(None, "created_at", "id"))
+    __table_args__ = (
+        UniqueConstraint("comparison_id", "rater", "supersedes"),
+        Index(None, "created_at"),
+        Index(None, "supersedes"),
+        Index(None, "rater", "pair_sha"),
+        Index(None, "campaign"),
+    )
 
-    id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(BIG, primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
     comparison_id: Mapped[str] = mapped_column(ForeignKey("comparisons.id"))
     created_at: Mapped[int]
     rater: Mapped[str]
+    cast_by: Mapped[str | None]
+    """Id of the key or of the invitation that the vote came with, which alone may change it; None where nobody needed
+    one."""
     verdict: Mapped[str]
+    """`left`, `right`, `tie` or `both_bad`; `withdrawn` where the rater took back the vote that this one supersedes."""
     dimensions: Mapped[dict[str, Any]]
     unsafe: Mapped[str | None]
     comment: Mapped[str | None]
+    supersedes: Mapped[str] = mapped_column(default="")
+    """Id of the same rater's vote whose place it takes; empty for the first. Two can't take the same place."""
+    names_seen: Mapped[bool] = mapped_column(default=False)
+    """Whether the rater had been shown the models' names by then."""
+    blind: Mapped[bool] = mapped_column(default=False)
+    """Whether the comparison is blind."""
+    campaign: Mapped[str | None]
+    left_model: Mapped[str] = mapped_column(default="")
+    right_model: Mapped[str] = mapped_column(default="")
+    prompt_sha: Mapped[str] = mapped_column(default="")
+    """Tells prompts apart; see `rating_facts.py`, as for the next three."""
+    pair_sha: Mapped[str] = mapped_column(default="")
+    fault: Mapped[str | None]
+    style: Mapped[list[Any] | None]
     comparison: Mapped[ComparisonRow] = relationship(lazy="joined")
 
 
@@ -206,6 +242,8 @@ class JobRow(Base):
     request_sha256: Mapped[str]
     """Of the body that created it, to know a repeated request by."""
     idempotency_key: Mapped[str | None]
+    ratings: Mapped[dict[str, Any] | None]
+    """The votes that its training file was made from; None for a file that was uploaded."""
 
 
 class JobEventRow(Base):
@@ -335,3 +373,134 @@ class AliasChangeRow(Base):
     created_at: Mapped[int]
     created_by: Mapped[str | None]
     """Id of the key; None on a keyless server and from the command line."""
+
+
+class CampaignRow(Base):
+    """A fixed set of prompts, answered by a few models and judged pair by pair by several raters."""
+
+    __tablename__ = "campaigns"
+
+    number: Mapped[int] = mapped_column(BIG, primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    status: Mapped[str] = mapped_column(index=True)
+    """`generating`, `open`, `closed` or `failed`."""
+    error: Mapped[dict[str, Any] | None]
+    """What the answers wait for, or why there are none: OpenAI's `message`, `type`, `param` and `code`."""
+    models: Mapped[list[Any]]
+    """Versions; an alias means something else one day."""
+    prompts: Mapped[int]
+    raters_per_item: Mapped[int]
+    sampling: Mapped[dict[str, Any]]
+    dimensions: Mapped[bool]
+    """Whether raters are asked for scores beside the verdict."""
+    created_at: Mapped[int]
+    closed_at: Mapped[int | None]
+    created_by: Mapped[str | None]
+    project: Mapped[str]
+    """Whose rights count while the answers are generated."""
+
+
+class CampaignPromptRow(Base):
+    """One prompt of a campaign."""
+
+    __tablename__ = "campaign_prompts"
+
+    campaign_id: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    """Counted from 0."""
+    messages: Mapped[list[Any]]
+    answered: Mapped[int] = mapped_column(default=0)
+    """Models that are through with it. Its change makes those wait that end with the same prompt at once."""
+
+
+class CampaignAnswerRow(Base):
+    """One model's answer to one prompt: the list of what is to be generated, too."""
+
+    __tablename__ = "campaign_answers"
+    __table_args__ = (
+        UniqueConstraint("campaign_id", "position", "model"),
+        Index(None, "status", "number"),
+        Index(None, "campaign_id", "status", "finished_at"),
+    )
+
+    number: Mapped[int] = mapped_column(BIG, primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    campaign_id: Mapped[str]
+    position: Mapped[int]
+    model: Mapped[str]
+    status: Mapped[str]
+    """`pending`, `done` or `failed`."""
+    attempts: Mapped[int] = mapped_column(default=0)
+    """Failures so far of a kind that may pass."""
+    answer: Mapped[dict[str, Any] | None]
+    """As a comparison keeps a side."""
+    error: Mapped[dict[str, Any] | None]
+    finished_at: Mapped[int | None]
+
+
+class CampaignItemRow(Base):
+    """One prompt with two models' answers: what raters judge."""
+
+    __tablename__ = "campaign_items"
+    __table_args__ = (
+        UniqueConstraint("campaign_id", "position", "model_a", "model_b"),
+        Index(None, "campaign_id", "answers", "places_taken", "shuffle"),
+    )
+
+    number: Mapped[int] = mapped_column(BIG, primary_key=True)
+    campaign_id: Mapped[str]
+    position: Mapped[int]
+    model_a: Mapped[str]
+    model_b: Mapped[str]
+    answers: Mapped[int] = mapped_column(default=0)
+    """Answers that are there; with both it can be judged. Below zero once one of them failed: it is left out."""
+    places_taken: Mapped[int] = mapped_column(default=0)
+    """Raters who have judged it or have it before them."""
+    shuffle: Mapped[int]
+    """A random number; items come to raters in its order."""
+
+
+class CampaignRaterRow(Base):
+    """One rater in one campaign. Two requests of the same rater wait for each other at this row."""
+
+    __tablename__ = "campaign_raters"
+
+    campaign_id: Mapped[str] = mapped_column(primary_key=True)
+    rater: Mapped[str] = mapped_column(primary_key=True)
+    asked_at: Mapped[int]
+
+
+class CampaignAssignmentRow(Base):
+    """One item before one rater, as a comparison of its own."""
+
+    __tablename__ = "campaign_assignments"
+    __table_args__ = (
+        UniqueConstraint("item", "rater"),
+        Index(None, "campaign_id", "status", "assigned_at"),
+        Index(None, "campaign_id", "rater", "status"),
+    )
+
+    comparison_id: Mapped[str] = mapped_column(primary_key=True)
+    campaign_id: Mapped[str]
+    item: Mapped[int] = mapped_column(BIG)
+    rater: Mapped[str]
+    status: Mapped[str]
+    """`open`; `rated`; `lapsed` when it was left lying, so that its place is free; `withdrawn`, as its vote was."""
+    assigned_at: Mapped[int]
+
+
+class CampaignInvitationRow(Base):
+    """One rater's way into one campaign. The token is shown once and never stored: `sha256` is its hash."""
+
+    __tablename__ = "campaign_invitations"
+
+    number: Mapped[int] = mapped_column(BIG, primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    campaign_id: Mapped[str] = mapped_column(index=True)
+    rater: Mapped[str]
+    sha256: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[int]
+    expires_at: Mapped[int]
+    revoked_at: Mapped[int | None]
+    created_by: Mapped[str | None]

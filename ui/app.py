@@ -1,26 +1,40 @@
-"""Assembles the pages: header, language, theme, one page so far; and puts them onto a FastAPI application.
+"""Assembles the pages, one route each, and puts them onto a FastAPI application.
 
-Owns what all pages share. Knows nothing of what a page does; another page is one more object with `open`, `speak` and
-`outputs` beside `ComparePage`.
+Owns the list of pages and how they are mounted. Knows nothing of what a page does, nor of the frame it hangs in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import fastapi
 import gradio as gr
 
-from ui import render, style
-from ui.captions import Captions, Updates, html, merged
+from ui import style
+from ui.campaigns import CampaignsPage
 from ui.client import ServerClient
 from ui.compare import ComparePage
-from ui.i18n import Language
-from ui.session import Session
+from ui.data import DataPage
+from ui.keys import KeysPage
+from ui.leaderboard import LeaderboardPage
+from ui.models import ModelsPage
+from ui.rate import RatePage
+from ui.shell import hang
+from ui.train import TrainPage
 
-FIRST_LANGUAGE: Language = "en"
-"""What stands in the page before the browser has told its language."""
+# Each page's name is its path, too; the first stands on the root.
+PAGES: Mapping[str, Any] = {
+    "compare": ComparePage,
+    "rate": RatePage,
+    "campaigns": CampaignsPage,
+    "leaderboard": LeaderboardPage,
+    "data": DataPage,
+    "train": TrainPage,
+    "models": ModelsPage,
+    "keys": KeysPage,
+}
 
 
 def create_blocks(server_url: str, *, example_prompts: Sequence[str] = ()) -> gr.Blocks:
@@ -29,13 +43,12 @@ def create_blocks(server_url: str, *, example_prompts: Sequence[str] = ()) -> gr
     Theme and CSS belong to the mount in Gradio 6: use `mount`, or pass `ui.style`'s to `launch` yourself.
     """
     client = ServerClient(server_url)
-    captions = Captions(FIRST_LANGUAGE)
+    first, *others = PAGES
     with gr.Blocks(title="tuneloop", analytics_enabled=False) as blocks:
-        session = gr.State(Session())
-        with gr.Column(elem_classes="tl-opening") as everything:
-            brand, language = _header(captions)
-            page = ComparePage(client, session, FIRST_LANGUAGE, example_prompts)
-        _wire_language(blocks, page, session, captions, (everything, brand, language))
+        hang(blocks, first, PAGES[first], client, example_prompts)
+    for name in others:
+        with blocks.route(name, f"/{name}", show_in_navbar=False):
+            hang(blocks, name, PAGES[name], client, example_prompts)
     # Handlers wait for the network, not for the processor; the server itself limits how much runs at once.
     blocks.queue(default_concurrency_limit=None)
     return blocks
@@ -45,60 +58,23 @@ def mount(
     app: fastapi.FastAPI, server_url: str, *, example_prompts: Sequence[str] = (), path: str = "/"
 ) -> fastapi.FastAPI:
     """`app` with the pages on `path`. Call it after all other routes are in: on `/` it takes every path left over."""
-    gr.mount_gradio_app(
-        app,
-        create_blocks(server_url, example_prompts=example_prompts),
-        path=path,
-        theme=style.theme(),
-        css_paths=[style.STYLESHEET],
-        head=style.HEAD,
-        footer_links=[],
-        run_history=False,  # it would keep prompts and keys in the browser
-        ssr_mode=False,  # it would start a Node process
-        enable_monitoring=False,
-        mcp_server=False,
-        pwa=False,
-        max_file_size=1,  # no page takes files; one byte, because 0 means no limit
-        show_error=False,
-    )
-    return app
-
-
-def _header(captions: Captions) -> tuple[Any, Any]:
-    with gr.Row(elem_classes="tl-topbar"):
-        brand = html(render.header(FIRST_LANGUAGE), scale=1, min_width=160)
-        language = captions.make(
-            gr.Radio,
-            {"label": "header.language"},
-            choices=[("English", "en"), ("中文", "zh")],
-            value=FIRST_LANGUAGE,
-            show_label=False,
-            container=False,
-            scale=0,
-            min_width=150,
-            elem_id="tl-language",
-            elem_classes="tl-language",
+    with warnings.catch_warnings():
+        # It warns that it turns off for several pages what is turned off here.
+        warnings.filterwarnings("ignore", message="SSR mode is not supported")
+        gr.mount_gradio_app(
+            app,
+            create_blocks(server_url, example_prompts=example_prompts),
+            path=path,
+            theme=style.theme(),
+            css_paths=style.STYLESHEETS,
+            head=style.HEAD,
+            footer_links=[],
+            run_history=False,  # it would keep prompts and keys in the browser
+            ssr_mode=False,  # it would start a Node process
+            enable_monitoring=False,
+            mcp_server=False,
+            pwa=False,
+            max_file_size=1,  # files go to the API, which asks for the key; one byte, because 0 means no limit
+            show_error=False,
         )
-        theme = gr.Button("◐", elem_classes="tl-icon", elem_id="tl-theme", size="md", scale=0)
-    theme.click(None, js=style.THEME_JS, api_visibility="private")
-    return brand, language
-
-
-def _wire_language(
-    blocks: Any, page: ComparePage, session: Any, captions: Captions, shared: tuple[Any, Any, Any]
-) -> None:
-    everything, brand, language = shared
-
-    def speak(chosen: Language, tab: Session) -> Updates:
-        tab.language = chosen
-        return merged({brand: gr.update(value=render.header(chosen))}, captions.updates(chosen), page.speak(tab))
-
-    async def open_tab(chosen: Language, api_key: str, tab: Session) -> Updates:
-        shown = {everything: gr.update(elem_classes=[]), language: gr.update(value=chosen)}
-        return merged(speak(chosen, tab), shown, await page.open(tab, api_key))
-
-    spoken = [brand, *captions.components, *page.outputs]
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    opening = [language, page.api_key, session]
-    blocks.load(open_tab, opening, [everything, *spoken], js=style.OPEN_JS, **quiet)
-    language.input(speak, [language, session], spoken, js=style.LANGUAGE_JS, **quiet)
+    return app

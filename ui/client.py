@@ -16,9 +16,8 @@ import httpx
 
 ProblemKind = Literal[
     "unreachable", "unauthorized", "engine_down", "model_not_found", "too_long", "too_busy", "already_rated",
-    "cut_off", "wrong_model", "empty_answers", "rejected", "server_error",
+    "cut_off", "wrong_model", "empty_answers", "not_admin", "last_admin", "too_few_models", "rejected", "server_error",
 ]  # fmt: skip
-Verdict = Literal["left", "right", "tie", "both_bad"]
 Readiness = Literal["ready", "starting", "down", "unreachable"]
 
 _BY_CODE: Mapping[str, ProblemKind] = {
@@ -31,7 +30,12 @@ _BY_CODE: Mapping[str, ProblemKind] = {
     "model_not_found": "model_not_found",
     "context_length_exceeded": "too_long",
     "rate_limit_exceeded": "too_busy",
+    "too_many_inspections": "too_busy",
+    "inspection_timeout": "too_busy",
     "already_rated": "already_rated",
+    "too_few_models": "too_few_models",
+    "admin_key_required": "not_admin",
+    "last_admin_key": "last_admin",
 }
 _BY_STATUS: Mapping[int, ProblemKind] = {
     401: "unauthorized",
@@ -74,30 +78,6 @@ class Model:
     """The base model's name for a tuned model, None for the base."""
 
 
-@dataclass(frozen=True)
-class Question:
-    """What both models are asked: the body of `POST /v1/comparisons`."""
-
-    prompt: str
-    models: tuple[str, str]
-    """First and second; the server shuffles them when `blind`."""
-    blind: bool
-    temperature: float
-    max_tokens: int
-    """Longest answer, in tokens."""
-
-    def body(self) -> dict[str, Any]:
-        """The request body, streaming."""
-        return {
-            "messages": [{"role": "user", "content": self.prompt}],
-            "models": list(self.models),
-            "blind": self.blind,
-            "stream": True,
-            "temperature": self.temperature,
-            "max_tokens": self.max_tokens,
-        }
-
-
 class ServerClient:
     """The calls that the pages make. Safe to share: it holds no connection and no key between calls."""
 
@@ -124,20 +104,51 @@ class ServerClient:
         Raises:
             UIError: the server can't be reached or refuses.
         """
-        page = await self._call("GET", "/v1/models", api_key)
+        page = await self.call("GET", "/v1/models", api_key)
         return [Model(entry["id"], entry.get("parent")) for entry in page.get("data", [])]
 
-    async def rate(self, comparison_id: str, verdict: Verdict, comment: str, api_key: str) -> dict[str, Any]:
-        """The stored rating, in which the server reveals both models' names.
+    async def call(
+        self,
+        method: str,
+        path: str,
+        api_key: str,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, Any] | None = None,
+        timeout_s: float = 15.0,
+    ) -> dict[str, Any]:
+        """The JSON object that `path` (from `/v1` on) answers; None in `query` leaves that name out.
 
         Raises:
-            UIError: the server can't be reached or refuses, `already_rated` among the reasons.
+            UIError: the server can't be reached or refuses.
         """
-        body = {"verdict": verdict} | ({"comment": comment} if comment else {})
-        return await self._call("POST", f"/v1/comparisons/{comparison_id}/ratings", api_key, body)
+        return _json_object(await self.fetch(method, path, api_key, body, query, timeout_s))
 
-    async def compare(self, question: Question, api_key: str) -> AsyncGenerator[dict[str, Any]]:
-        """The comparison's events as they arrive. Closing the iterator closes the connection and so stops both answers.
+    async def fetch(
+        self,
+        method: str,
+        path: str,
+        api_key: str,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, Any] | None = None,
+        timeout_s: float = 15.0,
+    ) -> bytes:
+        """The bytes that `path` answers; otherwise like `call`.
+
+        Raises:
+            UIError: the server can't be reached or refuses.
+        """
+        asked = {name: value for name, value in (query or {}).items() if value is not None}
+        try:
+            async with self._open(api_key, httpx.Timeout(timeout_s, connect=5.0)) as http:
+                response = await http.request(method, path, json=body, params=asked)
+        except httpx.HTTPError as error:
+            raise UIError(Problem("unreachable", str(error) or type(error).__name__)) from error
+        if response.status_code >= 400:
+            raise UIError(problem_of(response.status_code, response.content))
+        return response.content
+
+    async def stream(self, path: str, api_key: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+        """The events that a POST to `path` sends. Closing the iterator closes the connection and so ends the work.
 
         Raises:
             UIError: refused at the start, or cut off before `[DONE]`.
@@ -145,7 +156,7 @@ class ServerClient:
         try:
             async with (
                 self._open(api_key, _STREAM_TIMEOUT) as http,
-                http.stream("POST", "/v1/comparisons", json=question.body()) as response,
+                http.stream("POST", path, json=body) as response,
             ):
                 if response.status_code >= 400:
                     raise UIError(problem_of(response.status_code, await response.aread()))
@@ -155,16 +166,6 @@ class ServerClient:
             raise UIError(Problem("unreachable", str(error))) from error
         except httpx.HTTPError as error:
             raise UIError(Problem("cut_off", str(error) or type(error).__name__)) from error
-
-    async def _call(self, method: str, path: str, api_key: str, body: dict[str, str] | None = None) -> dict[str, Any]:
-        try:
-            async with self._open(api_key, _CALL_TIMEOUT) as http:
-                response = await http.request(method, path, json=body)
-        except httpx.HTTPError as error:
-            raise UIError(Problem("unreachable", str(error) or type(error).__name__)) from error
-        if response.status_code >= 400:
-            raise UIError(problem_of(response.status_code, response.content))
-        return _json_object(response.content)
 
     def _open(self, api_key: str, timeout: httpx.Timeout) -> httpx.AsyncClient:
         return httpx.AsyncClient(

@@ -1,218 +1,289 @@
-"""The compare page: what happens when its controls are used.
+"""The Compare page: one conversation with two to four models side by side.
 
-One prompt goes to two models, both answers stream side by side, a vote is stored through the API. Owns the handlers;
-`compare_layout` owns the components, `session` the tab's state, `client` the wire.
+Owns what happens when its controls are used; `compare_layout` owns the components, `compare_view` what they
+show, `compare_conversation` the state, `calls.compare` the wire.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import gradio as gr
 
-from ui import render
+from ui import compare_render, render
+from ui.calls import compare as calls
+from ui.calls.compare import Sampling
 from ui.captions import Captions, Updates, merged
-from ui.client import Model, Question, ServerClient, UIError, Verdict
-from ui.compare_layout import lay_out
-from ui.i18n import Language
-from ui.panes import SIDES, Comparison
+from ui.client import Model, UIError
+from ui.compare_conversation import Conversation
+from ui.compare_layout import FEWEST, MOST, lay_out
+from ui.compare_session import CompareSession
+from ui.compare_view import CompareView
+from ui.live import Action
 from ui.session import Session
-from ui.style import KEY_JS
+from ui.shell import QUIET, Frame
+
+KEEP_EVERY_S = 1.0
+"""How often a running conversation is put aside for a refresh."""
 
 
 class ComparePage:
-    """The page in the current `gr.Blocks`; `session` is the `gr.State` that holds each tab's `Session`."""
+    """The page in the current Blocks."""
 
-    def __init__(self, client: ServerClient, session: Any, language: Language, example_prompts: Sequence[str]) -> None:
-        self._client = client
-        self._session = session
-        self._captions = Captions(language)
-        self._controls = lay_out(self._captions, language, example_prompts)
+    session_class: ClassVar[type[Session]] = CompareSession
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+        self._captions = Captions(frame.language)
+        self._controls = lay_out(self._captions, frame)
+        self._view = CompareView(self._controls, frame)
+        frame.kept.fields(**self._controls.fields)
         self._wire()
-
-    @property
-    def api_key(self) -> Any:
-        """The component that holds the tab's key."""
-        return self._controls.api_key
 
     @property
     def outputs(self) -> list[Any]:
         """Every component that `open` and `speak` update."""
         c = self._controls
-        drawn = [c.introduction, c.banner, c.key_group, c.api_key, c.notice, c.retry, *c.panes, c.vote_note]
-        return list(dict.fromkeys([*drawn, *self._captions.components]))
+        listed = [
+            c.introduction,
+            *self._view.listing,
+            *self._view.conversing,
+            *c.fields.values(),
+            *self._captions.components,
+        ]
+        return list(dict.fromkeys(listed))
 
-    async def open(self, session: Session, api_key: str) -> Updates:
+    async def open(self, session: CompareSession, api_key: str, query: dict[str, str]) -> Updates:
         """What a tab shows at first, in the session's language."""
-        models = await self._list_models(session, api_key, None, None)
-        return merged(self.speak(session), models, {self._controls.api_key: gr.update(value=api_key)})
+        if not session.conversation.turns:  # else the reader has only given a key
+            session.conversation = Conversation.of_kept(session.kept)
+        session.shared, session.editing, session.drawn = False, None, {}
+        session.differences = session.kept.get("differences") is True
+        restored = self._frame.kept.restored(session)
+        self._choose_by_query(session, query)
+        listed = await self._list_models(session, api_key, *self._kept_choice(session))
+        problem = await self._open_shared(session, api_key, query)
+        return merged(
+            restored, listed, self._view.drawn(session), self._view.counted(self._kept_count(session)), problem
+        )
 
-    def speak(self, session: Session) -> Updates:
+    async def _open_shared(self, session: CompareSession, api_key: str, query: dict[str, str]) -> Updates:
+        """`?comparison=ID`, the share link: what it shows is read in place of the tab's own conversation."""
+        if not (shared := query.get("comparison")):
+            return {}
+        try:
+            stored = await calls.comparison(self._frame.client, api_key, shared)
+        except UIError as error:
+            return self._frame.problem(error.problem, session)
+        session.conversation, session.shared = Conversation.of_comparison(stored), True
+        return {}
+
+    def speak(self, session: CompareSession) -> Updates:
         """The whole page in the session's language, nothing else changed."""
         c = self._controls
-        introduction = {c.introduction: gr.update(value=render.introduction(session.language))}
+        introduction = {c.introduction: gr.update(value=compare_render.introduction(session.language))}
+        session.drawn = {}
         return merged(
             self._captions.updates(session.language),
             introduction,
-            self._banner(session),
-            self._drawn(session),
-            self._say(""),
+            self._view.banner(session),
+            self._view.drawn(session),
+            self._view.say(""),
         )
 
     def _wire(self) -> None:
-        c = self._controls
-        quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        tab = [self._session, c.api_key]
-        played = [*c.panes, c.send, c.stop, c.notice, c.key_group, c.vote_note, c.comment, *c.votes.values()]
-        question = [c.prompt, c.first_model, c.second_model, c.blind, c.temperature, c.max_tokens]
-        gr.on([c.send.click, c.prompt.submit], self._ask, [*tab, *question], played, **quiet)
-        c.stop.click(self._stop, [self._session], [c.stop], **quiet)
-        for verdict, button in c.votes.items():
-            button.click(partial(self._vote, verdict), [*tab, c.comment], played, **quiet)
+        c, frame = self._controls, self._frame
+        tab = [frame.session, frame.api_key]
+        sampling = [c.temperature, c.top_p, c.max_tokens, c.seed]
+        asked = [*tab, c.system, c.count, *sampling, c.prompt, *c.models]
+        out = self._view.conversing
+        gr.on([c.send.click, c.prompt.submit], self._send, asked, out, **QUIET)
+        c.stop.click(self._stop, [frame.session], [c.stop], **QUIET)
+        # Counted in the browser, so that no click is lost while the one before is on its way.
+        c.more.click(None, [c.count], [c.count], js=f"count => Math.min(count + 1, {MOST})", **QUIET)
+        c.fewer.click(None, [c.count], [c.count], js=f"count => Math.max(count - 1, {FEWEST})", **QUIET)
+        c.count.change(self._count, [c.count], [*c.models, c.more, c.fewer], trigger_mode="always_last", **QUIET)
         for button in c.examples:
-            button.click(_same, [button], [c.prompt], **quiet)
-        chosen = [c.first_model, c.second_model]
-        listed = [c.banner, c.key_group, c.retry, c.notice, *chosen]
-        gr.on([c.refresh.click, c.retry.tick], self._list_models, [*tab, *chosen], listed, **quiet)
-        keyed = [c.api_key, self._session, *chosen]
-        gr.on([c.use_key.click, c.api_key.submit], self._use_key, keyed, listed, js=KEY_JS, **quiet)
+            button.click(_same, [button], [c.prompt], **QUIET)
+        for block in (c.shared, c.past, c.last_prompt, c.actions, c.editing):
+            block.submit(self._act, [*tab, *sampling], out, trigger_mode="multiple", **QUIET)
+        gr.on([c.retry.tick, c.watch.tick], self._list_again, [*tab, *c.models], self._view.listing, **QUIET)
 
-    async def _list_models(self, session: Session, api_key: str, first: str | None, second: str | None) -> Updates:
-        c = self._controls
-        await session.survey(self._client, api_key)
+    # Models
+
+    async def _list_models(self, session: CompareSession, api_key: str, *chosen: str | None) -> Updates:
+        await session.survey(self._frame.client, api_key)
         choices = [model.name for model in session.models]
-        first, second = _choose(session.models, first, second)
-        chosen = {
-            c.first_model: gr.update(choices=choices, value=first),
-            c.second_model: gr.update(choices=choices, value=second),
+        named = _choose(session.models, chosen)
+        listed = {
+            component: gr.update(choices=choices, value=name)
+            for component, name in zip(self._controls.models, named, strict=True)
         }
-        return merged(chosen, self._banner(session), self._say(""))
-
-    async def _use_key(self, api_key: str, session: Session, first: str | None, second: str | None) -> Updates:
-        updates = await self._list_models(session, api_key, first, second)
         refused = session.models_problem
-        return merged(updates, self._say(render.problem_box(refused, session.language) if refused else ""))
+        shut = {self._frame.key_group: gr.update(visible=False)}
+        problem = self._frame.problem(refused, session) if refused and refused.kind == "unauthorized" else shut
+        return merged(listed if session.models else {}, self._view.banner(session), problem)
 
-    async def _ask(
+    async def _list_again(self, session: CompareSession, api_key: str, *chosen: str | None) -> Updates | Any:
+        before = (session.readiness, session.models, session.models_problem)
+        if session.models_problem and session.models_problem.kind == "unauthorized":
+            return {self._controls.retry: gr.skip()}  # until the reader gives another key
+        updates = await self._list_models(session, api_key, *chosen)
+        same = before == (session.readiness, session.models, session.models_problem)
+        return {self._controls.retry: gr.skip()} if same else updates
+
+    def _choose_by_query(self, session: CompareSession, query: dict[str, str]) -> None:
+        """`?models=A,B`, as other pages link here, chooses what is compared."""
+        wanted = [name for name in query.get("models", "").split(",") if name][:MOST]
+        session.fields |= {f"model_{number}": name for number, name in enumerate(wanted)}
+        if len(wanted) >= FEWEST:
+            session.fields["count"] = len(wanted)
+
+    def _kept_choice(self, session: CompareSession) -> list[str | None]:
+        return [session.fields.get(f"model_{number}") for number in range(MOST)]
+
+    def _kept_count(self, session: CompareSession) -> int:
+        kept = session.fields.get("count")
+        return min(max(kept, FEWEST), MOST) if isinstance(kept, int) else FEWEST
+
+    def _count(self, count: int) -> Updates:
+        return self._view.shown(int(count))
+
+    # Asking
+
+    async def _send(
         self,
-        session: Session,
+        session: CompareSession,
         api_key: str,
-        prompt: str,
-        first: str | None,
-        second: str | None,
-        blind: bool,
+        system: str,
+        count: int,
         temperature: float,
+        top_p: float,
         max_tokens: int,
+        seed: int | None,
+        prompt: str,
+        *models: str | None,
     ) -> AsyncGenerator[Updates]:
-        objection = _objection(prompt, first, second)
-        if objection or session.comparison.running:
-            yield self._say(render.notice(objection, session.language) if objection else "")
+        if session.conversation.running:
+            yield self._view.say("")  # Gradio would empty every output of a generator that gives nothing
             return
-        question = Question(prompt, (first or "", second or ""), blind, temperature, int(max_tokens))
-        yield {self._controls.comment: gr.update(value="")}
-        async with aclosing(session.follow(self._client, question, api_key)) as states:
-            async for number, comparison in _numbered(states):
-                whole = number == 0 or not comparison.running
-                yield merged(self._drawn(session), self._say("")) if whole else self._drawn_panes(session)
-        if any(pane.problem and pane.problem.kind == "unauthorized" for pane in session.comparison.panes):
-            yield {self._controls.key_group: gr.update(visible=True)}
+        chosen = models[: int(count)]
+        if objection := _objection(prompt, chosen):
+            yield self._view.say(render.notice(objection, session.language))
+            return
+        earlier = session.conversation if session.editing is None else session.conversation.until(session.editing)
+        asked = earlier.ask(prompt, [name or "" for name in chosen], system or "", time.monotonic())
+        session.editing = None
+        yield {self._controls.prompt: gr.update(value="")}
+        sampling = _sampling(temperature, top_p, max_tokens, seed)
+        async with aclosing(self._played(session, api_key, asked, sampling)) as frames:
+            async for updates in frames:
+                yield updates
 
-    def _stop(self, session: Session) -> Updates:
+    async def _played(
+        self, session: CompareSession, api_key: str, asked: Conversation, sampling: Sampling
+    ) -> AsyncGenerator[Updates]:
+        view, kept_s, first = self._view, time.monotonic(), True
+        session.drawn = {}
+        async with aclosing(session.follow(self._frame.client, api_key, asked, sampling)) as states:
+            async for conversation in states:
+                now_s = time.monotonic()
+                if first or not conversation.running:
+                    yield merged(
+                        self._view.drawn(session), self._view.say(""), self._frame.say(), self._view.kept(session)
+                    )
+                elif now_s - kept_s >= KEEP_EVERY_S:
+                    kept_s = now_s
+                    yield merged(view.drawn_panes(session), view.kept(session))
+                elif changed := view.drawn_panes(session):
+                    yield changed
+                first = False
+        for pane in session.conversation.turns[-1].panes:
+            if pane.problem and pane.problem.kind == "unauthorized":
+                yield self._frame.problem(pane.problem, session)
+                return
+
+    def _stop(self, session: CompareSession) -> Updates:
         session.stop_requested = True
         return {self._controls.stop: gr.update(interactive=False)}
 
-    async def _vote(self, verdict: Verdict, session: Session, api_key: str, comment: str) -> AsyncGenerator[Updates]:
-        comparison = session.comparison
-        if session.voting or not comparison.can_be_rated or comparison.comparison_id is None:
-            yield self._say("" if session.voting else render.notice("vote.gone", session.language))
-            return
-        session.voting = True
-        try:
-            yield self._vote_switch(False)
-            said = ""
-            try:
-                rating = await self._client.rate(comparison.comparison_id, verdict, comment.strip(), api_key)
-                if session.comparison is comparison:  # else the reader has gone on to the next prompt
-                    session.comparison = comparison.rate(verdict, rating)
-            except UIError as error:
-                said = render.problem_box(error.problem, session.language)
-            yield merged(self._drawn(session), self._say(said))
-        finally:
-            session.voting = False
+    # What can be done with a conversation
 
-    def _drawn(self, session: Session) -> Updates:
-        c = self._controls
-        comparison = session.comparison
-        buttons = {
-            c.send: gr.update(visible=not comparison.running),
-            c.stop: gr.update(visible=comparison.running, interactive=True),
-            c.vote_note: gr.update(value=render.vote_note(comparison, session.language)),
-        }
-        return self._drawn_panes(session) | buttons | self._vote_switch(comparison.can_be_rated)
+    async def _act(
+        self,
+        session: CompareSession,
+        api_key: str,
+        temperature: float,
+        top_p: float,
+        max_tokens: int,
+        seed: int | None,
+        event: gr.EventData,
+    ) -> AsyncGenerator[Updates]:
+        action = Action.of(event)
+        if session.conversation.running:
+            yield self._view.say("")
+        elif action.name == "again" and session.conversation.turns:
+            last, sampling = session.conversation, _sampling(temperature, top_p, max_tokens, seed)
+            earlier = last.until(len(last.turns) - 1)
+            asked = earlier.ask(last.turns[-1].prompt, last.models, last.system, time.monotonic())
+            async with aclosing(self._played(session, api_key, asked, sampling)) as frames:
+                async for updates in frames:
+                    yield updates
+        else:
+            yield self._done(session, action)
 
-    def _drawn_panes(self, session: Session) -> Updates:
-        now_s = time.monotonic()
-        return {
-            component: gr.update(value=render.pane(session.comparison, side, session.language, now_s))
-            for side, component in zip(SIDES, self._controls.panes, strict=True)
-        }
+    def _done(self, session: CompareSession, action: Action) -> Updates:
+        match action.name:
+            case "differences":
+                session.differences = not session.differences
+                return merged(self._view.drawn(session), {} if session.shared else self._view.kept(session))
+            case "edit":
+                return self._edit(session, action.text("turn"))
+            case "cancel":
+                session.editing = None
+                return merged(self._view.drawn(session), {self._controls.prompt: gr.update(value="")})
+            case "new":
+                session.conversation, session.shared, session.editing = Conversation(), False, None
+                return merged(self._view.drawn(session), self._view.kept(session), self._frame.address({}))
+            case "go_on" if not session.conversation.nameless:
+                session.shared = False
+                return merged(
+                    self._view.drawn(session),
+                    self._view.kept(session),
+                    self._frame.address({}),
+                    self._view.chosen(session),
+                )
+        return self._view.say("")
 
-    def _vote_switch(self, enabled: bool) -> Updates:
-        return {
-            component: gr.update(interactive=enabled)
-            for component in (*self._controls.votes.values(), self._controls.comment)
-        }
-
-    def _banner(self, session: Session) -> Updates:
-        c = self._controls
-        html = _banner_html(session)
-        waiting = session.readiness != "ready"
-        refused = session.models_problem is not None and session.models_problem.kind == "unauthorized"
-        return {
-            c.banner: gr.update(value=html, visible=bool(html)),
-            c.key_group: gr.update(visible=refused),
-            c.retry: gr.update(active=waiting),
-        }
-
-    def _say(self, html: str) -> Updates:
-        return {self._controls.notice: gr.update(value=html, visible=bool(html))}
-
-
-def _banner_html(session: Session) -> str:
-    if session.readiness != "ready":
-        return render.readiness(session.readiness, session.language)
-    if session.models_problem is not None:
-        known = session.models_problem.kind == "unauthorized"  # the key's field says it
-        return "" if known else render.problem_box(session.models_problem, session.language)
-    if any(model.parent for model in session.models):
-        return ""
-    return render.empty_state(session.language, has_base=bool(session.models))
+    def _edit(self, session: CompareSession, turn: str) -> Updates:
+        number = int(turn) if turn.isdecimal() else -1
+        if session.shared or not 0 <= number < len(session.conversation.turns):
+            return self._view.say("")
+        session.editing = number
+        prompt = session.conversation.turns[number].prompt
+        return merged(self._view.drawn(session), {self._controls.prompt: gr.update(value=prompt)})
 
 
-def _choose(models: Sequence[Model], first: str | None, second: str | None) -> tuple[str | None, str | None]:
-    """What was chosen where it is still served; else the base on the left and the newest tuned model on the right."""
-    names = {model.name for model in models}
-    base = next((model.name for model in models if model.parent is None), None)
-    tuned = next((model.name for model in reversed(models) if model.parent is not None), None)
-    return (first if first in names else base), (second if second in names else tuned)
+def _choose(models: Sequence[Model], chosen: Sequence[str | None]) -> list[str | None]:
+    """What was chosen, and where nothing was: the base, then the tuned models, the newest first."""
+    base = [model.name for model in models if model.parent is None][:1]
+    tuned = [model.name for model in reversed(models) if model.parent is not None]
+    free = iter([name for name in [*base, *tuned] if name not in chosen])
+    return [name or next(free, None) for name in chosen]
 
 
-def _objection(prompt: str, first: str | None, second: str | None) -> str | None:
+def _objection(prompt: str, models: Sequence[str | None]) -> str | None:
     """The key of the reason why this can't be asked, None when it can."""
-    if not first or not second or first == second:
-        return "notice.two_models"
+    if not all(models) or len(set(models)) < len(models):
+        return "notice.other_models"
     return None if prompt.strip() else "notice.no_prompt"
 
 
-async def _numbered(states: AsyncIterator[Comparison]) -> AsyncGenerator[tuple[int, Comparison]]:
-    number = 0
-    async for state in states:
-        yield number, state
-        number += 1
+def _sampling(temperature: float, top_p: float, max_tokens: int, seed: int | None) -> Sampling:
+    return Sampling(temperature, top_p, int(max_tokens), None if seed is None else int(seed))
 
 
 def _same(words: str) -> str:

@@ -1,183 +1,31 @@
 """Every word on the pages, in English and 中文.
 
-Owns the texts and the choice of one by key. Knows nothing of components; values put into a text are plain text too,
-escaped by whoever writes HTML.
+Joins the modules of `ui.texts`, one for each page, and chooses one text by key. Knows nothing of components; values put
+into a text are plain text too, escaped by whoever writes HTML.
 """
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Mapping
 from typing import Literal
 
+import ui.texts
+
 Language = Literal["en", "zh"]
 
-_ENGLISH: Mapping[str, str] = {
-    "header.tagline": "Fine-tune, serve, compare",
-    "header.theme": "Light or dark",
-    "header.language": "Language",
-    "compare.title": "Compare two models",
-    "compare.intro": "Ask once, read two answers side by side, say which is better. Votes are kept with their context.",
-    "models.first": "First model",
-    "models.second": "Second model",
-    "models.refresh": "Refresh the models",
-    "prompt.label": "Prompt",
-    "prompt.placeholder": "Ask both models something…",
-    "prompt.hint": "Enter sends, Shift+Enter starts a new line",
-    "prompt.send": "Send",
-    "prompt.stop": "Stop",
-    "blind.label": "Blind",
-    "blind.info": "Hide which model is A and which is B until you have voted",
-    "sampling.title": "Sampling",
-    "sampling.temperature": "Temperature",
-    "sampling.temperature_info": "0 always takes the likeliest word; higher is more varied",
-    "sampling.max_tokens": "Max tokens",
-    "sampling.max_tokens_info": "Longest answer, in tokens",
-    "key.title": "This server needs an API key",
-    "key.info": "Kept in this browser tab until you close it; sent only to this server.",
-    "key.use": "Use this key",
-    "pane.hidden": "hidden until you vote",
-    "pane.empty": "The answer appears here.",
-    "pane.preferred": "your choice",
-    "pane.waiting": "Waiting for the first token… {seconds} s",
-    "pane.writing": "Writing",
-    "pane.done": "Done",
-    "pane.stopped": "Stopped",
-    "pane.failed": "Failed",
-    "pane.cut": "cut at max tokens",
-    "pane.first_token": "first token {seconds} s",
-    "pane.speed": "{rate} tokens/s",
-    "pane.speed_estimate": "≈ {rate} tokens/s",
-    "pane.tokens": "{count} tokens in {seconds} s",
-    "vote.left": "A is better",
-    "vote.right": "B is better",
-    "vote.tie": "Tie",
-    "vote.both_bad": "Both are bad",
-    "vote.comment": "Comment (optional)",
-    "vote.comment_placeholder": "Why? Stored with your vote.",
-    "vote.before": "You can vote when both answers are finished.",
-    "vote.ready": "Both answers are finished. Your vote, please.",
-    "vote.stopped": "Stopped answers can't be rated. Send the prompt again to vote.",
-    "vote.failed": "An answer failed, so this comparison can't be rated. Follow the advice above and send again.",
-    "vote.stored": "Thank you, your vote is stored.",
-    "vote.said.left": "You preferred A.",
-    "vote.said.right": "You preferred B.",
-    "vote.said.tie": "You called it a tie.",
-    "vote.said.both_bad": "You found both bad.",
-    "vote.revealed": "{side} was",
-    "vote.gone": "The page has lost this comparison, perhaps because the server was restarted. Send the prompt again.",
-    "notice.no_prompt": "Type a prompt first.",
-    "notice.two_models": "Choose two different models to compare.",
-    "notice.starting": "The model engine is starting. This page goes on by itself when it is ready.",
-    "notice.down": "The model engine isn't running. Look at the terminal of tuneloop for the reason and start it again "
-    "with the command below; this page goes on by itself.",
-    "notice.unreachable": "tuneloop can't be reached. Start it with the command below; the page goes on by itself.",
-    "empty.title": "So far there is only the base model",
-    "empty.intro": "A comparison needs a second one. Three ways to a tuned model:",
-    "empty.train": "Fine-tune on your own examples; the adapter is served as soon as it is done.",
-    "empty.add": "Or add a PEFT adapter (LoRA) that you have already.",
-    "empty.demo": "Or let the demo train one on its example data.",
-    "empty.after": "Then refresh the models above.",
-    "empty.no_models": "No model is served yet",
-    "error.detail": "Details:",
-    "error.unreachable": "tuneloop can't be reached. Is it running? Start it with `tuneloop up`, then send again.",
-    "error.unauthorized": "The API key is missing or not valid. Enter a valid one above.",
-    "error.engine_down": "The model engine isn't running. Look at the terminal of `tuneloop up` for the reason and "
-    "start it again; `tuneloop doctor` tells what is missing.",
-    "error.model_not_found": "No such model is served; perhaps it was removed. Refresh the models and choose another.",
-    "error.too_long": "Prompt and answer don't fit into the model's context. Shorten the prompt or lower max tokens.",
-    "error.too_busy": "The server is busy. Wait a moment and send again.",
-    "error.already_rated": "This comparison has your vote already; a vote is never overwritten. Send a prompt again.",
-    "error.cut_off": "The connection broke off before the answer was finished. Send again.",
-    "error.wrong_model": "The answer came from another model than the one chosen, so it isn't shown. Refresh the "
-    "models and send again.",
-    "error.empty_answers": "Both answers are empty: there is nothing to rate. Raise max tokens or change the prompt.",
-    "error.rejected": "The server can't take this request as it is.",
-    "error.server_error": "Something failed in the server. Send again; if it stays, look at the server's log.",
-}
 
-_CHINESE: Mapping[str, str] = {
-    "header.tagline": "微调、部署、对比",
-    "header.theme": "浅色或深色",
-    "header.language": "语言",
-    "compare.title": "对比两个模型",
-    "compare.intro": "提一个问题，并排阅读两个回答，选出更好的一个。每次投票都会连同上下文一起保存。",
-    "models.first": "第一个模型",
-    "models.second": "第二个模型",
-    "models.refresh": "刷新模型列表",
-    "prompt.label": "提示词",
-    "prompt.placeholder": "向两个模型提问……",
-    "prompt.hint": "回车发送，Shift+回车换行",
-    "prompt.send": "发送",
-    "prompt.stop": "停止",
-    "blind.label": "盲测",
-    "blind.info": "投票之前不显示 A、B 各是哪个模型",
-    "sampling.title": "采样设置",
-    "sampling.temperature": "温度",
-    "sampling.temperature_info": "为 0 时总取最可能的词；越高越多样",
-    "sampling.max_tokens": "最大 token 数",
-    "sampling.max_tokens_info": "回答的最大长度，以 token 计",
-    "key.title": "此服务器需要 API 密钥",
-    "key.info": "只保存在当前浏览器标签页中，关闭即清除；只发送给此服务器。",
-    "key.use": "使用此密钥",
-    "pane.hidden": "投票后揭晓",
-    "pane.empty": "回答会显示在这里。",
-    "pane.preferred": "你的选择",
-    "pane.waiting": "正在等待第一个 token…… {seconds} 秒",
-    "pane.writing": "正在生成",
-    "pane.done": "完成",
-    "pane.stopped": "已停止",
-    "pane.failed": "失败",
-    "pane.cut": "已达最大 token 数",
-    "pane.first_token": "首 token {seconds} 秒",
-    "pane.speed": "{rate} token/秒",
-    "pane.speed_estimate": "约 {rate} token/秒",
-    "pane.tokens": "{count} 个 token，用时 {seconds} 秒",
-    "vote.left": "A 更好",
-    "vote.right": "B 更好",
-    "vote.tie": "一样好",
-    "vote.both_bad": "都不好",
-    "vote.comment": "评语（可选）",
-    "vote.comment_placeholder": "为什么？会随投票一起保存。",
-    "vote.before": "两个回答都完成后即可投票。",
-    "vote.ready": "两个回答都已完成，请投票。",
-    "vote.stopped": "已停止的回答不能投票。请重新发送后再投。",
-    "vote.failed": "有回答失败，无法投票。请按上面的提示处理后重新发送。",
-    "vote.stored": "谢谢，你的投票已保存。",
-    "vote.said.left": "你选择了 A。",
-    "vote.said.right": "你选择了 B。",
-    "vote.said.tie": "你认为两者一样好。",
-    "vote.said.both_bad": "你认为两者都不好。",
-    "vote.revealed": "{side} 是",
-    "vote.gone": "页面已丢失这次对比，可能是服务器重启了。请重新发送提示词。",
-    "notice.no_prompt": "请先输入提示词。",
-    "notice.two_models": "请选择两个不同的模型进行对比。",
-    "notice.starting": "模型引擎正在启动，就绪后页面会自动继续。",
-    "notice.down": "模型引擎没有运行。请在 tuneloop 的终端查看原因，并用下面的命令重新启动；页面会自动继续。",
-    "notice.unreachable": "无法连接 tuneloop。请用下面的命令重新启动；页面会自动继续。",
-    "empty.title": "目前只有基座模型",
-    "empty.intro": "对比需要第二个模型。得到微调模型有三种方法：",
-    "empty.train": "用你自己的样本微调；完成后适配器会立即上线。",
-    "empty.add": "或者添加你已有的 PEFT 适配器（LoRA）。",
-    "empty.demo": "或者让演示程序用示例数据训练一个。",
-    "empty.after": "然后在上方刷新模型列表。",
-    "empty.no_models": "还没有可用的模型",
-    "error.detail": "详情：",
-    "error.unreachable": "无法连接 tuneloop。它还在运行吗？请用 `tuneloop up` 启动后重新发送。",
-    "error.unauthorized": "缺少 API 密钥或密钥无效。请在上方输入有效的密钥。",
-    "error.engine_down": "模型引擎没有运行。请在 `tuneloop up` 的终端查看原因并重新启动；"
-    "`tuneloop doctor` 会指出缺少什么。",
-    "error.model_not_found": "没有这个模型，可能已被移除。请刷新模型列表后另选一个。",
-    "error.too_long": "提示词加回答超出了模型的上下文长度。请缩短提示词或减小最大 token 数。",
-    "error.too_busy": "服务器繁忙。请稍候再发送。",
-    "error.already_rated": "你已对这次对比投过票，投票不会被覆盖。请重新发送提示词。",
-    "error.cut_off": "回答完成之前连接中断。请重新发送。",
-    "error.wrong_model": "回答来自另一个模型，而不是所选的模型，因此不予显示。请刷新模型列表后重新发送。",
-    "error.empty_answers": "两个回答都是空的，无法评价。请增大最大 token 数或修改提示词。",
-    "error.rejected": "服务器无法接受这个请求。",
-    "error.server_error": "服务器内部出错。请重新发送；若仍然如此，请查看服务器日志。",
-}
+def _joined() -> dict[Language, dict[str, str]]:
+    joined: dict[Language, dict[str, str]] = {"en": {}, "zh": {}}
+    for module in pkgutil.iter_modules(ui.texts.__path__, "ui.texts."):
+        texts = importlib.import_module(module.name)
+        joined["en"] |= texts.ENGLISH
+        joined["zh"] |= texts.CHINESE
+    return joined
 
-TEXTS: Mapping[Language, Mapping[str, str]] = {"en": _ENGLISH, "zh": _CHINESE}
+
+TEXTS: Mapping[Language, Mapping[str, str]] = _joined()
 
 
 def text(language: Language, key: str, **values: object) -> str:

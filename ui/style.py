@@ -6,6 +6,7 @@ Everything is local: fonts are those of the reader's system, and nothing is fetc
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import gradio as gr
@@ -21,41 +22,46 @@ _ICON = (
     "rx='8' fill='%234f46e5'/%3E%3Cpath d='M16 16c-3-5-9-5-9 0s6 5 9 0 9-5 9 0-6 5-9 0z' fill='none' stroke='white' "
     "stroke-width='2.6'/%3E%3C/svg%3E"
 )
-HEAD = f'<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="{_ICON}">'
+_BROWSER_JS = Path(__file__).with_name("browser.js").read_text("utf-8")
+HEAD = (
+    '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    f'<link rel="icon" href="{_ICON}"><script>{_BROWSER_JS}</script>'
+)
 
 # Buttons that show a sign alone get their names here, for screen readers and as tooltips.
-_SIGNS = {"tl-theme": "header.theme", "tl-refresh": "models.refresh"}
+_SIGNS = {"tl-theme": "header.theme"}
 _NAMES = json.dumps({spoken: {sign: texts[key] for sign, key in _SIGNS.items()} for spoken, texts in TEXTS.items()})
-_APPLY_LANGUAGE = f"""
-  document.documentElement.lang = language === 'zh' ? 'zh-CN' : 'en';
-  for (const [id, name] of Object.entries({_NAMES}[language])) {{
-    const button = document.getElementById(id);
-    if (button) {{ button.title = name; button.ariaLabel = name; }}
-  }}"""
 
-# The browser remembers language and theme; the key only until the tab is closed.
-OPEN_JS = f"""(_language, _key) => {{
-  const dark = localStorage.getItem('tuneloop.dark');
-  if (dark !== null) document.body.classList.toggle('dark', dark === 'true');
-  const known = (navigator.languages || [navigator.language]).find(name => /^(zh|en)/i.test(name)) || 'en';
-  const kept = localStorage.getItem('tuneloop.language');
-  const language = ['en', 'zh'].includes(kept) ? kept : known.slice(0, 2).toLowerCase();{_APPLY_LANGUAGE}
-  document.getElementById('tl-prompt').addEventListener('keydown', event => {{
-    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) document.getElementById('tl-send')?.click();
-  }});
-  return [language, sessionStorage.getItem('tuneloop.api_key') || ''];
-}}"""
 LANGUAGE_JS = f"""(language, ...others) => {{
-  localStorage.setItem('tuneloop.language', language);{_APPLY_LANGUAGE}
+  tuneloop.speak(language, {_NAMES});
   return [language, ...others];
 }}"""
 KEY_JS = """(key, ...others) => {
-  sessionStorage.setItem('tuneloop.api_key', key);
+  tuneloop.keepKey(key);
   return [key, ...others];
 }"""
-THEME_JS = "() => localStorage.setItem('tuneloop.dark', document.body.classList.toggle('dark'))"
+THEME_JS = "() => tuneloop.switchTheme()"
+ADDRESS_JS = "query => { tuneloop.address(query); }"
 
-STYLESHEET = Path(__file__).with_name("pages.css")
+STYLESHEETS = sorted(
+    (Path(__file__).parent / "styles").glob("*.css"), key=lambda path: (path.stem != "shared", path.stem)
+)
+"""What all pages share comes first; a page's own sheet may overrule it."""
+
+
+def open_js(page: str) -> str:
+    """What the browser tells when a page opens: its language, the tab's key, the query and what was kept."""
+    return f"(_language, _key, _opened, session) => [...tuneloop.open('{page}', {_NAMES}), session]"
+
+
+def keep_js(page: str) -> str:
+    """Keeps a page's state, a JSON text."""
+    return f"value => {{ tuneloop.keep('{page}', value); }}"
+
+
+def keep_fields_js(page: str, names: Sequence[str]) -> str:
+    """Keeps the values of inputs under their names."""
+    return f"(...values) => {{ tuneloop.keepFields('{page}', {json.dumps(list(names))}, values); }}"
 
 
 def theme() -> gr.themes.Base:
@@ -69,8 +75,8 @@ def theme() -> gr.themes.Base:
     ).set(
         button_primary_background_fill="*primary_600",
         button_primary_background_fill_hover="*primary_700",
-        button_primary_background_fill_dark="*primary_500",
-        button_primary_background_fill_hover_dark="*primary_600",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_700",
         block_label_text_weight="500",
         block_shadow="none",
         body_text_color_subdued="*neutral_500",

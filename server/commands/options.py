@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from server.settings import ENV_PREFIX, LoadedSettings, Settings, is_secret, load_settings, name_pairs
+from server.settings import ENV_PREFIX, Settings, is_secret, load_settings, name_pairs
 
 CONFIG_FLAG = "settings_file"
 
@@ -81,21 +81,3 @@ def _home_relative(default: Any) -> Any:
 def _config_flag() -> inspect.Parameter:
     option = typer.Option(None, "--config", help="A YAML file of settings, `name: value` lines.", show_default=False)
     return inspect.Parameter(CONFIG_FLAG, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=Path | None)
-
-
-def describe(loaded: LoadedSettings) -> list[tuple[str, str, str, str]]:
-    """(name, value, origin, description) of every setting; keys and a password in the database URL are hidden."""
-    return [
-        (name, _shown(name, getattr(loaded.settings, name)), loaded.origins[name], str(info.description))
-        for name, info in Settings.model_fields.items()
-    ]
-
-
-def _shown(name: str, value: Any) -> str:
-    if name == "database_url" and value and "@" in value:
-        return f"***@{value.split('@', 1)[1]}"
-    if is_secret(name):
-        return " ".join(f"{one}=***" for one in value) or "unset"
-    if _is_mapping(name):
-        return " ".join(f"{one}={other}" for one, other in value.items()) or "unset"
-    return "unset" if value is None or value == [] else str(value)

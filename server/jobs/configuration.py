@@ -101,6 +101,20 @@ def check(request: CreateJob, ground: Ground, start: Adapter | None, *, seed: in
     Raises:
         BadRequest: it can't work; every reason is told, `param` is the place of the first in the request.
     """
+    checked = compose(request, ground, start, seed=seed, checkpoints_kept=checkpoints_kept)
+    try:
+        look_ahead(checked.config, ground)
+    except ConfigError as error:
+        raise refusal(error, request, start) from error
+    return checked
+
+
+def compose(request: CreateJob, ground: Ground, start: Adapter | None, *, seed: int, checkpoints_kept: int) -> Checked:
+    """As `check`, but for what the preflight says: whether the run fits, and its result can be served.
+
+    Raises:
+        BadRequest: a value breaks its own rule.
+    """
     extra = dict(request.tuneloop or {})
     _refuse_decided(request, extra)
     asked = request.asked_for()
@@ -111,9 +125,8 @@ def check(request: CreateJob, ground: Ground, start: Adapter | None, *, seed: in
             draft = within_positions(draft, ground.shape)
         base_rate = auto_learning_rate(draft.method, draft.finetuning_type, ground.n_parameters)
         config = dataclasses.replace(draft, **_from_hyperparameters(asked, draft, ground, base_rate, extra))
-        _preflight(config, ground)
     except ConfigError as error:
-        raise _refusal(error, request, start) from error
+        raise refusal(error, request, start) from error
     return Checked(config, _told(asked, config, extra, base_rate), base_rate)
 
 
@@ -178,7 +191,7 @@ def _rows_that_fit(draft: TrainingConfig, ground: Ground) -> int:
     return largest_batch(ground.shape, draft, draft.max_length, ground.on_gpu, limit)
 
 
-def _preflight(config: TrainingConfig, ground: Ground) -> None:
+def look_ahead(config: TrainingConfig, ground: Ground) -> None:
     """Raises ConfigError when the run can't work here or its result can't be served."""
     if ground.shape is None:
         refuse_contradictions(config, ground.limits)
@@ -228,7 +241,7 @@ def _refuse_decided(request: CreateJob, extra: Mapping[str, Any]) -> None:
             )
 
 
-def _refusal(error: ConfigError, request: CreateJob, start: Adapter | None) -> BadRequest:
+def refusal(error: ConfigError, request: CreateJob, start: Adapter | None) -> BadRequest:
     """The trainer's refusal, in the request's words and without paths of this machine."""
     text = " ".join(error.faults)
     if start:

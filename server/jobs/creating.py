@@ -12,9 +12,10 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -27,7 +28,7 @@ from server.errors import BadRequest, Conflict
 from server.file_contents import link_or_copy, sync_folder
 from server.files import FileStore
 from server.jobs import inputs
-from server.jobs.configuration import Checked, Ground, check, in_run_dir
+from server.jobs.configuration import Checked, Ground, check, compose, in_run_dir
 from server.jobs.events import add_event
 from server.jobs.request import CreateJob, read_request
 from server.jobs.runner import Runner
@@ -80,17 +81,22 @@ class Sender:
 
 
 @dataclass(frozen=True)
-class _Draft:
-    """All that a new job's row and run directory are made from."""
+class Draft:
+    """All that a new job's row and run directory are made from. Nothing of it is written yet."""
 
     id: str
     request: CreateJob
     checked: Checked
     start: Adapter | None
-    base: BaseModel
+    ground: Ground
     wanted_model: str
     adapter_id: str
     seed: int
+
+    @property
+    def base(self) -> BaseModel:
+        """What is trained on."""
+        return self.ground.base
 
 
 class JobCreator:
@@ -109,33 +115,55 @@ class JobCreator:
         self._lock = asyncio.Lock()
         self._device: Device | None = None
 
-    async def create(self, body: bytes, sender: Sender) -> JobRow:
+    async def create(
+        self, body: bytes, sender: Sender, *, asked: bytes | None = None, ratings: dict[str, Any] | None = None
+    ) -> JobRow:
         """The job that this request makes, or has made already.
+
+        asked: what the client sent, to know it by, where `body` is only what that came to. ratings: the votes that the
+        training file was made from.
 
         Raises:
             BadRequest: the request breaks a rule.
             Conflict: its Idempotency-Key was used for another request.
         """
+        sha256 = _sha256(body if asked is None else asked)
         async with self._lock:
             try:
-                row = await self._database.run(lambda session: self._create(session, body, sender))
+                row = await self._database.run(lambda session: self._create(session, body, sender, sha256, ratings))
             except IntegrityError:  # another server on this database was faster
-                found = await self._database.run(lambda session: _repeated(session, _sha256(body), sender))
+                found = await self._database.run(lambda session: _repeated(session, sha256, sender))
                 if found is None:
                     raise
                 return found
         self._runner.wake()
         return row
 
-    def _create(self, session: Session, body: bytes, sender: Sender) -> JobRow:
-        repeated = _repeated(session, _sha256(body), sender)
+    async def made_before(self, asked: bytes, sender: Sender) -> JobRow | None:
+        """The job that this request, sent again, has made already; None when it is new. Raises: as `create`."""
+        return await self._database.run(lambda session: _repeated(session, _sha256(asked), sender))
+
+    async def draft(self, body: bytes, caller: Caller) -> Draft:
+        """What `create` would write, but for the preflight: see `configuration.look_ahead`.
+
+        Raises:
+            BadRequest: the request breaks a rule.
+        """
+        request = read_request(body)
+        return await self._database.run(lambda session: self._draft(session, request, caller, make=compose))
+
+    def _create(
+        self, session: Session, body: bytes, sender: Sender, sha256: str, ratings: dict[str, Any] | None
+    ) -> JobRow:
+        repeated = _repeated(session, sha256, sender)
         if repeated is not None:
             return repeated
         draft = self._draft(session, read_request(body), sender.caller)
         run_dir = self._settings.runs_dir / draft.id
         try:
             self._write_run_dir(run_dir, draft)
-            row = _new_row(draft, body, sender)
+            row = _new_row(draft, sender, sha256)
+            row.ratings = ratings
             session.add(row)
             session.flush()
             _tell(session, draft)
@@ -145,7 +173,9 @@ class JobCreator:
             raise  # once the commit is under way, the directory stays: the row may be there although an error came
         return row
 
-    def _draft(self, session: Session, request: CreateJob, caller: Caller) -> _Draft:
+    def _draft(
+        self, session: Session, request: CreateJob, caller: Caller, *, make: Callable[..., Checked] = check
+    ) -> Draft:
         """Everything checked, nothing written."""
         request = request.model_copy(update={"model": self._registry.version_of(request.model)})
         start = inputs.starting_point(self._registry, request.model)
@@ -157,9 +187,9 @@ class JobCreator:
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
         pool = inputs.pool_of(self._registry, request.model, start)
         ground = Ground(pool.base, pool.replicas[0].engine.limits, self._known_device())
-        checked = check(request, ground, start, seed=seed, checkpoints_kept=self._settings.checkpoints_kept)
+        checked = make(request, ground, start, seed=seed, checkpoints_kept=self._settings.checkpoints_kept)
         name = self._name(pool.base, request.suffix)
-        return _Draft(new_id("ftjob-"), request, checked, start, pool.base, name, new_adapter_id(), seed)
+        return Draft(new_id("ftjob-"), request, checked, start, ground, name, new_adapter_id(), seed)
 
     def _known_device(self) -> Device:
         if self._device is None:  # asking a GPU's driver takes a moment, and what is there doesn't change
@@ -181,7 +211,7 @@ class JobCreator:
                 code="invalid_value",
             ) from error
 
-    def _write_run_dir(self, run_dir: Path, draft: _Draft) -> None:
+    def _write_run_dir(self, run_dir: Path, draft: Draft) -> None:
         """Writes what the run reads, and returns when it would survive a power cut."""
         run_dir.mkdir(parents=True, mode=0o700)
         for param, file_id in _files_of(draft.request).items():
@@ -198,7 +228,7 @@ class JobCreator:
         sync_folder(run_dir)
         sync_folder(run_dir.parent)
 
-    def _output_dir(self, draft: _Draft) -> Path:
+    def _output_dir(self, draft: Draft) -> Path:
         """Only what can be hot-loaded goes where the server looks for adapters."""
         config: TrainingConfig = draft.checked.config
         if config.serve_as == "adapter":
@@ -248,7 +278,7 @@ def _repeated(session: Session, sha256: str, sender: Sender) -> JobRow | None:
     return session.scalar(recent.limit(1))
 
 
-def _new_row(draft: _Draft, body: bytes, sender: Sender) -> JobRow:
+def _new_row(draft: Draft, sender: Sender, request_sha256: str) -> JobRow:
     request, checked = draft.request, draft.checked
     return JobRow(
         id=draft.id,
@@ -270,12 +300,12 @@ def _new_row(draft: _Draft, body: bytes, sender: Sender) -> JobRow:
         wanted_model=draft.wanted_model,
         adapter_id=draft.adapter_id,
         result_files=[],
-        request_sha256=_sha256(body),
+        request_sha256=request_sha256,
         idempotency_key=sender.idempotency_key,
     )
 
 
-def _tell(session: Session, draft: _Draft) -> None:
+def _tell(session: Session, draft: Draft) -> None:
     request = draft.request
     add_event(session, draft.id, f"Created fine-tuning job: {draft.id}")
     session.flush()  # events are listed in the order of their numbers

@@ -87,4 +87,5 @@ def _extension(row: JobRow, queue_position: int | None) -> dict[str, Any]:
         "queue_position": queue_position,
         "started_at": row.started_at,
         "first_token_s": row.first_token_s,
+        "ratings": row.ratings,
     }

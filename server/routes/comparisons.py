@@ -1,4 +1,4 @@
-"""`/v1/comparisons`: two models answer the same messages; the pair is stored, to be rated."""
+"""`/v1/comparisons`: two to four models answer at once; their answers are stored, to be read again and rated."""
 
 from __future__ import annotations
 
@@ -9,70 +9,51 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from server import checkpoint_access, comparing, ratings
+from server import comparing, comparison_store, sampling_rule
 from server.auth import Caller
 from server.comparing import Side
-from server.errors import APIError, BadRequest, NotFound
-from server.ratings import SIDES
+from server.comparison_store import ALL_SIDES, SIDES
+from server.errors import APIError, BadRequest
+from server.model_choice import refuse_unknown
+from server.sampling import Sampling
 from server.services import CallerDep, Services, ServicesDep
 from server.tables import ComparisonRow, new_id, now_s
+from server.whole_text import text_fault
 
 router = APIRouter(prefix="/v1", tags=["comparisons"])
 
-SAMPLING = (
-    "temperature",
-    "top_p",
-    "max_tokens",
-    "max_completion_tokens",
-    "seed",
-    "stop",
-    "presence_penalty",
-    "frequency_penalty",
-)
+Messages = Annotated[list[dict[str, Any]], Field(min_length=1)]
 
 
-class CreateComparison(BaseModel):
+class CreateComparison(Sampling):
     """The body of `POST /v1/comparisons`."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1, description="The conversation both models answer.")]
-    models: Annotated[list[str], Field(min_length=2, max_length=2, description="The two models' names.")]
+    messages: Messages | None = Field(None, description="The conversation that all models answer.")
+    histories: list[Messages] | None = Field(
+        None, description="One conversation for each model, in their order, in place of `messages`."
+    )
+    models: Annotated[list[str], Field(min_length=2, max_length=4)] | None = Field(
+        None, description="Two to four models' names. Unset: the server draws a pair, and the comparison is blind."
+    )
     blind: bool = Field(False, description="Shuffle the sides and keep the names back until somebody has voted.")
     stream: bool = Field(False, description="Send events as the answers come, instead of one object at the end.")
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: str | list[str] | None = None
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-
-    def sampling(self) -> dict[str, Any]:
-        """The sampling parameters that were given."""
-        return self.model_dump(include=set(SAMPLING), exclude_none=True)
 
 
 @router.post("/comparisons", status_code=201)
 async def create_comparison(body: CreateComparison, services: ServicesDep, caller: CallerDep) -> Response:
-    """Both answers, side by side. With `stream`, server-sent events whose last one carries the stored comparison."""
-    names = services.registry.names()
-    unseen = await services.database.run(
-        lambda session: checkpoint_access.hidden_among(session, caller, names, version_of=services.registry.version_of)
-    )
-    known = set(names) - unseen
-    for model in body.models:
-        if model not in known:
-            raise NotFound(
-                f"The model {model[:200]!r} does not exist here. GET /v1/models lists the names.",
-                code="model_not_found",
-                param="models",
-            )
-    models = random.sample(body.models, 2) if body.blind else body.models
-    comparison = Comparison(services, body, dict(zip(SIDES, map(Side, models), strict=True)), caller)
+    """All answers, side by side. With `stream`, server-sent events whose last one carries the stored comparison."""
+    blind = body.blind or body.models is None
+    _refuse_contradictions(body, blind=blind)
+    _refuse_untellable(body)
+    models = await _models(services, caller, body, blind=blind)
+    asked = body.histories or [body.messages or []] * len(models)
+    sides = {
+        name: Side(model, messages=messages)
+        for name, model, messages in zip(ALL_SIDES, models, asked, strict=False)  # ALL_SIDES has four names
+    }
+    comparison = Comparison(services, body, sides, caller, blind=blind)
     if body.stream:
         return StreamingResponse(
             comparison.event_stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
@@ -84,17 +65,65 @@ async def create_comparison(body: CreateComparison, services: ServicesDep, calle
 async def retrieve_comparison(comparison_id: str, services: ServicesDep) -> dict[str, Any]:
     """A stored comparison; a blind one without names until somebody has voted on it."""
     return await services.database.run(
-        lambda session: ratings.comparison_object(
-            ratings.get_comparison(session, comparison_id), reveal=ratings.is_rated(session, comparison_id)
+        lambda session: comparison_store.comparison_object(
+            comparison_store.get_comparison(session, comparison_id),
+            reveal=comparison_store.is_rated(session, comparison_id),
         )
     )
+
+
+def _refuse_untellable(body: CreateComparison) -> None:
+    for param, given in (("messages", [body.messages]), ("histories", body.histories or [])):
+        if fault := next((found for messages in given if (found := text_fault(messages))), None):
+            raise BadRequest(f"The conversation {fault}", param=param, code="invalid_value")
+
+
+def _refuse_contradictions(body: CreateComparison, *, blind: bool) -> None:
+    if (body.messages is None) == (body.histories is None):
+        raise BadRequest(
+            "Give either `messages`, which all models answer, or `histories`, one conversation for each model.",
+            param="messages",
+            code="missing_required_parameter" if body.messages is None else "invalid_value",
+        )
+    if not blind:
+        if body.histories and body.models and len(body.histories) != len(body.models):
+            raise BadRequest(
+                f"There are {len(body.histories)} histories for {len(body.models)} models. Give one for each.",
+                param="histories",
+                code="invalid_value",
+            )
+        return
+    if body.histories:
+        raise BadRequest(
+            "A blind comparison asks both models the same: conversations that went apart would tell which is which, "
+            "or be judged for what was asked. Give `messages` and no `histories`; or name `models`, without `blind`.",
+            param="histories",
+            code="invalid_value",
+        )
+    if body.models and len(body.models) > len(SIDES):
+        raise BadRequest(
+            f"A blind comparison is of two models, as its vote is, and {len(body.models)} are named. Name two, or "
+            "leave out `blind`.",
+            param="models",
+            code="array_above_max_length",
+        )
+
+
+async def _models(services: Services, caller: Caller, body: CreateComparison, *, blind: bool) -> list[str]:
+    """The models in the order of their sides."""
+    if body.models is None:
+        return await sampling_rule.draw_pair(services, caller)
+    await refuse_unknown(services, caller, body.models)
+    return random.sample(body.models, len(body.models)) if blind else body.models
 
 
 class Comparison:
     """One comparison from request to row."""
 
-    def __init__(self, services: Services, body: CreateComparison, sides: Mapping[str, Side], caller: Caller) -> None:
-        self._services, self._body, self._sides, self._caller = services, body, sides, caller
+    def __init__(
+        self, services: Services, body: CreateComparison, sides: Mapping[str, Side], caller: Caller, *, blind: bool
+    ) -> None:
+        self._services, self._body, self._sides, self._caller, self._blind = services, body, sides, caller, blind
         self._id = new_id("cmp")
 
     async def run(self) -> dict[str, Any]:
@@ -121,8 +150,7 @@ class Comparison:
         yield b"data: [DONE]\n\n"
 
     def _events(self) -> AsyncIterator[comparing.Event]:
-        request = {"messages": self._body.messages, **self._body.sampling()}
-        return comparing.generate(self._services, self._caller, request, self._sides, blind=self._body.blind)
+        return comparing.generate(self._services, self._caller, self._body.sampling(), self._sides, blind=self._blind)
 
     def _raise_failure(self) -> None:
         for side in self._sides.values():
@@ -130,21 +158,24 @@ class Comparison:
                 raise side.error
         if not any(side.content for side in self._sides.values()):
             raise BadRequest(
-                "Both answers are empty, so there is nothing to compare. Raise max_tokens or change the prompt.",
+                "All answers are empty, so there is nothing to compare. Raise max_tokens or change the prompt.",
                 code="empty_answers",
             )
 
     async def _store(self) -> dict[str, Any]:
+        stored = {name: side.stored() for name, side in self._sides.items()}
         row = ComparisonRow(
             id=self._id,
             created_at=now_s(),
             created_by=self._caller.key_id,
-            blind=self._body.blind,
-            messages=self._body.messages,
+            blind=self._blind,
+            messages=self._body.messages or [],
+            histories=self._body.histories,
             sampling=self._body.sampling(),
-            **{name: side.stored() for name, side in self._sides.items()},
+            **{name: stored.pop(name) for name in SIDES},
+            others=stored or None,
         )
-        return await self._services.database.run(lambda session: ratings.add_comparison(session, row))
+        return await self._services.database.run(lambda session: comparison_store.add_comparison(session, row))
 
 
 def _sse(event: Mapping[str, Any]) -> bytes:

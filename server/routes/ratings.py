@@ -1,105 +1,148 @@
-"""`/v1/…/ratings`: people's verdicts on comparisons, in and out."""
+"""`/v1/…/ratings`: people's verdicts on comparisons, in and out, and on into training."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 from sqlalchemy.orm import Session
 
-from server import export, ratings
+from server import export, preference_file, rating_lists, ratings
+from server.auth import Caller
 from server.errors import BadRequest
+from server.jobs import listing, transitions
+from server.jobs.creating import Sender
+from server.jobs.wire import job_object
 from server.pages import list_page
-from server.services import KeyIdDep, ServicesDep
+from server.preference_file import CreateFromRatings
+from server.preference_pairs import PreferenceVotes
+from server.prompt_split import Part, part_of
+from server.rating_lists import Wanted
+from server.rating_requests import CreateRating, ExportQuery, ListQuery, Withdraw
+from server.ratings import Verdict, Voter
+from server.services import CallerDep, Services, ServicesDep
 
 router = APIRouter(prefix="/v1", tags=["ratings"])
-
-Dimension = Literal["instruction_following", "relevance", "fluency", "helpfulness"]
-Score = Annotated[int, Field(ge=1, le=5, strict=True)]
-Rater = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128)]
-
-
-class CreateRating(BaseModel):
-    """The body of `POST /v1/comparisons/{id}/ratings`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    verdict: Literal["left", "right", "tie", "both_bad"]
-    dimensions: dict[Dimension, Score] = Field(default_factory=dict, description="1 (poor) to 5 (excellent) each.")
-    unsafe: Literal["left", "right", "both"] | None = Field(None, description="Which answer is unsafe, if any.")
-    comment: str | None = Field(None, max_length=4000)
-    rater: Rater | None = Field(None, description="Who votes; by default the API key's id.")
-
-    @field_validator("comment", "rater")
-    @classmethod
-    def _storable(cls, text: str | None) -> str | None:
-        # PostgreSQL cannot store U+0000 and no encoding can carry half a surrogate pair.
-        if text is not None and ("\0" in text or any("\ud800" <= character <= "\udfff" for character in text)):
-            raise ValueError("holds a NUL or half a surrogate pair; send plain Unicode text")
-        return text
 
 
 @router.post("/comparisons/{comparison_id}/ratings", status_code=201)
 async def create_rating(
-    comparison_id: str, body: CreateRating, services: ServicesDep, key_id: KeyIdDep
+    comparison_id: str, body: CreateRating, services: ServicesDep, caller: CallerDep
 ) -> dict[str, Any]:
-    """Store a vote; the answer reveals the models' names. A second vote by the same rater is a 409."""
-    rater = body.rater or key_id or "anonymous"
-    return await services.database.run(
-        lambda session: ratings.add_rating(
-            session,
-            comparison_id,
-            rater=rater,
-            verdict=body.verdict,
-            dimensions={str(name): score for name, score in body.dimensions.items()},
-            unsafe=body.unsafe,
-            comment=body.comment,
-        )
-    )
+    """Store a vote; the answer reveals the models' names. A second vote must name the first as `supersedes`."""
+    said = Verdict(body.verdict, body.dimensions, body.unsafe, body.comment)
+    voter = _voter(caller, body.rater)
+
+    def work(session: Session) -> dict[str, Any]:
+        row = ratings.add_rating(session, comparison_id, said, voter=voter, supersedes=body.supersedes)
+        return rating_lists.shown(session, row)
+
+    return await ratings.write(services.database, work)
+
+
+@router.post("/ratings/{rating_id}/withdraw", status_code=201)
+async def withdraw_rating(
+    rating_id: str, services: ServicesDep, caller: CallerDep, body: Withdraw | None = None
+) -> dict[str, Any]:
+    """Take a vote back, soon after it was cast. What is stored says so, and the vote stays readable."""
+    voter, window_s = _voter(caller, body.rater if body else None), services.settings.undo_window_s
+
+    def work(session: Session) -> dict[str, Any]:
+        row = ratings.withdraw(session, rating_id, voter=voter, window_s=window_s)
+        return rating_lists.shown(session, row)
+
+    return await ratings.write(services.database, work)
 
 
 @router.get("/ratings")
-async def list_ratings(
-    services: ServicesDep,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 20,
-    after: str | None = None,
-    order: ratings.Order = "desc",
-) -> dict[str, Any]:
+async def list_ratings(services: ServicesDep, query: Annotated[ListQuery, Query()]) -> dict[str, Any]:
     """A page of ratings, newest first, each with its whole context."""
+    wanted = query.wanted(services.registry, blind_only=query.blind_only, current_only=query.current_only)
 
     def read(session: Session) -> dict[str, Any]:
-        rows, has_more = ratings.list_ratings(session, limit=limit, after=after, order=order)
-        return list_page([ratings.rating_object(row) for row in rows], has_more=has_more)
+        page, has_more = rating_lists.list_ratings(
+            session, wanted, limit=query.limit, after=query.after, order=query.order
+        )
+        return list_page(page, has_more=has_more)
 
     return await services.database.run(read)
 
 
 @router.get("/ratings/export")
-async def export_ratings(
-    services: ServicesDep,
-    format: Literal["openai_dpo", "jsonl", "csv"] = "jsonl",
-    blind_only: bool = True,
-) -> Response:
+async def export_ratings(services: ServicesDep, query: Annotated[ExportQuery, Query()]) -> Response:
     """Every rating as a file. `openai_dpo` holds only what may train a model; x-tuneloop-left-out counts the rest."""
-    everything = await services.database.run(
-        lambda session: [ratings.rating_object(row) for row in ratings.all_ratings(session)]
-    )
-    headers = {"Content-Disposition": f'attachment; filename="ratings.{"csv" if format == "csv" else "jsonl"}"'}
-    if format == "csv":
-        return StreamingResponse(export.to_csv(everything), media_type="text/csv; charset=utf-8", headers=headers)
-    if format == "jsonl":
-        return StreamingResponse(export.to_jsonl(everything), media_type="application/jsonl", headers=headers)
-    lines, left_out = export.to_openai_dpo(everything, blind_only=blind_only)
-    if not everything:
-        raise BadRequest("There are no ratings yet. Rate some blind comparisons first.", code="no_usable_ratings")
+    if query.format == "openai_dpo":
+        return await _dpo_file(services, query)
+    wanted = query.wanted(services.registry, blind_only=bool(query.blind_only))
+    if query.format == "csv":
+        texts = _texts(services, wanted, query, export.rating_csv_line, head=export.csv_header())
+        return StreamingResponse(texts, media_type="text/csv; charset=utf-8", headers=_attachment("csv"))
+    texts = _texts(services, wanted, query, export.jsonl_line)
+    return StreamingResponse(texts, media_type="application/jsonl", headers=_attachment("jsonl"))
+
+
+@router.post("/ratings/fine_tuning_jobs")
+async def create_job_from_ratings(
+    request: Request, body: CreateFromRatings, services: ServicesDep, caller: CallerDep
+) -> dict[str, Any]:
+    """Make a training file of the votes and start the `dpo` job on it; the prompts held out become a file as well."""
+    sender = Sender.of(caller, request.headers)
+    row = await preference_file.create_job(services, body, sender, asked=await request.body())
+
+    def shown(session: Session) -> dict[str, Any]:
+        job = transitions.read(session, row.id)
+        place = listing.queue_positions(session, [job]).get(job.id)
+        return job_object(job, services.settings, queue_position=place)
+
+    return await services.database.run(shown)
+
+
+def _voter(caller: Caller, given: str | None) -> Voter:
+    """Whose vote it is. An invitation is for one rater, whoever the request says."""
+    return Voter(caller.rater or given or caller.key_id or "anonymous", caller)
+
+
+async def _dpo_file(services: Services, query: ExportQuery) -> Response:
+    blind_only = query.blind_only is not False
+    votes = PreferenceVotes(blind_only)
+    async for page in preference_file.pages(services.database, query.wanted(services.registry, current_only=True)):
+        votes.add(page)
+    lines, left_out = votes.lines(query.one_part, query.holdout_fraction)
     if not lines:
-        raise BadRequest(
-            f"None of the {len(everything)} ratings can become a training pair: {json.dumps(dict(left_out))}. "
-            "Rate more blind comparisons with a clear winner, or pass blind_only=false to take open ones too.",
-            code="no_usable_ratings",
+        raise _nothing_usable(votes, query, left_out)
+    headers = _attachment("jsonl") | {"x-tuneloop-left-out": json.dumps(dict(left_out))}
+    return StreamingResponse(map(export.jsonl_line, lines), media_type="application/jsonl", headers=headers)
+
+
+def _nothing_usable(votes: PreferenceVotes, query: ExportQuery, left_out: dict[str, int]) -> BadRequest:
+    if not votes.seen:
+        told = "There are no ratings yet. Rate some blind comparisons first."
+    elif votes.votes and query.one_part:
+        told = f"No training pair belongs to part={query.part}. Rate more prompts, or change holdout_fraction."
+    else:
+        told = (
+            f"None of the {votes.seen} ratings can become a training pair: {json.dumps(dict(left_out))}. "
+            "Rate more blind comparisons with a clear winner, or pass blind_only=false to take open ones too."
         )
-    headers["x-tuneloop-left-out"] = json.dumps(dict(left_out))
-    return StreamingResponse(export.to_jsonl(lines), media_type="application/jsonl", headers=headers)
+    return BadRequest(told, code="no_usable_ratings")
+
+
+async def _texts(
+    services: Services, wanted: Wanted, query: ExportQuery, line: Callable[[dict[str, Any]], str], *, head: str = ""
+) -> AsyncIterator[str]:
+    yield head
+    async for page in preference_file.pages(services.database, wanted):
+        if query.one_part:
+            page = [rating for rating in page if _part(rating, query.holdout_fraction) == query.one_part]
+        yield "".join(map(line, page))
+
+
+def _part(rating: dict[str, Any], holdout_fraction: float) -> Part:
+    return part_of(rating["messages"] or rating["histories"][0], holdout_fraction)
+
+
+def _attachment(suffix: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="ratings.{suffix}"'}

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Request, sync_playwright
 
+from tests.browser.scripted_arena import served_arena as served_arena  # a fixture of several modules
 from tests.conftest import CHROMIUM
 
 FLAGS = (
@@ -23,6 +25,7 @@ FLAGS = (
 )
 ACTION_TIMEOUT_MS = 30_000
 OpenPage = Callable[..., Page]
+FindFaults = Callable[[Page], list[str]]
 
 
 # Not for the whole session: while Playwright is open its event loop runs, and no other test could use asyncio.run.
@@ -42,8 +45,10 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
     contexts = []
 
     def open_(url: str, **settings: object) -> Page:
+        origin = "/".join(url.split("/")[:3])
+
         def note(request: Request) -> None:
-            if not request.url.startswith((url, "data:", "blob:")):
+            if not request.url.startswith((origin, "data:", "blob:")):
                 strangers.append(request.url)
 
         context = browser.new_context(**({"locale": "en-US"} | settings))  # type: ignore[arg-type]
@@ -70,3 +75,23 @@ def screenshot() -> Callable[[Page, str], None]:
             page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
 
     return keep
+
+
+@pytest.fixture
+def axe() -> FindFaults:
+    """`axe(page)`: axe-core's serious and critical findings on the page as it stands, contrast of text included."""
+
+    def find(page: Page) -> list[str]:
+        # axe sees a colour that is still fading as it stands at that moment.
+        page.add_style_tag(
+            content="*, *::before, *::after { transition: none !important; animation: none !important; }"
+        )
+        violations = Axe().run(page).response["violations"]
+        return [
+            f"{violation['id']}: {node['html'][:200]} {node['failureSummary']}"
+            for violation in violations
+            if violation["impact"] in ("serious", "critical")
+            for node in violation["nodes"]
+        ]
+
+    return find

@@ -56,10 +56,10 @@ def test_the_key_is_asked_for_kept_for_the_tab_and_stays_out_of_addresses(keyed_
     expect(page.locator(".tl-problem")).to_contain_text("missing or not valid")
     give_key(page, KEY)
     expect(page.locator("#tl-api-key")).to_be_hidden()
-    expect(page.locator("#tl-first-model input")).to_have_value("base")
+    expect(page.locator("#tl-model-a input")).to_have_value("base")
 
     page.reload()
-    expect(page.locator("#tl-first-model input")).to_have_value("base")
+    expect(page.locator("#tl-model-a input")).to_have_value("base")
     expect(page.locator("#tl-api-key")).to_be_hidden()
     assert addresses
     assert not any(KEY in address for address in addresses)
@@ -68,10 +68,10 @@ def test_the_key_is_asked_for_kept_for_the_tab_and_stays_out_of_addresses(keyed_
 def test_another_user_has_to_give_a_key_too(keyed_url: str, open_page: OpenPage) -> None:
     first, second = open_page(keyed_url), open_page(keyed_url)
     give_key(first, KEY)
-    expect(first.locator("#tl-first-model input")).to_have_value("base")
+    expect(first.locator("#tl-model-a input")).to_have_value("base")
     second.reload()
     expect(second.locator("#tl-api-key")).to_be_visible()
-    expect(second.locator("#tl-first-model input")).to_have_value("")
+    expect(second.locator("#tl-model-a input")).to_have_value("")
 
 
 def test_a_server_with_only_its_base_says_how_to_get_a_tuned_model(keyed_url: str, open_page: OpenPage) -> None:

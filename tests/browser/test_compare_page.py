@@ -1,24 +1,438 @@
-"""The compare page in a real browser, against a real tuneloop with its engine."""
+"""The Compare page in a real browser, against a tuneloop that the test scripts; at the end against a real one."""
 
 from __future__ import annotations
 
-import json
 import re
-import urllib.request
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Protocol
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import FindFaults, OpenPage
+from tests.browser.scripted import BASE, CAPTAIN, POET, Script, scripted_app
+from tests.ui.running import running
 
-pytestmark = [pytest.mark.browser, pytest.mark.engine]
+pytestmark = pytest.mark.browser
 
-VOTES = ("left", "tie", "both-bad", "right")
 ANSWER_TIMEOUT_MS = 120_000
-HOSTILE = "<img src=x onerror=\"document.title='broken in'\">"
+PATIENCE_MS = 30_000
+HOSTILE = (
+    "<img src=x onerror=\"document.title='broken in'\"><script>document.title='broken in'</script> ${7*7} {{value}}"
+)
+ARABIC = "مرحبا بالعالم"
+CHINESE = "巴黎是法国的首都。"
+LIGHTHOUSE = (
+    "The tower keeps its light on through the night, and the sea answers it. It is a long way home, but the lamp shows "
+    "where the rocks are."
+)
 Screenshot = Callable[[Page, str], None]
+expect.set_options(timeout=PATIENCE_MS)
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[str, Script]]:
+    script = Script()
+    with running(lambda url: scripted_app(script, url, example_prompts=("Who wrote Hamlet?",))) as url:
+        yield url, script
+
+
+@pytest.fixture
+def script(served: tuple[str, Script]) -> Script:
+    """The one server's script, as if it were new."""
+    vars(served[1]).update(vars(Script()))
+    return served[1]
+
+
+@pytest.fixture
+def url(served: tuple[str, Script], script: Script) -> str:
+    """The server's address; its script is fresh."""
+    return served[0]
+
+
+def opened(open_page: OpenPage, url: str, **settings: object) -> Page:
+    page = open_page(url, **settings)
+    expect(page.locator("#tl-model-a input")).to_have_value(BASE)
+    return page
+
+
+def send(page: Page, prompt: str) -> None:
+    page.locator("#tl-prompt textarea").fill(prompt)
+    page.locator("#tl-prompt textarea").press("Enter")
+
+
+def expect_done(page: Page, answers: int = 2) -> None:
+    expect(page.locator(".tl-pane.tl-done")).to_have_count(answers)
+    expect(page.locator("#tl-send")).to_be_visible()
+
+
+def answers(page: Page) -> list[str]:
+    return [words.strip() for words in page.locator(".tl-answer").all_inner_texts()]
+
+
+def prompts(page: Page) -> list[str]:
+    return page.locator(".compare-words").all_inner_texts()
+
+
+def test_each_pane_names_its_model_and_shows_its_words_and_numbers(
+    url: str, script: Script, open_page: OpenPage, screenshot: Screenshot
+) -> None:
+    script.answers |= {BASE: LIGHTHOUSE, POET: f"O night! {LIGHTHOUSE}"}
+    page = opened(open_page, url)
+    expect(page.locator("#tl-model-b input")).to_have_value(POET)
+    send(page, "Tell me of the lighthouse.")
+    expect_done(page)
+    assert page.locator(".tl-pane .tl-model").all_inner_texts() == [BASE, POET]
+    assert answers(page) == [LIGHTHOUSE, f"O night! {LIGHTHOUSE}"]
+    for status in page.locator(".tl-status").all():
+        expect(status).to_contain_text(re.compile(r"first token 0\.12 s.*tokens/s.*tokens in 0\.6 s", re.DOTALL))
+    page.get_by_role("button", name="Mark differing words").click()
+    expect(page.locator(".compare-differs")).to_have_text(["O night"])
+    screenshot(page, "compare-en-light")
+
+
+def test_four_models_answer_at_once(url: str, script: Script, open_page: OpenPage, screenshot: Screenshot) -> None:
+    script.models.append("ft:base:personal:judge:cccccccc")
+    page = opened(open_page, url)
+    page.locator("#tl-more").click()
+    page.locator("#tl-more").click()
+    expect(page.locator("#tl-model-d input")).to_be_visible()
+    expect(page.locator("#tl-more")).to_be_hidden()
+    send(page, "Hello?")
+    expect_done(page, 4)
+    names = page.locator(".tl-pane .tl-model").all_inner_texts()
+    assert sorted(names) == sorted(script.models)
+    assert answers(page) == [f"{name} answers: Hello?" for name in names]
+    screenshot(page, "compare-four")
+    page.locator("#tl-fewer").click()
+    expect(page.locator("#tl-model-d input")).to_be_hidden()
+    send(page, "Three of you?")
+    expect_done(page, 3)
+
+
+def test_system_prompt_and_sampling_are_sent(url: str, script: Script, open_page: OpenPage) -> None:
+    page = opened(open_page, url)
+    page.locator("#tl-settings button").first.click()
+    page.locator("#tl-system textarea").fill("Be brief.")
+    for slider, value in (("temperature", "0.3"), ("top-p", "0.9"), ("max-tokens", "64")):
+        page.locator(f"#tl-{slider} input[type=number]").fill(value)
+        page.locator(f"#tl-{slider} input[type=number]").press("Tab")
+    page.locator("#tl-seed input").fill("7")
+    page.locator("#tl-seed input").press("Tab")
+    send(page, "Hello?")
+    expect_done(page)
+    body = script.bodies[-1]
+    assert body["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello?"}]
+    assert (body["temperature"], body["top_p"], body["max_tokens"], body["seed"]) == (0.3, 0.9, 64, 7)
+
+
+def test_a_second_prompt_goes_on_from_each_models_own_answer(url: str, script: Script, open_page: OpenPage) -> None:
+    page = opened(open_page, url)
+    send(page, "Hello?")
+    expect_done(page)
+    send(page, "And then?")
+    expect_done(page, 4)
+    histories = script.bodies[-1]["histories"]
+    assert [history[1]["content"].strip() for history in histories] == [f"{m} answers: Hello?" for m in (BASE, POET)]
+    assert [history[-1]["content"] for history in histories] == ["And then?", "And then?"]
+
+
+def test_an_edited_prompt_goes_on_from_there(url: str, script: Script, open_page: OpenPage) -> None:
+    page = opened(open_page, url)
+    for number, prompt in enumerate(("First?", "Second?"), 1):
+        send(page, prompt)
+        expect_done(page, 2 * number)
+    page.get_by_role("button", name="Edit").first.click()
+    expect(page.locator(".compare-editing")).to_contain_text("prompt 1")
+    expect(page.locator("#tl-prompt textarea")).to_have_value("First?")
+    expect(page.locator("#tl-prompt textarea")).to_be_focused()
+    send(page, "Better?")
+    expect(page.locator(".compare-words")).to_have_text(["Better?"])
+    expect_done(page)
+    assert script.bodies[-1]["messages"] == [{"role": "user", "content": "Better?"}]
+
+
+def test_regenerate_asks_the_last_prompt_anew(url: str, script: Script, open_page: OpenPage) -> None:
+    page = opened(open_page, url)
+    send(page, "Hello?")
+    expect_done(page)
+    script.answers[BASE] = "Something else"
+    page.get_by_role("button", name="Regenerate").click()
+    expect(page.locator(".tl-answer").first).to_have_text("Something else ")
+    expect_done(page)
+    assert [body["messages"] for body in script.bodies] == [[{"role": "user", "content": "Hello?"}]] * 2
+
+
+def test_stop_keeps_what_came_and_the_conversation_goes_on(url: str, script: Script, open_page: OpenPage) -> None:
+    script.pause_s = 0.2
+    script.answers |= {BASE: LIGHTHOUSE, POET: LIGHTHOUSE}
+    page = opened(open_page, url)
+    send(page, "Tell me.")
+    expect(page.locator(".tl-answer").first).to_contain_text("keeps")
+    page.locator("#tl-stop").click()
+    expect(page.locator(".tl-pane.tl-stopped")).to_have_count(2)
+    assert all(LIGHTHOUSE.startswith(words) and words != LIGHTHOUSE for words in answers(page))
+    expect(page.get_by_role("button", name="Copy link")).to_have_count(0)
+    script.pause_s = 0.0
+    send(page, "Go on.")
+    expect(page.locator(".tl-pane.tl-done")).to_have_count(2)
+
+
+def test_a_share_link_shows_the_comparison_and_the_reader_may_go_on(
+    url: str, script: Script, open_page: OpenPage
+) -> None:
+    page = opened(open_page, url)
+    send(page, "Hello?")
+    expect_done(page)
+    send(page, "And then?")
+    expect_done(page, 4)
+    link = page.locator("[data-copy]")
+    path = link.get_attribute("data-copy")
+    link.click()
+    expect(link).to_have_text("Copied ✓")
+
+    reader = open_page(f"{url}/{path}")
+    expect(reader.locator(".tl-pane.tl-done")).to_have_count(4)
+    assert prompts(reader) == ["Hello?", "And then?"]
+    assert answers(reader) == answers(page)
+    expect(reader.locator("#tl-prompt")).to_be_hidden()
+    reader.get_by_role("button", name="Go on from here").click()
+    expect(reader.locator("#tl-prompt")).to_be_visible()
+    assert "comparison" not in reader.url
+    send(reader, "Third?")
+    expect_done(reader, 6)
+    assert [len(history) for history in script.bodies[-1]["histories"]] == [5, 5]
+
+
+def test_a_link_to_no_comparison_says_so(url: str, open_page: OpenPage) -> None:
+    page = open_page(f"{url}/?comparison=cmp_none")
+    expect(page.locator(".tl-problem")).to_contain_text("No such comparison")
+    expect(page.locator("#tl-model-a input")).to_have_value(BASE)
+
+
+def test_a_refresh_keeps_conversation_choice_and_draft(url: str, script: Script, open_page: OpenPage) -> None:
+    page = opened(open_page, url)
+    page.locator("#tl-model-b input").click()
+    page.get_by_role("option", name=CAPTAIN, exact=True).click()
+    send(page, "Hello?")
+    expect_done(page)
+    page.locator("#tl-prompt textarea").fill("Not yet sent")
+    before = answers(page)
+    page.reload()
+    expect_done(page)
+    assert answers(page) == before
+    expect(page.locator("#tl-model-b input")).to_have_value(CAPTAIN)
+    expect(page.locator("#tl-prompt textarea")).to_have_value("Not yet sent")
+    page.locator("#tl-prompt textarea").press("Enter")
+    expect_done(page, 4)
+    assert "histories" in script.bodies[-1]
+
+
+def test_a_refresh_while_answers_come_keeps_their_words(url: str, script: Script, open_page: OpenPage) -> None:
+    script.pause_s = 0.2
+    script.answers |= {BASE: LIGHTHOUSE, POET: LIGHTHOUSE}
+    page = opened(open_page, url)
+    send(page, "Tell me.")
+    expect(page.locator(".tl-answer").first).to_contain_text("through the night")
+    page.reload()
+    expect(page.locator(".tl-pane.tl-interrupted")).to_have_count(2)
+    assert all(words.startswith("The tower") for words in answers(page))
+    expect(page.locator("#tl-send")).to_be_visible()
+
+
+def test_a_server_that_restarts_while_answers_come_leaves_their_words(open_page: OpenPage) -> None:
+    script = Script(pause_s=0.2, answers={BASE: LIGHTHOUSE, POET: LIGHTHOUSE})
+    make = partial(scripted_app, script)
+    with running(make) as url:
+        page = opened(open_page, url)
+        send(page, "Tell me.")
+        expect(page.locator(".tl-answer").first).to_contain_text("through the night")
+        page.evaluate("window.isOldPage = true")
+    with running(make, port=int(url.rsplit(":", 1)[1])):
+        page.wait_for_function("!window.isOldPage", timeout=2 * PATIENCE_MS)  # it reloads by itself
+        expect(page.locator(".tl-pane.tl-interrupted, .tl-pane.tl-failed")).to_have_count(2)
+        assert all(words.startswith("The tower") for words in answers(page))
+        script.pause_s = 0.0
+        send(page, "Are you back?")
+        expect(page.locator(".tl-pane.tl-done")).to_have_count(2)
+
+
+def test_words_of_another_model_are_never_shown(url: str, script: Script, open_page: OpenPage) -> None:
+    script.answered_by[POET] = CAPTAIN
+    page = opened(open_page, url)
+    send(page, "Who are you?")
+    expect(page.locator(".tl-pane.tl-failed .tl-problem")).to_contain_text("came from another model")
+    assert answers(page) == [f"{BASE} answers: Who are you?"]
+
+
+def test_an_engine_that_is_down_is_told_and_the_page_goes_on_by_itself(
+    url: str, script: Script, open_page: OpenPage
+) -> None:
+    script.ready = "unhealthy"
+    script.refuse = {"message": "exited with 137", "type": "server_error", "code": "engine_unavailable"}
+    page = opened(open_page, url)
+    expect(page.locator(".tl-notice.tl-down")).to_contain_text("engine isn't running")
+    send(page, "Hello?")
+    expect(page.locator(".tl-pane.tl-failed .tl-problem")).to_have_count(2)
+    expect(page.locator(".tl-problem").first).to_contain_text("exited with 137")
+    script.ready, script.refuse = "ready", None
+    expect(page.locator(".tl-notice.tl-down")).to_be_hidden()
+    page.get_by_role("button", name="Regenerate").click()
+    expect_done(page)
+
+
+def test_an_answer_that_breaks_off_keeps_its_words(url: str, script: Script, open_page: OpenPage) -> None:
+    script.break_off_after = 3
+    script.answers |= {BASE: LIGHTHOUSE, POET: LIGHTHOUSE}
+    page = opened(open_page, url)
+    send(page, "Tell me.")
+    expect(page.locator(".tl-pane.tl-failed")).to_have_count(2)
+    assert answers(page) == ["The tower keeps"] * 2
+    expect(page.locator(".tl-problem").first).to_contain_text("broke off")
+
+
+def test_two_tabs_never_show_each_others_answers(url: str, open_page: OpenPage) -> None:
+    one = opened(open_page, url)
+    two = one.context.new_page()
+    two.goto(url)
+    expect(two.locator("#tl-model-a input")).to_have_value(BASE)
+    send(one, "One?")
+    expect_done(one)
+    send(two, "Two?")
+    expect_done(two)
+    one.reload()
+    expect_done(one)
+    assert (prompts(one), prompts(two)) == (["One?"], ["Two?"])
+
+
+def test_a_prompt_of_200_kb_is_sent_whole_and_kept(url: str, script: Script, open_page: OpenPage) -> None:
+    prompt = "The lamp burns on. " * 10_800
+    script.answers |= {BASE: "Long.", POET: "Very long."}
+    page = opened(open_page, url)
+    send(page, prompt)
+    expect_done(page)
+    assert script.bodies[-1]["messages"][0]["content"] == prompt
+    page.reload()
+    expect_done(page)
+    assert prompts(page)[0].strip() == prompt.strip()
+
+
+def test_markup_and_other_scripts_are_shown_as_text(
+    url: str, script: Script, open_page: OpenPage, screenshot: Screenshot
+) -> None:
+    script.answers |= {BASE: HOSTILE, POET: f"{ARABIC} {CHINESE}"}
+    page = opened(open_page, url)
+    send(page, HOSTILE)
+    expect_done(page)
+    assert answers(page) == [HOSTILE, f"{ARABIC} {CHINESE}"]
+    assert prompts(page) == [HOSTILE]
+    assert script.bodies[-1]["messages"][0]["content"] == HOSTILE
+    expect(page.locator(".tl-pane img")).to_have_count(0)
+    direction = "element => getComputedStyle(element).direction"
+    assert [page.locator(".tl-answer").nth(side).evaluate(direction) for side in (0, 1)] == ["ltr", "rtl"]
+    page.get_by_role("button", name="Mark differing words").click()
+    expect(page.locator(".compare-differs").first).to_be_visible()
+    assert answers(page)[0] == HOSTILE
+    assert page.title() == "tuneloop"
+    screenshot(page, "compare-scripts")
+
+
+def test_a_model_that_is_published_appears_by_itself(url: str, script: Script, open_page: OpenPage) -> None:
+    page = opened(open_page, url)
+    script.models.append("ft:base:personal:new:dddddddd")
+    page.wait_for_timeout(11_000)  # the page looks every ten seconds
+    page.locator("#tl-model-b input").click()
+    expect(page.get_by_role("option", name="ft:base:personal:new:dddddddd", exact=True)).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#tl-model-b input")).to_have_value(POET)
+
+
+def test_a_server_with_only_its_base_says_how_to_get_a_tuned_model(
+    url: str, script: Script, open_page: OpenPage
+) -> None:
+    script.models = [BASE]
+    page = opened(open_page, url)
+    expect(page.locator(".tl-empty-state")).to_contain_text("tuneloop train CONFIG.yaml")
+
+
+def test_sending_needs_a_prompt_and_different_models(url: str, script: Script, open_page: OpenPage) -> None:
+    page = opened(open_page, url)
+    page.locator("#tl-send").click()
+    expect(page.locator(".tl-notice")).to_have_text("Type a prompt first.")
+    page.locator("#tl-model-b input").click()
+    page.get_by_role("option", name=BASE, exact=True).click()
+    send(page, "Hello?")
+    expect(page.locator(".tl-notice")).to_have_text(re.compile("different model"))
+    assert script.bodies == []
+
+
+def test_other_pages_choose_the_models_by_the_address(url: str, open_page: OpenPage) -> None:
+    page = open_page(f"{url}/?models={CAPTAIN},{BASE},{POET}")
+    expect(page.locator("#tl-model-c input")).to_have_value(POET)
+    expect(page.locator("#tl-model-a input")).to_have_value(CAPTAIN)
+
+
+@pytest.mark.parametrize("keys", ["Enter", "Control+Enter"])
+def test_enter_sends_and_shift_enter_breaks_the_line(url: str, script: Script, open_page: OpenPage, keys: str) -> None:
+    page = opened(open_page, url)
+    prompt = page.locator("#tl-prompt textarea")
+    prompt.fill("What is")
+    prompt.press("Shift+Enter")
+    prompt.press_sequentially("the capital of France?")
+    expect(prompt).to_have_value("What is\nthe capital of France?")
+    assert script.bodies == []
+    prompt.press(keys)
+    expect_done(page)
+
+
+def test_the_page_is_chinese_for_a_chinese_browser_and_switches(
+    url: str, script: Script, open_page: OpenPage, screenshot: Screenshot
+) -> None:
+    script.answers |= {BASE: CHINESE, POET: "啊，巴黎！法国的首都。"}
+    page = opened(open_page, url, locale="zh-CN", color_scheme="dark")
+    expect(page.locator("h1")).to_have_text("对比模型")
+    send(page, "法国的首都是哪里？")
+    expect_done(page)
+    expect(page.locator(".tl-status").first).to_contain_text("首 token")
+    page.get_by_role("button", name="标出不同的词").click()
+    expect(page.locator(".compare-differs").first).to_be_visible()
+    screenshot(page, "compare-zh-dark")
+    before = answers(page)
+    page.get_by_text("English", exact=True).click()
+    expect(page.locator("h1")).to_have_text("Compare models")
+    expect(page.locator(".tl-status").first).to_contain_text("first token")
+    assert answers(page) == before
+    page.reload()
+    expect(page.locator("h1")).to_have_text("Compare models")
+
+
+def test_the_page_fits_a_phone(url: str, script: Script, open_page: OpenPage, screenshot: Screenshot) -> None:
+    script.answers |= {BASE: LIGHTHOUSE, POET: LIGHTHOUSE}
+    page = opened(open_page, url, viewport={"width": 390, "height": 844})
+    send(page, "Tell me of the lighthouse.")
+    expect_done(page)
+    screenshot(page, "compare-phone")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    left, right = (pane.bounding_box() for pane in page.locator(".tl-pane").all())
+    assert left is not None
+    assert right is not None
+    assert right["y"] >= left["y"] + left["height"]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_serious_stands_in_the_way_of_assistive_technology(
+    url: str, open_page: OpenPage, axe: FindFaults, theme: str
+) -> None:
+    page = opened(open_page, url, color_scheme=theme)
+    page.locator("#tl-settings button").first.click()
+    assert axe(page) == []
+    send(page, "Hello?")
+    expect_done(page)
+    page.get_by_role("button", name="Mark differing words").click()
+    page.get_by_role("button", name="Edit").first.click()
+    expect(page.locator(".compare-editing")).to_be_visible()
+    assert axe(page) == []
 
 
 class Tuneloop(Protocol):
@@ -29,189 +443,18 @@ class Tuneloop(Protocol):
     tuned_model: str
 
 
-def ask(page: Page, prompt: str, *, blind: bool = True) -> None:
-    page.locator("#tl-blind input").set_checked(blind)
-    page.locator("#tl-prompt textarea").fill(prompt)
-    page.locator("#tl-prompt textarea").press("Enter")
-
-
-def wait_for_answers(page: Page) -> None:
-    expect(page.locator(".tl-pane.tl-done")).to_have_count(2, timeout=ANSWER_TIMEOUT_MS)
-    expect(page.locator("#tl-vote-left")).to_be_enabled()
-
-
-def answers(page: Page) -> list[str]:
-    return page.locator(".tl-answer").all_inner_texts()
-
-
-def expect_no_vote_possible(page: Page) -> None:
-    for vote in VOTES:
-        expect(page.locator(f"#tl-vote-{vote}")).to_be_disabled()
-
-
-def newest_rating(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{url}/v1/ratings?limit=1&order=desc", timeout=10) as answer:
-        ratings: list[dict[str, Any]] = json.load(answer)["data"]
-    return ratings[0]
-
-
-def test_a_blind_vote_is_stored_with_its_context_and_reveals_the_names(
-    tuneloop: Tuneloop, open_page: OpenPage, screenshot: Screenshot
-) -> None:
+@pytest.mark.engine
+def test_real_models_answer_a_conversation_each_under_its_own_name(tuneloop: Tuneloop, open_page: OpenPage) -> None:
     page = open_page(tuneloop.url)
-    expect(page.locator("#tl-first-model input")).to_have_value(tuneloop.base_model)
-    expect(page.locator("#tl-second-model input")).to_have_value(tuneloop.tuned_model)
-    expect_no_vote_possible(page)
-    ask(page, "What is the capital of France?")
-    wait_for_answers(page)
-    shown = answers(page)
-    assert all(words.strip() for words in shown)
-    expect(page.locator(".tl-pane .tl-model")).to_have_count(0)
-    expect(page.locator(".tl-status").first).to_contain_text("first token")
-
-    page.locator("#tl-comment textarea").fill("Steadier at the helm")
-    page.locator("#tl-vote-right").click()
-    expect(page.locator(".tl-confirmation")).to_contain_text("your vote is stored")
-    expect_no_vote_possible(page)
-    screenshot(page, "compare-en-light")
-
-    names = page.locator(".tl-pane .tl-model").all_inner_texts()
-    assert sorted(names) == sorted([tuneloop.base_model, tuneloop.tuned_model])
-    rating = newest_rating(tuneloop.url)
-    assert (rating["verdict"], rating["comment"], rating["blind"]) == ("right", "Steadier at the helm", True)
-    assert rating["messages"] == [{"role": "user", "content": "What is the capital of France?"}]
-    assert [rating[side]["model"] for side in ("left", "right")] == names
-    assert [rating[side]["content"].strip() for side in ("left", "right")] == [words.strip() for words in shown]
-
-
-def test_votes_are_disabled_until_both_answers_are_finished(tuneloop: Tuneloop, open_page: OpenPage) -> None:
-    page = open_page(tuneloop.url)
-    expect(page.locator("#tl-second-model input")).to_have_value(tuneloop.tuned_model)
-    # Looked at by the page itself in every drawn frame, for the answers may come faster than a test can look.
-    page.evaluate(
-        """() => {
-          window.tooEarly = 0;
-          const look = () => {
-            const finished = document.querySelectorAll('.tl-pane.tl-done').length === 2;
-            if (!finished && !document.querySelector('#tl-vote-left').disabled) window.tooEarly += 1;
-            requestAnimationFrame(look);
-          };
-          look();
-        }"""
-    )
-    ask(page, "What is the capital of Spain?")
-    wait_for_answers(page)
-    ask(page, "What is the capital of Italy?")
-    page.wait_for_timeout(300)
-    wait_for_answers(page)
-    assert page.evaluate("window.tooEarly") == 0
-
-
-def test_without_blind_each_pane_names_the_model_that_was_chosen_for_it(
-    tuneloop: Tuneloop, open_page: OpenPage
-) -> None:
-    page = open_page(tuneloop.url)
-    expect(page.locator("#tl-second-model input")).to_have_value(tuneloop.tuned_model)
-    ask(page, "What is the capital of France?", blind=False)
-    wait_for_answers(page)
-    assert page.locator(".tl-model").all_inner_texts() == [tuneloop.base_model, tuneloop.tuned_model]
-
-
-def test_the_page_is_chinese_for_a_chinese_browser_and_switches(
-    tuneloop: Tuneloop, open_page: OpenPage, screenshot: Screenshot
-) -> None:
-    page = open_page(tuneloop.url, locale="zh-CN", color_scheme="dark")
-    expect(page.locator("h1")).to_have_text("对比两个模型")
-    expect(page.locator("#tl-vote-tie")).to_have_text("一样好")
-    expect(page.get_by_role("button", name="刷新模型列表")).to_be_visible()
-    ask(page, "What is the capital of France?")
-    wait_for_answers(page)
-    expect(page.locator(".tl-status").first).to_contain_text("首 token")
-    screenshot(page, "compare-zh-dark")
-
-    before = answers(page)
-    page.get_by_text("English", exact=True).click()
-    expect(page.locator("h1")).to_have_text("Compare two models")
-    expect(page.locator(".tl-status").first).to_contain_text("first token")
-    expect(page.locator("#tl-vote-left")).to_be_enabled()
-    assert answers(page) == before
-    page.reload()
-    expect(page.locator("h1")).to_have_text("Compare two models")
-
-
-def test_an_unknown_model_is_explained_and_its_html_stays_text(tuneloop: Tuneloop, open_page: OpenPage) -> None:
-    page = open_page(tuneloop.url)
-    expect(page.locator("#tl-second-model input")).to_have_value(tuneloop.tuned_model)
-    page.locator("#tl-second-model input").fill(HOSTILE)
-    page.locator("#tl-second-model input").press("Enter")
-    ask(page, HOSTILE)
-    problem = page.locator(".tl-pane .tl-problem").last
-    expect(problem).to_contain_text("No such model is served")
-    expect(problem).to_contain_text("<img src=x onerror=")
-    expect(page.locator(".tl-pane img")).to_have_count(0)
-    expect_no_vote_possible(page)
-    assert page.title() == "tuneloop"
-
-
-def test_markup_in_a_prompt_reaches_both_models_as_it_is(tuneloop: Tuneloop, open_page: OpenPage) -> None:
-    page = open_page(tuneloop.url)
-    expect(page.locator("#tl-second-model input")).to_have_value(tuneloop.tuned_model)
-    ask(page, HOSTILE + " ${7*7} {{value}}")
-    wait_for_answers(page)
-    page.locator("#tl-vote-both-bad").click()
-    expect(page.locator(".tl-confirmation")).to_be_visible()
-    assert newest_rating(tuneloop.url)["messages"][0]["content"] == HOSTILE + " ${7*7} {{value}}"
-    assert page.title() == "tuneloop"
-
-
-def test_two_tabs_never_show_each_others_answers(tuneloop: Tuneloop, open_page: OpenPage) -> None:
-    one, two = open_page(tuneloop.url), open_page(tuneloop.url)
-    expect(one.locator("#tl-second-model input")).to_have_value(tuneloop.tuned_model)
-    expect(two.locator("#tl-second-model input")).to_have_value(tuneloop.tuned_model)
-    ask(one, "What is the capital of France?")
-    wait_for_answers(one)
-    expect(two.locator(".tl-pane.tl-empty")).to_have_count(2)
-    expect_no_vote_possible(two)
-
-
-@pytest.mark.parametrize("keys", ["Enter", "Control+Enter"])
-def test_enter_sends_and_shift_enter_breaks_the_line(tuneloop: Tuneloop, open_page: OpenPage, keys: str) -> None:
-    page = open_page(tuneloop.url)
-    expect(page.locator("#tl-second-model input")).to_have_value(tuneloop.tuned_model)
-    prompt = page.locator("#tl-prompt textarea")
-    prompt.fill("What is")
-    prompt.press("Shift+Enter")
-    prompt.press_sequentially("the capital of France?")
-    expect(prompt).to_have_value("What is\nthe capital of France?")
-    expect(page.locator(".tl-pane.tl-empty")).to_have_count(2)
-    prompt.press(keys)
-    wait_for_answers(page)
-
-
-def test_the_page_fits_a_phone(tuneloop: Tuneloop, open_page: OpenPage, screenshot: Screenshot) -> None:
-    page = open_page(tuneloop.url, viewport={"width": 390, "height": 844})
-    expect(page.locator("#tl-second-model input")).to_have_value(tuneloop.tuned_model)
-    ask(page, "What is the capital of France?", blind=False)
-    wait_for_answers(page)
-    screenshot(page, "compare-phone")
-    for element in page.locator(".tl-pane, .tl-votes button, #tl-refresh").all():
-        box = element.bounding_box()
-        assert box is not None
-        assert box["x"] >= 0
-        assert box["x"] + box["width"] <= 390
-    left, right = (pane.bounding_box() for pane in page.locator(".tl-pane").all())
-    assert left is not None
-    assert right is not None
-    assert right["y"] >= left["y"] + left["height"]
-
-
-def test_sending_needs_a_prompt_and_two_different_models(tuneloop: Tuneloop, open_page: OpenPage) -> None:
-    page = open_page(tuneloop.url)
-    expect(page.locator("#tl-second-model input")).to_have_value(tuneloop.tuned_model)
-    page.locator("#tl-send").click()
-    expect(page.locator(".tl-notice")).to_have_text("Type a prompt first.")
-    page.locator("#tl-second-model input").click()
-    page.get_by_role("option", name=tuneloop.base_model, exact=True).click()
-    ask(page, "Hello?")
-    expect(page.locator(".tl-notice")).to_have_text(re.compile("two different models"))
-    expect(page.locator(".tl-pane.tl-empty")).to_have_count(2)
+    expect(page.locator("#tl-model-a input")).to_have_value(tuneloop.base_model)
+    expect(page.locator("#tl-model-b input")).to_have_value(tuneloop.tuned_model)
+    for number, prompt in enumerate(("What is the capital of France?", "And of Italy?"), 1):
+        send(page, prompt)
+        expect(page.locator(".tl-pane.tl-done")).to_have_count(2 * number, timeout=ANSWER_TIMEOUT_MS)
+    assert all(answers(page))
+    assert page.locator(".tl-model").all_inner_texts() == [tuneloop.base_model, tuneloop.tuned_model] * 2
+    expect(page.locator(".tl-status").last).to_contain_text("first token")
+    path = page.locator("[data-copy]").get_attribute("data-copy")
+    reader = open_page(f"{tuneloop.url}/{path}")
+    expect(reader.locator(".tl-pane.tl-done")).to_have_count(4)
+    assert answers(reader) == answers(page)

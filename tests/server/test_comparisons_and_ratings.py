@@ -117,7 +117,7 @@ def test_answer_without_an_end_is_no_answer(start_gateway: StartGateway, answer:
     ("change", "param"),
     [
         ({"models": ["base"]}, "models"),
-        ({"models": ["base", "base", "base"]}, "models"),
+        ({"models": ["base"] * 5}, "models"),
         ({"messages": []}, "messages"),
         ({"messages": "hi"}, "messages"),
         ({"temperature": 3}, "temperature"),
@@ -212,7 +212,11 @@ class TestExport:
     def test_dpo_lines_are_openais_and_hold_only_decided_blind_votes(self, start_gateway: StartGateway) -> None:
         answers = iter(["good", "bad"] * 4)
         gateway = start_gateway(lambda body: streamed(body["model"], next(answers)))
-        blind, open_, tied, bad = (compare(gateway, blind=blind) for blind in (True, False, True, True))
+        asked = [QUESTION, *([{"role": "user", "content": text}] for text in ("two", "three", "four"))]
+        blinds = (True, False, True, True)
+        blind, open_, tied, bad = (
+            compare(gateway, blind=blind, messages=messages) for blind, messages in zip(blinds, asked, strict=True)
+        )
         rate(gateway, blind["id"], "left")
         rate(gateway, open_["id"], "left")
         rate(gateway, tied["id"], "tie")

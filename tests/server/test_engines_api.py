@@ -113,6 +113,8 @@ def test_another_tuneloops_model_answers_here_and_its_absence_is_told(tmp_path: 
             listed = {model["id"]: model["owned_by"] for model in front.http.get("/v1/models").json()["data"]}
             assert listed == {"front-base": "base", "lab-base": "remote"}
             assert front.http.get("/v1/models/lab-base").json()["owned_by"] == "remote"
+            (lineage,) = front.http.get("/v1/models/lab-base/lineage").json()["chain"]
+            assert (lineage["kind"], lineage["state"], lineage["parent"]) == ("remote", "served", None)
             assert front.http.delete("/v1/models/lab-base").json()["error"]["code"] == "remote_model"
             shown = front.http.get("/v1/engines")
             assert key not in shown.text

@@ -13,9 +13,9 @@ from fastapi import FastAPI
 
 
 @contextmanager
-def running(make_app: Callable[[str], FastAPI]) -> Iterator[str]:
-    """The URL under which `make_app(url)` answers."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+def running(make_app: Callable[[str], FastAPI], *, port: int = 0) -> Iterator[str]:
+    """The URL under which `make_app(url)` answers; port 0 takes a free one."""
+    with socket.create_server(("127.0.0.1", port)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         server = uvicorn.Server(uvicorn.Config(make_app(url), log_level="warning", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -12,9 +12,7 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from ui.client import Model, Problem, Question, ServerClient, UIError, problem_of, read_events
-
-QUESTION = Question("Hello?", ("base", "tuned"), blind=True, temperature=0.5, max_tokens=32)
+from ui.client import Model, Problem, ServerClient, UIError, problem_of, read_events
 
 
 async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
@@ -80,7 +78,7 @@ def test_a_port_where_nobody_listens_is_unreachable(unused_url: str) -> None:
         asyncio.run(client.models(""))
     assert caught.value.problem.kind == "unreachable"
     with pytest.raises(UIError) as caught:
-        asyncio.run(collect(client.compare(QUESTION, "")))
+        asyncio.run(collect(client.stream("/v1/comparisons", "", {})))
     assert caught.value.problem.kind == "unreachable"
 
 
@@ -105,20 +103,6 @@ def test_a_key_that_no_header_can_carry_is_refused_before_it_is_sent() -> None:
     assert caught.value.problem.kind == "unauthorized"
 
 
-def test_a_vote_without_comment_sends_none() -> None:
-    app = FastAPI()
-    bodies: list[dict[str, Any]] = []
-
-    @app.post("/v1/comparisons/{comparison_id}/ratings", status_code=201)
-    async def rate(comparison_id: str, request: Request) -> dict[str, Any]:
-        bodies.append(await request.json())
-        return {"id": "rating_1", "comparison_id": comparison_id}
-
-    rating = asyncio.run(client_of(app).rate("cmp_1", "both_bad", "", ""))
-    assert rating["comparison_id"] == "cmp_1"
-    assert bodies == [{"verdict": "both_bad"}]
-
-
 @pytest.mark.parametrize(
     ("status", "state", "readiness"),
     [(200, "ready", "ready"), (503, "starting", "starting"), (503, "unhealthy", "down")],
@@ -131,3 +115,14 @@ def test_readiness_is_the_servers(status: int, state: str, readiness: str) -> No
         return JSONResponse({"status": state}, status)
 
     assert asyncio.run(client_of(app).readiness()) == readiness
+
+
+def test_a_query_leaves_out_what_is_none() -> None:
+    app = FastAPI()
+
+    @app.get("/v1/files")
+    async def files(request: Request) -> dict[str, Any]:
+        return {"asked": str(request.url.query)}
+
+    asked = client_of(app).call("GET", "/v1/files", "", query={"limit": 3, "after": None})
+    assert asyncio.run(asked) == {"asked": "limit=3"}

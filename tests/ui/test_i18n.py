@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 import typing
 
@@ -22,7 +23,8 @@ def test_both_languages_have_the_same_keys() -> None:
 @pytest.mark.parametrize("key", TEXTS["en"])
 def test_each_text_is_translated_and_takes_the_same_values(key: str) -> None:
     assert TEXTS["en"][key].strip()
-    assert TEXTS["zh"][key] != TEXTS["en"][key]
+    # Signs and names, such as α and LoRA, are the same everywhere.
+    assert TEXTS["zh"][key] != TEXTS["en"][key] or not re.search("[a-z]{3}", TEXTS["en"][key])
     assert fields(TEXTS["zh"][key]) == fields(TEXTS["en"][key])
 
 

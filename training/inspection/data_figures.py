@@ -109,7 +109,7 @@ def figures(examples: Sequence[Example], config: TrainingConfig, tokenizer: Any 
         characters = [sum(map(len, all_texts(example))) for example in examples]
         lengths, tokens = lengths_of(characters, "characters"), None
     else:
-        lengths, tokens = _in_tokens(examples, config, tokenizer)
+        lengths, tokens = token_figures(examples, config, tokenizer)
     return Figures(
         examples=len(examples),
         kinds=dict(Counter(example.kind for example in examples).most_common()),
@@ -182,7 +182,8 @@ def _personal_data(examples: Sequence[Example]) -> tuple[dict[str, int], tuple[i
     return dict(kinds.most_common()), tuple(lines)
 
 
-def _in_tokens(examples: Sequence[Example], config: TrainingConfig, tokenizer: Any) -> tuple[Lengths, Tokens]:
+def token_figures(examples: Sequence[Example], config: TrainingConfig, tokenizer: Any) -> tuple[Lengths, Tokens]:
+    """How long `examples`, at least one, are in tokens, and what becomes of them with `tokenizer`."""
     every = math.ceil(len(examples) / MOST_RENDERED)
     looked_at = examples[::every]
     rows, faults = _rows(looked_at, config, tokenizer)

@@ -10,7 +10,7 @@ import torch
 
 from training.auto import Plan, make_plan
 from training.config import ConfigError, TrainingConfig
-from training.inspection.data_figures import Figures, Tokens
+from training.inspection.data_figures import Figures, Lengths, Tokens
 from training.inspection.speed import processor_flops, tokens_per_second
 from training.preflight import preflight
 from training.preflight.memory import MemoryEstimate, estimate_memory, largest_batch
@@ -38,6 +38,8 @@ class Forecast:
     """Why it would be refused."""
     findings: tuple[str, ...]
     """What should be known all the same."""
+    trained_tokens: int
+    """About how many tokens all steps together go through."""
 
 
 def forecast(found: Figures, config: TrainingConfig, shape: ModelShape) -> Forecast:
@@ -48,11 +50,28 @@ def forecast(found: Figures, config: TrainingConfig, shape: ModelShape) -> Forec
     """
     if found.tokens is None:
         raise ValueError("A forecast needs lengths in tokens; count the figures with a tokenizer.")
+    return forecast_of(found.examples, found.lengths, found.tokens, config, shape)
+
+
+def forecast_of(
+    examples: int,
+    lengths: Lengths,
+    tokens: Tokens,
+    config: TrainingConfig,
+    shape: ModelShape,
+    *,
+    free_bytes: int | None = None,
+) -> Forecast:
+    """As `forecast`, of so many examples with these figures.
+
+    Args:
+        free_bytes: memory that the run can have. Default: what is free now.
+    """
     on_gpu = torch.cuda.is_available()
-    free = free_memory(on_gpu)
-    rows = _training_rows(found, found.tokens, config)
-    mean = min(found.lengths.total / found.lengths.count, config.max_length)
-    longest = min(found.lengths.longest, config.max_length)
+    free = free_memory(on_gpu) if free_bytes is None else free_bytes
+    rows = _training_rows(examples, lengths, tokens, config)
+    mean = min(lengths.total / lengths.count, config.max_length)
+    longest = min(lengths.longest, config.max_length)
     if config.packing or config.method == "text":
         mean, longest = float(config.max_length), config.max_length
     fitting = None if free is None else largest_batch(shape, config, longest, on_gpu, free)
@@ -67,16 +86,17 @@ def forecast(found: Figures, config: TrainingConfig, shape: ModelShape) -> Forec
     refusals, findings = _judged(config, shape, free, on_gpu, plan.batch_size, longest)
     speed = None if on_gpu else tokens_per_second(shape, config, processor_flops())
     pairs = 2 if config.method == "dpo" else 1
-    tokens = pairs * mean * min(rows, plan.batch_size * plan.gradient_accumulation_steps) * plan.total_steps
+    learned_from = pairs * mean * min(rows, plan.batch_size * plan.gradient_accumulation_steps) * plan.total_steps
     return Forecast(
         training_rows=rows,
         plan=plan,
         memory=estimate_memory(shape, config, plan.batch_size, longest, on_gpu),
         free_bytes=free,
         tokens_per_second=speed,
-        seconds=None if speed is None else START_S + tokens / speed,
+        seconds=None if speed is None else START_S + learned_from / speed,
         refusals=refusals,
         findings=findings,
+        trained_tokens=round(learned_from),
     )
 
 
@@ -92,14 +112,14 @@ def free_memory(on_gpu: bool) -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
-def _training_rows(found: Figures, tokens: Tokens, config: TrainingConfig) -> int:
+def _training_rows(examples: int, lengths: Lengths, tokens: Tokens, config: TrainingConfig) -> int:
     """Rows of all examples, had all been looked at, without those held back; a pair is one row."""
-    scale = found.examples / max(1, tokens.examples)
+    scale = examples / max(1, tokens.examples)
     rows = (tokens.rows - (tokens.too_long if config.on_too_long == "drop" else 0)) * scale
     if config.method == "dpo":
         rows /= 2
     if config.packing:
-        rows = min(rows, found.lengths.total * scale / config.max_length)
+        rows = min(rows, lengths.total * scale / config.max_length)
     held_back = config.holdout_fraction + (0 if config.validation_file else config.validation_fraction)
     return max(1, round(rows * (1 - held_back)))
 

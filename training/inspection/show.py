@@ -7,7 +7,6 @@ can't be used.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -19,10 +18,10 @@ from rich.text import Text
 
 from training.config import ConfigError
 from training.environment import prepare_environment
-from training.examples import Example, Message
+from training.examples import Example
 from training.formats import Fault, iter_examples
 from training.inspection.show_rows import shown_rows
-from training.inspection.show_text import Part, Shown, as_text, legend, plain
+from training.inspection.show_text import Shown, as_text, legend, plain, said_parts
 from training.inspection.tokenizer import load_tokenizer
 from training.rendering import RenderError, TrainOn
 
@@ -129,36 +128,9 @@ def _figures(row: Shown) -> str:
 def _untokenized(example: Example, *, colored: bool) -> Text:
     """The example as it stands in the file, its answers marked as far as that can be told without a tokenizer."""
     text = Text(f"── line {example.line}, {example.kind}\n")
-    for role, said, part in _said(example):
+    for role, said, part in said_parts(example):
         text.append(f"{role}: ").append_text(plain(said, part, colored=colored)).append("\n")
     return text
-
-
-def _said(example: Example) -> Iterator[tuple[str, str, Part]]:
-    """(who, what, which part) in the order of the file."""
-    for message in example.messages:
-        is_answer = message.role == "assistant" and message.weight and not example.chosen
-        yield message.role, _content(message), _part(is_answer, example.label)
-    yield from (("preferred", _content(message), "trained") for message in example.chosen)
-    yield from (("not preferred", _content(message), "rejected") for message in example.rejected)
-    if example.prompt is not None:
-        yield "prompt", example.prompt, "context"
-    if example.completion is not None:
-        yield "completion", example.completion, "trained"
-    if example.text is not None:
-        yield "text", example.text, "trained"
-
-
-def _part(is_answer: object, label: bool | None) -> Part:
-    if not is_answer:
-        return "context"
-    return "rejected" if label is False else "trained"
-
-
-def _content(message: Message) -> str:
-    """What was said, and the tools that were called."""
-    calls = message.extra.get("tool_calls")
-    return message.content + (json.dumps(calls, ensure_ascii=False) if calls else "")
 
 
 def _refused(message: str) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
 
 from rich.text import Text
+
+from training.examples import Example, Message
 
 Part = Literal["trained", "context", "cut", "rejected"]
 _STYLES: dict[Part, str] = {
@@ -56,12 +59,34 @@ def as_text(shown: Shown, tokenizer: Any, *, tokens: bool, colored: bool) -> Tex
 
     In colour when `colored`, else with marks: ⟦trained⟧, ✂cut off✂, ⟪the worse answer⟫.
     """
-    text, start = Text(), 0
+    text = Text()
+    for said, part in spelled_parts(shown, tokenizer, tokens=tokens):
+        _append(text, said, part, colored=colored)
+    return text
+
+
+def spelled_parts(shown: Shown, tokenizer: Any, *, tokens: bool = False) -> Iterator[tuple[str, Part]]:
+    """(text, part) of each run of tokens that are one part; with `tokens`, a bar between each two tokens."""
+    start = 0
     for part, group in groupby(shown.parts):
         end = start + len(list(group))
-        _append(text, _spelled(shown.ids, start, end, tokenizer, tokens=tokens), part, colored=colored)
+        yield _spelled(shown.ids, start, end, tokenizer, tokens=tokens), part
         start = end
-    return text
+
+
+def said_parts(example: Example) -> Iterator[tuple[str, str, Part]]:
+    """(who, what, part) as it stands in the file: what is learned as far as that can be told without a tokenizer."""
+    for message in example.messages:
+        is_answer = message.role == "assistant" and message.weight and not example.chosen
+        yield message.role, _content(message), _part(is_answer, example.label)
+    yield from (("preferred", _content(message), "trained") for message in example.chosen)
+    yield from (("not preferred", _content(message), "rejected") for message in example.rejected)
+    if example.prompt is not None:
+        yield "prompt", example.prompt, "context"
+    if example.completion is not None:
+        yield "completion", example.completion, "trained"
+    if example.text is not None:
+        yield "text", example.text, "trained"
 
 
 def plain(said: str, part: Part, *, colored: bool) -> Text:
@@ -95,3 +120,15 @@ def _token(token: int, tokenizer: Any) -> str:
         return name.replace("▁", " ")
     spelled = str(tokenizer.decode([token]))
     return name if "\N{REPLACEMENT CHARACTER}" in spelled or not spelled else spelled.replace("\n", "⏎\n")
+
+
+def _part(is_answer: object, label: bool | None) -> Part:
+    if not is_answer:
+        return "context"
+    return "rejected" if label is False else "trained"
+
+
+def _content(message: Message) -> str:
+    """What was said, and the tools that were called."""
+    calls = message.extra.get("tool_calls")
+    return message.content + (json.dumps(calls, ensure_ascii=False) if calls else "")

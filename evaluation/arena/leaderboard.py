@@ -1,0 +1,191 @@
+"""From votes to a leaderboard: puts strengths, intervals, agreement and position together. Fits nothing itself.
+
+docs/statistics.md tells how each number is made and what was measured of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from scipy.special import expit
+
+from evaluation.arena.fitted import BothBad, Contrast, FittedVotes
+from evaluation.arena.intervals import rate_of, student
+from evaluation.arena.krippendorff import verdict_agreement
+from evaluation.arena.power import more_votes
+from evaluation.arena.results import Interval, Leaderboard, ModelStanding, PairStanding, PositionBias
+from evaluation.arena.votes import LEFT, RIGHT, TIE, Codes, Numbers, Votes, VotesError, compact
+
+POINTS = 400 / math.log(10)
+"""Points in one unit of log-odds: a lead of 400 points wins 10 times of 11."""
+ANCHOR = 1000.0
+"""Rating of the baseline, or of the mean of a group without it."""
+
+
+def rate(
+    votes: Votes,
+    *,
+    confidence: float = 0.95,
+    prior: float = 1.0,
+    style_control: bool = False,
+    baseline: str | None = None,
+    both_bad: BothBad = "leave_out",
+) -> Leaderboard:
+    """Everything that the votes say about their models.
+
+    `prior` is the strength of Firth's penalty (0 is plain maximum likelihood, which is infinite where one side never
+    lost). `both_bad="tie"` counts both-bad as a tie for the ratings, as Chatbot Arena does; else it says nothing of who
+    is better and stays out of them.
+
+    Raises:
+        VotesError: an unknown baseline, a confidence that is none, style control of votes without style, or no finite
+            maximum (with prior 0 only).
+    """
+    if not 0 < confidence < 1:
+        raise VotesError(f"confidence is {confidence}; it must lie between 0 and 1, such as 0.95.")
+    if baseline is not None and baseline not in votes.models:
+        raise VotesError(f"The baseline {baseline!r} has no votes. There are votes on: {', '.join(votes.models)}.")
+    fitted = FittedVotes.of(votes, prior=prior, style_control=style_control, both_bad=both_bad)
+    table = _table(votes)
+    group = fitted.group if fitted else np.arange(len(votes.models))
+    known = _known(votes, fitted, baseline, confidence)
+    pairs = tuple(
+        _pair(votes.models[a], votes.models[b], table[a, b].tolist(), known.pairs.get((a, b)))
+        for a, b in combinations(range(len(votes.models)), 2)
+    )
+    return Leaderboard(
+        models=_standings(votes, table, group, known.ratings, pairs),
+        pairs=pairs,
+        votes=len(votes),
+        raters=len(compact(votes.rater)[0]),
+        confidence=confidence,
+        baseline=baseline,
+        style=_style(fitted, confidence) if style_control else None,
+        at_large=fitted.at_large if fitted else (),
+        agreement=verdict_agreement(votes, confidence),
+        position=_position(votes, confidence),
+    )
+
+
+def _table(votes: Votes) -> Codes:
+    """(models, models, 4): votes in which the row's model won, lost, tied with or was as bad as the column's."""
+    models = len(votes.models)
+    table = np.zeros((models, models, 4), np.int64)
+    for one, other, won in ((votes.left, votes.right, LEFT), (votes.right, votes.left, RIGHT)):
+        result = np.where(votes.outcome == won, LEFT, np.where(votes.outcome >= TIE, votes.outcome, RIGHT))
+        cell = (one.astype(np.int64) * models + other) * 4 + result
+        table += np.bincount(cell, minlength=models * models * 4).reshape(table.shape)
+    return table
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the fit says of models and pairs, by code; those that can't be rated or compared are missing."""
+
+    ratings: dict[int, Interval]
+    pairs: dict[tuple[int, int], tuple[Interval, int | None]]
+
+
+def _known(votes: Votes, fitted: FittedVotes | None, baseline: str | None, confidence: float) -> _Known:
+    if fitted is None:
+        return _Known({}, {})
+    group, sizes = fitted.group, np.bincount(fitted.group)
+    rated = [code for code, number in enumerate(group.tolist()) if sizes[number] > 1]
+    pairs = [(a, b) for a, b in combinations(rated, 2) if group[a] == group[b]]
+    unit = np.eye(len(votes.models))
+    anchors = _anchors(group, None if baseline is None else votes.models.index(baseline))
+    differences = np.array([unit[a] - unit[b] for a, b in pairs])
+    contrast = fitted.contrast(np.vstack([(unit - anchors)[rated], differences]))
+    intervals, more = _intervals(contrast, confidence), _more_votes(contrast, confidence)
+    ratings = [Interval(ANCHOR + at.value, ANCHOR + at.lower, ANCHOR + at.upper) for at in intervals[: len(rated)]]
+    compared = zip(intervals[len(rated) :], more[len(rated) :], strict=True)
+    return _Known(dict(zip(rated, ratings, strict=True)), dict(zip(pairs, compared, strict=True)))
+
+
+def _anchors(group: Codes, baseline: int | None) -> Numbers:
+    """(models, models): for each model the weights of those whose mean is 1000."""
+    same = (group[:, None] == group[None, :]).astype(np.float64)
+    if baseline is not None:
+        members = same[baseline] > 0
+        same[members] = np.eye(len(group))[baseline]
+    return np.asarray(same / same.sum(axis=1, keepdims=True))
+
+
+def _pair(model_a: str, model_b: str, counts: list[int], known: tuple[Interval, int | None] | None) -> PairStanding:
+    wins, losses, ties, both_bad = counts
+    difference, more = known if known is not None else (None, None)
+    decided = difference is not None and (difference.lower > 0 or difference.upper < 0)
+    return PairStanding(
+        model_a=model_a,
+        model_b=model_b,
+        votes=sum(counts),
+        wins_a=wins,
+        wins_b=losses,
+        ties=ties,
+        both_bad=both_bad,
+        difference=difference,
+        win_rate_a=None if difference is None else _win_rate(difference),
+        decided=decided,
+        more_votes=None if decided else more,
+    )
+
+
+def _beaten(pair: PairStanding) -> str | None:
+    """The model that is worse beyond doubt."""
+    if not pair.decided or pair.difference is None:
+        return None
+    return pair.model_b if pair.difference.lower > 0 else pair.model_a
+
+
+def _standings(
+    votes: Votes, table: Codes, group: Codes, ratings: dict[int, Interval], pairs: tuple[PairStanding, ...]
+) -> tuple[ModelStanding, ...]:
+    beaten = Counter(_beaten(pair) for pair in pairs)
+
+    def place(code: int) -> tuple[bool, int, float]:
+        return code not in ratings, int(group[code]), -ratings[code].value if code in ratings else 0.0
+
+    def standing(code: int) -> ModelStanding:
+        model, (wins, losses, ties, both_bad) = votes.models[code], table[code].sum(axis=0).tolist()
+        rank = 1 + beaten[model] if code in ratings else None
+        count = wins + losses + ties + both_bad
+        return ModelStanding(model, ratings.get(code), rank, int(group[code]), count, wins, losses, ties, both_bad)
+
+    return tuple(standing(code) for code in sorted(range(len(votes.models)), key=place))
+
+
+def _intervals(contrast: Contrast, confidence: float) -> list[Interval]:
+    """In points."""
+    value = POINTS * contrast.value
+    error = POINTS * student(contrast.freedom, confidence) * np.sqrt(contrast.variance)
+    rows: Numbers = np.stack([value, value - error, value + error], axis=1)
+    return [Interval(*row) for row in rows.tolist()]
+
+
+def _more_votes(contrast: Contrast, confidence: float) -> list[int | None]:
+    chance = expit(contrast.value)
+    independent = contrast.if_independent * chance * (1 - chance)
+    of_one_vote = np.divide(contrast.variance, independent, out=np.zeros_like(independent), where=independent > 0)
+    rows = zip(contrast.value.tolist(), contrast.variance.tolist(), of_one_vote.tolist(), strict=True)
+    return [more_votes(value, variance, of_one, confidence) for value, variance, of_one in rows]
+
+
+def _win_rate(difference: Interval) -> Interval:
+    chances = [float(expit(points / POINTS)) for points in (difference.value, difference.lower, difference.upper)]
+    return Interval(*chances)
+
+
+def _style(fitted: FittedVotes | None, confidence: float) -> dict[str, Interval]:
+    if fitted is None or not fitted.style:
+        return {}
+    return dict(zip(fitted.style, _intervals(fitted.style_effects(), confidence), strict=True))
+
+
+def _position(votes: Votes, confidence: float) -> PositionBias:
+    decided = votes.select((votes.outcome == LEFT) | (votes.outcome == RIGHT))
+    left = (decided.outcome == LEFT).astype(np.float64)
+    return PositionBias(int(left.sum()), len(left), rate_of(left, decided.rater, decided.prompt, confidence))

@@ -1,0 +1,177 @@
+"""Makes the training file of the votes, the file of the prompts held out, and the `dpo` job on them.
+
+The job is made as if a client had posted it. What it came from stays with it: docs/ratings.md, "The loop".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from server.database import Database
+from server.errors import BadRequest, NotFound
+from server.export import jsonl_line
+from server.file_check import MIN_EXAMPLES
+from server.file_contents import Incoming
+from server.file_rules import FINE_TUNE
+from server.jobs.creating import Sender
+from server.preference_pairs import PreferenceVotes
+from server.prompt_split import HOLDOUT_FRACTION
+from server.rating_lists import Wanted, list_ratings
+from server.services import Services
+from server.tables import JobRow
+
+PAGE = 500
+"""Votes that are in memory at once with all their texts."""
+
+
+class CreateFromRatings(BaseModel):
+    """The body of `POST /v1/ratings/fine_tuning_jobs`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Annotated[str, Field(min_length=1, max_length=300)] = Field(
+        description="What is trained: a tuned model (`ft:…`), an alias of one, or the base."
+    )
+    campaign: Annotated[str, Field(max_length=100)] | None = Field(None, description="Only this campaign's votes.")
+    blind_only: bool = Field(True, description="Only votes whose rater had not seen the names.")
+    holdout_fraction: float = Field(HOLDOUT_FRACTION, ge=0, lt=1, description="Share of the prompts to measure by.")
+    suffix: str | None = None
+    seed: int | None = None
+    hyperparameters: dict[str, Any] | None = Field(None, description="n_epochs, batch_size, beta, …, as for a job.")
+    tuneloop: dict[str, Any] | None = None
+
+    def job(self, training_file: str, metadata: dict[str, str]) -> dict[str, Any]:
+        """The body of `POST /v1/fine_tuning/jobs` that this comes to."""
+        method: dict[str, Any] = {"type": "dpo"}
+        if self.hyperparameters is not None:
+            method["dpo"] = {"hyperparameters": self.hyperparameters}
+        given = self.model_dump(include={"model", "suffix", "seed", "tuneloop"}, exclude_none=True)
+        return given | {"training_file": training_file, "method": method, "metadata": metadata}
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What the votes come to."""
+
+    train: bytes
+    holdout: bytes
+    origin: dict[str, Any]
+    """`tuneloop.ratings` of the job, but for the id of the holdout's file."""
+
+
+async def create_job(services: Services, body: CreateFromRatings, sender: Sender, *, asked: bytes) -> JobRow:
+    """The job that this request makes, or has made already. asked: the request's body, as it came.
+
+    Raises:
+        BadRequest: too few votes can train, or the job's settings break a rule.
+        Conflict: its Idempotency-Key was used for another request.
+    """
+    repeated = await services.jobs.made_before(asked, sender)
+    if repeated is not None:
+        return repeated
+    content = await _content(services, body)
+    files = await run_in_threadpool(_publish, services, content, sender.caller.key_id)
+    origin = content.origin | {"holdout_file": files[1]}
+    metadata = {"ratings_sha256": origin["ratings_sha256"]} | ({"holdout_file": files[1]} if files[1] else {})
+    job = json.dumps(body.job(str(files[0]), metadata)).encode()
+    try:
+        row = await services.jobs.create(job, sender, asked=asked, ratings=origin)
+    except BaseException:
+        await _forget(services, files)
+        raise
+    if row.training_file != files[0]:  # the same request had been sent twice, and the other was faster
+        await _forget(services, files)
+    return row
+
+
+async def pages(database: Database, wanted: Wanted) -> AsyncIterator[list[dict[str, Any]]]:
+    """All votes that are wanted, oldest first, `PAGE` at a time."""
+    after, has_more = None, True
+
+    def read(session: Session) -> tuple[list[dict[str, Any]], bool]:
+        return list_ratings(session, wanted, limit=PAGE, after=after, order="asc")
+
+    while has_more:
+        page, has_more = await database.run(read)
+        after = page[-1]["id"] if page else None
+        yield page
+
+
+async def _content(services: Services, body: CreateFromRatings) -> _Content:
+    votes = PreferenceVotes(body.blind_only)
+    async for page in pages(services.database, Wanted(campaign=body.campaign, current_only=True)):
+        votes.add(page)
+    train, left_out = votes.lines("train", body.holdout_fraction)
+    holdout, _ = votes.lines("holdout", body.holdout_fraction)
+    if len(train) < MIN_EXAMPLES:
+        raise _too_few(votes, len(train), len(holdout), left_out)
+    training_file = _jsonl(train)
+    origin = {
+        "votes": sum(votes.votes.values()),
+        "raters": len(votes.raters),
+        "pairs": len(train),
+        "holdout_pairs": len(holdout),
+        "left_out": dict(left_out),
+        "campaign": body.campaign,
+        "ratings_sha256": hashlib.sha256(training_file).hexdigest(),
+    }
+    return _Content(training_file, _jsonl(holdout), origin)
+
+
+def _too_few(votes: PreferenceVotes, pairs: int, held_out: int, left_out: dict[str, int]) -> BadRequest:
+    return BadRequest(
+        f"The {votes.seen} votes make {pairs} training pair(s), and {MIN_EXAMPLES} are wanted ({held_out} more held "
+        f"out). Left out: {json.dumps(left_out)}. Rate more prompts with a clear winner, or lower holdout_fraction.",
+        code="too_few_pairs",
+    )
+
+
+def _publish(services: Services, content: _Content, key_id: str | None) -> tuple[str, str | None]:
+    """The ids of the training file and of the holdout's, None where nothing is held out. Both or none. Blocks."""
+    name = f"ratings-{time.strftime('%Y-%m-%d', time.gmtime())}"
+    with ExitStack() as stack:
+        parts = [(name, content.train), (f"{name}-holdout", content.holdout)]
+        written = [(name, stack.enter_context(_written(services, text))) for name, text in parts if text]
+        with services.database.session() as session:
+            rows = [
+                services.files.publish(
+                    session, incoming, filename=f"{name}.jsonl", purpose=FINE_TUNE, created_by=key_id
+                )
+                for name, incoming in written
+            ]
+            for row in rows:
+                row.status = "processed"  # we wrote its lines, and the job looks through them once more
+    return rows[0].id, rows[1].id if len(rows) > 1 else None
+
+
+def _written(services: Services, text: bytes) -> Incoming:
+    incoming = services.files.contents.incoming()
+    try:
+        incoming.write(text)
+        incoming.settle()
+    except BaseException:
+        incoming.__exit__()
+        raise
+    return incoming
+
+
+async def _forget(services: Services, file_ids: Sequence[str | None]) -> None:
+    for file_id in filter(None, file_ids):
+        try:
+            await services.files.delete(file_id)
+        except NotFound:
+            continue
+
+
+def _jsonl(lines: Sequence[dict[str, Any]]) -> bytes:
+    return "".join(map(jsonl_line, lines)).encode()

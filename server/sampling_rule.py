@@ -1,0 +1,74 @@
+"""The rule by which the server draws the two models of a blind comparison; docs/comparisons.md publishes it.
+
+    candidates   the bases and tuned models that are served and that the caller may see; no checkpoints, no aliases
+    chance       a pair's is proportional to 1 / (1 + votes that it has): what is known least is asked most
+    order        which of the two stands left is a coin's throw
+
+Knows nothing of answers and of HTTP beyond the error it raises.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from server import tuned_models
+from server.auth import Caller
+from server.checkpoint_access import is_checkpoint
+from server.errors import Conflict
+from server.services import Services
+from server.tables import RatingRow
+
+Pair = frozenset[str]
+
+
+async def draw_pair(services: Services, caller: Caller) -> list[str]:
+    """Two models, the left one first.
+
+    Raises:
+        Conflict: there are fewer than two to draw from.
+    """
+    models = await candidates(services, caller)
+    if len(models) < 2:
+        raise Conflict(
+            f"A blind pair needs two models, and {' and '.join(models) or 'none'} is all that is served here. "
+            "Fine-tune one, or name two models in `models`.",
+            code="too_few_models",
+            param="models",
+        )
+    votes = await services.database.run(votes_by_pair)
+    return drawn(models, votes, random.SystemRandom())
+
+
+async def candidates(services: Services, caller: Caller) -> list[str]:
+    """The models that a pair may be drawn from, for this caller."""
+    bases = [pool.base.name for pool in services.registry.pools]
+    tuned = [adapter.name for adapter in await tuned_models.usable(services, caller)]
+    return [*bases, *(name for name in tuned if not is_checkpoint(name))]
+
+
+def drawn(models: Sequence[str], votes: Mapping[Pair, int], chance: random.Random) -> list[str]:
+    """A pair of these models by the rule, in random order."""
+    pairs = list(combinations(models, 2))
+    weights = [1 / (1 + votes.get(frozenset(pair), 0)) for pair in pairs]
+    (pair,) = chance.choices(pairs, weights)
+    return chance.sample(pair, 2)
+
+
+def votes_by_pair(session: Session) -> Counter[Pair]:
+    """How many votes are in force on each pair of models."""
+    replaced = select(RatingRow.supersedes).where(RatingRow.supersedes != "")
+    counted = (
+        select(RatingRow.left_model, RatingRow.right_model, func.count())
+        .where(RatingRow.verdict != "withdrawn", RatingRow.id.not_in(replaced))
+        .group_by(RatingRow.left_model, RatingRow.right_model)
+    )
+    votes: Counter[Pair] = Counter()
+    for left, right, number in session.execute(counted):
+        votes[frozenset((left, right))] += number
+    return votes

@@ -1,0 +1,50 @@
+"""The settings as people may see them: value, origin and meaning of each, with nothing secret in it.
+
+`tuneloop settings` and `GET /v1/settings` are made from this. Knows neither terminals nor HTTP.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from server.settings import Settings, is_secret
+
+UNSET = "unset"
+_USER_IN_URL = re.compile(r"(?<=://)\S*@")
+_SECRET_PARAMETER = re.compile(r"(?i)((?:^|[?&\s;-])[\w-]*(?:password|passwd|secret|token|api[-_]?key)=)[^&\s;]+")
+_SECRET_FLAG = re.compile(r"(?i)--[\w-]*(?:password|secret|token|api[-_]?key)")
+
+
+def describe(settings: Settings) -> list[tuple[str, str, str, str]]:
+    """(name, value, origin, description) of every setting; keys, and passwords within URLs, are hidden."""
+    return [
+        (name, _shown(name, getattr(settings, name)), settings.origin_of(name), str(info.description))
+        for name, info in Settings.model_fields.items()
+    ]
+
+
+def _shown(name: str, value: Any) -> str:
+    if value is None or value in ([], {}):
+        return UNSET
+    if is_secret(name):
+        return " ".join(f"{one}=***" for one in value)
+    if isinstance(value, dict):
+        return _without_secrets(" ".join(f"{one}={other}" for one, other in value.items()))
+    if isinstance(value, list):
+        return str(_items(value))
+    return _without_secrets(str(value))
+
+
+def _items(values: list[str]) -> list[str]:
+    """Arguments as they are, what follows a flag that takes a secret hidden: engine_args may hold anything."""
+    before = ["", *values]
+    return [
+        "***" if _SECRET_FLAG.fullmatch(flag) else _without_secrets(value)
+        for flag, value in zip(before, values, strict=False)
+    ]
+
+
+def _without_secrets(text: str) -> str:
+    """`text` with `***` in place of passwords in URLs and as parameters."""
+    return _SECRET_PARAMETER.sub(r"\1***", _USER_IN_URL.sub("***@", text))

@@ -1,0 +1,62 @@
+"""The frame of all pages: links, language, theme, a phone's width, and what screen readers find."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import FindFaults, OpenPage
+from tests.browser.scripted import Script, scripted_app
+from tests.ui.running import running
+from ui.render import PAGES
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with running(lambda url: scripted_app(Script(), url)) as address:
+        yield address
+
+
+def test_each_page_has_an_address_and_marks_its_own_link(url: str, open_page: OpenPage) -> None:
+    page = open_page(url)
+    for name in PAGES:
+        page.locator(".tl-nav a").nth(PAGES.index(name)).click()
+        expect(page.locator(".tl-nav a[aria-current=page]")).to_have_count(1)
+        expect(page.locator(f".tl-page-{name}")).to_be_visible()
+        assert page.url.removeprefix(url).strip("/") == ("" if name == PAGES[0] else name)
+
+
+def test_language_and_theme_hold_on_every_page(url: str, open_page: OpenPage) -> None:
+    page = open_page(url, color_scheme="light")
+    page.get_by_text("中文", exact=True).click()
+    expect(page.locator(".tl-nav a[aria-current]")).to_have_text("对比")
+    page.get_by_role("button", name="浅色或深色").click()
+    page.goto(f"{url}/rate")
+    expect(page.locator(".tl-nav a[aria-current]")).to_have_text("评分")
+    expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
+    expect(page.locator("body")).to_have_class("dark")
+
+
+def test_an_invitation_hides_the_way_to_other_pages(url: str, open_page: OpenPage) -> None:
+    page = open_page(f"{url}/rate?invite=tl-invite-x")
+    expect(page.locator(".tl-name")).to_be_visible()
+    expect(page.locator(".tl-nav")).to_be_hidden()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_frame_has_no_serious_fault_for_assistive_technology(
+    url: str, open_page: OpenPage, axe: FindFaults, theme: str
+) -> None:
+    page = open_page(f"{url}/rate", color_scheme=theme)
+    expect(page.locator(".tl-nav a[aria-current]")).to_be_visible()
+    assert axe(page) == []
+
+
+def test_the_links_fit_a_phone(url: str, open_page: OpenPage) -> None:
+    page = open_page(f"{url}/keys", viewport={"width": 390, "height": 844})
+    expect(page.locator(".tl-nav a[aria-current]")).to_be_in_viewport()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,0 +1,137 @@
+"""Following a stream over a real connection: in time, stopped, and cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+
+from tests.ui.running import running
+from ui.calls.compare import Sampling
+from ui.client import ServerClient
+from ui.compare_conversation import Conversation
+from ui.compare_session import CompareSession
+
+SAMPLING = Sampling(0.0, 1.0, 64, seed=7)
+CLOSE_TIMEOUT_S = 5
+
+
+def asked(prompt: str) -> Conversation:
+    return Conversation().ask(prompt, ("base", "tuned"), "", 0.0)
+
+
+def sse(event: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(event).encode() + b"\n\n"
+
+
+class SlowServer:
+    """Answers `endless` without an end and breaks off after one word on `short`; notes what came and who left."""
+
+    def __init__(self) -> None:
+        self.caller_left = threading.Event()
+        self.bodies: list[dict[str, Any]] = []
+
+    def app(self, _url: str) -> FastAPI:
+        app = FastAPI()
+
+        @app.post("/v1/comparisons")
+        async def compare(body: dict[str, Any]) -> StreamingResponse:
+            self.bodies.append(body)
+            messages = body.get("messages") or body["histories"][0]
+            return StreamingResponse(self.stream(messages[-1]["content"] == "endless"))
+
+        return app
+
+    async def stream(self, endless: bool) -> AsyncIterator[bytes]:
+        try:
+            yield sse({"type": "comparison.created", "comparison_id": "cmp_1"})
+            while True:
+                yield sse({"type": "comparison.delta", "side": "left", "delta": "word "})
+                if not endless:
+                    return
+                await asyncio.sleep(0.02)
+        finally:
+            self.caller_left.set()
+
+
+@pytest.fixture
+def slow_server() -> SlowServer:
+    return SlowServer()
+
+
+@pytest.fixture
+def client(slow_server: SlowServer) -> Iterator[ServerClient]:
+    with running(slow_server.app) as url:
+        yield ServerClient(url)
+
+
+async def follow(
+    session: CompareSession, client: ServerClient, conversation: Conversation, *, stop_after: int = 0
+) -> list[Conversation]:
+    states = []
+    async with aclosing(session.follow(client, "", conversation, SAMPLING)) as following:
+        async for state in following:
+            states.append(state)
+            if stop_after and state.turns[-1].panes[0].deltas >= stop_after:
+                session.stop_requested = True
+    return states
+
+
+def test_words_are_drawn_while_more_are_coming_and_stop_ends_both_sides(
+    client: ServerClient, slow_server: SlowServer
+) -> None:
+    states = asyncio.run(follow(CompareSession(), client, asked("endless"), stop_after=5))
+    lefts = [state.turns[-1].panes[0] for state in states]
+    assert lefts[0].phase == "waiting"
+    assert any(left.phase == "writing" for left in lefts)
+    assert [pane.phase for pane in states[-1].turns[-1].panes] == ["stopped", "stopped"]
+    assert lefts[-1].content.startswith("word word ")
+    assert slow_server.caller_left.wait(CLOSE_TIMEOUT_S)
+
+
+def test_a_tab_that_goes_away_closes_the_connection(client: ServerClient, slow_server: SlowServer) -> None:
+    async def leave() -> CompareSession:
+        session = CompareSession()
+        async with aclosing(session.follow(client, "", asked("endless"), SAMPLING)) as following:
+            async for state in following:
+                if state.turns[-1].panes[0].deltas:
+                    break
+        return session
+
+    session = asyncio.run(leave())
+    assert slow_server.caller_left.wait(CLOSE_TIMEOUT_S)
+    assert not session.conversation.running
+
+
+def test_a_stream_that_breaks_off_keeps_its_words_and_says_so(client: ServerClient) -> None:
+    panes = asyncio.run(follow(CompareSession(), client, asked("short")))[-1].turns[-1].panes
+    assert panes[0].content == "word "
+    assert [pane.problem.kind for pane in panes if pane.problem] == ["cut_off", "cut_off"]
+
+
+def test_two_tabs_never_mix(client: ServerClient) -> None:
+    async def both() -> list[str]:
+        one, two = CompareSession(), CompareSession()
+        await asyncio.gather(follow(one, client, asked("endless"), stop_after=3), follow(two, client, asked("short")))
+        return [session.conversation.turns[-1].panes[0].phase for session in (one, two)]
+
+    assert asyncio.run(both()) == ["stopped", "failed"]
+
+
+def test_histories_are_sent_once_they_went_apart(client: ServerClient, slow_server: SlowServer) -> None:
+    session = CompareSession()
+    asyncio.run(follow(session, client, asked("short")))
+    asyncio.run(follow(session, client, session.conversation.ask("short", ("base", "tuned"), "", 0.0)))
+    first, second = slow_server.bodies
+    shared = {"models": ["base", "tuned"], "blind": False, "stream": True, "temperature": 0.0, "top_p": 1.0,
+              "max_tokens": 64, "seed": 7}  # fmt: skip
+    short = {"role": "user", "content": "short"}
+    assert first == {**shared, "messages": [short]}
+    assert second == {**shared, "histories": [[short, {"role": "assistant", "content": "word "}, short], [short]]}

@@ -1,0 +1,75 @@
+"""`python -m training.inspection.answer`: one question about a file of examples, one answer; JSON in, JSON out.
+
+For whoever must stay free of tokenizers and torch, as the server must. The question is one line on standard input:
+`{"ask": "report" | "examples" | "run" | "clean", …}`, the answer one object on standard output: `{"answer": …}`, or
+`{"refused": [{"param", "message"}]}` where a setting can't be used. When standard input ends, so does this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from training.cleaning import CleaningConfig, CleaningFiles, clean_file
+from training.config import ConfigError
+from training.environment import prepare_environment
+from training.formats import FAULTS_SHOWN, DataError
+from training.inspection.file_report import file_report
+from training.inspection.preview import preview
+from training.inspection.run_report import run_report
+
+Question = Mapping[str, Any]
+NICE = 2
+"""Answers of the engine go first, by a little: somebody waits for this one, too."""
+
+
+def main() -> int:
+    """Answers the question on standard input."""
+    os.nice(NICE)
+    prepare_environment(offline=True)
+    question = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_owner, daemon=True).start()
+    said = json.dumps(answer(question), ensure_ascii=False).encode("utf-8", "replace")
+    with contextlib.suppress(BrokenPipeError):  # the owner has died just now
+        sys.stdout.buffer.write(said)
+        sys.stdout.buffer.flush()
+    return 0
+
+
+def answer(question: Question) -> dict[str, Any]:
+    """What stands on standard output, as a value."""
+    try:
+        return {"answer": _ANSWERS[question["ask"]](question)}
+    except ConfigError as error:
+        return {"refused": [{"param": error.param, "message": sentence} for sentence in error.faults]}
+    except DataError as error:
+        return {"refused": [{"param": "file", "message": str(fault)} for fault in error.faults[:FAULTS_SHOWN]]}
+
+
+def _clean(question: Question) -> dict[str, Any]:
+    settings = dict(question["settings"])
+    files = CleaningFiles((Path(question["kept"]),), Path(question["dropped"]), Path(question["report"]))
+    return clean_file(Path(question["file"]), files, CleaningConfig(**settings)).to_dict()
+
+
+_ANSWERS: Mapping[str, Callable[[Question], Any]] = {
+    "report": file_report,
+    "examples": preview,
+    "run": run_report,
+    "clean": _clean,
+}
+
+
+def _end_with_owner() -> None:
+    os.read(sys.stdin.fileno(), 1)  # nothing comes after the question: it returns at the end
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Which words of two answers differ.
+
+A word is a run of letters or digits, in Chinese, Japanese and Korean writing one character; white space and
+punctuation belong to neither side's differences unless they stand between differing words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from functools import lru_cache
+from itertools import pairwise
+
+# Han, kana and hangul have no spaces between words.
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003134f"
+_TOKEN = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+(?:['’][^\W{_CJK}]+)*|\s+|[^\w\s]|_+")
+LONGEST_EXACT = 3000
+"""Words up to which both texts are compared exactly; beyond, very frequent words no longer lead the search."""
+
+Piece = tuple[str, bool]
+"""A run of text, and whether it differs from the other answer."""
+
+
+@lru_cache(maxsize=64)
+def differing(left: str, right: str) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
+    """Both texts cut into runs; the runs of each joined are that text again."""
+    ours, theirs = _TOKEN.findall(left), _TOKEN.findall(right)
+    our_words, their_words = _words(ours), _words(theirs)
+    long = max(len(our_words), len(their_words)) > LONGEST_EXACT
+    matcher = SequenceMatcher(None, [ours[i] for i in our_words], [theirs[i] for i in their_words], autojunk=long)
+    our_common, their_common = set[int](), set[int]()
+    for block in matcher.get_matching_blocks():
+        our_common.update(our_words[block.a : block.a + block.size])
+        their_common.update(their_words[block.b : block.b + block.size])
+    return _pieces(ours, our_words, our_common), _pieces(theirs, their_words, their_common)
+
+
+def _words(tokens: Sequence[str]) -> list[int]:
+    return [place for place, token in enumerate(tokens) if token[0].isalnum()]
+
+
+def _pieces(tokens: Sequence[str], words: Sequence[int], common: set[int]) -> tuple[Piece, ...]:
+    marked = {place for place in words if place not in common}
+    # What stands between two differing words is marked with them, so that a phrase is one mark.
+    for before, after in pairwise(words):
+        if before in marked and after in marked:
+            marked.update(range(before, after))
+    pieces: list[Piece] = []
+    for place, token in enumerate(tokens):
+        differs = place in marked
+        if pieces and pieces[-1][1] == differs:
+            pieces[-1] = (pieces[-1][0] + token, differs)
+        else:
+            pieces.append((token, differs))
+    return tuple(pieces)
