@@ -188,7 +188,7 @@ async def _invitation(http: httpx.AsyncClient, campaign: str, rater: str) -> str
 
 async def _all_ratings(http: httpx.AsyncClient) -> list[dict[str, Any]]:
     ratings: list[dict[str, Any]] = []
-    query: dict[str, str | int] = {"limit": 1000, "order": "asc", "current_only": "false"}
+    query: dict[str, str | int] = {"limit": 100, "order": "asc", "current_only": "false"}
     while True:
         page = (await http.get("/ratings", params=query)).json()
         ratings += page["data"]

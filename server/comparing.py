@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from server.services import Services
 from server.upstream import ask_engine
 
 Event = dict[str, Any]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -66,7 +69,7 @@ async def generate(
     async def run(name: str, side: Side) -> None:
         try:
             async for event in answer(services, caller, sampling, side):
-                events.put_nowait(event | {"side": name})
+                events.put_nowait((_unnamed(event, side) if blind else event) | {"side": name})
         finally:
             events.put_nowait(None)
 
@@ -78,13 +81,34 @@ async def generate(
             if event is None:
                 running -= 1
             else:
-                yield event | ({"model": None} if blind and "model" in event else {})
+                yield event
         for task in tasks:
             task.result()
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _unnamed(event: Event, side: Side) -> Event:
+    """The event without what tells the model: its name, and the words of its error, which the side loses as well."""
+    if side.error is not None:
+        logger.warning("A side of a blind comparison failed, as %s: %s", side.model, side.error.message)
+        side.error = _told_blind(side.error)
+        return event | side.error.body()
+    return event | ({"model": None} if "model" in event else {})
+
+
+def _told_blind(error: APIError) -> APIError:
+    """The same error without a word that an engine or a model has put into its message."""
+    told = APIError(
+        f"This side could not answer ({error.code or error.error_type}), and a blind comparison doesn't tell whose it "
+        "is. Ask again; if it fails again, shorten the conversation, or compare open, where the whole reason is told.",
+        code=error.code,
+        headers=error.headers,
+    )
+    told.status, told.error_type = error.status, error.error_type
+    return told
 
 
 async def answer(services: Services, caller: Caller, sampling: Mapping[str, Any], side: Side) -> AsyncIterator[Event]:

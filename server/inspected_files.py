@@ -44,7 +44,9 @@ class ReportQuestion(BaseModel):
     config: dict[str, Any] = Field(
         default_factory=dict, description="Settings of the run that is meant, by the names in docs/training.md."
     )
-    limit: int = Field(default=DEFAULT_FAULTS, ge=1, le=MOST_FAULTS, description="Most faults that are listed.")
+    limit: int = Field(
+        default=DEFAULT_FAULTS, ge=1, le=MOST_FAULTS, description="Most faults that are listed, and most duplicates."
+    )
 
 
 class CleaningSettings(BaseModel):

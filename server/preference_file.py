@@ -8,18 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from server.database import Database
 from server.errors import BadRequest, NotFound
-from server.export import jsonl_line
 from server.file_check import MIN_EXAMPLES
 from server.file_contents import Incoming
 from server.file_rules import FINE_TUNE
@@ -30,8 +28,10 @@ from server.rating_lists import Wanted, list_ratings
 from server.services import Services
 from server.tables import JobRow
 
-PAGE = 500
-"""Votes that are in memory at once with all their texts."""
+PAGE = 50
+"""Votes that are in memory at once with all their texts: a text may have hundreds of kilobytes."""
+KEPT_WITHOUT_A_JOB_S = 3600
+"""When files expire whose job was never made, as the server was killed just then. The job's transaction keeps them."""
 
 
 class CreateFromRatings(BaseModel):
@@ -79,7 +79,7 @@ async def create_job(services: Services, body: CreateFromRatings, sender: Sender
     repeated = await services.jobs.made_before(asked, sender)
     if repeated is not None:
         return repeated
-    content = await _content(services, body)
+    content = await run_in_threadpool(_content, services, body)
     files = await run_in_threadpool(_publish, services, content, sender.caller.key_id)
     origin = content.origin | {"holdout_file": files[1]}
     metadata = {"ratings_sha256": origin["ratings_sha256"]} | ({"holdout_file": files[1]} if files[1] else {})
@@ -94,28 +94,31 @@ async def create_job(services: Services, body: CreateFromRatings, sender: Sender
     return row
 
 
-async def pages(database: Database, wanted: Wanted) -> AsyncIterator[list[dict[str, Any]]]:
-    """All votes that are wanted, oldest first, `PAGE` at a time."""
+def pages(database: Database, wanted: Wanted, *, among: Wanted | None = None) -> Iterator[list[dict[str, Any]]]:
+    """All votes that are wanted, oldest first, `PAGE` at a time. among: see `list_ratings`. Blocks."""
     after, has_more = None, True
-
-    def read(session: Session) -> tuple[list[dict[str, Any]], bool]:
-        return list_ratings(session, wanted, limit=PAGE, after=after, order="asc")
-
     while has_more:
-        page, has_more = await database.run(read)
+        with database.session() as session:
+            page, has_more = list_ratings(session, wanted, limit=PAGE, after=after, order="asc", among=among)
         after = page[-1]["id"] if page else None
         yield page
 
 
-async def _content(services: Services, body: CreateFromRatings) -> _Content:
-    votes = PreferenceVotes(body.blind_only)
-    async for page in pages(services.database, Wanted(campaign=body.campaign, current_only=True)):
+def preference_votes(database: Database, wanted: Wanted, *, blind_only: bool) -> PreferenceVotes:
+    """The votes that are wanted and stand, by what they prefer. Blocks."""
+    votes, standing = PreferenceVotes(blind_only), replace(wanted, current_only=True)
+    for page in pages(database, standing, among=replace(standing, blind_only=blind_only)):
         votes.add(page)
+    return votes
+
+
+def _content(services: Services, body: CreateFromRatings) -> _Content:
+    votes = preference_votes(services.database, Wanted(campaign=body.campaign), blind_only=body.blind_only)
     train, left_out = votes.lines("train", body.holdout_fraction)
     holdout, _ = votes.lines("holdout", body.holdout_fraction)
     if len(train) < MIN_EXAMPLES:
         raise _too_few(votes, len(train), len(holdout), left_out)
-    training_file = _jsonl(train)
+    training_file = "".join(train).encode()
     origin = {
         "votes": sum(votes.votes.values()),
         "raters": len(votes.raters),
@@ -125,7 +128,7 @@ async def _content(services: Services, body: CreateFromRatings) -> _Content:
         "campaign": body.campaign,
         "ratings_sha256": hashlib.sha256(training_file).hexdigest(),
     }
-    return _Content(training_file, _jsonl(holdout), origin)
+    return _Content(training_file, "".join(holdout).encode(), origin)
 
 
 def _too_few(votes: PreferenceVotes, pairs: int, held_out: int, left_out: dict[str, int]) -> BadRequest:
@@ -145,7 +148,12 @@ def _publish(services: Services, content: _Content, key_id: str | None) -> tuple
         with services.database.session() as session:
             rows = [
                 services.files.publish(
-                    session, incoming, filename=f"{name}.jsonl", purpose=FINE_TUNE, created_by=key_id
+                    session,
+                    incoming,
+                    filename=f"{name}.jsonl",
+                    purpose=FINE_TUNE,
+                    created_by=key_id,
+                    expires_after_s=KEPT_WITHOUT_A_JOB_S,
                 )
                 for name, incoming in written
             ]
@@ -171,7 +179,3 @@ async def _forget(services: Services, file_ids: Sequence[str | None]) -> None:
             await services.files.delete(file_id)
         except NotFound:
             continue
-
-
-def _jsonl(lines: Sequence[dict[str, Any]]) -> bytes:
-    return "".join(map(jsonl_line, lines)).encode()

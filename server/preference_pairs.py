@@ -1,4 +1,4 @@
-"""Makes training pairs of votes: OpenAI's lines for preference fine-tuning. Reads ratings, opens no file.
+"""Makes training pairs of votes: OpenAI's lines for preference fine-tuning. Reads ratings, opens no file. Blocks.
 
 What may become a training pair, and why (docs/ratings.md tells it to users):
 
@@ -8,6 +8,7 @@ What may become a training pair, and why (docs/ratings.md tells it to users):
     shared       answers to conversations that went apart have no prompt in common
     safe         nobody wants a model that answers like one that was marked as unsafe
     different    equal answers, or an empty one, teach nothing
+    usable       a conversation that training refuses (it ends with an answer, holds an image, …) would fail the job
     agreed       raters who contradict each other on the same pair cancel out unless a majority decides
 
 https://platform.openai.com/docs/guides/direct-preference-optimization
@@ -22,7 +23,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from server.comparison_store import SIDES
+from server.export import jsonl_line
 from server.prompt_split import Part, part_of
+from training.examples import ExampleError
+from training.formats import method_fault
+from training.formats.json_records import Broken, decode
+from training.formats.record_formats import parse_record
 
 Pair = tuple[str, str, str]
 """messages as JSON, chosen answer, rejected answer"""
@@ -44,19 +50,30 @@ class PreferenceVotes:
         for rating in ratings:
             self.seen += 1
             reason = _why_not(rating, blind_only=self.blind_only)
+            if reason is None and not self._take(_pair(rating)):
+                reason = "unusable_prompt"
             if reason:
                 self.left_out[reason] += 1
             else:
-                self.votes[_pair(rating)] += 1
                 self.raters.add(rating["rater"])
 
-    def lines(self, part: Part | None, holdout_fraction: float) -> tuple[list[dict[str, Any]], Counter[str]]:
+    def lines(self, part: Part | None, holdout_fraction: float) -> tuple[list[str], Counter[str]]:
         """The lines of one part, or of both, and how many votes the rules left out, of all."""
         left_out = self.left_out.copy()
-        lines = [_dpo_line(pair) for pair in _agreed(self.votes, left_out)]
-        if part is not None:
-            lines = [line for line in lines if part_of(line["input"]["messages"], holdout_fraction) == part]
+        records = map(_dpo_line, _agreed(self.votes, left_out))
+        lines = [
+            jsonl_line(record)
+            for record in records
+            if part is None or part_of(record["input"]["messages"], holdout_fraction) == part
+        ]
         return lines, left_out
+
+    def _take(self, pair: Pair) -> bool:
+        """Whether a job can learn from this pair; one more vote for it then."""
+        if pair not in self.votes and not _is_usable(_dpo_line(pair)):
+            return False
+        self.votes[pair] += 1
+        return True
 
 
 def _why_not(rating: dict[str, Any], *, blind_only: bool) -> str | None:
@@ -97,6 +114,15 @@ def _agreed(votes: Counter[Pair], left_out: Counter[str]) -> Iterator[Pair]:
         if votes[ranked[0]] > 1:
             left_out["duplicate"] += votes[ranked[0]] - 1
         yield ranked[0]
+
+
+def _is_usable(record: dict[str, Any]) -> bool:
+    """Whether the check that every job begins with takes this line."""
+    decoded = decode(jsonl_line(record).encode(errors="surrogatepass"))
+    try:
+        return not isinstance(decoded, Broken) and method_fault(parse_record(decoded, 1), "dpo") is None
+    except ExampleError:
+        return False
 
 
 def _dpo_line(pair: Pair) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Reads votes: one, pages of them, or columns of all that stand. Changes nothing.
 
 Which votes are current and which repeat an earlier one is worked out here from the votes themselves, at the time of
-asking: a vote that is taken back gives its place to what had been a duplicate of it. A repetition is one among the votes
-that are asked for: a campaign that is held again counts anew by itself, and once where all votes are counted.
+asking: a vote that is taken back gives its place to what had been a duplicate of it. A repetition is one among the
+votes that are asked for: a campaign that is held again counts anew by itself, and once where all votes are counted.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class ListQuery(Filters):
 
     model_config = ConfigDict(extra="ignore")
 
-    limit: int = Field(20, ge=1, le=1000)
+    limit: int = Field(20, ge=1, le=100)
     after: str | None = Field(None, description="The last id of the page before.")
     order: Order = "desc"
     blind_only: bool = Field(False, description="Only votes whose rater had not seen the names.")

@@ -10,21 +10,15 @@ Knows nothing of answers and of HTTP beyond the error it raises.
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
 from server import tuned_models
 from server.auth import Caller
 from server.checkpoint_access import is_checkpoint
 from server.errors import Conflict
+from server.pair_votes import Pair
 from server.services import Services
-from server.tables import RatingRow
-
-Pair = frozenset[str]
 
 
 async def draw_pair(services: Services, caller: Caller) -> list[str]:
@@ -41,7 +35,7 @@ async def draw_pair(services: Services, caller: Caller) -> list[str]:
             code="too_few_models",
             param="models",
         )
-    votes = await services.database.run(votes_by_pair)
+    votes = await services.database.run(services.pair_votes.read)
     return drawn(models, votes, random.SystemRandom())
 
 
@@ -58,17 +52,3 @@ def drawn(models: Sequence[str], votes: Mapping[Pair, int], chance: random.Rando
     weights = [1 / (1 + votes.get(frozenset(pair), 0)) for pair in pairs]
     (pair,) = chance.choices(pairs, weights)
     return chance.sample(pair, 2)
-
-
-def votes_by_pair(session: Session) -> Counter[Pair]:
-    """How many votes are in force on each pair of models."""
-    replaced = select(RatingRow.supersedes).where(RatingRow.supersedes != "")
-    counted = (
-        select(RatingRow.left_model, RatingRow.right_model, func.count())
-        .where(RatingRow.verdict != "withdrawn", RatingRow.id.not_in(replaced))
-        .group_by(RatingRow.left_model, RatingRow.right_model)
-    )
-    votes: Counter[Pair] = Counter()
-    for left, right, number in session.execute(counted):
-        votes[frozenset((left, right))] += number
-    return votes

@@ -20,6 +20,7 @@ from server.jobs.creating import JobCreator
 from server.jobs.runner import Runner
 from server.leaderboard import Leaderboards
 from server.metrics import Metrics
+from server.pair_votes import PairVotes
 from server.publishing import Publisher
 from server.settings import Settings
 from server.webhooks.deliverer import Deliverer
@@ -47,6 +48,7 @@ class Services:
     campaign_work: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when there may be answers to generate for a campaign."""
     leaderboards: Leaderboards = field(default_factory=Leaderboards)
+    pair_votes: PairVotes = field(default_factory=PairVotes)
 
 
 @asynccontextmanager

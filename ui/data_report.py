@@ -70,7 +70,7 @@ def _figures(language: Language, found: Mapping[str, Any]) -> str:
         ("data.length", f"{words} ({unit})"),
         ("data.total", f"{lengths['total']:,} {unit}"),
         *_token_figures(language, found["tokens"]),
-        ("data.duplicates", _duplicates(language, found["duplicates"])),
+        ("data.duplicates", _duplicates(language, found["duplicates"], found["duplicates_found"])),
         ("data.near", _near(language, found["near_duplicates"])),
         ("data.personal", _personal(language, found)),
     ]
@@ -94,11 +94,11 @@ def _answers(language: Language, counts: Mapping[str, int]) -> str:
     )
 
 
-def _duplicates(language: Language, found: Sequence[Mapping[str, int]]) -> str:
+def _duplicates(language: Language, found: Sequence[Mapping[str, int]], count: int) -> str:
     if not found:
         return text(language, "data.none")
     one = found[0]
-    return text(language, "data.duplicates_words", n=f"{len(found):,}", line=one["line"], first=one["first_line"])
+    return text(language, "data.duplicates_words", n=f"{count:,}", line=one["line"], first=one["first_line"])
 
 
 def _near(language: Language, count: int | None) -> str:

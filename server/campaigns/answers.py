@@ -9,16 +9,18 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, and_, exists, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, and_, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from server.auth import Caller
-from server.campaigns.store import LEFT_OUT
+from server.campaigns.store import LEFT_OUT, has_items
 from server.pages import page_of
 from server.tables import CampaignAnswerRow, CampaignItemRow, CampaignPromptRow, CampaignRow, now_s
 
 Error = dict[str, Any]
 """OpenAI's `message`, `type`, `param` and `code`."""
+_UNSEEN = {"synchronize_session": False}
+"""For changes to rows that this session hasn't read."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,21 @@ def give_up(session: Session, task: Task, error: Error, answer: dict[str, Any] |
         _count(session, task, LEFT_OUT)
 
 
+def give_up_all(session: Session, task: Task, error: Error) -> None:
+    """Stores why the task's model will never answer what it hasn't answered yet in this campaign."""
+    answer, item, prompt = CampaignAnswerRow, CampaignItemRow, CampaignPromptRow
+    waiting = answer.campaign_id == task.campaign_id, answer.model == task.model, answer.status == "pending"
+    positions = select(answer.position).where(*waiting)
+    prompts = prompt.campaign_id == task.campaign_id, prompt.position.in_(positions)
+    # Prompts are locked first, here as in `_end`, and in their order: no two can then wait for each other.
+    session.execute(select(prompt.position).where(*prompts).order_by(prompt.position).with_for_update())
+    session.execute(update(prompt).where(*prompts).values(answered=prompt.answered + 1), execution_options=_UNSEEN)
+    concerned = item.campaign_id == task.campaign_id, item.position.in_(positions), _is_of(task.model)
+    session.execute(update(item).where(*concerned).values(answers=item.answers + LEFT_OUT), execution_options=_UNSEEN)
+    failed = {"status": "failed", "error": error, "finished_at": now_s()}
+    session.execute(update(answer).where(*waiting).values(failed), execution_options=_UNSEEN)
+
+
 def count_attempt(session: Session, task: Task) -> int:
     """How often it has failed by now, this time included."""
     counted = (
@@ -89,11 +106,9 @@ def end_finished(session: Session) -> None:
     pending = exists().where(CampaignAnswerRow.campaign_id == CampaignRow.id, CampaignAnswerRow.status == "pending")
     finished = select(CampaignRow.id).where(CampaignRow.status == "generating", ~pending)
     for campaign_id in session.scalars(finished).all():
-        usable = CampaignItemRow.campaign_id == campaign_id, CampaignItemRow.answers >= 0
-        has_items = session.scalar(select(CampaignItemRow.number).where(*usable).limit(1)) is not None
         ended = (
             {"status": "open", "error": None}
-            if has_items
+            if has_items(session, campaign_id)
             else {"status": "failed", "error": _why(session, campaign_id)}
         )
         session.execute(
@@ -153,9 +168,13 @@ def _count(session: Session, task: Task, change: int) -> None:
     concerned = (
         item.campaign_id == task.campaign_id,
         item.position == task.position,
-        or_(item.model_a == task.model, item.model_b == task.model),
+        _is_of(task.model),
     )
     session.execute(update(item).where(*concerned).values(answers=item.answers + change))
+
+
+def _is_of(model: str) -> ColumnElement[bool]:
+    return or_(CampaignItemRow.model_a == model, CampaignItemRow.model_b == model)
 
 
 def _why(session: Session, campaign_id: str) -> Error:

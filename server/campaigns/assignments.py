@@ -59,8 +59,10 @@ def assign(session: Session, campaign: CampaignRow, rater: str, created_by: str 
     now = now_s()
     row = _open(session, campaign.id, rater, now)
     if row is None:
+        # Before any item is changed, as votes do it: a vote on what was left lying may come in just now.
+        lying = _latest(session, campaign.id, rater, "lapsed")
         _lapse(session, campaign.id, now)
-        row = _taken_up_again(session, campaign, rater, now) or _new(session, campaign, rater, created_by, now)
+        row = _taken_up_again(session, campaign, lying, now) or _new(session, campaign, rater, created_by, now)
     session.flush()
     counted = standing(session, campaign, rater)
     return {
@@ -138,16 +140,18 @@ def _open(session: Session, campaign_id: str, rater: str, now: int) -> Compariso
     return get_comparison(session, assignment.comparison_id)
 
 
-def _taken_up_again(session: Session, campaign: CampaignRow, rater: str, now: int) -> ComparisonRow | None:
+def _taken_up_again(
+    session: Session, campaign: CampaignRow, lying: CampaignAssignmentRow | None, now: int
+) -> ComparisonRow | None:
     """What the rater had left lying, where nobody has taken its place."""
-    assignment = _latest(session, campaign.id, rater, "lapsed")
-    if assignment is None or items.take(session, campaign, CampaignItemRow.number == assignment.item) is None:
+    if lying is None or items.take(session, campaign, CampaignItemRow.number == lying.item) is None:
         return None
-    assignment.status, assignment.assigned_at = "open", now
-    return get_comparison(session, assignment.comparison_id)
+    lying.status, lying.assigned_at = "open", now
+    return get_comparison(session, lying.comparison_id)
 
 
 def _latest(session: Session, campaign_id: str, rater: str, status: str) -> CampaignAssignmentRow | None:
+    """The rater's latest in this state, locked."""
     return session.scalar(
         select(CampaignAssignmentRow)
         .where(

@@ -20,6 +20,7 @@ from server.campaigns import answers
 from server.campaigns.answers import Task
 from server.comparing import Side
 from server.errors import APIError, BadRequest, ServerError
+from server.model_choice import visible_names
 from server.services import Services
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,8 @@ MAX_ATTEMPTS = 4
 """For failures that are perhaps the prompt's: a 500, an answer that broke off, a model that isn't there."""
 _AWAY = (409, 429, 503)
 """The engine is away, busy, or must be restarted for an adapter: it is waited for, however long."""
-_PERHAPS = (404, 500)
+_MISSING = 404
+_PERHAPS = (_MISSING, 500)
 
 
 @dataclass
@@ -122,12 +124,21 @@ class Generator:
             await self._keep(task, side)
         elif error.status in _AWAY or (error.status in _PERHAPS and not await self._is_enough(task)):
             await self._pause(task, error)
+        elif error.status == _MISSING and task.model not in await visible_names(self._services, task.caller):
+            await self._give_up_all(task, error)
         else:
             log.warning("campaign %s: %s gives no answer: %s", task.campaign_id, task.model, error.message)
             await self._services.database.run(lambda session: answers.give_up(session, task, error.body()["error"]))
 
     async def _is_enough(self, task: Task) -> bool:
         return await self._services.database.run(lambda session: answers.count_attempt(session, task)) >= MAX_ATTEMPTS
+
+    async def _give_up_all(self, task: Task, error: APIError) -> None:
+        """The model is gone for good: asking for each of its answers would take hours to say so."""
+        log.warning("campaign %s: %s answers no more: %s", task.campaign_id, task.model, error.message)
+        told = error.body()["error"]
+        await self._services.database.run(lambda session: answers.give_up_all(session, task, told))
+        await self._waits_no_more(task)
 
     async def _keep(self, task: Task, side: Side) -> None:
         fault = _unfit(side)
@@ -136,6 +147,10 @@ class Generator:
         else:
             told, content = fault.body()["error"], side.stored()
             await self._services.database.run(lambda session: answers.give_up(session, task, told, content))
+        await self._waits_no_more(task)
+
+    async def _waits_no_more(self, task: Task) -> None:
+        """The campaign says no longer that it waits for this model."""
         was_paused = self._pauses.pop((task.campaign_id, task.model), None)
         others = any(campaign == task.campaign_id for campaign, _ in self._pauses)
         if was_paused and not others:

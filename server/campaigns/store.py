@@ -127,13 +127,19 @@ def close(session: Session, row: CampaignRow) -> None:
 
 
 def reopen(session: Session, row: CampaignRow) -> None:
-    """Pairs are given out again. Of a failed campaign all that failed is generated anew."""
-    if row.status == "failed":
-        _forget_failures(session, row.id)
+    """Pairs are given out again. Where no pair can be judged, all that failed is generated anew."""
     if row.status in ("closed", "failed"):
+        if not has_items(session, row.id):  # it failed, and may have been closed after that
+            _forget_failures(session, row.id)
         waiting = CampaignAnswerRow.campaign_id == row.id, CampaignAnswerRow.status == "pending"
         is_waiting = session.scalar(select(CampaignAnswerRow.id).where(*waiting).limit(1)) is not None
         row.status, row.closed_at, row.error = "generating" if is_waiting else "open", None, None
+
+
+def has_items(session: Session, campaign_id: str) -> bool:
+    """Whether there is, or may still be, a pair that can be judged."""
+    usable = CampaignItemRow.campaign_id == campaign_id, CampaignItemRow.answers >= 0
+    return session.scalar(select(CampaignItemRow.number).where(*usable).limit(1)) is not None
 
 
 def _forget_failures(session: Session, campaign_id: str) -> None:

@@ -12,12 +12,12 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -33,7 +33,7 @@ from server.jobs.events import add_event
 from server.jobs.request import CreateJob, read_request
 from server.jobs.runner import Runner
 from server.settings import Settings
-from server.tables import JobRow, new_id, now_s
+from server.tables import FileRow, JobRow, new_id, now_s
 from serving import (
     Adapter,
     AdapterError,
@@ -163,7 +163,9 @@ class JobCreator:
         try:
             self._write_run_dir(run_dir, draft)
             row = _new_row(draft, sender, sha256)
-            row.ratings = ratings
+            if ratings is not None:
+                row.ratings = ratings
+                _keep(session, [row.training_file, ratings["holdout_file"]])
             session.add(row)
             session.flush()
             _tell(session, draft)
@@ -303,6 +305,11 @@ def _new_row(draft: Draft, sender: Sender, request_sha256: str) -> JobRow:
         request_sha256=request_sha256,
         idempotency_key=sender.idempotency_key,
     )
+
+
+def _keep(session: Session, file_ids: Sequence[str | None]) -> None:
+    """The files that were made for this job don't expire any more."""
+    session.execute(update(FileRow).where(FileRow.id.in_(list(filter(None, file_ids)))).values(expires_at=None))
 
 
 def _tell(session: Session, draft: Draft) -> None:

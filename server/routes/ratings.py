@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from server import export, preference_file, rating_lists, ratings
 from server.auth import Caller
@@ -17,7 +18,7 @@ from server.jobs import listing, transitions
 from server.jobs.creating import Sender
 from server.jobs.wire import job_object
 from server.pages import list_page
-from server.preference_file import CreateFromRatings
+from server.preference_file import PAGE, CreateFromRatings
 from server.preference_pairs import PreferenceVotes
 from server.prompt_split import Part, part_of
 from server.rating_lists import Wanted
@@ -58,15 +59,15 @@ async def withdraw_rating(
 
 
 @router.get("/ratings")
-async def list_ratings(services: ServicesDep, query: Annotated[ListQuery, Query()]) -> dict[str, Any]:
+async def list_ratings(services: ServicesDep, query: Annotated[ListQuery, Query()]) -> Response:
     """A page of ratings, newest first, each with its whole context."""
     wanted = query.wanted(services.registry, blind_only=query.blind_only, current_only=query.current_only)
 
-    def read(session: Session) -> dict[str, Any]:
+    def read(session: Session) -> Response:
         page, has_more = rating_lists.list_ratings(
             session, wanted, limit=query.limit, after=query.after, order=query.order
         )
-        return list_page(page, has_more=has_more)
+        return JSONResponse(list_page(page, has_more=has_more))  # made in the thread: there may be megabytes
 
     return await services.database.run(read)
 
@@ -107,14 +108,18 @@ def _voter(caller: Caller, given: str | None) -> Voter:
 
 async def _dpo_file(services: Services, query: ExportQuery) -> Response:
     blind_only = query.blind_only is not False
-    votes = PreferenceVotes(blind_only)
-    async for page in preference_file.pages(services.database, query.wanted(services.registry, current_only=True)):
-        votes.add(page)
-    lines, left_out = votes.lines(query.one_part, query.holdout_fraction)
+    wanted = query.wanted(services.registry)
+
+    def work() -> tuple[PreferenceVotes, list[str], dict[str, int]]:
+        votes = preference_file.preference_votes(services.database, wanted, blind_only=blind_only)
+        return votes, *votes.lines(query.one_part, query.holdout_fraction)
+
+    votes, lines, left_out = await run_in_threadpool(work)
     if not lines:
         raise _nothing_usable(votes, query, left_out)
     headers = _attachment("jsonl") | {"x-tuneloop-left-out": json.dumps(dict(left_out))}
-    return StreamingResponse(map(export.jsonl_line, lines), media_type="application/jsonl", headers=headers)
+    texts = ("".join(lines[start : start + PAGE]) for start in range(0, len(lines), PAGE))
+    return StreamingResponse(texts, media_type="application/jsonl", headers=headers)
 
 
 def _nothing_usable(votes: PreferenceVotes, query: ExportQuery, left_out: dict[str, int]) -> BadRequest:
@@ -130,11 +135,12 @@ def _nothing_usable(votes: PreferenceVotes, query: ExportQuery, left_out: dict[s
     return BadRequest(told, code="no_usable_ratings")
 
 
-async def _texts(
+def _texts(
     services: Services, wanted: Wanted, query: ExportQuery, line: Callable[[dict[str, Any]], str], *, head: str = ""
-) -> AsyncIterator[str]:
+) -> Iterator[str]:
+    """The export, page by page; the response asks for each in a thread."""
     yield head
-    async for page in preference_file.pages(services.database, wanted):
+    for page in preference_file.pages(services.database, wanted):
         if query.one_part:
             page = [rating for rating in page if _part(rating, query.holdout_fraction) == query.one_part]
         yield "".join(map(line, page))

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, text, update
 
+from server.campaigns.generator import Generator
 from server.campaigns.prompts import prompts_of_file
 from server.errors import BadRequest
 from serving import EngineUnavailableError
@@ -195,6 +196,37 @@ def test_pair_left_lying_goes_to_others_and_its_vote_is_taken_all_the_same(gatew
     assert get(gateway, campaign)["votes"]["done"] == 2
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_vote_on_a_pair_left_lying_and_its_rater_asking_for_the_next_never_wait_for_each_other(
+    gateway: Gateway,
+) -> None:
+    from server.campaigns.assignments import settle
+    from server.tables import CampaignAssignmentRow
+
+    def leave_lying() -> None:
+        with gateway.database.session() as session:
+            session.execute(update(CampaignAssignmentRow).values(assigned_at=CampaignAssignmentRow.assigned_at - 700))
+
+    campaign = make_open(gateway, prompts=["one"])
+    comparison_id = assign(gateway, campaign, "ann")["comparison"]["id"]
+    leave_lying()
+    for rater in ("bob", "eve"):  # ann's place is free now, and eve's and bob's will be when ann asks
+        assign(gateway, campaign, rater)
+    leave_lying()
+    mine = select(CampaignAssignmentRow.item).where(CampaignAssignmentRow.comparison_id == comparison_id)
+    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    with ThreadPoolExecutor(1) as pool, gateway.database.session() as session:
+        session.execute(mine.with_for_update())  # a vote of ann's comes in from another tab
+        asked = pool.submit(assign, gateway, campaign, "ann")
+        deadline = time.monotonic() + 20
+        while not session.scalar(waiting):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        settle(session, comparison_id, rater="ann", is_rated=True)
+        session.commit()
+        assert asked.result()["done"] == 1
+
+
 @pytest.mark.both_databases
 def test_withdrawn_vote_frees_its_place_for_another_rater(gateway: Gateway) -> None:
     campaign = make_open(gateway, prompts=["one"], raters_per_item=1)
@@ -266,6 +298,61 @@ def test_answers_on_which_votes_would_not_count_are_left_out_and_the_campaign_sa
     assert gateway.http.post(f"/v1/campaigns/{campaign['id']}/reopen").json()["status"] == "generating"
     again = wait(gateway, campaign, lambda campaign: campaign["status"] == "open")
     assert (again["answers"], again["items"], again["error"]) == ({"done": 4, "total": 4, "failed": 0}, 2, None)
+
+
+@pytest.mark.both_databases
+def test_failed_campaign_that_was_closed_generates_anew_when_it_is_opened_again(start_gateway: StartGateway) -> None:
+    gateway = start_gateway(lambda body: streamed(body["model"], "and so on", finish_reason="length"))
+    add_version(gateway, CAPTAIN)
+    campaign = wait(gateway, make(gateway), lambda campaign: campaign["status"] == "failed")
+    path = f"/v1/campaigns/{campaign['id']}"
+    assert gateway.http.post(f"{path}/close").json()["status"] == "closed"
+    gateway.engine.script = as_named
+    assert gateway.http.post(f"{path}/reopen").json()["status"] == "generating"
+    again = wait(gateway, campaign, lambda campaign: campaign["status"] == "open")
+    assert (again["answers"]["done"], again["items"]) == (4, 2)
+
+
+def test_closed_campaign_with_pairs_keeps_its_failures_when_it_is_opened_again(start_gateway: StartGateway) -> None:
+    gateway = start_gateway(
+        lambda body: FakeAnswer(b"{}", status=400) if body["messages"][-1]["content"] == "two" else as_named(body)
+    )
+    add_version(gateway, CAPTAIN)
+    path = f"/v1/campaigns/{make_open(gateway)['id']}"
+    gateway.http.post(f"{path}/close")
+    opened = gateway.http.post(f"{path}/reopen").json()
+    assert (opened["status"], opened["answers"]["failed"]) == ("open", 2)
+
+
+@pytest.mark.both_databases
+def test_model_that_is_deleted_is_given_up_at_once_and_the_other_pairs_are_judged(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from server.tables import CampaignAnswerRow
+
+    monkeypatch.setitem(Generator.__init__.__kwdefaults__, "pauses_s", (0.1,))
+
+    def script(body: dict[str, Any]) -> FakeAnswer:
+        if body["model"] == CAPTAIN:
+            return streamed(body["model"], end=EngineUnavailableError("The engine is starting.", retry_after_s=1))
+        return as_named(body)
+
+    gateway = start_gateway(script)
+    for model in (CAPTAIN, POET):
+        add_version(gateway, model)
+    prompts = [f"prompt {number}" for number in range(60)]
+    campaign = make(gateway, models=["base", CAPTAIN, POET], prompts=prompts)
+    wait(gateway, campaign, lambda campaign: campaign["answers"]["done"] == 120)
+    assert gateway.http.delete(f"/v1/models/{CAPTAIN}").status_code == 200
+    campaign = wait(gateway, campaign, lambda campaign: campaign["status"] == "open")
+    assert campaign["answers"] == {"done": 120, "total": 180, "failed": 60}
+    assert (campaign["items"], campaign["items_left_out"], campaign["error"]) == (60, 120, None)
+    (failed,) = gateway.http.get(f"/v1/campaigns/{campaign['id']}/answers?status=failed&limit=1").json()["data"]
+    assert (failed["model"], failed["error"]["code"]) == (CAPTAIN, "model_not_found")
+    with gateway.database.session() as session:
+        never_asked = CampaignAnswerRow.status == "failed", CampaignAnswerRow.attempts == 0
+        assert session.scalars(select(CampaignAnswerRow.id).where(*never_asked)).all()  # else each was tried four times
+    assert assign(gateway, campaign, "ann")["comparison"]
 
 
 def test_engine_that_is_away_is_waited_for_and_the_campaign_says_so(start_gateway: StartGateway) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
+from server.pair_votes import PairVotes
 from server.sampling_rule import drawn
 from tests.server.conftest import Gateway, StartGateway
 from tests.server.fake_engine import FakeAnswer, streamed
@@ -102,17 +105,47 @@ def test_pairs_with_fewer_votes_are_drawn_more_often_by_the_published_rule() -> 
             assert abs(pairs[order] / 14_000 - weight / 1.75 / 2) < 0.02
 
 
-def test_votes_count_in_the_draw(gateway: Gateway) -> None:
-    from server.sampling_rule import votes_by_pair
+@pytest.mark.both_databases
+def test_votes_in_force_count_in_the_draw_as_they_come(gateway: Gateway) -> None:
+    def voted(model: str, **body: Any) -> dict[str, Any]:
+        comparison = compare(gateway, messages=QUESTION, models=["base", model], blind=True)
+        rating = gateway.http.post(f"/v1/comparisons/{comparison['id']}/ratings", json={"verdict": "left"} | body)
+        assert rating.status_code == 201, rating.text
+        told: dict[str, Any] = rating.json()
+        return told
 
-    for verdict in ("left", "tie"):
-        comparison = compare(gateway, messages=QUESTION, models=["base", POET], blind=True)
-        gateway.http.post(f"/v1/comparisons/{comparison['id']}/ratings", json={"verdict": verdict})
-    withdrawn = compare(gateway, messages=QUESTION, models=["base", COOK], blind=True)
-    rating = gateway.http.post(f"/v1/comparisons/{withdrawn['id']}/ratings", json={"verdict": "left"}).json()
-    assert gateway.http.post(f"/v1/ratings/{rating['id']}/withdraw", json={}).status_code == 201
-    with gateway.database.session() as session:
-        assert votes_by_pair(session) == {frozenset(("base", POET)): 2}
+    def counts() -> dict[frozenset[str], int]:
+        """As a draw has them; those of a server that has just started are the same."""
+        with gateway.database.session() as session:
+            kept, fresh = gateway.services.pair_votes.read(session), PairVotes().read(session)
+        assert kept == fresh
+        return {pair: number for pair, number in kept.items() if number}
+
+    poet, cook = frozenset(("base", POET)), frozenset(("base", COOK))
+    assert counts() == {}
+    rating = [voted(POET, verdict=verdict) for verdict in ("left", "tie")][-1]
+    withdrawn = voted(COOK)
+    assert counts() == {poet: 2, cook: 1}
+    assert gateway.http.post(f"/v1/ratings/{withdrawn['id']}/withdraw", json={}).status_code == 201
+    path, body = f"/v1/comparisons/{rating['comparison_id']}/ratings", {"verdict": "right", "supersedes": rating["id"]}
+    assert gateway.http.post(path, json=body).status_code == 201
+    assert counts() == {poet: 2}
+
+
+def test_draw_reads_only_the_votes_that_came_since_the_last_one(gateway: Gateway) -> None:
+    read: list[int] = []
+
+    def seen(session: Session) -> Mapping[frozenset[str], int]:
+        counted = PairVotes.read(pairs, session)
+        read.append(pairs._read_to)
+        return counted
+
+    pairs = gateway.services.pair_votes
+    object.__setattr__(pairs, "read", seen)
+    for _ in range(3):
+        comparison = compare(gateway, messages=QUESTION)
+        gateway.http.post(f"/v1/comparisons/{comparison['id']}/ratings", json={"verdict": "left"})
+    assert read == [0, 1, 2]
 
 
 def test_one_model_alone_makes_no_pair(start_gateway: StartGateway) -> None:

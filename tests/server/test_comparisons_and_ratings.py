@@ -92,6 +92,20 @@ def test_failed_side_is_told_and_nothing_is_stored(start_gateway: StartGateway) 
     assert gateway.http.get(f"/v1/comparisons/{told[0]['comparison_id']}").status_code == 404
 
 
+def test_failed_side_of_a_blind_comparison_stays_nameless(start_gateway: StartGateway) -> None:
+    told = b'{"error": {"message": "base has no more room for this", "code": 400}}'
+    gateway = start_gateway(lambda _body: FakeAnswer(told, status=400))
+    body = {"messages": QUESTION, "models": ["base", "base"], "blind": True}
+    streamed_too = gateway.http.post("/v1/comparisons", json=body | {"stream": True})
+    failed = [event for event in events(streamed_too.text) if event["type"] == "comparison.side_failed"]
+    assert len(failed) == 2
+    assert "base" not in streamed_too.text
+    answer = gateway.http.post("/v1/comparisons", json=body)
+    assert (answer.status_code, gateway.error(answer)["type"]) == (400, "invalid_request_error")
+    assert "base" not in answer.text
+    assert "no more room" in gateway.http.post("/v1/comparisons", json=body | {"blind": False}).text
+
+
 def test_answer_of_another_model_is_never_shown_as_this_ones(start_gateway: StartGateway) -> None:
     gateway = start_gateway(lambda _body: streamed("somebody-else", "hello"))
     response = gateway.http.post("/v1/comparisons", json={"messages": QUESTION, "models": ["base", "base"]})

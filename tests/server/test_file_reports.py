@@ -50,11 +50,14 @@ def test_a_report_has_the_figures_of_what_can_be_read_and_every_fault_with_its_l
     assert report["faults_found"] == 2
 
 
-def test_a_report_lists_as_many_faults_as_were_asked_for_and_counts_the_others(gateway: Gateway) -> None:
+def test_a_report_lists_as_many_faults_and_duplicates_as_were_asked_for_and_counts_the_others(gateway: Gateway) -> None:
     file_id = add_file(gateway, text=lines(*[UNANSWERED] * 5))
     report = post(gateway, file_id, "report", limit=2)
     assert [fault["line"] for fault in report["faults"]] == [1, 2]
     assert (report["faults_found"], report["examples"], report["lengths"]) == (5, 0, None)
+    report = post(gateway, add_file(gateway, text=lines(*[CHAT] * 5)), "report", limit=2)
+    assert [duplicate["line"] for duplicate in report["duplicates"]] == [2, 3]
+    assert report["duplicates_found"] == 4
 
 
 def test_only_the_faults_that_are_listed_come_from_the_process_the_first_of_every_kind(tmp_path: Path) -> None:

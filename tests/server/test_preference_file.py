@@ -9,7 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from server import export, rating_lists
 from server.file_check import check_for_job
+from server.preference_pairs import PreferenceVotes
 from tests.server.conftest import Gateway
 from tests.server.stored_comparisons import ONE, OTHER, add_comparison, vote, voted
 
@@ -106,6 +108,93 @@ def test_only_the_campaigns_blind_votes_train_where_that_is_asked(gateway: Gatew
     assert (told["pairs"], told["holdout_file"], told["left_out"]) == (15, None, {"not_blind": 5})
     assert told["campaign"] == "camp_1"
     assert created(gateway, blind_only=False, holdout_fraction=0)["tuneloop"]["ratings"]["votes"] == 35
+
+
+@pytest.mark.both_databases
+def test_campaign_held_again_trains_as_the_first_did(gateway: Gateway) -> None:
+    for campaign in ("camp_1", "camp_2"):
+        rate_prompts(gateway, 12, campaign_id=campaign)
+    told = created(gateway, campaign="camp_2", holdout_fraction=0)["tuneloop"]["ratings"]
+    assert (told["pairs"], told["left_out"]) == (12, {})
+    assert created(gateway, holdout_fraction=0)["tuneloop"]["ratings"]["left_out"] == {"duplicate": 12}
+
+
+def test_vote_after_an_open_one_on_the_same_answers_trains(gateway: Gateway) -> None:
+    voted(gateway, add_comparison(gateway, blind=False), rater="ann")
+    voted(gateway, add_comparison(gateway), rater="ann")
+    answer = gateway.http.get("/v1/ratings/export?format=openai_dpo")
+    assert len(answer.text.splitlines()) == 1
+    assert json.loads(answer.headers["x-tuneloop-left-out"]) == {"not_blind": 1}
+
+
+USER = {"role": "user", "content": "Hi"}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [USER, {"role": "assistant", "content": "Hello"}],
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}]}],
+        [{"role": "critic", "content": "Hi"}],
+        [{"role": "user", "content": None}],
+        [{"role": "user", "content": "nul \0"}],
+        [USER | {"weight": float("nan")}],
+    ],
+)
+def test_conversation_that_cannot_be_learned_is_left_out_and_fails_no_job(
+    gateway: Gateway, messages: list[dict[str, Any]]
+) -> None:
+    rate_prompts(gateway, 10)
+    voted(gateway, add_comparison(gateway, messages=messages))
+    job = created(gateway, holdout_fraction=0)
+    assert job["tuneloop"]["ratings"]["left_out"] == {"unusable_prompt": 1}
+    found = asyncio.run(check_for_job(gateway.services.files.path(job["training_file"]), None, "dpo"))
+    assert found.message is None
+
+
+def test_texts_of_votes_are_never_gone_through_on_the_event_loop(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate_prompts(gateway, 12)
+    places: dict[str, bool] = {}
+
+    def watch(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def watched(*arguments: Any, **named: Any) -> Any:
+            places[name] = asyncio._get_running_loop() is None and places.get(name, True)
+            return original(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    for owner, name in (
+        (PreferenceVotes, "add"),
+        (PreferenceVotes, "lines"),
+        (rating_lists, "rating_object"),
+        (export, "jsonl_line"),
+        (export, "rating_csv_line"),
+    ):
+        watch(owner, name)
+    created(gateway)
+    for form in ("openai_dpo", "csv", "jsonl"):
+        assert gateway.http.get("/v1/ratings/export", params={"format": form}).status_code == 200
+    assert gateway.http.get("/v1/ratings").status_code == 200
+    assert places == dict.fromkeys(("add", "lines", "rating_object", "jsonl_line", "rating_csv_line"), True)
+
+
+def test_files_without_their_job_expire_and_those_of_a_job_stay(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate_prompts(gateway, 40)
+    created(gateway)
+    assert [file["expires_at"] for file in files(gateway)] == [None, None]
+
+    async def killed(*_: Any) -> None:
+        """A server that is killed before the job is made does nothing more."""
+
+    monkeypatch.setattr("server.preference_file._forget", killed)
+    assert create(gateway, suffix="a:b").status_code == 400
+    assert sum(file["expires_at"] is not None for file in files(gateway)) == 2
 
 
 def test_too_few_pairs_are_400_that_counts_them_and_leaves_no_file(gateway: Gateway) -> None:

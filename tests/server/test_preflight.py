@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from server.jobs.runner import Runner
 from tests.server.conftest import Gateway, StartGateway
 from tests.server.test_fine_tuning_api import LINE, add_file, add_job
 
@@ -45,7 +46,16 @@ def ask(gateway: Gateway, **body: Any) -> dict[str, Any]:
     return found
 
 
-def test_a_job_that_can_run_is_told_with_its_memory_steps_time_and_hyperparameters(on_demo: Gateway) -> None:
+async def asleep(_runner: Runner) -> None:
+    """In place of the runner's start: what is queued stays so."""
+
+
+def test_a_job_that_can_run_is_told_with_its_memory_steps_time_and_hyperparameters(
+    start_gateway: StartGateway, demo_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Runner, "start", asleep)
+    on_demo = start_gateway()
+    use_files_of(on_demo, demo_model)
     add_job(on_demo, status="queued")
     found = ask(on_demo, training_file=add_file(on_demo, text=TWELVE), hyperparameters={"n_epochs": 2})
     assert (found["ready"], found["fits"], found["servable"], found["problems"]) == (True, True, True, [])

@@ -11,7 +11,7 @@ from typing import Any
 from training.config import FileFormat, Method, TrainingConfig
 from training.examples import Example
 from training.formats import Fault, iter_examples, method_fault
-from training.inspection.data_figures import figures
+from training.inspection.data_figures import Figures, figures
 from training.inspection.tokenizer import load_tokenizer
 from training.preflight import within_positions
 from training.preflight.model_shape import ModelShape, ModelShapeError
@@ -43,7 +43,7 @@ def file_report(question: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "method": method,
         "max_length": config.max_length,
-        "figures": None if counted is None else _without_faults(dataclasses.asdict(counted)),
+        "figures": None if counted is None else _told(counted, question["limit"]),
         "faults_found": faults.found,
         "faults": [{"line": fault.line, "message": fault.reason} for fault in faults.first()],
     }
@@ -77,9 +77,15 @@ def _read(path: Path, file_format: FileFormat, faults: FirstFaults) -> Iterator[
             yield one
 
 
-def _without_faults(told: dict[str, Any]) -> dict[str, Any]:
+def _told(counted: Figures, most: int) -> dict[str, Any]:
+    """The figures without the faults, which are told beside them. most: duplicates that are listed."""
+    told = dataclasses.asdict(counted)
     tokens = told["tokens"]
-    return told | {"tokens": None if tokens is None else {key: tokens[key] for key in tokens if key != "faults"}}
+    return told | {
+        "tokens": None if tokens is None else {key: tokens[key] for key in tokens if key != "faults"},
+        "duplicates_found": len(told["duplicates"]),
+        "duplicates": told["duplicates"][:most],
+    }
 
 
 def config_for(question: Mapping[str, Any], path: Path, base_model: str | None) -> TrainingConfig:
