@@ -26,6 +26,14 @@ CLASSES: dict[int, type[openai.APIStatusError]] = {
     409: openai.ConflictError,
 }
 FAMILIES = ("/v1/files", "/v1/uploads", "/v1/fine_tuning", "/v1/webhook", "/v1/models")
+OURS = {
+    "POST /v1/files/{file_id}/report",
+    "GET /v1/files/{file_id}/examples",
+    "POST /v1/files/{file_id}/clean",
+    "POST /v1/fine_tuning/preflight",
+    "GET /v1/models/{model}/lineage",
+}
+"""Among OpenAI's families, but not of its API: tests/server has test_file_reports, test_preflight and test_lineage."""
 
 
 class Answers:
@@ -130,7 +138,7 @@ def test_every_endpoint_is_called() -> None:
         if route.path.startswith(FAMILIES)
         for method in route.methods
     }
-    assert sorted(offered - called) == []
+    assert offered - called == OURS
 
 
 def test_docs_show_this_table() -> None:
