@@ -340,6 +340,7 @@ def log_to_file(data_dir: Path) -> Path:
     logging.basicConfig(
         level=logging.INFO, handlers=[file, terminal], format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # else the pages' own calls would push out all that matters
     return path
 
 

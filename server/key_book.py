@@ -5,34 +5,38 @@ What a key is stands in `auth`; the command line, which its user can always reac
 
 from __future__ import annotations
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
 from server.auth import PROJECT, APIKey, create_key, list_keys
-from server.errors import BadRequest, Conflict, NotFound
+from server.errors import BadRequest, Conflict, NotFound, Unauthorized
 from server.tables import APIKeyRow, is_id, now_s
 
 MAX_NAME = 100
 """Characters of a key's name."""
 
 
-def make(session: Session, name: str, project: str, is_admin: bool | None) -> tuple[APIKey, str, bool]:
-    """The new key, its secret, and whether it is the first ever: from it on every request needs one.
+def make(session: Session, name: str, project: str, is_admin: bool | None, *, keyless: bool) -> tuple[APIKey, str]:
+    """The new key and its secret.
+
+    keyless: whether whoever asks has no key, and so can make the first ever and no other: from it on every request
+    needs one.
 
     Raises:
         BadRequest: name or project can't be one, or the first key would be no admin's.
+        Unauthorized: keyless, and somebody else's was the first.
     """
     _check(name, project)
-    first = session.scalar(select(APIKeyRow.id).limit(1)) is None
-    if first and is_admin is False:
+    if keyless:
+        _be_the_first(session)
+    if keyless and is_admin is False:
         raise BadRequest(
             "admin is false, but the first key must be an admin's: without one nobody could make another here. "
             "Leave admin out, and make plain keys afterwards.",
             code="first_key_is_admins",
             param="admin",
         )
-    key, secret = create_key(session, name.strip(), project=project, is_admin=is_admin)
-    return key, secret, first
+    return create_key(session, name.strip(), project=project, is_admin=is_admin)
 
 
 def revoke(session: Session, key_id: str, *, force: bool) -> APIKey:
@@ -56,6 +60,19 @@ def revoke(session: Session, key_id: str, *, force: bool) -> APIKey:
             raise _last_admin(row)
         row.revoked_at = now_s()
     return next(key for key in list_keys(session) if key.id == key_id)
+
+
+def _be_the_first(session: Session) -> None:
+    """Until this transaction ends nobody else makes a key. Raises: Unauthorized."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("LOCK TABLE api_keys IN SHARE ROW EXCLUSIVE MODE"))
+    else:  # a write, be it of nothing, has SQLite's other writers wait
+        session.execute(update(APIKeyRow).where(APIKeyRow.id == "").values(name=""))
+    if session.scalar(select(APIKeyRow.id).limit(1)) is not None:
+        raise Unauthorized(
+            "This server's first API key was made just now, and from then on every request needs one, sent as "
+            "`Authorization: Bearer KEY`. Send the request again with it."
+        )
 
 
 def _check(name: str, project: str) -> None:

@@ -33,6 +33,9 @@ PAGE = 50
 KEPT_WITHOUT_A_JOB_S = 3600
 """When files expire whose job was never made, as the server was killed just then. The job's transaction keeps them."""
 
+DEFAULT_SUFFIX = "votes"
+"""A model's name without any says nothing of what it is."""
+
 
 class CreateFromRatings(BaseModel):
     """The body of `POST /v1/ratings/fine_tuning_jobs`."""
@@ -45,7 +48,7 @@ class CreateFromRatings(BaseModel):
     campaign: Annotated[str, Field(max_length=100)] | None = Field(None, description="Only this campaign's votes.")
     blind_only: bool = Field(True, description="Only votes whose rater had not seen the names.")
     holdout_fraction: float = Field(HOLDOUT_FRACTION, ge=0, lt=1, description="Share of the prompts to measure by.")
-    suffix: str | None = None
+    suffix: str | None = Field(None, description=f"Part of the new model's name; by default `{DEFAULT_SUFFIX}`.")
     seed: int | None = None
     hyperparameters: dict[str, Any] | None = Field(None, description="n_epochs, batch_size, beta, …, as for a job.")
     tuneloop: dict[str, Any] | None = None
@@ -56,7 +59,11 @@ class CreateFromRatings(BaseModel):
         if self.hyperparameters is not None:
             method["dpo"] = {"hyperparameters": self.hyperparameters}
         given = self.model_dump(include={"model", "suffix", "seed", "tuneloop"}, exclude_none=True)
-        return given | {"training_file": training_file, "method": method, "metadata": metadata}
+        return (
+            {"suffix": DEFAULT_SUFFIX}
+            | given
+            | {"training_file": training_file, "method": method, "metadata": metadata}
+        )
 
 
 @dataclass(frozen=True)
@@ -132,9 +139,11 @@ def _content(services: Services, body: CreateFromRatings) -> _Content:
 
 
 def _too_few(votes: PreferenceVotes, pairs: int, held_out: int, left_out: dict[str, int]) -> BadRequest:
+    reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in left_out.items() if count)
     return BadRequest(
-        f"The {votes.seen} votes make {pairs} training pair(s), and {MIN_EXAMPLES} are wanted ({held_out} more held "
-        f"out). Left out: {json.dumps(left_out)}. Rate more prompts with a clear winner, or lower holdout_fraction.",
+        f"The {votes.seen} vote(s) make {pairs} training pair(s), and {MIN_EXAMPLES} are wanted. Pairs held out to "
+        f"measure by: {held_out}. Votes left out: {reasons or 'none'}. Rate more prompts with a clear winner, or lower "
+        "holdout_fraction.",
         code="too_few_pairs",
     )
 

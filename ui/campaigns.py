@@ -86,12 +86,18 @@ class CampaignsPage:
         return [self._heading, self._notice, self._main, self._second, self._clock]
 
     async def open(self, session: CampaignsSession, api_key: str, query: dict[str, str]) -> Updates:
-        """The list, or the campaign that the address names."""
-        session.shown, session.drawn = None, {}
+        """The list, or the campaign that the address names; of one that is gone that is told above the list."""
+        session.shown, session.drawn, session.trouble = None, {}, None
         session.models = tuple(await self._client.models(api_key))
         if campaign := query.get("campaign"):
-            session.shown = await calls.one(self._client, api_key, campaign)
-            session.invitations = await calls.invitations(self._client, api_key, campaign)
+            try:
+                session.shown = await calls.one(self._client, api_key, campaign)
+            except UIError as error:
+                if error.problem.kind != "campaign_gone":
+                    raise
+                session.trouble = error.problem
+        if session.shown is not None:
+            session.invitations = await calls.invitations(self._client, api_key, session.shown["id"])
             await self._ask_beside(session, api_key)
         else:
             session.campaigns = await calls.listed(self._client, api_key)

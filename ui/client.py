@@ -16,7 +16,8 @@ import httpx
 
 ProblemKind = Literal[
     "unreachable", "unauthorized", "engine_down", "model_not_found", "too_long", "too_busy", "already_rated",
-    "cut_off", "wrong_model", "empty_answers", "not_admin", "last_admin", "too_few_models", "rejected", "server_error",
+    "cut_off", "wrong_model", "empty_answers", "not_admin", "last_admin", "too_few_models", "too_few_pairs",
+    "campaign_gone", "rejected", "server_error",
 ]  # fmt: skip
 Readiness = Literal["ready", "starting", "down", "unreachable"]
 
@@ -34,6 +35,8 @@ _BY_CODE: Mapping[str, ProblemKind] = {
     "inspection_timeout": "too_busy",
     "already_rated": "already_rated",
     "too_few_models": "too_few_models",
+    "too_few_pairs": "too_few_pairs",
+    "campaign_not_found": "campaign_gone",
     "admin_key_required": "not_admin",
     "last_admin_key": "last_admin",
 }

@@ -114,7 +114,7 @@ class Frame:
             if step == int(step)
         )
         return (
-            f'{rows}{columns}<text class="curve-word" x="{WIDTH - RIGHT}" y="{HEIGHT - 1}">{escape(step_word)}</text>'
+            f'{rows}{columns}<text class="curve-word" x="{WIDTH - RIGHT}" y="{HEIGHT - 5}">{escape(step_word)}</text>'
         )
 
 

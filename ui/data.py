@@ -20,7 +20,7 @@ from ui.captions import Updates, merged
 from ui.client import Problem, UIError
 from ui.data_cleaning import cleaning, settings_of
 from ui.data_state import DataSession
-from ui.live import Action, live_html, on_action
+from ui.live import Action, live_html, on_steps
 from ui.markup import refusal_box, said
 from ui.session import Session
 from ui.shell import Frame
@@ -46,7 +46,7 @@ class DataPage:
         self._cleaning = live_html()
         outputs = [*self.outputs, frame.address_bar, *frame.outputs]
         for block in (self._upload, *self._drawn_blocks):
-            on_action(block, self._act, [frame.session, frame.api_key], outputs)
+            on_steps(block, self._act, frame, outputs)
 
     @property
     def outputs(self) -> list[Any]:
@@ -91,8 +91,7 @@ class DataPage:
     def _shown(self, session: DataSession) -> Updates:
         return merged(self._drawn(session), self._frame.address(session.query_now()))
 
-    async def _act(self, session: DataSession, api_key: str, event: gr.EventData) -> AsyncGenerator[Updates]:
-        action = Action.of(event)
+    async def _act(self, session: DataSession, api_key: str, action: Action) -> AsyncGenerator[Updates]:
         steps = {
             "uploaded": self._take, "refused": self._refuse, "refresh": self._refresh, "open": self._open,
             "close": self._close, "base": self._choose_base, "page": self._turn, "delete": self._delete,

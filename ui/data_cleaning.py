@@ -9,7 +9,7 @@ from typing import Any
 from ui import render
 from ui.data_render import counts_table
 from ui.data_state import DataSession
-from ui.i18n import Language
+from ui.i18n import Language, text
 from ui.live import Action
 from ui.markup import button, options, said, working
 
@@ -64,7 +64,7 @@ def _number(text: str) -> Any:
 def _form(session: DataSession) -> str:
     language = session.language
     fields = "".join(_field(language, name, value, hint) for name, value, hint in FIELDS)
-    policies = [(policy, said(language, f"data.personal_data.{policy}")) for policy in POLICIES]
+    policies = [(policy, text(language, f"data.personal_data.{policy}")) for policy in POLICIES]
     choice = (
         f'<div><label class="live-label" for="data-personal">{said(language, "data.personal_data")}</label>'
         f'<select class="live-select" id="data-personal" name="personal_data">{options(policies, "flag")}</select>'

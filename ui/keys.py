@@ -76,6 +76,8 @@ class KeysPage:
 
     async def _act(self, session: KeysSession, api_key: str, event: gr.EventData) -> Updates:
         action = Action.of(event)
+        if action.name == "create" and _is_again(session, api_key):
+            return {self._notice: gr.skip()}
         session.begin()
         own: Updates = {}
         try:
@@ -95,7 +97,11 @@ class KeysPage:
         """Makes the key; the very first becomes the tab's own. Raises: UIError."""
         admin = None if session.office.keyless else "yes" in action.chosen("admin")
         name, project = action.text("name"), action.text("project")
-        session.fresh = key = await calls.create(self._client, api_key, name, project, admin=admin)
+        session.creating = True
+        try:
+            session.fresh = key = await calls.create(self._client, api_key, name, project, admin=admin)
+        finally:
+            session.creating = False
         if not key.get("notice"):
             return {}
         return {self._frame.api_key: gr.update(value=key["key"]), self._own_key: gr.update(value=key["key"])}
@@ -111,3 +117,9 @@ class KeysPage:
             return
         session.fresh = None if session.fresh and session.fresh["id"] == key_id else session.fresh
         session.done = ("keys.done.revoked", {"name": key["name"]})
+
+
+def _is_again(session: KeysSession, api_key: str) -> bool:
+    """Whether this is a second click on the same button: while the key is made, or before the tab took the first."""
+    is_first_here = session.fresh is not None and bool(session.fresh.get("notice"))
+    return session.creating or (is_first_here and not api_key)

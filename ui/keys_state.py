@@ -17,6 +17,8 @@ class KeysSession(Session):
     office: Office = field(default_factory=Office)
     admitted: bool = False
     """Whether the tab's key, or the lack of keys, opened the office."""
+    creating: bool = False
+    """A key is being made."""
     fresh: Row | None = None
     """The key that was just made."""
     last_admin: str | None = None

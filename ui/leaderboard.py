@@ -153,8 +153,7 @@ def _training(session: BoardSession) -> str:
     if session.board is None or not session.board.get("votes"):
         return ""
     language = session.language
-    tuned = [model.name for model in session.models if model.parent is not None]
-    base = [model.name for model in session.models if model.parent is None]
+    models = leaderboard_quality.trainable(session.models, session.board)
     said = leaderboard_quality.training_started(session.job, language) if session.job else ""
     said += render.problem_box(session.trouble, language) if session.trouble else ""
-    return leaderboard_quality.training(tuned + base, session.sending, language) + said
+    return leaderboard_quality.training(models, session.sending, language) + said

@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 
 from ui import plots
+from ui.client import Model
 from ui.i18n import Language, text
 from ui.leaderboard_render import Figures, card, percent, said, table
 from ui.rate_state import DIMENSIONS
@@ -107,6 +108,19 @@ def style(board: Figures, language: Language) -> str:
     ]
     shown = table(["", said(language, "effect")], rows, caption=said(language, "style"), named="")
     return card(language, "style", shown, hint=said(language, "style_effects_info"))
+
+
+def trainable(models: Sequence[Model], board: Figures) -> list[str]:
+    """What can be trained on, the likeliest first: tuned models by rating, the base, checkpoints. Aliases are left out,
+    as what they stand for is there itself."""
+    tuned = {model.name for model in models if model.parent is not None}
+    ratings = {row["model"]: row["rating"] for row in board["models"] if row["rating"] is not None}
+
+    def place(model: Model) -> tuple[int, float, bool]:
+        kind = 2 if ":ckpt-step-" in model.name else 1 if model.parent is None else 0
+        return kind, -ratings.get(model.name, float("-inf")), not model.name.startswith("ft:")
+
+    return [model.name for model in sorted(models, key=place) if model.parent not in tuned]
 
 
 def training(models: Sequence[str], sending: bool, language: Language) -> str:

@@ -1,8 +1,15 @@
 // Downloads and the import of an adapter: files go between browser and API, never through Python's pages.
+const byId = id => document.getElementById(id);
+let sent = null;  // what is told of the upload that is under way
+const tell = words => {
+  [byId('models-import-status').textContent, byId('models-import').disabled] = [words, sent !== null];
+};
+// The block may be drawn anew meanwhile.
+watch('value', () => { if (sent !== null) requestAnimationFrame(() => { if (sent !== null) tell(sent); }); });
 const imported = button => {
-  const [file, name, sameBase, status] = ['models-file', 'models-new-name', 'models-same-base', 'models-import-status']
-    .map(id => document.getElementById(id));
-  if (!file.files[0]) { status.textContent = button.dataset.missing; file.focus(); return; }
+  if (sent !== null) return;
+  const [file, name, sameBase] = ['models-file', 'models-new-name', 'models-same-base'].map(byId);
+  if (!file.files[0]) { tell(button.dataset.missing); file.focus(); return; }
   const form = new FormData();
   if (name.value.trim()) form.append('name', name.value.trim());
   if (sameBase.checked) form.append('same_base', 'true');
@@ -12,16 +19,22 @@ const imported = button => {
   for (const [header, value] of Object.entries(tuneloop.authorization())) request.setRequestHeader(header, value);
   request.upload.onprogress = event => {
     const share = Math.round(100 * event.loaded / event.total);
-    status.textContent = share < 100 ? `${button.dataset.sending} ${share} %` : button.dataset.checking;
+    sent = share < 100 ? `${button.dataset.sending} ${share} %` : button.dataset.checking;
+    tell(sent);
   };
-  const end = fields => { button.disabled = false; status.textContent = ''; act(...fields); };
+  const upload = String(Date.now());
+  const end = ([action, told]) => { sent = null; tell(''); act(action, { ...told, upload }); };
   request.onerror = () => end(['refused', { detail: '', kind: 'unreachable' }]);
   request.onload = () => {
     const answer = tuneloop.parsed(request.responseText);
-    if (request.status < 400) { file.value = name.value = ''; end(['imported', { model: answer.model }]); }
-    else end(['refused', { detail: answer.error?.message || `HTTP ${request.status}`, status: String(request.status) }]);
+    if (request.status < 400) {
+      byId('models-file').value = byId('models-new-name').value = '';
+      end(['imported', { model: answer.model }]);
+    } else end(['refused', { detail: answer.error?.message || `HTTP ${request.status}`, status: String(request.status) }]);
   };
-  button.disabled = true;
+  sent = '';
+  tell(sent);
+  act('importing', { upload });
   request.send(form);
 };
 const downloaded = async button => {

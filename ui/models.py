@@ -125,8 +125,12 @@ class ModelsPage:
             case "history":
                 await self._toggle_history(session, api_key, alias)
                 return
+            case "importing":
+                if session.upload_ended != action.text("upload"):
+                    session.import_refusal, session.done = None, None
+                return
             case "refused":
-                session.turn += 1
+                session.turn, session.upload_ended = session.turn + 1, action.text("upload")
                 session.import_refusal = Problem(_kind(action), action.text("detail"))
                 return
             case "download_failed":
@@ -146,7 +150,7 @@ class ModelsPage:
                 session.chosen = None
                 session.say("models.done.deleted", model=model)
             case "imported":
-                session.chosen, session.import_refusal = model, None
+                session.chosen, session.import_refusal, session.upload_ended = model, None, action.text("upload")
                 session.say("models.done.imported", model=model)
         await self._survey(session, api_key)
         if session.history_of:

@@ -32,6 +32,8 @@ class ModelsSession(Session):
     """The alias whose changes are shown."""
     history: Sequence[Row] = ()
     import_refusal: Problem | None = None
+    upload_ended: str = ""
+    """The upload that ended last; the word that it begins may come after that."""
     drawn: dict[Any, str] = field(default_factory=dict)
     """Block → its HTML as the browser has it, so that a look that finds nothing new draws nothing."""
 

@@ -85,7 +85,8 @@ def _row(scale: _Scale, row: Interval, top: int) -> str:
     caps = "".join(f'<line x1="{x}" x2="{x}" y1="{y - 5}" y2="{y + 5}"/>' for x in (low, high))
     return (
         f'<g class="plot-row"><title>{escape(row.spoken)}</title>'
-        f'<text class="plot-name" x="0" y="{top + 16}">{escape(row.name)}</text>'
+        f'<foreignObject x="0" y="{top}" width="100%" height="22"><div class="plot-name">{escape(row.name)}</div>'
+        "</foreignObject>"
         f'<text class="plot-value" x="100%" y="{top + 16}" text-anchor="end">{row.value:.0f}</text>'
         f'<line x1="{low}" x2="{high}" y1="{y}" y2="{y}"/>{caps}'
         f'<circle cx="{scale.x(row.value)}" cy="{y}" r="5.5"/></g>'

@@ -61,8 +61,10 @@ def empty_state(language: Language, *, has_base: bool) -> str:
         ("add", "tuneloop adapters add ADAPTER_DIR"),
         ("demo", "make demo"),
     )
+    upload = f'<p><a class="live-button live-primary" href="data">{escape(text(language, "empty.upload"))}</a></p>'
     rows = "".join(
-        f"<li><p>{escape(text(language, f'empty.{key}'))}</p><pre>{escape(command)}</pre></li>"
+        f"<li><p>{escape(text(language, f'empty.{key}'))}</p>{upload if key == 'train' else ''}"
+        f"<pre>{escape(command)}</pre></li>"
         for key, command in steps
     )
     title = text(language, "empty.title" if has_base else "empty.no_models")

@@ -18,7 +18,7 @@ from ui.calls import data as data_calls
 from ui.calls import train as calls
 from ui.captions import Updates, merged
 from ui.client import Problem, UIError
-from ui.live import Action, live_html, on_action
+from ui.live import Action, live_html, on_steps
 from ui.markup import said
 from ui.session import Session
 from ui.shell import Frame
@@ -49,7 +49,7 @@ class TrainPage:
         self._watched = next(block for block, draw in self._blocks.items() if draw is train_job.job)
         outputs = [*self._blocks, frame.address_bar, *frame.outputs]
         for block in self._blocks:
-            on_action(block, self._act, [frame.session, frame.api_key], outputs)
+            on_steps(block, self._act, frame, outputs)
 
     @property
     def outputs(self) -> list[Any]:
@@ -84,8 +84,7 @@ class TrainPage:
                 updates[block] = gr.update(value=value)
         return updates
 
-    async def _act(self, session: TrainSession, api_key: str, event: gr.EventData) -> AsyncGenerator[Updates]:
-        action = Action.of(event)
+    async def _act(self, session: TrainSession, api_key: str, action: Action) -> AsyncGenerator[Updates]:
         if not session.opened:  # the server was started again: what it doesn't know, address and browser do
             yield {self._watched: gr.update(value="<span data-reload></span>")}
             return

@@ -93,7 +93,7 @@ def _value(words: str) -> Any:
 def form(session: TrainSession) -> str:
     """The form; with no file that can be used, how to get one."""
     language = session.language
-    usable = [file for file in session.files if file["status"] != "error"]
+    usable = sorted((file for file in session.files if file["status"] != "error"), key=_is_held_back)
     heading = f'<h2 class="live-h2">{said(language, "train.new")}</h2>'
     if not usable:
         return (
@@ -111,6 +111,11 @@ def form(session: TrainSession) -> str:
         f'<button class="live-button live-primary" id="train-check">{said(language, "train.check")}</button></div>'
         f"</form></section>"
     )
+
+
+def _is_held_back(file: Mapping[str, Any]) -> bool:
+    """Whether votes' prompts were held back in it: what measures a model mustn't be the first choice to train it on."""
+    return str(file["filename"]).startswith("ratings-") and str(file["filename"]).endswith("-holdout.jsonl")
 
 
 def _first_fields(session: TrainSession, usable: Sequence[Mapping[str, Any]]) -> str:

@@ -55,12 +55,15 @@ async def create_api_key(
 ) -> dict[str, Any]:
     """A new key; `key` holds it this once. `notice` says so where requests need a key from now on."""
     asked = body or CreateKey()
-    key, secret, first = await services.database.run(
-        lambda session: key_book.make(session, asked.name, asked.project, asked.admin)
-    )
-    services.keys.forget()
+    keyless = admin.key_id is None
+    try:
+        key, secret = await services.database.run(
+            lambda session: key_book.make(session, asked.name, asked.project, asked.admin, keyless=keyless)
+        )
+    finally:
+        services.keys.forget()  # also where somebody else's was the first
     response.headers["cache-control"] = "no-store"
-    return _key_object(key, admin.key_id) | {"key": secret, "notice": NOW_REQUIRED if first else None}
+    return _key_object(key, admin.key_id) | {"key": secret, "notice": NOW_REQUIRED if keyless else None}
 
 
 @router.delete("/{key_id}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 from tests.browser.scripted_arena import served_arena as served_arena  # a fixture of several modules
 from tests.conftest import CHROMIUM
@@ -24,6 +24,7 @@ FLAGS = (
     "--disable-sync",
 )
 ACTION_TIMEOUT_MS = 30_000
+expect.set_options(timeout=60_000)  # a busy machine draws slowly, and what reads files is a process that starts slowly
 OpenPage = Callable[..., Page]
 FindFaults = Callable[[Page], list[str]]
 

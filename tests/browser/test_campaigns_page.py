@@ -13,7 +13,6 @@ from tests.browser.scripted import BASE, CAPTAIN, POET
 from tests.browser.scripted_arena import Arena, campaign_object
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=30_000)  # a busy machine draws slowly
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 Screenshot = Callable[[Page, str], None]

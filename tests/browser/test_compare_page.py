@@ -28,7 +28,6 @@ LIGHTHOUSE = (
     "where the rocks are."
 )
 Screenshot = Callable[[Page, str], None]
-expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="module")
@@ -448,7 +447,10 @@ def test_real_models_answer_a_conversation_each_under_its_own_name(tuneloop: Tun
     page = open_page(tuneloop.url)
     expect(page.locator("#tl-model-a input")).to_have_value(tuneloop.base_model)
     expect(page.locator("#tl-model-b input")).to_have_value(tuneloop.tuned_model)
-    for number, prompt in enumerate(("What is the capital of France?", "And of Italy?"), 1):
+    page.locator("#tl-settings button").first.click()
+    page.locator("#tl-temperature input[type=number]").fill("0")  # by chance an answer may be empty
+    page.keyboard.press("Tab")
+    for number, prompt in enumerate(("What is the capital of France?", "What is the capital of Italy?"), 1):
         send(page, prompt)
         expect(page.locator(".tl-pane.tl-done")).to_have_count(2 * number, timeout=ANSWER_TIMEOUT_MS)
     assert all(answers(page))

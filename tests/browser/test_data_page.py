@@ -19,7 +19,6 @@ from tests.server.test_fine_tuning_api import add_file
 from tests.server.test_preflight import use_files_of
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=60_000)  # what is looked at is read by processes, which start slowly on a busy machine
 Screenshot = Callable[[Page, str], None]
 PHONE = {"viewport": {"width": 390, "height": 844}, "locale": "zh-CN", "color_scheme": "dark"}
 HTML, ARABIC, CHINESE = "<script>document.title = 'gone'</script><b>bold</b>", "من أنت؟ أنا الحارس", "灯塔整夜亮着。"

@@ -14,7 +14,6 @@ from tests.browser.paged_gateway import Pages, lone_pages, paged_gateway
 from tests.server.conftest import Gateway
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=30_000)
 
 Screenshot = Callable[[Page, str], None]
 HOSTILE = "<img src=x onerror=\"document.title='broken in'\">"

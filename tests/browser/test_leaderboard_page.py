@@ -14,7 +14,6 @@ from tests.browser.scripted import BASE, CAPTAIN, POET
 from tests.browser.scripted_arena import CAMPAIGN, Arena, campaign_object
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=30_000)  # a busy machine draws slowly
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 Screenshot = Callable[[Page, str], None]
@@ -134,3 +133,9 @@ def test_it_fits_a_dark_phone_in_chinese(
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert axe(page) == []
     screenshot(page, "leaderboard-zh-dark-phone")
+    name, figure = page.locator(".plot-name").first, page.locator(".plot-value").first
+    name.evaluate("name => { name.textContent = 'ft:' + 'long-'.repeat(20); }")
+    ends, begins = name.bounding_box(), figure.bounding_box()
+    assert ends is not None
+    assert begins is not None
+    assert ends["x"] + ends["width"] <= begins["x"]  # a longer name is cut off before the figure

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from server.auth import create_key
 from serving import EngineState, ParityError
@@ -17,7 +17,6 @@ from tests.server.conftest import Gateway
 from tests.server.test_fine_tuning_api import add_file, create
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=30_000)
 
 Screenshot = Callable[[Page, str], None]
 HOSTILE = "<img src=x onerror=\"document.title='broken in'\">"
@@ -154,8 +153,14 @@ def test_an_archive_that_is_refused_says_why_and_leaves_nothing(
     expect(page.locator("section .tl-problem .tl-detail")).to_contain_text("neither a .tar.gz nor a .zip")
     page.locator("#models-file").set_input_files(sound_archive(tmp_path, gateway))
     page.locator("#models-new-name").fill(CAPTAIN)
+    held: list[Route] = []
+    page.route("**/v1/adapters", lambda route: held.append(route))  # Playwright marks what it is given
     page.locator("#models-import").click()
+    expect(page.locator("section .tl-problem")).to_have_count(0)  # while the next is on its way
+    expect(page.locator("#models-import")).to_be_disabled()
+    held[0].continue_()
     expect(page.locator("section .tl-problem .tl-detail")).to_contain_text("ft:")
+    expect(page.locator("#models-import")).to_be_enabled()
     expect_models(page, 3)
 
 

@@ -15,7 +15,6 @@ from tests.browser.scripted import CAPTAIN, POET
 from tests.browser.scripted_arena import ANSWERS, CAMPAIGN, INVITE, Arena
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=30_000)  # a busy machine draws slowly
 
 PROMPT = "Why do lighthouses blink?"
 HOSTILE = "<img src=x onerror=\"document.title='broken in'\"> <script>document.title='broken in'</script>"

@@ -44,6 +44,18 @@ def test_the_first_key_is_an_admins_and_counts_at_once(gateway: Gateway) -> None
 
 
 @pytest.mark.both_databases
+def test_of_two_who_come_without_a_key_at_once_one_makes_the_first(gateway: Gateway) -> None:
+    together = threading.Barrier(4)
+
+    def first(number: int) -> int:
+        together.wait()
+        return gateway.http.post(KEYS, json={"name": f"me {number}"}).status_code
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sorted(threads.map(first, range(4))) == [201, 401, 401, 401]
+
+
+@pytest.mark.both_databases
 def test_later_keys_are_plain_unless_asked_and_may_not_see_the_others(gateway: Gateway) -> None:
     admin = make(gateway)
     plain = make(gateway, bearer(admin), name="ci", project="search")

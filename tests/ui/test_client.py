@@ -55,6 +55,7 @@ def test_an_error_object_ends_the_stream() -> None:
         (404, "model_not_found", "model_not_found"),
         (400, "context_length_exceeded", "too_long"),
         (409, "already_rated", "already_rated"),
+        (400, "too_few_pairs", "too_few_pairs"),
         (429, None, "too_busy"),
         (503, None, "engine_down"),
         (400, None, "rejected"),

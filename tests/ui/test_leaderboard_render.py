@@ -10,6 +10,7 @@ import pytest
 from tests.browser.arena_example import EMPTY, LEADERBOARD, LONE
 from tests.browser.scripted import BASE, CAPTAIN, POET
 from ui import leaderboard_quality, leaderboard_render, plots
+from ui.client import Model
 from ui.leaderboard_filters import Filters
 from ui.live import Action
 
@@ -76,6 +77,13 @@ def test_alpha_on_few_items_gets_no_reading() -> None:
     few = LEADERBOARD | {"agreement": {"verdict": {"alpha": 0.95, "lower": 0.1, "upper": 1.0, "items": 3}}}
     assert "too few items" in leaderboard_quality.quality(few, "en")
     assert "reliable" in leaderboard_quality.quality(LEADERBOARD, "en")
+
+
+def test_the_best_rated_model_is_offered_first_for_training_and_no_alias() -> None:
+    checkpoint = f"{CAPTAIN}:ckpt-step-20"
+    parents = {BASE: None, checkpoint: BASE, LONE: BASE, POET: BASE, CAPTAIN: BASE, "support": CAPTAIN}
+    models = [Model(name, parent) for name, parent in parents.items()]
+    assert leaderboard_quality.trainable(models, LEADERBOARD) == [CAPTAIN, POET, LONE, BASE, checkpoint]
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -22,3 +22,9 @@ def test_the_top_bar_links_every_page_and_marks_this_one(page: str) -> None:
     assert html.count("aria-current=page") == 1
     assert html.count("<a href=") == len(render.PAGES)
     assert "http" not in html
+
+
+@pytest.mark.parametrize(("language", "words"), [("en", "Upload examples, then train"), ("zh", "上传样本，然后训练")])
+def test_without_a_tuned_model_the_first_way_to_one_is_a_click(language: Language, words: str) -> None:
+    html = render.empty_state(language, has_base=True)
+    assert f'href="data">{words}</a>' in html

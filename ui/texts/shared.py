@@ -33,6 +33,9 @@ ENGLISH: Mapping[str, str] = {
     "error.too_long": "Prompt and answer don't fit into the model's context. Shorten the prompt or lower max tokens.",
     "error.too_busy": "The server is busy. Wait a moment and send again.",
     "error.too_few_models": "This needs two served models. Train or add one; the page Models tells how.",
+    "error.too_few_pairs": "There aren't enough votes to train on yet. Rate more pairs with a clear winner, then start "
+    "again.",
+    "error.campaign_gone": "This campaign is not there any more.",
     "error.already_rated": "This comparison has your vote already; a vote is never overwritten. Send a prompt again.",
     "error.cut_off": "The connection broke off before the answer was finished. Send again.",
     "error.wrong_model": "The answer came from another model than the one chosen, so it isn't shown. Refresh the "
@@ -75,6 +78,8 @@ CHINESE: Mapping[str, str] = {
     "error.too_long": "提示词加回答超出了模型的上下文长度。请缩短提示词或减小最大 token 数。",
     "error.too_busy": "服务器繁忙。请稍候再发送。",
     "error.too_few_models": "需要两个可用的模型。请先训练或添加一个；“模型”页面有说明。",
+    "error.too_few_pairs": "投票还不足以用于训练。请再评一些能分出胜负的回答，然后重新开始。",
+    "error.campaign_gone": "这个评测活动已经不存在了。",
     "error.already_rated": "你已对这次对比投过票，投票不会被覆盖。请重新发送提示词。",
     "error.cut_off": "回答完成之前连接中断。请重新发送。",
     "error.wrong_model": "回答来自另一个模型，而不是所选的模型，因此不予显示。请刷新模型列表后重新发送。",
