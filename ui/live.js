@@ -42,7 +42,13 @@ const restore = form => {
 // still as they were filled in there.
 const refresh = form => {
   const token = `${form.dataset.keep} ${form.dataset.fresh}`;
-  if (form.token !== undefined && form.token !== token) form.reset();
+  if (form.token !== undefined && form.token !== token) {
+    // What is being typed just now was not in what this content answers.
+    const field = document.activeElement;
+    const words = form.contains(field) && field.isTyped ? field.value : null;
+    form.reset();
+    if (words !== null) field.value = words;
+  }
   form.token = token;
 };
 
@@ -118,10 +124,18 @@ element.addEventListener('submit', async event => {
 for (const kind of ['input', 'change']) element.addEventListener(kind, event => {
   const form = event.target.form;
   if (!form) return;
+  event.target.isTyped = kind === 'input';
   if (form.dataset.keep) keep(form);
   if (event.target.dataset.lasting) localStorage.setItem('tuneloop.' + event.target.dataset.lasting, event.target.value);
   if (kind === 'change' && event.target.dataset.tell) act(event.target.dataset.tell, fieldsOf(form));
   if (kind === 'change' && 'send' in form.dataset) form.requestSubmit();
+});
+// A field that was put back while somebody typed tells of no change by itself.
+element.addEventListener('focusout', event => {
+  const field = event.target;
+  if (!field.isTyped || !field.form || !('send' in field.form.dataset)) return;
+  field.isTyped = false;
+  field.form.requestSubmit();
 });
 element.addEventListener('keydown', event => {
   if (event.target.tagName !== 'TEXTAREA' || event.key !== 'Enter' || event.isComposing) return;

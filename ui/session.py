@@ -27,6 +27,8 @@ class Session:
     """What the page put into `Kept` before the refresh; empty in a fresh tab."""
     fields: dict[str, Any] = field(default_factory=dict)
     """The inputs that `Kept.fields` kept, by name."""
+    api_key: str | None = None
+    """The key that the tab uses now; None before it has opened."""
     readiness: Readiness = "ready"
     models: tuple[Model, ...] = ()
     """The served models when last asked."""
@@ -34,9 +36,13 @@ class Session:
     """Why they could not be listed."""
 
     async def survey(self, client: ServerClient, api_key: str) -> None:
-        """Asks the server anew for its readiness and its models."""
-        self.readiness = await client.readiness()
+        """Asks the server anew for its readiness and its models; what an earlier key is told late doesn't count."""
+        readiness = await client.readiness()
+        models: tuple[Model, ...] = ()
+        problem = None
         try:
-            self.models, self.models_problem = tuple(await client.models(api_key)), None
+            models = tuple(await client.models(api_key))
         except UIError as error:
-            self.models, self.models_problem = (), error.problem
+            problem = error.problem
+        if self.api_key in (None, api_key):
+            self.readiness, self.models, self.models_problem = readiness, models, problem

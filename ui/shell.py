@@ -193,6 +193,7 @@ class _Hung:
             [self._key, frame.session],
             opened,
             js=style.KEY_JS,
+            trigger_mode="always_last",  # a better key, given while the server still looks at the one before
             **QUIET,
         )
 
@@ -200,6 +201,7 @@ class _Hung:
         told = json.loads(opened)
         session.language, session.query = chosen, told["query"]
         session.kept, session.fields = told["kept"], told["fields"]
+        session.api_key = api_key
         shown = {
             self._everything: gr.update(elem_classes=[]),
             self._language: gr.update(value=chosen),
@@ -208,6 +210,7 @@ class _Hung:
         return merged(self._spoken(session), shown, await self._opened_page(session, api_key))
 
     async def _take_key(self, api_key: str, session: Session) -> Updates:
+        session.api_key = api_key
         session.fields = {}  # what the reader has typed since the page was opened stays
         hidden = {self._frame.key_group: gr.update(visible=False)}
         return merged(hidden, self._frame.say(), await self._opened_page(session, api_key))
