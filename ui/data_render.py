@@ -14,7 +14,7 @@ from ui import render
 from ui.data_report import named, report
 from ui.data_state import DataSession
 from ui.i18n import Language
-from ui.markup import ago_words, button, bytes_words, chip, coded, options, said, working
+from ui.markup import ago_words, button, bytes_words, chip, coded, listing, options, said, working
 
 EXAMPLE_LINE = (
     '{"messages": [{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "The keeper."}]}'
@@ -66,14 +66,10 @@ def files(session: DataSession) -> str:
             f"<p>{said(language, 'data.no_files_hint')}</p><pre>{escape(EXAMPLE_LINE)}</pre></div></section>"
         )
     names = ("name", "size", "when", "status", "actions")
-    head = "".join(f'<th scope="col">{said(language, f"data.{name}")}</th>' for name in names)
     rows = "".join(_file_row(session, file) for file in session.files)
-    return (
-        f'<section class="live-card">{top}<div class="live-scroll" tabindex="0" role="region" '
-        f'aria-label="{said(language, "data.files")}"><table class="live-table data-table"><thead><tr>{head}</tr>'
-        "</thead>"
-        f"<tbody>{rows}</tbody></table></div></section>"
-    )
+    listed = listing(said(language, "data.files"), [said(language, f"data.{name}") for name in names], rows,
+                     box="live-scroll", table="data-table")  # fmt: skip
+    return f'<section class="live-card">{top}{listed}</section>'
 
 
 def _file_row(session: DataSession, file: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ Every value goes through `escape`. Knows nothing of HTTP, Gradio, or any page's 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -93,4 +93,13 @@ def refusal_box(language: Language, title_key: str, message: str, **values: Any)
     return (
         f'<div class="tl-problem" role="alert"><p>{said(language, title_key, **values)}</p>'
         f'<p class="tl-detail data-lines">{coded(message)}</p></div>'
+    )
+
+
+def listing(label: str, columns: Sequence[str], rows: str, *, box: str, table: str) -> str:
+    """A table in a box that scrolls, by keyboard too. All words and rows are HTML already; box, table: CSS classes."""
+    head = "".join(f'<th scope="col">{column}</th>' for column in columns)
+    return (
+        f'<div class="{box}" tabindex="0" role="region" aria-label="{label}"><table class="live-table {table}">'
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from ui.data_report import named
 from ui.i18n import Language, text
-from ui.markup import ago_words, button, chip, duration_words, said
+from ui.markup import ago_words, button, chip, duration_words, listing, said
 from ui.train_state import TrainSession, state_of
 
 KINDS = {
@@ -33,14 +33,10 @@ def jobs(session: TrainSession) -> str:
             f'<section class="live-card">{heading}<p class="tl-muted">{said(language, "train.no_jobs")}</p></section>'
         )
     names = ("job", "status", "from", "created", "actions")
-    head = "".join(f'<th scope="col">{said(language, f"train.{name}")}</th>' for name in names)
     rows = "".join(_row(session, job) for job in session.jobs)
-    return (
-        f'<section class="live-card">{heading}<div class="train-list" tabindex="0" role="region" '
-        f'aria-label="{said(language, "train.jobs")}"><table class="live-table train-table"><thead><tr>{head}</tr>'
-        "</thead>"
-        f"<tbody>{rows}</tbody></table></div></section>"
-    )
+    listed = listing(said(language, "train.jobs"), [said(language, f"train.{name}") for name in names], rows,
+                     box="train-list", table="train-table")  # fmt: skip
+    return f'<section class="live-card">{heading}{listed}</section>'
 
 
 def _row(session: TrainSession, job: Mapping[str, Any]) -> str:

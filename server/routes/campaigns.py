@@ -122,25 +122,13 @@ async def list_answers(
 @router.post("/campaigns/{campaign_id}/close")
 async def close_campaign(campaign_id: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """Give out no more pairs and generate no more answers. Votes on pairs that are given out are still taken."""
-
-    def change(session: Session, row: CampaignRow) -> dict[str, Any]:
-        store.close(session, row)
-        session.flush()
-        return campaign_object(session, row)
-
-    return await with_campaign(services, caller, campaign_id, change)
+    return await with_campaign(services, caller, campaign_id, _told_after(store.close))
 
 
 @router.post("/campaigns/{campaign_id}/reopen")
 async def reopen_campaign(campaign_id: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """Give out pairs again. A failed campaign's answers are generated anew."""
-
-    def change(session: Session, row: CampaignRow) -> dict[str, Any]:
-        store.reopen(session, row)
-        session.flush()
-        return campaign_object(session, row)
-
-    opened = await with_campaign(services, caller, campaign_id, change)
+    opened = await with_campaign(services, caller, campaign_id, _told_after(store.reopen))
     services.campaign_work.set()
     return opened
 
@@ -212,3 +200,16 @@ async def _prompts(services: Services, body: CreateCampaign) -> list[list[Any]]:
             code="file_not_found",
         ) from error
     return await run_in_threadpool(prompts_of_file, services.files.path(row.id), body.limit)
+
+
+def _told_after(
+    change: Callable[[Session, CampaignRow], None],
+) -> Callable[[Session, CampaignRow], dict[str, Any]]:
+    """The change, and the campaign as it is after it."""
+
+    def changed(session: Session, row: CampaignRow) -> dict[str, Any]:
+        change(session, row)
+        session.flush()
+        return campaign_object(session, row)
+
+    return changed

@@ -10,6 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
+from tests.browser.paged_gateway import Pages, lone_pages
 from tests.browser.scripted_arena import served_arena as served_arena  # a fixture of several modules
 from tests.conftest import CHROMIUM
 
@@ -37,6 +38,13 @@ def browser() -> Iterator[Browser]:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="module")
+def pages() -> Iterator[Pages]:
+    """The pages, for one gateway after another."""
+    with lone_pages() as pages:
+        yield pages
 
 
 @pytest.fixture

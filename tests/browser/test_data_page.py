@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 
 from server.auth import create_key
 from tests.browser.conftest import FindFaults, OpenPage
-from tests.browser.paged_gateway import Pages, lone_pages, paged_gateway
+from tests.browser.paged_gateway import Pages, paged_gateway
 from tests.server.conftest import Gateway
 from tests.server.test_fine_tuning_api import add_file
 from tests.server.test_preflight import use_files_of
@@ -33,13 +33,6 @@ EXAMPLES = [
     *(chat(f"How was night {n}?", f"Night {n}: {'calm, ' * (n * 5 % 31)}and the lamp held.") for n in range(25)),
     chat(HTML, HTML), chat(ARABIC, ARABIC), chat(CHINESE, CHINESE), chat("mail?", "Write to keeper@tower.example."),
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def pages() -> Iterator[Pages]:
-    """The pages, for one gateway after another."""
-    with lone_pages() as pages:
-        yield pages
 
 
 @pytest.fixture

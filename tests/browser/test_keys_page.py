@@ -10,20 +10,13 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import FindFaults, OpenPage
-from tests.browser.paged_gateway import Pages, lone_pages, paged_gateway
+from tests.browser.paged_gateway import Pages, paged_gateway
 from tests.server.conftest import Gateway
 
 pytestmark = pytest.mark.browser
 
 Screenshot = Callable[[Page, str], None]
 HOSTILE = "<img src=x onerror=\"document.title='broken in'\">"
-
-
-@pytest.fixture(scope="module")
-def pages() -> Iterator[Pages]:
-    """The pages, for one gateway after another."""
-    with lone_pages() as pages:
-        yield pages
 
 
 @pytest.fixture

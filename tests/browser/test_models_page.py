@@ -12,7 +12,7 @@ from playwright.sync_api import Page, Route, expect
 from server.auth import create_key
 from serving import EngineState, ParityError
 from tests.browser.conftest import FindFaults, OpenPage
-from tests.browser.paged_gateway import BRAVER, CAPTAIN, POET, Pages, lone_pages, make, paged_gateway, sound_archive
+from tests.browser.paged_gateway import BRAVER, CAPTAIN, POET, Pages, make, paged_gateway, sound_archive
 from tests.server.conftest import Gateway
 from tests.server.test_fine_tuning_api import add_file, create
 
@@ -20,13 +20,6 @@ pytestmark = pytest.mark.browser
 
 Screenshot = Callable[[Page, str], None]
 HOSTILE = "<img src=x onerror=\"document.title='broken in'\">"
-
-
-@pytest.fixture(scope="module")
-def pages() -> Iterator[Pages]:
-    """The pages, for one gateway after another."""
-    with lone_pages() as pages:
-        yield pages
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from server.jobs.events import add_event
 from server.tables import JobCheckpointRow, JobRow, new_id, now_s
 from serving import EngineState
 from tests.browser.conftest import FindFaults, OpenPage
-from tests.browser.paged_gateway import Pages, lone_pages, paged_gateway
+from tests.browser.paged_gateway import Pages, paged_gateway
 from tests.conftest import free_port
 from tests.server.conftest import Gateway
 from tests.server.test_fine_tuning_api import add_file, add_job
@@ -47,13 +47,6 @@ PREFERENCES = "\n".join(
     for n in range(12)
 )  # fmt: skip
 HEALTH = {"code": "plateau", "severity": "warning", "step": 30, "remedy": "Set `n_epochs` to 2."}
-
-
-@pytest.fixture(scope="module")
-def pages() -> Iterator[Pages]:
-    """The pages, for one gateway after another."""
-    with lone_pages() as pages:
-        yield pages
 
 
 @pytest.fixture
