@@ -111,15 +111,16 @@ document.addEventListener('keydown', event => {
 // A server that was started again knows nothing of this tab: the tab opens anew and gets back what was kept. Gradio does
 // so by itself only when the connection broke off without a word.
 (() => {
-  let known = null;
+  let quietUntil = 0;
   const look = async () => {
-    if (document.hidden) return;
-    const path = `${window.gradio_config?.root || ''}/gradio_api/app_id`;
-    const told = await fetch(path).then(answer => (answer.ok ? answer.text() : null)).catch(() => null);
-    if (known && told && told !== known) location.reload();
-    known = told || known;
+    const { app_id: own, root } = window.gradio_config || {};
+    if (document.hidden || !own || Date.now() < quietUntil) return;
+    const asked = fetch(`${root || ''}/gradio_api/app_id`, { signal: AbortSignal.timeout(2500) });
+    const told = await asked.then(answer => (answer.ok ? answer.json() : {})).catch(() => ({}));
+    if (!told.app_id || told.app_id === own) return;
+    quietUntil = Date.now() + 20000; // a page on its way is not begun again, one that never comes is
+    location.reload();
   };
   setInterval(look, 3000);
   document.addEventListener('visibilitychange', look);
-  window.addEventListener('load', look);
 })();

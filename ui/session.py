@@ -21,6 +21,8 @@ class Session:
     """One tab's state."""
 
     language: Language = "en"
+    is_language_asked: bool = False
+    """Whether the reader chose it in this tab: what the page opens with doesn't overrule that."""
     query: dict[str, str] = field(default_factory=dict)
     """The address's query when the tab was opened."""
     kept: dict[str, Any] = field(default_factory=dict)

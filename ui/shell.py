@@ -199,15 +199,18 @@ class _Hung:
 
     async def _open(self, chosen: Language, api_key: str, opened: str, session: Session) -> Updates:
         told = json.loads(opened)
-        session.language, session.query = chosen, told["query"]
+        if not session.is_language_asked:
+            session.language = chosen
+        session.query = told["query"]
         session.kept, session.fields = told["kept"], told["fields"]
         session.api_key = api_key
+        page = await self._opened_page(session, api_key)
         shown = {
             self._everything: gr.update(elem_classes=[]),
-            self._language: gr.update(value=chosen),
+            self._language: gr.update(value=session.language),
             self._key: gr.update(value=api_key),
         }
-        return merged(self._spoken(session), shown, await self._opened_page(session, api_key))
+        return merged(self._spoken(session), shown, page)
 
     async def _take_key(self, api_key: str, session: Session) -> Updates:
         session.api_key = api_key
@@ -216,7 +219,7 @@ class _Hung:
         return merged(hidden, self._frame.say(), await self._opened_page(session, api_key))
 
     def _speak(self, chosen: Language, session: Session) -> Updates:
-        session.language = chosen
+        session.language, session.is_language_asked = chosen, True
         return merged(self._spoken(session), self._page.speak(session))
 
     def _spoken(self, session: Session) -> Updates:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import FindFaults, OpenPage
 from tests.browser.scripted import Script, scripted_app
@@ -39,6 +39,27 @@ def test_language_and_theme_hold_on_every_page(url: str, open_page: OpenPage) ->
     expect(page.locator(".tl-nav a[aria-current]")).to_have_text("评分")
     expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
     expect(page.locator("body")).to_have_class("dark")
+
+
+def test_a_language_chosen_while_the_page_opens_stays(url: str, open_page: OpenPage) -> None:
+    page = open_page(url)
+    expect(page.locator(".tl-opening")).to_have_count(0)
+    held: list[Route] = []
+
+    def hold_the_first(route: Route) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/queue/join*", hold_the_first)
+    page.reload()
+    page.get_by_text("中文", exact=True).click()
+    expect(page.locator(".tl-nav a[aria-current]")).to_have_text("对比")
+    held[0].continue_()
+    expect(page.locator(".tl-opening")).to_have_count(0)
+    expect(page.locator("#tl-language input[value=zh]")).to_be_checked()
+    expect(page.locator(".tl-nav a[aria-current]")).to_have_text("对比")
 
 
 def test_an_invitation_hides_the_way_to_other_pages(url: str, open_page: OpenPage) -> None:

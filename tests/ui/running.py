@@ -28,3 +28,4 @@ def running(make_app: Callable[[str], FastAPI], *, port: int = 0) -> Iterator[st
         finally:
             server.should_exit = True
             thread.join(10)
+            assert not thread.is_alive(), "the application did not stop"
