@@ -3,7 +3,8 @@
 1. A request for the base, in one batch with a request for an adapter, is answered with the adapter in the last slot.
    The operations for processors take the adapter of a token by an index that is -1 where there is none, and to torch
    -1 means the last (https://github.com/vllm-project/vllm/pull/48421). Until that slot is filled, nothing shows.
-2. Those operations copy an adapter's matrices once for every token. `lora_on_cpu` takes their place.
+2. Those operations copy an adapter's matrices once for every token, layer by layer and slice by slice. `lora_on_cpu`
+   takes their place, and the place of what calls them for linear layers.
 3. A request for the log-probabilities of its prompt (`prompt_logprobs`) kills the engine when another is in the batch:
    logits of all its tokens are to be changed by the adapters of the batch's requests. No adapter that we load is on the
    output layer, so there is nothing to change.
@@ -17,8 +18,11 @@ vLLM's worker processes import this module again, and so are changed too.
 
 import dataclasses
 import runpy
+from collections.abc import Callable
 from typing import Any
 
+from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
+from vllm.lora.layers.column_parallel_linear import MergedColumnParallelLinearWithLoRA
 from vllm.lora.ops.torch_ops import lora_ops
 from vllm.lora.punica_wrapper import punica_cpu
 from vllm.model_executor.layers.fused_moe import unquantized_fused_moe_method as method
@@ -33,6 +37,31 @@ OPERATIONS = {
 }
 
 
+def _update_metadata(wrapper: Any, mapping: Any, slot_ids: list[int | None], *more: Any, **named: Any) -> None:
+    """In place of `update_metadata`: works out the step's plan, too."""
+    _update(wrapper, mapping, slot_ids, *more, **named)
+    slots = {lora_id: slot for slot, lora_id in enumerate(slot_ids) if lora_id is not None}
+    wrapper.plan = lora_on_cpu.Plan([slots[row] if row > 0 else -1 for row in mapping.index_mapping], len(slot_ids))
+
+
+def _add_lora_linear(
+    wrapper: Any, y: Any, x: Any, a: Any, b: Any, scale: float, output_slices: Any, *_: Any, **__: Any
+) -> None:
+    """In place of `add_lora_linear`."""
+    lora_on_cpu.add_products(y, x, a, b, output_slices, wrapper.plan, scale)
+
+
+def _side_by_side(create: Callable[..., None]) -> Callable[..., None]:
+    """`create_lora_weights`, and the layer's matrices laid out as the products want them."""
+
+    def create_lora_weights(layer: Any, *arguments: Any, **named: Any) -> None:
+        create(layer, *arguments, **named)
+        layer.lora_a_stacked = lora_on_cpu.Matrices.a(layer.lora_a_stacked)
+        layer.lora_b_stacked = lora_on_cpu.Matrices.b(layer.lora_b_stacked)
+
+    return create_lora_weights
+
+
 def _leave_logits(*_arguments: Any, **_named: Any) -> None:
     """In place of `add_lora_logits`."""
 
@@ -45,6 +74,12 @@ for _name, _operation in OPERATIONS.items():
     setattr(lora_ops, _name, _operation)  # the operations for prefill look them up there
     setattr(punica_cpu, _name, _operation)
 punica_cpu.PunicaWrapperCPU.add_lora_logits = _leave_logits
+punica_cpu.PunicaWrapperCPU.plan = lora_on_cpu.Plan((), 0)  # until a batch has had an adapter
+_update = punica_cpu.PunicaWrapperCPU.update_metadata
+punica_cpu.PunicaWrapperCPU.update_metadata = _update_metadata
+punica_cpu.PunicaWrapperCPU.add_lora_linear = _add_lora_linear
+for _layer in (BaseLinearLayerWithLoRA, MergedColumnParallelLinearWithLoRA):
+    _layer.create_lora_weights = _side_by_side(_layer.create_lora_weights)
 _select = oracle.select_unquantized_moe_backend
 oracle.select_unquantized_moe_backend = _select_without_adapters
 method.select_unquantized_moe_backend = _select_without_adapters

@@ -56,6 +56,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Say what must run on one worker: each file by itself, and all that starts an engine, one after the other."""
+    wants_engine = item.get_closest_marker("engine") or "tuneloop" in getattr(item, "fixturenames", ())
+    group = "engine" if wants_engine else item.nodeid.partition("::")[0]
+    item.add_marker(pytest.mark.xdist_group(group))
+
+
 def _wants_postgresql(item: pytest.Item) -> bool:
     chosen = getattr(item, "callspec", None)
     wanted = {"postgresql", "own_postgresql"}.intersection(getattr(item, "fixturenames", ()))

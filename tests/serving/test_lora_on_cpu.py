@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from serving.lora_on_cpu import expand, expand_slice, shrink
+from serving.lora_on_cpu import Matrices, Plan, add_products, expand, expand_slice, shrink
 
 ADAPTERS, R, IN, OUT = 4, 8, 24, 40
+SLICES = (16, 8, 12)
 BATCHES = {
     "one row": [2],
     "one adapter": [1] * 200,
@@ -15,7 +16,43 @@ BATCHES = {
     "each another": [0, 1, 2, 3, -1, 2, 0],
     "prompts beside each other": [3] * 40 + [-1] * 30 + [0] * 50,
     "a prompt among single rows": [0, 1, -1, 2] + [3] * 90,
+    "few of many slots": [3, -1, 3, 3, -1],
 }
+
+
+@pytest.mark.parametrize("laid_out", [True, False], ids=["as our layers keep them", "as vLLM's layers keep them"])
+@pytest.mark.parametrize("rows", BATCHES.values(), ids=BATCHES.keys())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_layer_adds_each_rows_own_adapter(rows: list[int], dtype: torch.dtype, laid_out: bool) -> None:
+    a = [_random(ADAPTERS, 1, R, IN, seed=number).to(dtype) for number in range(len(SLICES))]
+    b = [_random(ADAPTERS, 1, size, R).to(dtype) for size in SLICES]
+    x, y = _random(len(rows), IN).to(dtype), _random(len(rows), OUT).to(dtype)
+    wanted = y.float().clone()
+    for number, adapter in enumerate(rows):
+        if adapter >= 0:
+            own = [
+                0.5 * (two[adapter, 0].float() @ (one[adapter, 0].float() @ x[number].float()))
+                for one, two in zip(a, b, strict=True)
+            ]
+            wanted[number, : sum(SLICES)] += torch.cat(own)
+    if laid_out:
+        a, b = _filled(Matrices.a(a), a), _filled(Matrices.b(b), b)
+    add_products(y, x, a, b, SLICES, Plan(rows, ADAPTERS), 0.5)
+    rough = dtype is torch.bfloat16
+    torch.testing.assert_close(y.float(), wanted, atol=1.0 if rough else 1e-4, rtol=5e-2 if rough else 1e-4)
+    for number, adapter in enumerate(rows):
+        if adapter < 0:
+            assert torch.equal(y[number].float(), wanted[number])
+    assert torch.equal(y[:, sum(SLICES) :].float(), wanted[:, sum(SLICES) :])
+
+
+def test_before_the_first_adapter_nothing_is_added() -> None:
+    y = _random(3, OUT)
+    before = y.clone()
+    add_products(
+        y, _random(3, IN), Matrices.a([_random(2, 1, R, IN)]), Matrices.b([_random(2, 1, OUT, R)]), (OUT,), Plan((), 0)
+    )
+    assert torch.equal(y, before)
 
 
 @pytest.mark.parametrize("rows", BATCHES.values(), ids=BATCHES.keys())
@@ -53,5 +90,13 @@ def test_a_single_number_stands_for_all_rows() -> None:
     torch.testing.assert_close(hidden, x @ a[3, 0].t())
 
 
-def _random(*shape: int) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+def _random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
+
+
+def _filled(made: Matrices, values: list[torch.Tensor]) -> Matrices:
+    """As vLLM writes an adapter: slot by slot, into the tensors that it was given."""
+    for one, value in zip(made, values, strict=True):
+        for slot in range(ADAPTERS):
+            one[slot, 0].copy_(value[slot, 0])
+    return made
