@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(DEVICE)
 ONCE ?=
+# Tests beside each other: one worker has all that needs an engine, the other the rest. 0: one after the other.
+TEST_WORKERS ?= 2
 
 .PHONY: help demo test test-fast bench lint format install lock clean
 
@@ -24,7 +26,7 @@ demo: $(STAMP)
 	$(BIN)/tuneloop demo $(if $(ONCE),--once)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_WORKERS)
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -m "not engine and not browser"

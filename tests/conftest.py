@@ -15,9 +15,11 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.databases import database_url as database_url
 from tests.databases import postgresql as postgresql
@@ -27,6 +29,13 @@ REPOSITORY = Path(__file__).parents[1]
 START_TIMEOUT_S = 300
 MAX_FILE_BYTES = 64 * 2**20
 """What the shared server takes, so that going over it is quick."""
+ON_THE_ENGINE = (
+    "tests/integration/",
+    "tests/browser/test_compare_page.py",
+    "tests/server/test_metrics.py",
+    "tests/serving/test_vllm_process.py",
+)
+"""Where tests are that are marked `engine`."""
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -54,14 +63,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(f"CI must run every test, and {reason}")
         for item in filter(concerned, items):
             item.add_marker(pytest.mark.skip(reason=reason))
+    for item in items:
+        if item.get_closest_marker("engine") and not item.nodeid.startswith(ON_THE_ENGINE):
+            raise pytest.UsageError(f"{item.nodeid} is marked engine: name its file in ON_THE_ENGINE")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Say what must run on one worker: each file by itself, and all that starts an engine, one after the other."""
-    wants_engine = item.get_closest_marker("engine") or "tuneloop" in getattr(item, "fixturenames", ())
-    group = "engine" if wants_engine else item.nodeid.partition("::")[0]
-    item.add_marker(pytest.mark.xdist_group(group))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Under `-n 2` a file's tests stay together, and all that needs an engine runs on one worker."""
+    return _ByFile(config, log)
+
+
+class _ByFile(LoadScopeScheduling):
+    # pytest-xdist 3.8 has groups of its own by marker, which pytest 9.2 doesn't let it tell to its workers.
+    def _split_scope(self, nodeid: str) -> str:
+        return "engine" if nodeid.startswith(ON_THE_ENGINE) else nodeid.partition("::")[0]
 
 
 def _wants_postgresql(item: pytest.Item) -> bool:
