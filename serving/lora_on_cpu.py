@@ -5,7 +5,7 @@ vLLM 0.32 goes through the slices of every layer one by one and copies A and B o
 (https://arxiv.org/abs/2311.03285), nothing is copied:
 
 - Which row has which adapter is worked out once a step (`Plan`), not in every layer.
-- A layer keeps the matrices of all its slots side by side (`Matrices`), so that one product has all slices of all
+- A layer keeps the matrices of all its slots side by side (`A`, `B`), so that one product has all slices of all
   adapters. A row's products with adapters that aren't its own are set to 0: that is cheaper than to part the rows.
 - Rows of one adapter that stand together, as a prompt's do, are multiplied with its matrices alone.
 
@@ -13,12 +13,17 @@ This runs in the engine's process alone, which is why it may import torch.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
 
 LONG_RUN = 16
 """Mean rows of a run from which on each run is multiplied with its own adapter alone."""
+SMALL = 2**19
+"""Numbers in a layer's B up to which all slices are one matrix."""
+BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Bytes of a number → the whole numbers of as many."""
 FEW_SLOTS = 3
 """Where the batch's adapters are fewer than one slot in so many, their matrices are copied together first."""
 
@@ -51,73 +56,103 @@ class Plan:
             self.chosen = torch.tensor(slots)
         else:
             slots = list(range(slot_count))
-        self._is_own = torch.tensor(row_slots).view(-1, 1) == torch.tensor(slots)
-        self._masks: dict[torch.dtype, torch.Tensor] = {}
+        self._is_own = torch.tensor(row_slots).view(-1, 1, 1, 1) == torch.tensor(slots).view(-1, 1)
+        self._masks: dict[tuple[int, int, torch.dtype], torch.Tensor] = {}
 
-    def mask(self, dtype: torch.dtype) -> torch.Tensor:
-        """1 where the row has the slot's adapter, else 0: `dtype` [rows, 1, slots, 1]."""
-        if dtype not in self._masks:
-            self._masks[dtype] = self._is_own.to(dtype).view(self.rows, 1, -1, 1)
-        return self._masks[dtype]
+    def mask(self, slices: int, r: int, bits: torch.dtype) -> torch.Tensor:
+        """All bits where the row has the slot's adapter, none elsewhere: `bits` [rows, slices · slots · r]."""
+        kind = (slices, r, bits)
+        if kind not in self._masks:
+            own = self._is_own.to(bits).neg_()
+            self._masks[kind] = own.expand(-1, slices, -1, r).reshape(self.rows, -1)
+        return self._masks[kind]
 
 
-class Matrices(tuple[torch.Tensor, ...]):
-    """A layer's matrices as vLLM wants them, one tensor for each slice, over storage as the products want it."""
+class A(tuple[torch.Tensor, ...]):
+    """A layer's A as vLLM wants it, for each slice [slots, 1, r, features], over storage as the products want it."""
 
-    wholes: tuple[torch.Tensor, ...]
+    whole: torch.Tensor
+    """[slices, slots, r, features]"""
 
     @classmethod
-    def a(cls, stacked: Sequence[torch.Tensor]) -> "Matrices":
-        """Zeros in place of `stacked`, each [slots, 1, r, features]. `wholes`: one [slices, slots, r, features]."""
+    def like(cls, stacked: Sequence[torch.Tensor]) -> "A":
+        """Zeros in place of what vLLM made."""
         slots, _, r, features = stacked[0].shape
         whole = stacked[0].new_zeros(len(stacked), slots, r, features)
         made = cls(one.unsqueeze(1) for one in whole)
-        made.wholes = (whole,)
+        made.whole = whole
         return made
+
+
+class B(tuple[torch.Tensor, ...]):
+    """A layer's B as vLLM wants it, for each slice [slots, 1, features, r], over storage as the products want it."""
+
+    whole: torch.Tensor | None
+    """[slices, slots, r, features of all slices], where a slice fills its own columns alone: one product then does all
+    slices, and to start one costs more than the zeros do. None for a large layer, where it's the other way round."""
+    parts: tuple[torch.Tensor, ...]
+    """For each slice [slots, r, features]."""
+    columns: list[slice]
+    """Of each slice in the output."""
 
     @classmethod
-    def b(cls, stacked: Sequence[torch.Tensor]) -> "Matrices":
-        """Zeros in place of `stacked`, each [slots, 1, features, r]. `wholes`: for each slice [slots, r, features]."""
-        wholes = tuple(one.new_zeros(one.shape[0], one.shape[3], one.shape[2]) for one in stacked)
-        made = cls(whole.transpose(1, 2).unsqueeze(1) for whole in wholes)
-        made.wholes = wholes
+    def like(cls, stacked: Sequence[torch.Tensor]) -> "B":
+        """Zeros in place of what vLLM made."""
+        slots, _, _, r = stacked[0].shape
+        sizes = [one.shape[2] for one in stacked]
+        columns = [slice(end - size, end) for size, end in zip(sizes, itertools.accumulate(sizes), strict=True)]
+        joined = (len(stacked), slots, r, sum(sizes))
+        whole = stacked[0].new_zeros(joined) if math.prod(joined) <= SMALL else None
+        if whole is None:
+            parts = tuple(stacked[0].new_zeros(slots, r, size) for size in sizes)
+        else:
+            parts = tuple(one[..., own] for one, own in zip(whole, columns, strict=True))
+        made = cls(part.transpose(1, 2).unsqueeze(1) for part in parts)
+        made.whole, made.parts, made.columns = whole, parts, columns
         return made
 
 
-def add_products(
-    y: torch.Tensor,
-    x: torch.Tensor,
-    a: Sequence[torch.Tensor],
-    b: Sequence[torch.Tensor],
-    slice_sizes: Sequence[int],
-    plan: Plan,
-    scale: float = 1.0,
-) -> None:
+def add_products(y: torch.Tensor, x: torch.Tensor, a: A, b: B, plan: Plan, scale: float = 1.0) -> None:
     """y += scale · B A x, each slice of y's columns with its own A and B.
 
-    y: float [rows, ≥ sum of slice_sizes]. x: float [rows, features]. a: for each slice float [slots, 1, r, features];
-    b: for each slice float [slots, 1, slice size, r]; both `Matrices` where speed matters.
+    y: float [rows, ≥ features of all slices]. x: float [rows, features]. a, b: a layer's, of x's dtype.
     """
-    if not plan.runs:
-        return
-    whole_a = a.wholes[0] if isinstance(a, Matrices) else torch.stack([one.squeeze(1) for one in a])
-    wholes_b = b.wholes if isinstance(b, Matrices) else [one.squeeze(1).transpose(1, 2) for one in b]
-    targets = [y[:, end - size : end] for size, end in zip(slice_sizes, itertools.accumulate(slice_sizes), strict=True)]
     if plan.is_parted:
         for slot, start, end in plan.runs:
-            rows = x[start:end]
-            for one_a, whole_b, target in zip(whole_a, wholes_b, targets, strict=True):
-                hidden = torch.mm(rows, one_a[slot].t())
-                target[start:end].addmm_(hidden, whole_b[slot], alpha=scale)
+            _add(y[start:end], x[start:end], a, b, slot, None, scale)
+    elif plan.runs:
+        _add(y[: plan.rows], x[: plan.rows], a, b, plan.chosen, plan, scale)
+
+
+def _add(
+    y: torch.Tensor,
+    x: torch.Tensor,
+    a: A,
+    b: B,
+    slots: torch.Tensor | int | None,
+    plan: Plan | None,
+    scale: float,
+) -> None:
+    """Adds the products with these slots' adapters: all rows with all of them, less what isn't a row's in `plan`."""
+    hidden = torch.mm(x, _of(a.whole, slots, 1).reshape(-1, x.shape[1]).t())
+    if plan is not None:
+        # Not a product with 0: where one adapter's numbers overflow, the rows of others must not become NaN.
+        # To fill with 0 takes five times as long as to drop bits.
+        bits = hidden.view(BITS[hidden.element_size()])
+        bits.bitwise_and_(plan.mask(len(a), a[0].shape[2], bits.dtype))
+    if b.whole is not None:
+        y[:, : b.whole.shape[-1]].addmm_(hidden, _of(b.whole, slots, 1).reshape(hidden.shape[1], -1), alpha=scale)
         return
-    if plan.chosen is not None:
-        whole_a = whole_a.index_select(1, plan.chosen)
-        wholes_b = [whole_b.index_select(0, plan.chosen) for whole_b in wholes_b]
-    slices, slots, r, features = whole_a.shape
-    products = torch.mm(x[: plan.rows], whole_a.reshape(-1, features).t()).view(-1, slices, slots, r)
-    own = products.mul_(plan.mask(products.dtype)).view(-1, slices, slots * r)
-    for number, (whole_b, target) in enumerate(zip(wholes_b, targets, strict=True)):
-        target[: plan.rows].addmm_(own[:, number], whole_b.reshape(slots * r, -1), alpha=scale)
+    own = hidden.view(x.shape[0], len(b), -1)
+    for number, (part, columns) in enumerate(zip(b.parts, b.columns, strict=True)):
+        y[:, columns].addmm_(own[:, number], _of(part, slots, 0).reshape(own.shape[2], -1), alpha=scale)
+
+
+def _of(held: torch.Tensor, slots: torch.Tensor | int | None, dimension: int) -> torch.Tensor:
+    """What `held` has for these slots, which are counted in that dimension; None stands for all."""
+    if slots is None:
+        return held
+    return held.select(dimension, slots) if isinstance(slots, int) else held.index_select(dimension, slots)
 
 
 def shrink(

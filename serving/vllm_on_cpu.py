@@ -7,7 +7,7 @@
    takes their place, and the place of what calls them for linear layers.
 3. A request for the log-probabilities of its prompt (`prompt_logprobs`) kills the engine when another is in the batch:
    logits of all its tokens are to be changed by the adapters of the batch's requests. No adapter that we load is on the
-   output layer, so there is nothing to change.
+   output layer, nor on the embeddings, where as much work comes to nothing: there is nothing to change.
 4. With adapters allowed, experts are computed with Triton whatever the machine (`oracle/unquantized.py`,
    `select_unquantized_moe_backend`); on a processor there is none, and the first request kills the engine. Adapters
    that leave the experts alone need none of it: here the experts are computed as without adapters. It must be started
@@ -44,11 +44,9 @@ def _update_metadata(wrapper: Any, mapping: Any, slot_ids: list[int | None], *mo
     wrapper.plan = lora_on_cpu.Plan([slots[row] if row > 0 else -1 for row in mapping.index_mapping], len(slot_ids))
 
 
-def _add_lora_linear(
-    wrapper: Any, y: Any, x: Any, a: Any, b: Any, scale: float, output_slices: Any, *_: Any, **__: Any
-) -> None:
+def _add_lora_linear(wrapper: Any, y: Any, x: Any, a: Any, b: Any, scale: float, *_: Any, **__: Any) -> None:
     """In place of `add_lora_linear`."""
-    lora_on_cpu.add_products(y, x, a, b, output_slices, wrapper.plan, scale)
+    lora_on_cpu.add_products(y, x, a, b, wrapper.plan, scale)
 
 
 def _side_by_side(create: Callable[..., None]) -> Callable[..., None]:
@@ -56,14 +54,14 @@ def _side_by_side(create: Callable[..., None]) -> Callable[..., None]:
 
     def create_lora_weights(layer: Any, *arguments: Any, **named: Any) -> None:
         create(layer, *arguments, **named)
-        layer.lora_a_stacked = lora_on_cpu.Matrices.a(layer.lora_a_stacked)
-        layer.lora_b_stacked = lora_on_cpu.Matrices.b(layer.lora_b_stacked)
+        layer.lora_a_stacked = lora_on_cpu.A.like(layer.lora_a_stacked)
+        layer.lora_b_stacked = lora_on_cpu.B.like(layer.lora_b_stacked)
 
     return create_lora_weights
 
 
-def _leave_logits(*_arguments: Any, **_named: Any) -> None:
-    """In place of `add_lora_logits`."""
+def _leave_as_it_is(*_arguments: Any, **_named: Any) -> None:
+    """In place of `add_lora_logits` and `add_lora_embedding`."""
 
 
 def _select_without_adapters(moe_config: Any) -> Any:
@@ -73,7 +71,8 @@ def _select_without_adapters(moe_config: Any) -> Any:
 for _name, _operation in OPERATIONS.items():
     setattr(lora_ops, _name, _operation)  # the operations for prefill look them up there
     setattr(punica_cpu, _name, _operation)
-punica_cpu.PunicaWrapperCPU.add_lora_logits = _leave_logits
+punica_cpu.PunicaWrapperCPU.add_lora_logits = _leave_as_it_is
+punica_cpu.PunicaWrapperCPU.add_lora_embedding = _leave_as_it_is
 punica_cpu.PunicaWrapperCPU.plan = lora_on_cpu.Plan((), 0)  # until a batch has had an adapter
 _update = punica_cpu.PunicaWrapperCPU.update_metadata
 punica_cpu.PunicaWrapperCPU.update_metadata = _update_metadata

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
-from serving.lora_on_cpu import Matrices, Plan, add_products, expand, expand_slice, shrink
+from serving import lora_on_cpu
+from serving.lora_on_cpu import A, B, Plan, add_products, expand, expand_slice, shrink
 
 ADAPTERS, R, IN, OUT = 4, 8, 24, 40
 SLICES = (16, 8, 12)
@@ -20,10 +23,13 @@ BATCHES = {
 }
 
 
-@pytest.mark.parametrize("laid_out", [True, False], ids=["as our layers keep them", "as vLLM's layers keep them"])
+@pytest.mark.parametrize("small", [0, 2**19], ids=["a large layer", "a small layer"])
 @pytest.mark.parametrize("rows", BATCHES.values(), ids=BATCHES.keys())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_a_layer_adds_each_rows_own_adapter(rows: list[int], dtype: torch.dtype, laid_out: bool) -> None:
+def test_a_layer_adds_each_rows_own_adapter(
+    rows: list[int], dtype: torch.dtype, small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lora_on_cpu, "SMALL", small)
     a = [_random(ADAPTERS, 1, R, IN, seed=number).to(dtype) for number in range(len(SLICES))]
     b = [_random(ADAPTERS, 1, size, R).to(dtype) for size in SLICES]
     x, y = _random(len(rows), IN).to(dtype), _random(len(rows), OUT).to(dtype)
@@ -35,9 +41,11 @@ def test_a_layer_adds_each_rows_own_adapter(rows: list[int], dtype: torch.dtype,
                 for one, two in zip(a, b, strict=True)
             ]
             wanted[number, : sum(SLICES)] += torch.cat(own)
-    if laid_out:
-        a, b = _filled(Matrices.a(a), a), _filled(Matrices.b(b), b)
-    add_products(y, x, a, b, SLICES, Plan(rows, ADAPTERS), 0.5)
+    held_a, held_b = A.like(a), B.like(b)
+    _fill(held_a, a)
+    _fill(held_b, b)
+    assert (held_b.whole is None) == (small == 0)
+    add_products(y, x, held_a, held_b, Plan(rows, ADAPTERS), 0.5)
     rough = dtype is torch.bfloat16
     torch.testing.assert_close(y.float(), wanted, atol=1.0 if rough else 1e-4, rtol=5e-2 if rough else 1e-4)
     for number, adapter in enumerate(rows):
@@ -46,12 +54,21 @@ def test_a_layer_adds_each_rows_own_adapter(rows: list[int], dtype: torch.dtype,
     assert torch.equal(y[:, sum(SLICES) :].float(), wanted[:, sum(SLICES) :])
 
 
+def test_an_adapter_that_overflows_spoils_no_other_row() -> None:
+    a, b = A.like([_random(2, 1, R, IN)]), B.like([_random(2, 1, OUT, R)])
+    a[0][:] = 1.0
+    a[0][1] = 1e38
+    b[0][:] = 1.0
+    y = torch.zeros(3, OUT)
+    add_products(y, torch.full((3, IN), 10.0), a, b, Plan([0, 1, 0], 2))
+    assert torch.equal(y[[0, 2]], torch.full((2, OUT), 10.0 * IN * R))
+    assert y[1].isinf().all()
+
+
 def test_before_the_first_adapter_nothing_is_added() -> None:
     y = _random(3, OUT)
     before = y.clone()
-    add_products(
-        y, _random(3, IN), Matrices.a([_random(2, 1, R, IN)]), Matrices.b([_random(2, 1, OUT, R)]), (OUT,), Plan((), 0)
-    )
+    add_products(y, _random(3, IN), A.like([_random(2, 1, R, IN)]), B.like([_random(2, 1, OUT, R)]), Plan((), 0))
     assert torch.equal(y, before)
 
 
@@ -94,9 +111,8 @@ def _random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
 
 
-def _filled(made: Matrices, values: list[torch.Tensor]) -> Matrices:
+def _fill(held: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
     """As vLLM writes an adapter: slot by slot, into the tensors that it was given."""
-    for one, value in zip(made, values, strict=True):
+    for one, value in zip(held, values, strict=True):
         for slot in range(ADAPTERS):
             one[slot, 0].copy_(value[slot, 0])
-    return made
