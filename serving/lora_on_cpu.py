@@ -19,13 +19,13 @@ from collections.abc import Sequence
 import torch
 
 LONG_RUN = 16
-"""Mean rows of a run from which on each run is multiplied with its own adapter alone."""
+"""Rows of a run from which on it is multiplied with its own adapter alone."""
 SMALL = 2**19
 """Numbers in a layer's B up to which all slices are one matrix."""
+FEW_SLOTS = 3
+"""Where a batch's adapters are fewer than one slot in so many, their matrices are copied together first."""
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Bytes of a number → the whole numbers of as many."""
-FEW_SLOTS = 3
-"""Where the batch's adapters are fewer than one slot in so many, their matrices are copied together first."""
 
 
 class Plan:
@@ -33,27 +33,36 @@ class Plan:
 
     def __init__(self, row_slots: Sequence[int], slot_count: int) -> None:
         """`row_slots`: for each row the slot of its adapter, -1 for none. `slot_count`: how many the engine has."""
-        self.rows = len(row_slots)
-        self.runs: list[tuple[int, int, int]] = []
-        """(slot, first row, row after the last) of each run of rows with one adapter; rows of the base are left out."""
-        start = 0
-        for slot, run in itertools.groupby(row_slots):
-            end = start + sum(1 for _ in run)
-            if slot >= 0:
-                self.runs.append((slot, start, end))
-            start = end
-        adapted = sum(end - start for _, start, end in self.runs)
-        self.is_parted = len(self.runs) == 1 or adapted >= LONG_RUN * len(self.runs)
-        """Whether each run is multiplied by itself."""
-        self.chosen: torch.Tensor | None = None
-        """int64 [adapters of the batch], their slots; None stands for all slots."""
-        if self.runs and not self.is_parted:
-            self._choose(row_slots, slot_count)
+        runs = runs_of(row_slots)
+        short = sum(end - start < LONG_RUN for _, start, end in runs)
+        self.alone = [run for run in runs if short < 2 or run[2] - run[1] >= LONG_RUN]
+        """(slot, first row, row after the last) of each run that is multiplied by itself."""
+        self.mixed: Mixed | None = None
+        """All other rows that have an adapter."""
+        if short > 1:
+            rest = list(row_slots)
+            for _, start, end in self.alone:
+                rest[start:end] = [-1] * (end - start)
+            self.mixed = Mixed(rest, slot_count)
 
-    def _choose(self, row_slots: Sequence[int], slot_count: int) -> None:
-        slots = sorted({slot for slot, _, _ in self.runs})
+
+class Mixed:
+    """Rows that are multiplied with several adapters at once, of which each keeps its own."""
+
+    rows: torch.Tensor | None = None
+    """int64 [rows], their numbers in the batch; None stands for all rows, as few are without an adapter."""
+    slots: torch.Tensor | None = None
+    """int64 [adapters], the slots of the adapters; None stands for all slots."""
+
+    def __init__(self, row_slots: Sequence[int], slot_count: int) -> None:
+        """For each row of the batch the slot of its adapter, or -1; and how many slots the engine has."""
+        self.count = len(row_slots)
+        adapted = [row for row, slot in enumerate(row_slots) if slot >= 0]
+        if 2 * len(adapted) < len(row_slots):
+            self.rows, row_slots = torch.tensor(adapted), [row_slots[row] for row in adapted]
+        slots = sorted(set(row_slots) - {-1})
         if FEW_SLOTS * len(slots) < slot_count:
-            self.chosen = torch.tensor(slots)
+            self.slots = torch.tensor(slots)
         else:
             slots = list(range(slot_count))
         self._is_own = torch.tensor(row_slots).view(-1, 1, 1, 1) == torch.tensor(slots).view(-1, 1)
@@ -64,7 +73,7 @@ class Plan:
         kind = (slices, r, bits)
         if kind not in self._masks:
             own = self._is_own.to(bits).neg_()
-            self._masks[kind] = own.expand(-1, slices, -1, r).reshape(self.rows, -1)
+            self._masks[kind] = own.expand(-1, slices, -1, r).reshape(own.shape[0], -1)
         return self._masks[kind]
 
 
@@ -112,40 +121,59 @@ class B(tuple[torch.Tensor, ...]):
         return made
 
 
+def make_finite(b: B, slot: int) -> None:
+    """What overflowed when an adapter came into its slot becomes the largest number: 0 times infinity is NaN, and rows
+    of other adapters are multiplied with it, too."""
+    for part in b.parts:
+        part[slot].nan_to_num_()
+
+
 def add_products(y: torch.Tensor, x: torch.Tensor, a: A, b: B, plan: Plan, scale: float = 1.0) -> None:
     """y += scale · B A x, each slice of y's columns with its own A and B.
 
-    y: float [rows, ≥ features of all slices]. x: float [rows, features]. a, b: a layer's, of x's dtype.
+    y: float [rows, ≥ features of all slices]. x: float [rows, features]. a, b: a layer's.
     """
-    if plan.is_parted:
-        for slot, start, end in plan.runs:
-            _add(y[start:end], x[start:end], a, b, slot, None, scale)
-    elif plan.runs:
-        _add(y[: plan.rows], x[: plan.rows], a, b, plan.chosen, plan, scale)
-
-
-def _add(
-    y: torch.Tensor,
-    x: torch.Tensor,
-    a: A,
-    b: B,
-    slots: torch.Tensor | int | None,
-    plan: Plan | None,
-    scale: float,
-) -> None:
-    """Adds the products with these slots' adapters: all rows with all of them, less what isn't a row's in `plan`."""
-    hidden = torch.mm(x, _of(a.whole, slots, 1).reshape(-1, x.shape[1]).t())
-    if plan is not None:
+    for slot, start, end in plan.alone:
+        hidden = torch.mm(x[start:end].to(a.whole.dtype), a.whole[:, slot].reshape(-1, x.shape[1]).t())
+        _expand(y[start:end], hidden, b, slot, None, scale)
+    if plan.mixed is not None:
+        mixed = plan.mixed
+        rows = x[: mixed.count] if mixed.rows is None else x.index_select(0, mixed.rows)
+        own_a = _of(a.whole, mixed.slots, 1).reshape(-1, x.shape[1])
+        hidden = torch.mm(rows.to(own_a.dtype), own_a.t())
         # Not a product with 0: where one adapter's numbers overflow, the rows of others must not become NaN.
         # To fill with 0 takes five times as long as to drop bits.
         bits = hidden.view(BITS[hidden.element_size()])
-        bits.bitwise_and_(plan.mask(len(a), a[0].shape[2], bits.dtype))
+        bits.bitwise_and_(mixed.mask(len(a), a.whole.shape[2], bits.dtype))
+        _expand(y[: mixed.count], hidden, b, mixed.slots, mixed.rows, scale)
+
+
+def _expand(
+    y: torch.Tensor,
+    hidden: torch.Tensor,
+    b: B,
+    slots: torch.Tensor | int | None,
+    rows: torch.Tensor | None,
+    scale: float,
+) -> None:
+    """Adds B · hidden to these rows of y: float [rows, slices · slots · r] of `hidden`, its adapters in these slots."""
+    hidden = hidden.to(y.dtype)
     if b.whole is not None:
-        y[:, : b.whole.shape[-1]].addmm_(hidden, _of(b.whole, slots, 1).reshape(hidden.shape[1], -1), alpha=scale)
+        _add(y[:, : b.whole.shape[-1]], hidden, _of(b.whole, slots, 1), rows, scale)
         return
-    own = hidden.view(x.shape[0], len(b), -1)
+    own = hidden.view(hidden.shape[0], len(b), -1)
     for number, (part, columns) in enumerate(zip(b.parts, b.columns, strict=True)):
-        y[:, columns].addmm_(own[:, number], _of(part, slots, 0).reshape(own.shape[2], -1), alpha=scale)
+        _add(y[:, columns], own[:, number], _of(part, slots, 0), rows, scale)
+
+
+def _add(
+    target: torch.Tensor, hidden: torch.Tensor, matrices: torch.Tensor, rows: torch.Tensor | None, scale: float
+) -> None:
+    together = matrices.reshape(hidden.shape[1], -1).to(target.dtype)
+    if rows is None:
+        target.addmm_(hidden, together, alpha=scale)
+    else:
+        target.index_add_(0, rows, torch.mm(hidden, together), alpha=scale)
 
 
 def _of(held: torch.Tensor, slots: torch.Tensor | int | None, dimension: int) -> torch.Tensor:
@@ -199,8 +227,19 @@ def expand_slice(
         target[start:end].addmm_(rows, matrix.to(output.dtype).t())
 
 
+def runs_of(row_slots: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(slot, first row, row after the last) of each run of rows with one adapter; rows without are left out."""
+    runs, start = [], 0
+    for slot, run in itertools.groupby(row_slots):
+        end = start + sum(1 for _ in run)
+        if slot >= 0:
+            runs.append((slot, start, end))
+        start = end
+    return runs
+
+
 def _runs(indices: torch.Tensor, inputs: torch.Tensor) -> list[tuple[int, int, int]]:
     slots = indices.tolist()
     if len(slots) == 1:  # one request's rows, told by a single number
         slots *= inputs.shape[0]
-    return Plan(slots[: inputs.shape[0]], 0).runs
+    return runs_of(slots[: inputs.shape[0]])

@@ -60,6 +60,16 @@ def _side_by_side(create: Callable[..., None]) -> Callable[..., None]:
     return create_lora_weights
 
 
+def _finite(set_lora: Callable[..., None]) -> Callable[..., None]:
+    """`set_lora`, and what overflowed when B was multiplied with the adapter's scaling is brought back to a number."""
+
+    def finite_set_lora(layer: Any, index: int, *arguments: Any, **named: Any) -> None:
+        set_lora(layer, index, *arguments, **named)
+        lora_on_cpu.make_finite(layer.lora_b_stacked, index)
+
+    return finite_set_lora
+
+
 def _leave_as_it_is(*_arguments: Any, **_named: Any) -> None:
     """In place of `add_lora_logits` and `add_lora_embedding`."""
 
@@ -79,6 +89,7 @@ punica_cpu.PunicaWrapperCPU.update_metadata = _update_metadata
 punica_cpu.PunicaWrapperCPU.add_lora_linear = _add_lora_linear
 for _layer in (BaseLinearLayerWithLoRA, MergedColumnParallelLinearWithLoRA):
     _layer.create_lora_weights = _side_by_side(_layer.create_lora_weights)
+    _layer.set_lora = _finite(_layer.set_lora)
 _select = oracle.select_unquantized_moe_backend
 oracle.select_unquantized_moe_backend = _select_without_adapters
 method.select_unquantized_moe_backend = _select_without_adapters

@@ -19,7 +19,6 @@ from typing import Any
 
 import pytest
 import yaml
-from xdist.scheduler import LoadScopeScheduling
 
 from tests.databases import database_url as database_url
 from tests.databases import postgresql as postgresql
@@ -68,15 +67,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(f"{item.nodeid} is marked engine: name its file in ON_THE_ENGINE")
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     """Under `-n 2` a file's tests stay together, and all that needs an engine runs on one worker."""
-    return _ByFile(config, log)
+    if config.getvalue("dist") != "load":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
 
+    class ByFile(LoadScopeScheduling):
+        # pytest-xdist 3.8 has groups of its own by marker, which pytest 9.2 doesn't let it tell to its workers.
+        def _split_scope(self, nodeid: str) -> str:
+            return "engine" if nodeid.startswith(ON_THE_ENGINE) else nodeid.partition("::")[0]
 
-class _ByFile(LoadScopeScheduling):
-    # pytest-xdist 3.8 has groups of its own by marker, which pytest 9.2 doesn't let it tell to its workers.
-    def _split_scope(self, nodeid: str) -> str:
-        return "engine" if nodeid.startswith(ON_THE_ENGINE) else nodeid.partition("::")[0]
+    return ByFile(config, log)
 
 
 def _wants_postgresql(item: pytest.Item) -> bool:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from serving import lora_on_cpu
-from serving.lora_on_cpu import A, B, Plan, add_products, expand, expand_slice, shrink
+from serving.lora_on_cpu import A, B, Plan, add_products, expand, expand_slice, make_finite, shrink
 
 ADAPTERS, R, IN, OUT = 4, 8, 24, 40
 SLICES = (16, 8, 12)
@@ -20,6 +20,8 @@ BATCHES = {
     "prompts beside each other": [3] * 40 + [-1] * 30 + [0] * 50,
     "a prompt among single rows": [0, 1, -1, 2] + [3] * 90,
     "few of many slots": [3, -1, 3, 3, -1],
+    "few rows beside a prompt of the base": [0, 2, 1] + [-1] * 60,
+    "few rows beside prompts": [0, 2, 1] + [-1] * 60 + [2] * 70 + [3, 0],
 }
 
 
@@ -58,11 +60,21 @@ def test_an_adapter_that_overflows_spoils_no_other_row() -> None:
     a, b = A.like([_random(2, 1, R, IN)]), B.like([_random(2, 1, OUT, R)])
     a[0][:] = 1.0
     a[0][1] = 1e38
-    b[0][:] = 1.0
+    b[0][0] = 1.0
+    b[0][1] = float("inf")
+    make_finite(b, 1)
     y = torch.zeros(3, OUT)
     add_products(y, torch.full((3, IN), 10.0), a, b, Plan([0, 1, 0], 2))
     assert torch.equal(y[[0, 2]], torch.full((2, OUT), 10.0 * IN * R))
-    assert y[1].isinf().all()
+    assert not y[1].isfinite().any()
+
+
+def test_matrices_may_be_of_another_dtype_than_the_layer() -> None:
+    a, b = A.like([_random(2, 1, R, IN).bfloat16()]), B.like([_random(2, 1, OUT, R).bfloat16()])
+    a[0][:], b[0][:] = 1.0, 1.0
+    y = torch.zeros(3, OUT)
+    add_products(y, torch.ones(3, IN), a, b, Plan([0, -1, 1], 2))
+    assert torch.equal(y, torch.tensor([[1.0], [0.0], [1.0]]).expand(3, OUT) * IN * R)
 
 
 def test_before_the_first_adapter_nothing_is_added() -> None:

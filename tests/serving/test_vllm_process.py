@@ -73,8 +73,11 @@ def test_start_tells_its_stages_in_order(live: LiveEngine) -> None:
 def test_the_socket_is_ours_alone(live: LiveEngine) -> None:
     listening = Path("/proc/net/unix").read_text()
     sockets = [Path(match) for match in re.findall(r"(/\S*tuneloop-\S+/s)$", listening, re.MULTILINE)]
-    assert sockets
-    assert {stat.S_IMODE(socket.parent.stat().st_mode) for socket in sockets} == {0o700}
+    modes = set()
+    for socket in sockets:
+        with contextlib.suppress(FileNotFoundError):  # another test's engine that has just ended
+            modes.add(stat.S_IMODE(socket.parent.stat().st_mode))
+    assert modes == {0o700}
 
 
 def test_an_adapter_changes_the_answer_and_leaves_the_base_alone(live: LiveEngine) -> None:
