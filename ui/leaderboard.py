@@ -31,6 +31,8 @@ class BoardSession(Session):
     """One tab's state."""
 
     filters: Filters = field(default_factory=Filters)
+    turn: int = 0
+    """The latest `Action.turn` of the filters' form."""
     board: dict[str, Any] | None = None
     """The figures; None before they came."""
     campaigns: list[dict[str, Any]] = field(default_factory=list)
@@ -82,7 +84,9 @@ class LeaderboardPage:
         language = session.language
         drawn = {
             self._heading: leaderboard_render.heading(language),
-            self._filters: leaderboard_render.filter_form(session.filters, session.campaigns, session.raters, language),
+            self._filters: leaderboard_render.filter_form(
+                session.filters, session.campaigns, session.raters, language, session.turn
+            ),
             self._figures: _figures(session),
             self._training: _training(session),
         }
@@ -96,9 +100,10 @@ class LeaderboardPage:
         if action.name == "csv":
             yield {self._download: gr.update(value=self._csv(session))}
             return
-        if action.name in ("filter", "clear"):
+        if action.name in ("filter", "clear") and action.turn >= session.turn:
             session.filters = Filters() if action.name == "clear" else Filters.of_form(action)
             session.job = None
+        session.turn = max(session.turn, action.turn)
         yield await self._asked_anew(session, api_key)
 
     def _csv(self, session: BoardSession) -> str:

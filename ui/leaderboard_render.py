@@ -63,8 +63,10 @@ def heading(language: Language) -> str:
     return f'<h1 class="tl-title">{said(language, "title")}</h1><p class="tl-muted">{said(language, "intro")}</p>'
 
 
-def filter_form(filters: Filters, campaigns: Sequence[Figures], raters: Sequence[str], language: Language) -> str:
-    """The filters as they are set; each change is sent at once."""
+def filter_form(
+    filters: Filters, campaigns: Sequence[Figures], raters: Sequence[str], language: Language, turn: int = 0
+) -> str:
+    """The filters as they are set; each change is sent at once. `turn`: the `Action.turn` that set them."""
     campaign = filters.campaign
     names = {one["id"]: str(one["name"]) for one in campaigns} | ({} if campaign else {"": ""})
     options = _option("", said(language, "every_campaign"), campaign) + "".join(
@@ -74,7 +76,7 @@ def filter_form(filters: Filters, campaigns: Sequence[Figures], raters: Sequence
     known = "".join(f'<option value="{escape(rater)}"></option>' for rater in raters)
     return (
         f'<form class="live-card board-filters" data-do="filter" data-send '
-        f'data-fresh="{escape(str(filters.to_query()))}" aria-label="{said(language, "filters")}">'
+        f'data-fresh="{escape(str(filters.to_query()))}" data-turn="{turn}" aria-label="{said(language, "filters")}">'
         f'<div><label class="live-label" for="board-campaign">{said(language, "campaign")}</label>'
         f'<select class="live-select" id="board-campaign" name="campaign">{options}</select></div>'
         f"{_date('after', filters.after, language)}{_date('before', filters.before, language)}"

@@ -41,6 +41,7 @@ const restore = form => {
 // Gradio turns the old content into the new one piece by piece, so a form may be another form's element with its fields
 // still as they were filled in there.
 const refresh = form => {
+  if (form.turn > Number(form.dataset.turn)) return; // the answer to what was sent last is still on its way
   const token = `${form.dataset.keep} ${form.dataset.fresh}`;
   if (form.token !== undefined && form.token !== token) {
     // What is being typed just now was not in what this content answers.
@@ -52,10 +53,16 @@ const refresh = form => {
   form.token = token;
 };
 
+// Counts what a form sends: what is drawn meanwhile answers something older.
+const turnOf = form => {
+  if (!form || !('turn' in form.dataset)) return {};
+  form.turn = Math.max(form.turn || 0, Number(form.dataset.turn)) + 1;
+  return { turn: form.turn };
+};
 const act = (name, fields) => trigger('submit', { do: name, ...fields });
 const press = clicked => {
   const { do: name, ...fields } = clicked.dataset;
-  act(name, clicked.form ? { ...fieldsOf(clicked.form), ...fields } : fields);
+  act(name, clicked.form ? { ...fieldsOf(clicked.form), ...fields, ...turnOf(clicked.form) } : fields);
 };
 
 const copy = async clicked => {
@@ -119,7 +126,7 @@ element.addEventListener('click', event => {
 element.addEventListener('submit', async event => {
   event.preventDefault();
   const form = event.target;
-  act(form.dataset.do, { ...fieldsOf(form), files: await filesOf(form) });
+  act(form.dataset.do, { ...fieldsOf(form), ...turnOf(form), files: await filesOf(form) });
 });
 for (const kind of ['input', 'change']) element.addEventListener(kind, event => {
   const form = event.target.form;

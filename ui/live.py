@@ -6,7 +6,8 @@ under which chosen files were stored. Further signs in the HTML, all read by `li
 
 - `<form data-keep="KEY">` keeps its fields over a redrawing and a refresh of the tab; `data-send` sends it at a change.
 - `data-forget="KEY"` drops what was kept under KEY, where it was sent for good.
-- `<form data-fresh="TOKEN">` goes back to what its HTML says when TOKEN (or KEY) changes.
+- `<form data-fresh="TOKEN">` goes back to what its HTML says when TOKEN (or KEY) changes; with `data-turn="N"`, N being
+  the greatest `action.turn` that this HTML answers (0 at first), not while a later turn is on its way.
 - An input with `data-lasting="KEY"` is remembered by the browser for its next visit; one with `data-tell="NAME"` acts
   when it was changed.
 - `data-focus="TOKEN"` takes the focus, once for each new token; an element with an id keeps it over a redrawing.
@@ -60,6 +61,12 @@ class Action:
         files = {name: str(file["id"]) for name, file in sent.items() if "id" in file}
         refused = {name: str(file["error"]) for name, file in sent.items() if "error" in file}
         return cls(str(told.pop("do", "")), told, files, refused)
+
+    @property
+    def turn(self) -> int:
+        """How many times the form with `data-turn` had been sent, this time included; else 0."""
+        turn = self.fields.get("turn")
+        return turn if isinstance(turn, int) else 0
 
     def text(self, name: str) -> str:
         """The field's text without the white space around it; '' where it wasn't given."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.arena_example import EMPTY, LEADERBOARD
 from tests.browser.conftest import FindFaults, OpenPage
@@ -70,6 +70,31 @@ def test_filters_stand_in_the_address_and_survive_a_refresh(url: str, arena: Are
     page.locator("#board-clear").click()
     page.wait_for_url("**/leaderboard")
     expect(page.locator("#board-campaign")).to_have_value("")
+
+
+def test_an_answer_takes_no_filter_back_that_is_on_its_way(url: str, arena: Arena, open_page: OpenPage) -> None:
+    page = open_page(url)
+    expect(page.locator(".plot-row")).to_have_count(3)
+    asked: list[Route] = []
+
+    def hold_the_second(route: Route) -> None:
+        asked.append(route)
+        if len(asked) != 2:
+            route.continue_()
+
+    page.route("**/queue/join*", hold_the_second)
+    page.locator("#board-campaign").select_option(CAMPAIGN)
+    page.locator("#board-after").fill("2026-11-01")
+    page.wait_for_url("**/leaderboard?campaign=camp_harbour")
+    expect(page.locator("#board-after")).to_have_value("2026-11-01")
+    asked[1].continue_()
+    page.locator("#board-rater").fill("Ann")
+    page.locator("#board-rater").press("Tab")
+    page.wait_for_url("**/leaderboard?campaign=camp_harbour&after=2026-11-01&rater=Ann*")
+    expect(page.locator("#board-after")).to_have_value("2026-11-01")
+    page.locator("#board-clear").click()
+    page.wait_for_url("**/leaderboard")
+    expect(page.locator("#board-after")).to_have_value("")
 
 
 def test_the_figures_can_be_downloaded_under_the_filters_twice(url: str, arena: Arena, open_page: OpenPage) -> None:
