@@ -2,7 +2,7 @@
 
 vLLM 0.32 goes through the slices of every layer one by one and copies A and B once for every row before it multiplies
 (`vllm/lora/ops/torch_ops/lora_ops.py`). On a small model that took longer than the model. Here, as in S-LoRA's batches
-(https://arxiv.org/abs/2311.03285), nothing is copied:
+(https://arxiv.org/abs/2311.03285), nothing is copied for a row:
 
 - Which row has which adapter is worked out once a step (`Plan`), not in every layer.
 - A layer keeps the matrices of all its slots side by side (`A`, `B`), so that one product has all slices of all
@@ -134,18 +134,22 @@ def add_products(y: torch.Tensor, x: torch.Tensor, a: A, b: B, plan: Plan, scale
     y: float [rows, ≥ features of all slices]. x: float [rows, features]. a, b: a layer's.
     """
     for slot, start, end in plan.alone:
-        hidden = torch.mm(x[start:end].to(a.whole.dtype), a.whole[:, slot].reshape(-1, x.shape[1]).t())
-        _expand(y[start:end], hidden, b, slot, None, scale)
+        _expand(y[start:end], _hidden(x[start:end], a, slot), b, slot, None, scale)
     if plan.mixed is not None:
         mixed = plan.mixed
         rows = x[: mixed.count] if mixed.rows is None else x.index_select(0, mixed.rows)
-        own_a = _of(a.whole, mixed.slots, 1).reshape(-1, x.shape[1])
-        hidden = torch.mm(rows.to(own_a.dtype), own_a.t())
+        hidden = _hidden(rows, a, mixed.slots)
         # Not a product with 0: where one adapter's numbers overflow, the rows of others must not become NaN.
         # To fill with 0 takes five times as long as to drop bits.
         bits = hidden.view(BITS[hidden.element_size()])
         bits.bitwise_and_(mixed.mask(len(a), a.whole.shape[2], bits.dtype))
         _expand(y[: mixed.count], hidden, b, mixed.slots, mixed.rows, scale)
+
+
+def _hidden(rows: torch.Tensor, a: A, slots: torch.Tensor | int | None) -> torch.Tensor:
+    """A · rows with the adapters in these slots: float [rows, slices · slots · r], of A's dtype."""
+    own = _of(a.whole, slots, 1).reshape(-1, rows.shape[1])
+    return torch.mm(rows.to(own.dtype), own.t())
 
 
 def _expand(

@@ -93,6 +93,8 @@ class LeaderboardPage:
         return {block: gr.update(value=value) for block, value in drawn.items()}
 
     async def _act(self, session: BoardSession, api_key: str, action: Action) -> AsyncGenerator[Updates]:
+        is_latest = action.turn >= session.turn
+        session.turn = max(session.turn, action.turn)
         if action.name == "train":
             async for drawing in self._train(session, api_key, action.text("model")):
                 yield drawing
@@ -100,10 +102,9 @@ class LeaderboardPage:
         if action.name == "csv":
             yield {self._download: gr.update(value=self._csv(session))}
             return
-        if action.name in ("filter", "clear") and action.turn >= session.turn:
+        if action.name in ("filter", "clear") and is_latest:
             session.filters = Filters() if action.name == "clear" else Filters.of_form(action)
             session.job = None
-        session.turn = max(session.turn, action.turn)
         yield await self._asked_anew(session, api_key)
 
     def _csv(self, session: BoardSession) -> str:
