@@ -13,6 +13,7 @@ import fastapi
 import gradio as gr
 
 from ui import style
+from ui.blocks import Blocks
 from ui.campaigns import CampaignsPage
 from ui.client import ServerClient
 from ui.compare import ComparePage
@@ -44,7 +45,7 @@ def create_blocks(server_url: str, *, example_prompts: Sequence[str] = ()) -> gr
     """
     client = ServerClient(server_url)
     first, *others = PAGES
-    with gr.Blocks(title="tuneloop", analytics_enabled=False) as blocks:
+    with Blocks(title="tuneloop", analytics_enabled=False) as blocks:
         hang(blocks, first, PAGES[first], client, example_prompts)
     for name in others:
         with blocks.route(name, f"/{name}", show_in_navbar=False):

@@ -22,7 +22,7 @@ from ui.compare_conversation import Conversation
 from ui.compare_layout import FEWEST, MOST, lay_out
 from ui.compare_session import CompareSession
 from ui.compare_view import CompareView
-from ui.live import Action
+from ui.live import Action, on_steps
 from ui.session import Session
 from ui.shell import QUIET, Frame
 
@@ -98,9 +98,11 @@ class ComparePage:
         c, frame = self._controls, self._frame
         tab = [frame.session, frame.api_key]
         sampling = [c.temperature, c.top_p, c.max_tokens, c.seed]
-        asked = [*tab, c.system, c.count, *sampling, c.prompt, *c.models]
+        question = [*tab, c.asked, *sampling, c.system, c.count, c.prompt, *c.models]
         out = self._view.conversing
-        gr.on([c.send.click, c.prompt.submit], self._send, asked, out, **QUIET)
+        # Several at once, for a question sent right after an answer's end must not meet Gradio's still ending the one
+        # before.
+        gr.on([c.send.click, c.prompt.submit], self._send, question, out, trigger_mode="multiple", **QUIET)
         c.stop.click(self._stop, [frame.session], [c.stop], **QUIET)
         # Counted in the browser, so that no click is lost while the one before is on its way.
         c.more.click(None, [c.count], [c.count], js=f"count => Math.min(count + 1, {MOST})", **QUIET)
@@ -109,7 +111,7 @@ class ComparePage:
         for button in c.examples:
             button.click(_same, [button], [c.prompt], **QUIET)
         for block in (c.shared, c.past, c.last_prompt, c.actions, c.editing):
-            block.submit(self._act, [*tab, *sampling], out, trigger_mode="multiple", **QUIET)
+            on_steps(block, self._act, frame, out, c.asked, *sampling)
         gr.on([c.retry.tick, c.watch.tick], self._list_again, [*tab, *c.models], self._view.listing, **QUIET)
 
     # Models
@@ -158,16 +160,17 @@ class ComparePage:
         self,
         session: CompareSession,
         api_key: str,
-        system: str,
-        count: int,
+        seen: int,
         temperature: float,
         top_p: float,
         max_tokens: int,
         seed: int | None,
+        system: str,
+        count: int,
         prompt: str,
         *models: str | None,
     ) -> AsyncGenerator[Updates]:
-        if session.conversation.running:
+        if session.conversation.running or seen < session.asked:
             yield self._view.say("")  # Gradio would empty every output of a generator that gives nothing
             return
         chosen = models[: int(count)]
@@ -175,25 +178,28 @@ class ComparePage:
             yield self._view.say(render.notice(objection, session.language))
             return
         earlier = session.conversation if session.editing is None else session.conversation.until(session.editing)
-        asked = earlier.ask(prompt, [name or "" for name in chosen], system or "", time.monotonic())
-        session.editing = None
-        yield {self._controls.prompt: gr.update(value="")}
+        session.ask(earlier.ask(prompt, [name or "" for name in chosen], system or "", time.monotonic()))
+        emptied = {self._controls.prompt: gr.update(value="")}
         sampling = _sampling(temperature, top_p, max_tokens, seed)
-        async with aclosing(self._played(session, api_key, asked, sampling)) as frames:
+        async with aclosing(self._played(session, api_key, sampling, emptied)) as frames:
             async for updates in frames:
                 yield updates
 
     async def _played(
-        self, session: CompareSession, api_key: str, asked: Conversation, sampling: Sampling
+        self, session: CompareSession, api_key: str, sampling: Sampling, at_first: Updates
     ) -> AsyncGenerator[Updates]:
         view, kept_s, first = self._view, time.monotonic(), True
         session.drawn = {}
-        async with aclosing(session.follow(self._frame.client, api_key, asked, sampling)) as states:
+        async with aclosing(session.follow(self._frame.client, api_key, sampling)) as states:
             async for conversation in states:
                 now_s = time.monotonic()
                 if first or not conversation.running:
                     yield merged(
-                        self._view.drawn(session), self._view.say(""), self._frame.say(), self._view.kept(session)
+                        view.drawn(session),
+                        view.say(""),
+                        self._frame.say(),
+                        view.kept(session),
+                        at_first if first else {},
                     )
                 elif now_s - kept_s >= KEEP_EVERY_S:
                     kept_s = now_s
@@ -201,7 +207,7 @@ class ComparePage:
                 elif changed := view.drawn_panes(session):
                     yield changed
                 first = False
-        for pane in session.conversation.turns[-1].panes:
+        for pane in conversation.turns[-1].panes:
             if pane.problem and pane.problem.kind == "unauthorized":
                 yield self._frame.problem(pane.problem, session)
                 return
@@ -213,27 +219,19 @@ class ComparePage:
     # What can be done with a conversation
 
     async def _act(
-        self,
-        session: CompareSession,
-        api_key: str,
-        temperature: float,
-        top_p: float,
-        max_tokens: int,
-        seed: int | None,
-        event: gr.EventData,
+        self, session: CompareSession, api_key: str, action: Action, seen: int, *sampling: Any
     ) -> AsyncGenerator[Updates]:
-        action = Action.of(event)
-        if session.conversation.running:
-            yield self._view.say("")
-        elif action.name == "again" and session.conversation.turns:
-            last, sampling = session.conversation, _sampling(temperature, top_p, max_tokens, seed)
+        last = session.conversation
+        if last.running:
+            return
+        if action.name != "again":
+            yield self._done(session, action)
+        elif last.turns and seen >= session.asked:
             earlier = last.until(len(last.turns) - 1)
-            asked = earlier.ask(last.turns[-1].prompt, last.models, last.system, time.monotonic())
-            async with aclosing(self._played(session, api_key, asked, sampling)) as frames:
+            session.ask(earlier.ask(last.turns[-1].prompt, last.models, last.system, time.monotonic()))
+            async with aclosing(self._played(session, api_key, _sampling(*sampling), {})) as frames:
                 async for updates in frames:
                     yield updates
-        else:
-            yield self._done(session, action)
 
     def _done(self, session: CompareSession, action: Action) -> Updates:
         match action.name:
@@ -256,12 +254,12 @@ class ComparePage:
                     self._frame.address({}),
                     self._view.chosen(session),
                 )
-        return self._view.say("")
+        return {}
 
     def _edit(self, session: CompareSession, turn: str) -> Updates:
         number = int(turn) if turn.isdecimal() else -1
         if session.shared or not 0 <= number < len(session.conversation.turns):
-            return self._view.say("")
+            return {}
         session.editing = number
         prompt = session.conversation.turns[number].prompt
         return merged(self._view.drawn(session), {self._controls.prompt: gr.update(value=prompt)})

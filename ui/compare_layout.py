@@ -56,6 +56,8 @@ class CompareControls:
     top_p: Any
     max_tokens: Any
     seed: Any
+    asked: Any
+    """How many questions the tab had asked when what it shows was drawn."""
     past: Any
     last_prompt: Any
     panes: tuple[Any, ...]
@@ -161,6 +163,7 @@ def _slider(captions: Captions, name: str, least: float, most: float, step: floa
 
 
 def _conversation() -> dict[str, Any]:
+    asked = gr.Number(0, visible="hidden", show_label=False, precision=0)
     past = live_html(elem_id="tl-past")
     last_prompt = live_html(elem_id="tl-last-prompt", script=_SHOW_NEW_TURN)
     with gr.Row(equal_height=True, elem_classes="tl-panes"):
@@ -168,7 +171,8 @@ def _conversation() -> dict[str, Any]:
     actions = live_html(elem_id="tl-turn-actions")
     announcement = live_html(spoken=True, elem_id="tl-announcement")
     return {
-        "past": past, "last_prompt": last_prompt, "panes": panes, "actions": actions, "announcement": announcement,
+        "asked": asked, "past": past, "last_prompt": last_prompt, "panes": panes, "actions": actions,
+        "announcement": announcement,
     }  # fmt: skip
 
 

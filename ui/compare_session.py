@@ -31,27 +31,33 @@ class CompareSession(Session):
     stop_requested: bool = False
     drawn: dict[int, str] = field(default_factory=dict)
     """Each pane's HTML as the browser has it, so that only what changed is sent."""
+    asked: int = 0
+    """How many questions were asked in this tab. What a tab sends tells how many it has seen: one that it sends twice,
+    as on a slow network where nothing seems to happen, is told by that."""
 
-    async def follow(
-        self, client: ServerClient, api_key: str, asked: Conversation, sampling: Sampling
-    ) -> AsyncGenerator[Conversation]:
-        """Each state of `asked` that is worth drawing; the last one is not running any more.
+    def ask(self, asked: Conversation) -> None:
+        """Takes the question at once, so that no second one comes between."""
+        self.conversation, self.editing, self.stop_requested = asked, None, False
+        self.asked += 1
+
+    async def follow(self, client: ServerClient, api_key: str, sampling: Sampling) -> AsyncGenerator[Conversation]:
+        """Each state of what was asked last that is worth drawing; the last one is not running any more.
 
         Ends early when `stop_requested` is set. Closing the iterator, as Gradio does when the tab goes, closes the
         connection to the server, which then stops all generations.
         """
-        self.stop_requested = False
-        self.conversation = asked
-        question = Question(asked.models, asked.histories(), sampling)
+        state = self.conversation
+        question = Question(state.models, state.histories(), sampling)
         arrived: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         reader = asyncio.create_task(_read(client, question, api_key, arrived))
         try:
-            yield self.conversation
-            async for conversation in self._frames(reader, arrived):
-                yield conversation
+            yield state
+            async for state in self._frames(reader, arrived):
+                yield state
         finally:
             await _end(reader)
-            self.conversation = self.conversation.stop()
+            if self.conversation is state:  # else the reader has asked on, or begun anew, since the last state
+                self.conversation = state.stop()
 
     async def _frames(
         self, reader: asyncio.Task[Problem | None], arrived: asyncio.Queue[dict[str, Any]]

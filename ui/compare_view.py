@@ -34,7 +34,8 @@ class CompareView:
     def conversing(self) -> list[Any]:
         """What a conversation updates, from the first word to the last."""
         c = self._controls
-        drawn = [c.shared, c.past, c.last_prompt, *c.panes, c.actions, c.announcement, c.notice, c.editing, c.composer]
+        answers = [c.asked, c.past, c.last_prompt, *c.panes, c.actions, c.announcement]
+        drawn = [c.shared, *answers, c.notice, c.editing, c.composer]
         played = [c.prompt, c.example_row, c.send, c.stop, c.more, c.fewer, c.count, c.system, *c.models]
         return [*drawn, *played, self._frame.kept.component, self._frame.address_bar, *self._frame.outputs]
 
@@ -54,6 +55,7 @@ class CompareView:
         editing = self._editing_note(session)
         return {
             c.shared: gr.update(value=shared, visible=session.shared),
+            c.asked: gr.update(value=session.asked),
             c.past: gr.update(value=compare_render.past(conversation, language, **seen)),
             c.last_prompt: gr.update(value=compare_render.last_prompt(conversation, language, shared=session.shared)),
             c.actions: gr.update(value=compare_render.actions(conversation, language, **seen)),

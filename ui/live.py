@@ -37,8 +37,8 @@ from ui.shell import QUIET, Frame
 SCRIPT = Path(__file__).with_name("live.js").read_text(encoding="utf-8")
 
 
-Handler = Callable[[Any, str, "Action"], AsyncGenerator[Updates]]
-"""What answers an action: (session, api_key, action) → what to redraw, in any number of steps."""
+Handler = Callable[..., AsyncGenerator[Updates]]
+"""What answers an action: (session, api_key, action, *further inputs) → what to redraw, in any number of steps."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,12 @@ def on_action(block: Any, handler: Any, inputs: list[Any], outputs: list[Any]) -
     block.submit(handler, inputs, outputs, trigger_mode="multiple", **QUIET)
 
 
-def on_steps(block: Any, handler: Handler, frame: Frame, outputs: list[Any]) -> None:
-    """Calls `handler(session, api_key, action)`, an asynchronous generator that may also give nothing."""
+def on_steps(block: Any, handler: Handler, frame: Frame, outputs: list[Any], *further: Any) -> None:
+    """Calls `handler(session, api_key, action, *further inputs)`, an asynchronous generator that may give nothing."""
 
-    async def act(session: Any, api_key: str, event: gr.EventData) -> AsyncGenerator[Updates]:
+    async def act(session: Any, api_key: str, event: gr.EventData, *values: Any) -> AsyncGenerator[Updates]:
         is_drawn = False
-        async with aclosing(handler(session, api_key, Action.of(event))) as drawings:
+        async with aclosing(handler(session, api_key, Action.of(event), *values)) as drawings:
             async for drawing in drawings:
                 is_drawn = is_drawn or bool(drawing)
                 if drawing:
@@ -110,4 +110,4 @@ def on_steps(block: Any, handler: Handler, frame: Frame, outputs: list[Any]) -> 
         if not is_drawn:
             yield {block: gr.update()}
 
-    on_action(block, act, [frame.session, frame.api_key], outputs)
+    on_action(block, act, [frame.session, frame.api_key, *further], outputs)

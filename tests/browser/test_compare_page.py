@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Protocol
 
 import pytest
-from playwright.sync_api import Page, expect
+from gradio.queueing import Event, Queue
+from gradio.server_messages import EventMessage, ProcessCompletedMessage
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import FindFaults, OpenPage
 from tests.browser.scripted import BASE, CAPTAIN, POET, Script, scripted_app
@@ -48,6 +51,22 @@ def script(served: tuple[str, Script]) -> Script:
 def url(served: tuple[str, Script], script: Script) -> str:
     """The server's address; its script is fresh."""
     return served[0]
+
+
+@pytest.fixture
+def late_ends(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds by which Gradio's word of an event's end comes late, as on a busy machine; one for each event."""
+    delays: list[float] = []
+    send_message = Queue.send_message
+
+    def send(queue: Queue, event: Event, message: EventMessage) -> None:
+        if delays and isinstance(message, ProcessCompletedMessage):
+            asyncio.get_running_loop().call_later(delays.pop(0), send_message, queue, event, message)
+        else:
+            send_message(queue, event, message)
+
+    monkeypatch.setattr(Queue, "send_message", send)
+    return delays
 
 
 def opened(open_page: OpenPage, url: str, **settings: object) -> Page:
@@ -161,6 +180,54 @@ def test_regenerate_asks_the_last_prompt_anew(url: str, script: Script, open_pag
     expect(page.locator(".tl-answer").first).to_have_text("Something else ")
     expect_done(page)
     assert [body["messages"] for body in script.bodies] == [[{"role": "user", "content": "Hello?"}]] * 2
+
+
+def test_a_prompt_sent_the_moment_an_answer_ends_is_asked(
+    url: str, script: Script, open_page: OpenPage, late_ends: list[float]
+) -> None:
+    script.pause_s = 0.2
+    page = opened(open_page, url)
+    late_ends.append(1.0)
+    send(page, "Hello?")
+    expect(page.locator("#tl-stop")).to_be_visible()
+    page.locator("#tl-prompt textarea").fill("And then?")
+    expect_done(page)
+    page.locator("#tl-prompt textarea").press("Enter")
+    expect_done(page, 4)
+    assert prompts(page) == ["Hello?", "And then?"]
+
+
+def test_a_prompt_sent_twice_on_a_slow_network_is_asked_once(url: str, script: Script, open_page: OpenPage) -> None:
+    page = opened(open_page, url)
+    held: list[Route] = []
+    page.route("**/queue/data*", lambda route: held.append(route))  # what the server tells is on its way for long
+    send(page, "Hello?")
+    page.wait_for_timeout(2_000)
+    assert len(script.bodies) == 1
+    expect(page.locator("#tl-prompt textarea")).to_have_value("Hello?")
+    page.locator("#tl-prompt textarea").press("Enter")
+    page.wait_for_timeout(500)
+    assert held
+    for route in held:
+        route.continue_()
+    expect_done(page)
+    page.wait_for_timeout(500)
+    assert prompts(page) == ["Hello?"]
+    assert len(script.bodies) == 1
+
+
+def test_two_actions_at_once_are_both_seen(url: str, open_page: OpenPage, late_ends: list[float]) -> None:
+    page = opened(open_page, url)
+    send(page, "Hello?")
+    expect_done(page)
+    page.wait_for_timeout(500)  # the question's own end
+    late_ends.append(1.0)
+    page.evaluate("""() => ['differences', 'edit'].map(
+        name => document.querySelector(`[data-do="${name}"]`)).forEach(button => button.click())""")
+    expect(page.locator("#tl-prompt textarea")).to_have_value("Hello?")
+    expect(page.get_by_role("button", name="Mark differing words")).to_have_attribute("aria-pressed", "true")
+    page.wait_for_timeout(1_500)  # for what would take it back
+    expect(page.locator(".compare-editing")).to_be_visible()
 
 
 def test_stop_keeps_what_came_and_the_conversation_goes_on(url: str, script: Script, open_page: OpenPage) -> None:

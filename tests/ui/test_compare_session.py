@@ -76,7 +76,8 @@ async def follow(
     session: CompareSession, client: ServerClient, conversation: Conversation, *, stop_after: int = 0
 ) -> list[Conversation]:
     states = []
-    async with aclosing(session.follow(client, "", conversation, SAMPLING)) as following:
+    session.ask(conversation)
+    async with aclosing(session.follow(client, "", SAMPLING)) as following:
         async for state in following:
             states.append(state)
             if stop_after and state.turns[-1].panes[0].deltas >= stop_after:
@@ -99,7 +100,8 @@ def test_words_are_drawn_while_more_are_coming_and_stop_ends_both_sides(
 def test_a_tab_that_goes_away_closes_the_connection(client: ServerClient, slow_server: SlowServer) -> None:
     async def leave() -> CompareSession:
         session = CompareSession()
-        async with aclosing(session.follow(client, "", asked("endless"), SAMPLING)) as following:
+        session.ask(asked("endless"))
+        async with aclosing(session.follow(client, "", SAMPLING)) as following:
             async for state in following:
                 if state.turns[-1].panes[0].deltas:
                     break
@@ -114,6 +116,21 @@ def test_a_stream_that_breaks_off_keeps_its_words_and_says_so(client: ServerClie
     panes = asyncio.run(follow(CompareSession(), client, asked("short")))[-1].turns[-1].panes
     assert panes[0].content == "word "
     assert [pane.problem.kind for pane in panes if pane.problem] == ["cut_off", "cut_off"]
+
+
+def test_what_is_asked_right_after_an_answer_is_not_stopped_with_it(client: ServerClient) -> None:
+    async def ask_on() -> CompareSession:
+        session = CompareSession()
+        session.ask(asked("short"))
+        async with aclosing(session.follow(client, "", SAMPLING)) as following:
+            async for state in following:
+                if not state.running:
+                    session.ask(state.ask("short", ("base", "tuned"), "", 0.0))
+        return session
+
+    session = asyncio.run(ask_on())
+    assert session.conversation.running
+    assert len(session.conversation.turns) == 2
 
 
 def test_two_tabs_never_mix(client: ServerClient) -> None:
