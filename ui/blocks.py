@@ -37,7 +37,7 @@ class Blocks(gr.Blocks):  # type: ignore[misc]  # Gradio is not typed
         sent: list[Any] = super().handle_streaming_diffs(block_fn, data, session_hash, run, final, simple_format)
         if not session_hash or not run:  # a call without a queue wants the values themselves
             return sent
-        if final:
+        if final and not simple_format:
             return [gr.skip() for _ in sent]
         for place, (old, new) in enumerate(zip(before, after, strict=False)):
             if isinstance(old, dict) and isinstance(new, dict) and old.keys() - new.keys() and not simple_format:

@@ -143,7 +143,7 @@ class ServerClient:
         asked = {name: value for name, value in (query or {}).items() if value is not None}
         try:
             async with self._open(api_key, httpx.Timeout(timeout_s, connect=5.0)) as http:
-                response = await http.request(method, path, json=body, params=asked)
+                response = await http.request(method, path, params=asked, **_json_of(body))
         except httpx.HTTPError as error:
             raise UIError(Problem("unreachable", str(error) or type(error).__name__)) from error
         if response.status_code >= 400:
@@ -159,7 +159,7 @@ class ServerClient:
         try:
             async with (
                 self._open(api_key, _STREAM_TIMEOUT) as http,
-                http.stream("POST", path, json=body) as response,
+                http.stream("POST", path, **_json_of(body)) as response,
             ):
                 if response.status_code >= 400:
                     raise UIError(problem_of(response.status_code, await response.aread()))
@@ -179,6 +179,13 @@ class ServerClient:
             trust_env=False,  # a proxy from the environment has no business between a page and its own server
             transport=self._transport,
         )
+
+
+def _json_of(body: Mapping[str, Any] | None) -> dict[str, Any]:
+    # In ASCII: half a character, which a browser can send, has no UTF-8; the server says what is wrong with it.
+    if body is None:
+        return {}
+    return {"content": json.dumps(body).encode(), "headers": {"Content-Type": "application/json"}}
 
 
 async def read_events(chunks: AsyncIterator[bytes]) -> AsyncGenerator[dict[str, Any]]:

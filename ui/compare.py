@@ -6,6 +6,7 @@ show, `compare_conversation` the state, `calls.compare` the wire.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -26,6 +27,8 @@ from ui.live import Action, on_steps
 from ui.session import Session
 from ui.shell import QUIET, Frame
 
+# What was typed while the prompt was on its way is another prompt.
+_EMPTY_PROMPT = "(told, prompt) => told && JSON.parse(told)[1] === prompt ? '' : prompt"
 KEEP_EVERY_S = 1.0
 """How often a running conversation is put aside for a refresh."""
 
@@ -103,6 +106,7 @@ class ComparePage:
         # Several at once, for a question sent right after an answer's end must not meet Gradio's still ending the one
         # before.
         gr.on([c.send.click, c.prompt.submit], self._send, question, out, trigger_mode="multiple", **QUIET)
+        c.sent.change(None, [c.sent, c.prompt], [c.prompt], js=_EMPTY_PROMPT, **QUIET)
         c.stop.click(self._stop, [frame.session], [c.stop], **QUIET)
         # Counted in the browser, so that no click is lost while the one before is on its way.
         c.more.click(None, [c.count], [c.count], js=f"count => Math.min(count + 1, {MOST})", **QUIET)
@@ -178,10 +182,10 @@ class ComparePage:
             yield self._view.say(render.notice(objection, session.language))
             return
         earlier = session.conversation if session.editing is None else session.conversation.until(session.editing)
-        session.ask(earlier.ask(prompt, [name or "" for name in chosen], system or "", time.monotonic()))
-        emptied = {self._controls.prompt: gr.update(value="")}
         sampling = _sampling(temperature, top_p, max_tokens, seed)
-        async with aclosing(self._played(session, api_key, sampling, emptied)) as frames:
+        session.ask(earlier.ask(prompt, [name or "" for name in chosen], system or "", time.monotonic()))
+        sent = {self._controls.sent: gr.update(value=json.dumps([session.asked, prompt]))}
+        async with aclosing(self._played(session, api_key, sampling, sent)) as frames:
             async for updates in frames:
                 yield updates
 
@@ -227,9 +231,9 @@ class ComparePage:
         if action.name != "again":
             yield self._done(session, action)
         elif last.turns and seen >= session.asked:
-            earlier = last.until(len(last.turns) - 1)
+            earlier, chosen = last.until(len(last.turns) - 1), _sampling(*sampling)
             session.ask(earlier.ask(last.turns[-1].prompt, last.models, last.system, time.monotonic()))
-            async with aclosing(self._played(session, api_key, _sampling(*sampling), {})) as frames:
+            async with aclosing(self._played(session, api_key, chosen, {})) as frames:
                 async for updates in frames:
                     yield updates
 

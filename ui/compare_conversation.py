@@ -28,11 +28,8 @@ class Turn:
     """Set once the server has stored all answers: then it can be shared."""
     problem: Problem | None = None
     """Why the server didn't store finished answers."""
-
-    @property
-    def running(self) -> bool:
-        """Whether any model may still write."""
-        return any(pane.running for pane in self.panes)
+    running: bool = False
+    """Whether the exchange goes on: after the last answer the server still stores it."""
 
     @property
     def done(self) -> bool:
@@ -54,13 +51,14 @@ class Turn:
                 return replace(self, comparison_id=event["comparison"]["id"])
         return self
 
-    def fail(self, problem: Problem) -> Turn:
-        """The state after the whole exchange failed: sides that were still running fail with it."""
-        return replace(self, panes=tuple(pane.fail(problem) if pane.running else pane for pane in self.panes))
+    def end(self, problem: Problem) -> Turn:
+        """The state after the exchange ended: sides that were still running fail with it."""
+        panes = tuple(pane.fail(problem) if pane.running else pane for pane in self.panes)
+        return replace(self, panes=panes, running=False)
 
     def stop(self) -> Turn:
         """The state after the reader stopped it."""
-        return replace(self, panes=tuple(pane.stop() for pane in self.panes))
+        return replace(self, panes=tuple(pane.stop() for pane in self.panes), running=False)
 
     def _pane(self, event: Mapping[str, Any]) -> Pane:
         return self.panes[SIDES.index(event["side"])]
@@ -82,14 +80,14 @@ class Conversation:
 
     @property
     def running(self) -> bool:
-        """Whether answers may still come."""
+        """Whether the last exchange goes on."""
         return bool(self.turns) and self.turns[-1].running
 
     def ask(self, prompt: str, models: Sequence[str], system: str, now_s: float) -> Conversation:
         """The state right after sending; other models than before begin anew, for a pane shows one model's words."""
         earlier = self.turns if tuple(models) == self.models else ()
         panes = tuple(Pane("waiting", asked_model=model, asked_s=now_s) for model in models)
-        return Conversation(tuple(models), system, (*earlier, Turn(prompt, panes)))
+        return Conversation(tuple(models), system, (*earlier, Turn(prompt, panes, running=True)))
 
     def until(self, turns: int) -> Conversation:
         """The conversation with its first `turns` turns alone."""

@@ -68,6 +68,8 @@ class CompareControls:
     composer: Any
     editing: Any
     prompt: Any
+    sent: Any
+    """The number and words of the prompt that was asked last: the browser empties the field where they still stand."""
     example_row: Any
     examples: tuple[Any, ...]
     send: Any
@@ -184,6 +186,7 @@ def _composer(captions: Captions, example_prompts: Sequence[str]) -> dict[str, A
         prompt = captions.make(
             gr.Textbox, keys, lines=1, max_lines=10, autofocus=True, elem_id="tl-prompt", elem_classes="tl-prompt"
         )
+        sent = gr.Textbox(visible="hidden", show_label=False)
         with gr.Row(elem_classes="tl-actions"):
             with gr.Row(elem_classes="tl-examples", visible=bool(example_prompts)) as example_row:
                 examples = tuple(gr.Button(example, size="sm", variant="secondary") for example in example_prompts)
@@ -193,6 +196,6 @@ def _composer(captions: Captions, example_prompts: Sequence[str]) -> dict[str, A
                 gr.Button, {"value": "prompt.stop"}, variant="stop", visible=False, elem_id="tl-stop", **button
             )
     return {
-        "composer": composer, "editing": editing, "prompt": prompt, "example_row": example_row, "examples": examples,
-        "send": send, "stop": stop,
+        "composer": composer, "editing": editing, "prompt": prompt, "sent": sent, "example_row": example_row,
+        "examples": examples, "send": send, "stop": stop,
     }  # fmt: skip

@@ -46,18 +46,18 @@ class CompareSession(Session):
         Ends early when `stop_requested` is set. Closing the iterator, as Gradio does when the tab goes, closes the
         connection to the server, which then stops all generations.
         """
-        state = self.conversation
-        question = Question(state.models, state.histories(), sampling)
+        mine = self.asked
+        question = Question(self.conversation.models, self.conversation.histories(), sampling)
         arrived: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         reader = asyncio.create_task(_read(client, question, api_key, arrived))
         try:
-            yield state
-            async for state in self._frames(reader, arrived):
-                yield state
+            yield self.conversation
+            async for conversation in self._frames(reader, arrived):
+                yield conversation
         finally:
+            if self.asked == mine:  # else the reader has asked on since the last state
+                self.conversation = self.conversation.stop()
             await _end(reader)
-            if self.conversation is state:  # else the reader has asked on, or begun anew, since the last state
-                self.conversation = state.stop()
 
     async def _frames(
         self, reader: asyncio.Task[Problem | None], arrived: asyncio.Queue[dict[str, Any]]
@@ -74,7 +74,7 @@ class CompareSession(Session):
         if self.stop_requested:
             self.conversation = self.conversation.stop()
         else:
-            turn = self.conversation.turns[-1].fail(reader.result() or Problem("cut_off"))
+            turn = self.conversation.turns[-1].end(reader.result() or Problem("cut_off"))
             self.conversation = self.conversation.with_last(turn)
         yield self.conversation
 

@@ -36,7 +36,7 @@ class CompareView:
         c = self._controls
         answers = [c.asked, c.past, c.last_prompt, *c.panes, c.actions, c.announcement]
         drawn = [c.shared, *answers, c.notice, c.editing, c.composer]
-        played = [c.prompt, c.example_row, c.send, c.stop, c.more, c.fewer, c.count, c.system, *c.models]
+        played = [c.prompt, c.sent, c.example_row, c.send, c.stop, c.more, c.fewer, c.count, c.system, *c.models]
         return [*drawn, *played, self._frame.kept.component, self._frame.address_bar, *self._frame.outputs]
 
     def chosen(self, session: CompareSession) -> Updates:

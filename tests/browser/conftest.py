@@ -24,7 +24,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-ACTION_TIMEOUT_MS = 30_000
+ACTION_TIMEOUT_MS = 60_000
 expect.set_options(timeout=60_000)  # a busy machine draws slowly, and what reads files is a process that starts slowly
 OpenPage = Callable[..., Page]
 FindFaults = Callable[[Page], list[str]]

@@ -55,12 +55,12 @@ def url(served: tuple[str, Script], script: Script) -> str:
 
 @pytest.fixture
 def late_ends(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds by which Gradio's word of an event's end comes late, as on a busy machine; one for each event."""
+    """Put in seconds, and Gradio tells by so much later that the reader's next act has ended, as a busy machine does."""
     delays: list[float] = []
     send_message = Queue.send_message
 
     def send(queue: Queue, event: Event, message: EventMessage) -> None:
-        if delays and isinstance(message, ProcessCompletedMessage):
+        if delays and isinstance(message, ProcessCompletedMessage) and event.fn.name in ("_send", "act"):
             asyncio.get_running_loop().call_later(delays.pop(0), send_message, queue, event, message)
         else:
             send_message(queue, event, message)
@@ -216,17 +216,52 @@ def test_a_prompt_sent_twice_on_a_slow_network_is_asked_once(url: str, script: S
     assert len(script.bodies) == 1
 
 
-def test_two_actions_at_once_are_both_seen(url: str, open_page: OpenPage, late_ends: list[float]) -> None:
+def test_what_is_typed_while_a_prompt_is_on_its_way_stays(url: str, open_page: OpenPage) -> None:
+    page = opened(open_page, url)
+    held: list[Route] = []
+    page.route("**/queue/data*", lambda route: held.append(route))
+    send(page, "Hello?")
+    page.wait_for_timeout(500)
+    page.locator("#tl-prompt textarea").fill("And then?")
+    page.unroute("**/queue/data*")
+    for route in held:
+        route.continue_()
+    expect_done(page)
+    expect(page.locator("#tl-prompt textarea")).to_have_value("And then?")
+    page.locator("#tl-prompt textarea").press("Enter")
+    expect_done(page, 4)
+    expect(page.locator("#tl-prompt textarea")).to_have_value("")
+
+
+def test_regenerate_clicked_twice_on_a_slow_network_asks_once(url: str, script: Script, open_page: OpenPage) -> None:
+    page = opened(open_page, url)
+    send(page, "Hello?")
+    expect_done(page)
+    held: list[Route] = []
+    page.wait_for_timeout(500)
+    page.route("**/queue/data*", lambda route: held.append(route))
+    for _ in range(2):
+        page.get_by_role("button", name="Regenerate").click()
+        page.wait_for_timeout(2_000)
+    assert len(script.bodies) == 2
+    for route in held:
+        route.continue_()
+    expect_done(page)
+
+
+def test_an_action_whose_end_comes_late_takes_nothing_back(
+    url: str, open_page: OpenPage, late_ends: list[float]
+) -> None:
     page = opened(open_page, url)
     send(page, "Hello?")
     expect_done(page)
     page.wait_for_timeout(500)  # the question's own end
-    late_ends.append(1.0)
-    page.evaluate("""() => ['differences', 'edit'].map(
-        name => document.querySelector(`[data-do="${name}"]`)).forEach(button => button.click())""")
-    expect(page.locator("#tl-prompt textarea")).to_have_value("Hello?")
+    late_ends.append(3.0)
+    page.get_by_role("button", name="Mark differing words").click()
     expect(page.get_by_role("button", name="Mark differing words")).to_have_attribute("aria-pressed", "true")
-    page.wait_for_timeout(1_500)  # for what would take it back
+    page.get_by_role("button", name="Edit").click()
+    expect(page.locator(".compare-editing")).to_be_visible()
+    page.wait_for_timeout(3_500)  # for what would take it back
     expect(page.locator(".compare-editing")).to_be_visible()
 
 

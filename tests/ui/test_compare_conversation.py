@@ -77,7 +77,7 @@ def test_each_model_goes_on_from_its_own_answers() -> None:
 
 def test_a_prompt_that_a_model_never_answered_is_not_in_its_history() -> None:
     first = play(begun(), delta("left", "Hi"), side_done("left", BASE))
-    failed = first.with_last(first.turns[-1].fail(Problem("cut_off")))
+    failed = first.with_last(first.turns[-1].end(Problem("cut_off")))
     second = failed.ask("And then?", MODELS, "", 20.0)
     assert second.histories() == [[user("Hello?"), assistant("Hi"), user("And then?")], [user("And then?")]]
 

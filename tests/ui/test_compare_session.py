@@ -32,7 +32,8 @@ def sse(event: dict[str, Any]) -> bytes:
 
 
 class SlowServer:
-    """Answers `endless` without an end and breaks off after one word on `short`; notes what came and who left."""
+    """Answers `endless` without an end, breaks off after one word on `short` and takes long to store what it says on
+    `whole`; notes what came and who left."""
 
     def __init__(self) -> None:
         self.caller_left = threading.Event()
@@ -45,9 +46,19 @@ class SlowServer:
         async def compare(body: dict[str, Any]) -> StreamingResponse:
             self.bodies.append(body)
             messages = body.get("messages") or body["histories"][0]
-            return StreamingResponse(self.stream(messages[-1]["content"] == "endless"))
+            prompt = messages[-1]["content"]
+            return StreamingResponse(self.whole(body) if prompt == "whole" else self.stream(prompt == "endless"))
 
         return app
+
+    async def whole(self, body: dict[str, Any]) -> AsyncIterator[bytes]:
+        number = len(self.bodies)
+        for side, model in zip(("left", "right"), body["models"], strict=True):
+            yield sse({"type": "comparison.delta", "side": side, "delta": f"answer {number}"})
+            yield sse({"type": "comparison.side_done", "side": side, "model": model, "finish_reason": "stop"})
+        await asyncio.sleep(0.5)
+        yield sse({"type": "comparison.completed", "comparison": {"id": f"cmp_{number}"}})
+        yield b"data: [DONE]\n\n"
 
     async def stream(self, endless: bool) -> AsyncIterator[bytes]:
         try:
@@ -131,6 +142,29 @@ def test_what_is_asked_right_after_an_answer_is_not_stopped_with_it(client: Serv
     session = asyncio.run(ask_on())
     assert session.conversation.running
     assert len(session.conversation.turns) == 2
+
+
+def test_a_question_goes_on_until_its_answers_are_stored(client: ServerClient) -> None:
+    session = CompareSession()
+    first = asyncio.run(follow(session, client, asked("whole")))
+    assert any(all(pane.phase == "done" for pane in state.turns[-1].panes) for state in first[:-1])
+    assert [state.running for state in first] == [True] * (len(first) - 1) + [False]
+    asyncio.run(follow(session, client, first[-1].ask("whole", ("base", "tuned"), "", 0.0)))
+    told = [(turn.comparison_id, turn.panes[0].content, turn.problem) for turn in session.conversation.turns]
+    assert told == [("cmp_1", "answer 1", None), ("cmp_2", "answer 2", None)]
+
+
+def test_half_a_character_is_sent_as_it_is(client: ServerClient, slow_server: SlowServer) -> None:
+    asyncio.run(follow(CompareSession(), client, asked("\ud83d")))
+    assert slow_server.bodies[0]["messages"][0]["content"] == "\ud83d"
+
+
+def test_a_follower_that_fails_leaves_no_question_open(monkeypatch: pytest.MonkeyPatch, client: ServerClient) -> None:
+    session = CompareSession()
+    monkeypatch.setattr(client, "stream", lambda *_: [][0])
+    with pytest.raises(IndexError):
+        asyncio.run(follow(session, client, asked("short")))
+    assert not session.conversation.running
 
 
 def test_two_tabs_never_mix(client: ServerClient) -> None:
