@@ -55,7 +55,7 @@ def url(served: tuple[str, Script], script: Script) -> str:
 
 @pytest.fixture
 def late_ends(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Put in seconds, and Gradio tells by so much later that the reader's next act has ended, as a busy machine does."""
+    """Put in seconds, and Gradio tells by so much later that the next act has ended, as a busy machine does."""
     delays: list[float] = []
     send_message = Queue.send_message
 
@@ -219,11 +219,10 @@ def test_a_prompt_sent_twice_on_a_slow_network_is_asked_once(url: str, script: S
 def test_what_is_typed_while_a_prompt_is_on_its_way_stays(url: str, open_page: OpenPage) -> None:
     page = opened(open_page, url)
     held: list[Route] = []
-    page.route("**/queue/data*", lambda route: held.append(route))
+    page.route("**/queue/data*", lambda route: held.append(route), times=1)
     send(page, "Hello?")
     page.wait_for_timeout(500)
     page.locator("#tl-prompt textarea").fill("And then?")
-    page.unroute("**/queue/data*")
     for route in held:
         route.continue_()
     expect_done(page)
