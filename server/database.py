@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ TURN_TIMEOUT_S = 30
 """After so long a writer goes without its turn, and waits as SQLite does: one that hangs must not stop all writing."""
 CONNECT_TIMEOUT_S = 5
 POOL_TIMEOUT_S = 10
+LOCK_PATIENCE_S = 5.0
+"""So long PostgreSQL may take to notice that the server which held the lock is gone."""
 SERVER_LOCK = 0x74756E656C6F6F70
 """The number of PostgreSQL's advisory lock that a server holds: "tuneloop" in ASCII."""
 
@@ -85,7 +88,7 @@ class Database:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the database for one server: two would run each other's jobs. SQLite's file lies in a data directory,
-        which is held already.
+        which is held already. One that was just stopped or killed may hold it for some moments yet.
 
         Raises:
             DatabaseError: another server holds it.
@@ -94,7 +97,11 @@ class Database:
             yield
             return
         with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": SERVER_LOCK}):
+            patient_until_s = time.monotonic() + LOCK_PATIENCE_S
+            while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": SERVER_LOCK}):
+                if time.monotonic() < patient_until_s:
+                    time.sleep(0.1)
+                    continue
                 shown = self._engine.url.render_as_string(hide_password=True)
                 raise DatabaseError(
                     f"The database {shown} is in use by another running tuneloop. Stop that one, or give this one a "

@@ -113,7 +113,7 @@ def test_a_form_is_checked_then_started_and_the_job_paused_resumed_and_cancelled
     (job,) = gateway.http.get("/v1/fine_tuning/jobs").json()["data"]
     assert job["hyperparameters"]["n_epochs"] == 2
     assert job["tuneloop"]["settings"] == {"validation_fraction": 0.1}
-    assert f"job={job['id']}" in page.url
+    expect(page).to_have_url(re.compile(f"job={job['id']}"))
 
     expect(page.locator("h1")).to_be_visible()
     expect(page.locator("#train-suffix")).to_be_visible()
