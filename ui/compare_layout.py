@@ -165,7 +165,9 @@ def _slider(captions: Captions, name: str, least: float, most: float, step: floa
 
 
 def _conversation() -> dict[str, Any]:
+    # Not in the composer: what is drawn anew with its parent is hidden no longer.
     asked = gr.Number(0, visible="hidden", show_label=False, precision=0)
+    sent = gr.Textbox(visible="hidden", show_label=False, elem_id="tl-sent")
     past = live_html(elem_id="tl-past")
     last_prompt = live_html(elem_id="tl-last-prompt", script=_SHOW_NEW_TURN)
     with gr.Row(equal_height=True, elem_classes="tl-panes"):
@@ -173,7 +175,7 @@ def _conversation() -> dict[str, Any]:
     actions = live_html(elem_id="tl-turn-actions")
     announcement = live_html(spoken=True, elem_id="tl-announcement")
     return {
-        "asked": asked, "past": past, "last_prompt": last_prompt, "panes": panes, "actions": actions,
+        "asked": asked, "sent": sent, "past": past, "last_prompt": last_prompt, "panes": panes, "actions": actions,
         "announcement": announcement,
     }  # fmt: skip
 
@@ -186,7 +188,6 @@ def _composer(captions: Captions, example_prompts: Sequence[str]) -> dict[str, A
         prompt = captions.make(
             gr.Textbox, keys, lines=1, max_lines=10, autofocus=True, elem_id="tl-prompt", elem_classes="tl-prompt"
         )
-        sent = gr.Textbox(visible="hidden", show_label=False)
         with gr.Row(elem_classes="tl-actions"):
             with gr.Row(elem_classes="tl-examples", visible=bool(example_prompts)) as example_row:
                 examples = tuple(gr.Button(example, size="sm", variant="secondary") for example in example_prompts)
@@ -196,6 +197,6 @@ def _composer(captions: Captions, example_prompts: Sequence[str]) -> dict[str, A
                 gr.Button, {"value": "prompt.stop"}, variant="stop", visible=False, elem_id="tl-stop", **button
             )
     return {
-        "composer": composer, "editing": editing, "prompt": prompt, "sent": sent, "example_row": example_row,
-        "examples": examples, "send": send, "stop": stop,
+        "composer": composer, "editing": editing, "prompt": prompt, "example_row": example_row, "examples": examples,
+        "send": send, "stop": stop,
     }  # fmt: skip

@@ -107,6 +107,7 @@ def test_each_pane_names_its_model_and_shows_its_words_and_numbers(
         expect(status).to_contain_text(re.compile(r"first token 0\.12 s.*tokens/s.*tokens in 0\.6 s", re.DOTALL))
     page.get_by_role("button", name="Mark differing words").click()
     expect(page.locator(".compare-differs")).to_have_text(["O night"])
+    expect(page.locator("#tl-sent")).to_be_hidden()
     screenshot(page, "compare-en-light")
 
 
