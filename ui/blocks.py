@@ -35,11 +35,11 @@ class Blocks(gr.Blocks):  # type: ignore[misc]  # Gradio is not typed
         before = list(self.pending_diff_streams.get(session_hash, {}).get(run, []))
         after = list(data)
         sent: list[Any] = super().handle_streaming_diffs(block_fn, data, session_hash, run, final, simple_format)
-        if not session_hash or not run:  # a call without a queue wants the values themselves
+        if not session_hash or not run or simple_format:  # what is no browser wants the values themselves
             return sent
-        if final and not simple_format:
+        if final:
             return [gr.skip() for _ in sent]
         for place, (old, new) in enumerate(zip(before, after, strict=False)):
-            if isinstance(old, dict) and isinstance(new, dict) and old.keys() - new.keys() and not simple_format:
+            if isinstance(old, dict) and isinstance(new, dict) and old.keys() - new.keys():
                 sent[place] = [["replace", [], new]]
         return sent

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
 
@@ -67,6 +68,17 @@ def late_ends(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     monkeypatch.setattr(Queue, "send_message", send)
     return delays
+
+
+@contextmanager
+def held_up(page: Page) -> Iterator[None]:
+    """What the server tells the page of its next acts is on its way until the end, as on a slow network."""
+    held: list[Route] = []
+    page.route("**/queue/data*", lambda route: held.append(route), times=1)
+    yield
+    assert held
+    for route in held:
+        route.continue_()
 
 
 def opened(open_page: OpenPage, url: str, **settings: object) -> Page:
@@ -200,17 +212,13 @@ def test_a_prompt_sent_the_moment_an_answer_ends_is_asked(
 
 def test_a_prompt_sent_twice_on_a_slow_network_is_asked_once(url: str, script: Script, open_page: OpenPage) -> None:
     page = opened(open_page, url)
-    held: list[Route] = []
-    page.route("**/queue/data*", lambda route: held.append(route))  # what the server tells is on its way for long
-    send(page, "Hello?")
-    page.wait_for_timeout(2_000)
-    assert len(script.bodies) == 1
-    expect(page.locator("#tl-prompt textarea")).to_have_value("Hello?")
-    page.locator("#tl-prompt textarea").press("Enter")
-    page.wait_for_timeout(500)
-    assert held
-    for route in held:
-        route.continue_()
+    with held_up(page):
+        send(page, "Hello?")
+        page.wait_for_timeout(2_000)
+        assert len(script.bodies) == 1
+        expect(page.locator("#tl-prompt textarea")).to_have_value("Hello?")
+        page.locator("#tl-prompt textarea").press("Enter")
+        page.wait_for_timeout(500)
     expect_done(page)
     page.wait_for_timeout(500)
     assert prompts(page) == ["Hello?"]
@@ -219,13 +227,10 @@ def test_a_prompt_sent_twice_on_a_slow_network_is_asked_once(url: str, script: S
 
 def test_what_is_typed_while_a_prompt_is_on_its_way_stays(url: str, open_page: OpenPage) -> None:
     page = opened(open_page, url)
-    held: list[Route] = []
-    page.route("**/queue/data*", lambda route: held.append(route), times=1)
-    send(page, "Hello?")
-    page.wait_for_timeout(500)
-    page.locator("#tl-prompt textarea").fill("And then?")
-    for route in held:
-        route.continue_()
+    with held_up(page):
+        send(page, "Hello?")
+        page.wait_for_timeout(500)
+        page.locator("#tl-prompt textarea").fill("And then?")
     expect_done(page)
     expect(page.locator("#tl-prompt textarea")).to_have_value("And then?")
     page.locator("#tl-prompt textarea").press("Enter")
@@ -237,15 +242,12 @@ def test_regenerate_clicked_twice_on_a_slow_network_asks_once(url: str, script: 
     page = opened(open_page, url)
     send(page, "Hello?")
     expect_done(page)
-    held: list[Route] = []
     page.wait_for_timeout(500)
-    page.route("**/queue/data*", lambda route: held.append(route))
-    for _ in range(2):
-        page.get_by_role("button", name="Regenerate").click()
-        page.wait_for_timeout(2_000)
-    assert len(script.bodies) == 2
-    for route in held:
-        route.continue_()
+    with held_up(page):
+        for _ in range(2):
+            page.get_by_role("button", name="Regenerate").click()
+            page.wait_for_timeout(2_000)
+        assert len(script.bodies) == 2
     expect_done(page)
 
 
