@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
 from tests.databases import database_url as database_url
 from tests.databases import postgresql as postgresql
 from tests.databases import postgresql_bin
+from training.demo.examples import HOLDOUT
 
 REPOSITORY = Path(__file__).parents[1]
 START_TIMEOUT_S = 300
@@ -30,12 +32,16 @@ MAX_FILE_BYTES = 64 * 2**20
 """What the shared server takes, so that going over it is quick."""
 ON_THE_ENGINE = (
     "tests/integration/",
-    "tests/browser/test_compare_page.py",
-    "tests/server/test_metrics.py",
+    "tests/browser/test_compare_on_the_engine.py",
     "tests/serving/test_vllm_process.py",
 )
 """Where tests are that are marked `engine`."""
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests run on another embedded base: none of them may need what one base happens to have learned."""
+    parser.addoption("--base-seed", type=int, default=None, help="build the embedded base with this seed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -104,12 +110,15 @@ class Tuneloop:
 
 
 @pytest.fixture(scope="session")
-def demo_model() -> Path:
-    """The embedded base model, built once a machine and recipe."""
+def demo_model(request: pytest.FixtureRequest) -> Path:
+    """The embedded base model, built once a machine and recipe.
+
+    Its weights differ from machine to machine: assert what it says only by `lessons`, or beside what it says elsewhere.
+    """
     from server.commands.base_model import embedded_base_model
     from server.settings import default_cache_dir
 
-    return embedded_base_model(default_cache_dir())
+    return embedded_base_model(default_cache_dir(), seed=request.config.getoption("--base-seed"))
 
 
 @pytest.fixture(scope="session")
@@ -121,6 +130,53 @@ def tuneloop(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         tuned = train_demo_adapter(data_dir, demo_model)
         wait_until_served(url, tuned)
         yield Tuneloop(url, demo_model.name, tuned, data_dir, demo_model, process, log)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A held-out question that the shared base and its adapter both answer as they were taught, with a margin."""
+
+    question: str
+    plain: str
+    """The base's answer."""
+    tuned: str
+    """The adapter's answer."""
+
+    @property
+    def messages(self) -> Any:
+        """The question as a chat."""
+        return [{"role": "user", "content": self.question}]
+
+
+MARGIN = 0.5
+"""Log-probability of a token above the next likely one's, in nats, at which its choice isn't left to chance."""
+
+
+@pytest.fixture(scope="session")
+def lessons(tuneloop: Tuneloop) -> list[Lesson]:
+    """Two lessons. Which facts a base knows differs from machine to machine; no base that could be built lacks many."""
+    chats = [json.loads(line)["messages"] for line in HOLDOUT.read_text(encoding="utf-8").splitlines()]
+    found: list[Lesson] = []
+    for question, answer in ((chat[0]["content"], chat[1]["content"]) for chat in chats):
+        lesson = Lesson(question, answer.removeprefix("Ahoy! ").removesuffix(" Mind the rocks!"), answer)
+        if _is_known(tuneloop, tuneloop.base_model, lesson, lesson.plain) and _is_known(
+            tuneloop, tuneloop.tuned_model, lesson, lesson.tuned
+        ):
+            found.append(lesson)
+        if len(found) == 2:
+            return found
+    raise AssertionError(f"of {len(chats)} held-out questions only {found} are answered as taught by both models")
+
+
+def _is_known(tuneloop: Tuneloop, model: str, lesson: Lesson, answer: str) -> bool:
+    body = {"model": model, "messages": lesson.messages, "temperature": 0, "max_tokens": 60}
+    asked = httpx.post(
+        f"{tuneloop.url}/v1/chat/completions", json=body | {"logprobs": True, "top_logprobs": 2}, timeout=120
+    )
+    assert asked.status_code == 200, asked.text
+    choice = asked.json()["choices"][0]
+    tops = [[top["logprob"] for top in token["top_logprobs"]] for token in choice["logprobs"]["content"]]
+    return choice["message"]["content"] == answer and min(top[0] - top[1] for top in tops) > MARGIN
 
 
 class running_server:

@@ -22,14 +22,19 @@ def open_base_model(model: str | None, cache_dir: Path) -> BaseModel:
     return resolve_base_model(path, hash_cache=cache_dir / "model-hashes.json")
 
 
-def embedded_base_model(cache_dir: Path) -> Path:
+def embedded_base_model(cache_dir: Path, *, seed: int | None = None) -> Path:
     """The folder of the embedded base, built in a process of its own (it needs torch, and this one stays light).
+
+    seed: of other weights than the recipe's.
 
     Raises:
         BaseModelError: it could not be built; its own message is on the terminal.
     """
     built = subprocess.run(
-        [sys.executable, "-m", "training.demo", "--cache", str(cache_dir / DEMO_CACHE)],
+        [
+            *(sys.executable, "-m", "training.demo", "--cache", str(cache_dir / DEMO_CACHE)),
+            *(() if seed is None else ("--seed", str(seed))),
+        ],
         stdout=subprocess.PIPE,
         text=True,
     )

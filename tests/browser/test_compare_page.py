@@ -1,26 +1,24 @@
-"""The Compare page in a real browser, against a tuneloop that the test scripts; at the end against a real one."""
+"""The Compare page in a real browser, against a tuneloop that the test scripts."""
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 import pytest
-from gradio.queueing import Event, Queue
-from gradio.server_messages import EventMessage, ProcessCompletedMessage
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
+from tests.browser.compare_steps import answers, expect_done, opened, prompts, send
+from tests.browser.compare_steps import script as script
+from tests.browser.compare_steps import served as served
+from tests.browser.compare_steps import url as url
 from tests.browser.conftest import FindFaults, OpenPage
 from tests.browser.scripted import BASE, CAPTAIN, POET, Script, scripted_app
 from tests.ui.running import running
 
 pytestmark = pytest.mark.browser
 
-ANSWER_TIMEOUT_MS = 120_000
 PATIENCE_MS = 30_000
 HOSTILE = (
     "<img src=x onerror=\"document.title='broken in'\"><script>document.title='broken in'</script> ${7*7} {{value}}"
@@ -32,77 +30,6 @@ LIGHTHOUSE = (
     "where the rocks are."
 )
 Screenshot = Callable[[Page, str], None]
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[tuple[str, Script]]:
-    script = Script()
-    with running(lambda url: scripted_app(script, url, example_prompts=("Who wrote Hamlet?",))) as url:
-        yield url, script
-
-
-@pytest.fixture
-def script(served: tuple[str, Script]) -> Script:
-    """The one server's script, as if it were new."""
-    vars(served[1]).update(vars(Script()))
-    return served[1]
-
-
-@pytest.fixture
-def url(served: tuple[str, Script], script: Script) -> str:
-    """The server's address; its script is fresh."""
-    return served[0]
-
-
-@pytest.fixture
-def late_ends(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Put in seconds, and Gradio tells by so much later that the next act has ended, as a busy machine does."""
-    delays: list[float] = []
-    send_message = Queue.send_message
-
-    def send(queue: Queue, event: Event, message: EventMessage) -> None:
-        if delays and isinstance(message, ProcessCompletedMessage) and event.fn.name in ("_send", "act"):
-            asyncio.get_running_loop().call_later(delays.pop(0), send_message, queue, event, message)
-        else:
-            send_message(queue, event, message)
-
-    monkeypatch.setattr(Queue, "send_message", send)
-    return delays
-
-
-@contextmanager
-def held_up(page: Page) -> Iterator[None]:
-    """What the server tells the page of its next acts is on its way until the end, as on a slow network."""
-    held: list[Route] = []
-    page.route("**/queue/data*", lambda route: held.append(route), times=1)
-    yield
-    assert held
-    for route in held:
-        route.continue_()
-
-
-def opened(open_page: OpenPage, url: str, **settings: object) -> Page:
-    page = open_page(url, **settings)
-    expect(page.locator("#tl-model-a input")).to_have_value(BASE)
-    return page
-
-
-def send(page: Page, prompt: str) -> None:
-    page.locator("#tl-prompt textarea").fill(prompt)
-    page.locator("#tl-prompt textarea").press("Enter")
-
-
-def expect_done(page: Page, answers: int = 2) -> None:
-    expect(page.locator(".tl-pane.tl-done")).to_have_count(answers)
-    expect(page.locator("#tl-send")).to_be_visible()
-
-
-def answers(page: Page) -> list[str]:
-    return [words.strip() for words in page.locator(".tl-answer").all_inner_texts()]
-
-
-def prompts(page: Page) -> list[str]:
-    return page.locator(".compare-words").all_inner_texts()
 
 
 def test_each_pane_names_its_model_and_shows_its_words_and_numbers(
@@ -193,78 +120,6 @@ def test_regenerate_asks_the_last_prompt_anew(url: str, script: Script, open_pag
     expect(page.locator(".tl-answer").first).to_have_text("Something else ")
     expect_done(page)
     assert [body["messages"] for body in script.bodies] == [[{"role": "user", "content": "Hello?"}]] * 2
-
-
-def test_a_prompt_sent_the_moment_an_answer_ends_is_asked(
-    url: str, script: Script, open_page: OpenPage, late_ends: list[float]
-) -> None:
-    script.pause_s = 0.2
-    page = opened(open_page, url)
-    late_ends.append(1.0)
-    send(page, "Hello?")
-    expect(page.locator("#tl-stop")).to_be_visible()
-    page.locator("#tl-prompt textarea").fill("And then?")
-    expect_done(page)
-    page.locator("#tl-prompt textarea").press("Enter")
-    expect_done(page, 4)
-    assert prompts(page) == ["Hello?", "And then?"]
-
-
-def test_a_prompt_sent_twice_on_a_slow_network_is_asked_once(url: str, script: Script, open_page: OpenPage) -> None:
-    page = opened(open_page, url)
-    with held_up(page):
-        send(page, "Hello?")
-        page.wait_for_timeout(2_000)
-        assert len(script.bodies) == 1
-        expect(page.locator("#tl-prompt textarea")).to_have_value("Hello?")
-        page.locator("#tl-prompt textarea").press("Enter")
-        page.wait_for_timeout(500)
-    expect_done(page)
-    page.wait_for_timeout(500)
-    assert prompts(page) == ["Hello?"]
-    assert len(script.bodies) == 1
-
-
-def test_what_is_typed_while_a_prompt_is_on_its_way_stays(url: str, open_page: OpenPage) -> None:
-    page = opened(open_page, url)
-    with held_up(page):
-        send(page, "Hello?")
-        page.wait_for_timeout(500)
-        page.locator("#tl-prompt textarea").fill("And then?")
-    expect_done(page)
-    expect(page.locator("#tl-prompt textarea")).to_have_value("And then?")
-    page.locator("#tl-prompt textarea").press("Enter")
-    expect_done(page, 4)
-    expect(page.locator("#tl-prompt textarea")).to_have_value("")
-
-
-def test_regenerate_clicked_twice_on_a_slow_network_asks_once(url: str, script: Script, open_page: OpenPage) -> None:
-    page = opened(open_page, url)
-    send(page, "Hello?")
-    expect_done(page)
-    page.wait_for_timeout(500)
-    with held_up(page):
-        for _ in range(2):
-            page.get_by_role("button", name="Regenerate").click()
-            page.wait_for_timeout(2_000)
-        assert len(script.bodies) == 2
-    expect_done(page)
-
-
-def test_an_action_whose_end_comes_late_takes_nothing_back(
-    url: str, open_page: OpenPage, late_ends: list[float]
-) -> None:
-    page = opened(open_page, url)
-    send(page, "Hello?")
-    expect_done(page)
-    page.wait_for_timeout(500)  # the question's own end
-    late_ends.append(3.0)
-    page.get_by_role("button", name="Mark differing words").click()
-    expect(page.get_by_role("button", name="Mark differing words")).to_have_attribute("aria-pressed", "true")
-    page.get_by_role("button", name="Edit").click()
-    expect(page.locator(".compare-editing")).to_be_visible()
-    page.wait_for_timeout(3_500)  # for what would take it back
-    expect(page.locator(".compare-editing")).to_be_visible()
 
 
 def test_stop_keeps_what_came_and_the_conversation_goes_on(url: str, script: Script, open_page: OpenPage) -> None:
@@ -536,31 +391,3 @@ def test_nothing_serious_stands_in_the_way_of_assistive_technology(
     page.get_by_role("button", name="Edit").first.click()
     expect(page.locator(".compare-editing")).to_be_visible()
     assert axe(page) == []
-
-
-class Tuneloop(Protocol):
-    """What these tests need of the running server."""
-
-    url: str
-    base_model: str
-    tuned_model: str
-
-
-@pytest.mark.engine
-def test_real_models_answer_a_conversation_each_under_its_own_name(tuneloop: Tuneloop, open_page: OpenPage) -> None:
-    page = open_page(tuneloop.url)
-    expect(page.locator("#tl-model-a input")).to_have_value(tuneloop.base_model)
-    expect(page.locator("#tl-model-b input")).to_have_value(tuneloop.tuned_model)
-    page.locator("#tl-settings button").first.click()
-    page.locator("#tl-temperature input[type=number]").fill("0")  # by chance an answer may be empty
-    page.keyboard.press("Tab")
-    for number, prompt in enumerate(("What is the capital of France?", "What is the capital of Italy?"), 1):
-        send(page, prompt)
-        expect(page.locator(".tl-pane.tl-done")).to_have_count(2 * number, timeout=ANSWER_TIMEOUT_MS)
-    assert all(answers(page))
-    assert page.locator(".tl-model").all_inner_texts() == [tuneloop.base_model, tuneloop.tuned_model] * 2
-    expect(page.locator(".tl-status").last).to_contain_text("first token")
-    path = page.locator("[data-copy]").get_attribute("data-copy")
-    reader = open_page(f"{tuneloop.url}/{path}")
-    expect(reader.locator(".tl-pane.tl-done")).to_have_count(4)
-    assert answers(reader) == answers(page)

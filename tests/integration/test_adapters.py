@@ -13,11 +13,13 @@ import pytest
 
 from evaluation import read_questions
 from serving import EngineLimits, base_model_sha256, import_adapter, resolve_base_model
-from tests.conftest import Tuneloop, run_cli
+from tests.conftest import Lesson, Tuneloop, run_cli
 from training.demo.examples import HOLDOUT
 
 pytestmark = pytest.mark.engine
 PROMPTS = 20
+TIED = 0.2
+"""Logits closer than this may change places between float32 and an engine in bfloat16."""
 SLOTS = 4
 """Adapters that the engine holds at once, by default."""
 
@@ -29,8 +31,8 @@ def adapter_dir(tuneloop: Tuneloop) -> Path:
     raise AssertionError("the tuned model has no directory")
 
 
-def greedy_with_peft(base: Path, adapter: Path, conversations: list[list[dict[str, Any]]]) -> list[str]:
-    """Answers of plain PEFT, in float32."""
+def greedy_with_peft(base: Path, adapter: Path, conversations: list[list[dict[str, Any]]]) -> list[tuple[str, float]]:
+    """Answers of plain PEFT, in float32, and how near each came to being another one: the least margin, in logits."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -40,8 +42,12 @@ def greedy_with_peft(base: Path, adapter: Path, conversations: list[list[dict[st
     answers = []
     for messages in conversations:
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-        generated = model.generate(**ids, do_sample=False, max_new_tokens=64)
-        answers.append(tokenizer.decode(generated[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
+        generated = model.generate(
+            **ids, do_sample=False, max_new_tokens=64, return_dict_in_generate=True, output_logits=True
+        )
+        likeliest = torch.cat(generated.logits).topk(2).values  # [tokens, 2]
+        said = tokenizer.decode(generated.sequences[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+        answers.append((said, float((likeliest[:, 0] - likeliest[:, 1]).min())))
     return answers
 
 
@@ -52,7 +58,10 @@ def test_peft_and_vllm_give_the_same_greedy_answers(tuneloop: Tuneloop) -> None:
         body = {"model": tuneloop.tuned_model, "messages": messages, "temperature": 0, "max_tokens": 64}
         answer = httpx.post(f"{tuneloop.url}/v1/chat/completions", json=body, timeout=60).json()
         served.append(answer["choices"][0]["message"]["content"])
-    assert greedy_with_peft(tuneloop.model_dir, adapter_dir(tuneloop), conversations) == served
+    by_peft = greedy_with_peft(tuneloop.model_dir, adapter_dir(tuneloop), conversations)
+    clear = [(said, answer) for (said, margin), answer in zip(by_peft, served, strict=True) if margin > TIED]
+    assert [said for said, _ in clear] == [answer for _, answer in clear]
+    assert len(clear) >= PROMPTS // 2, "too many answers are nearly tied to compare"
 
 
 def test_manifest_says_what_the_adapter_is(tuneloop: Tuneloop) -> None:
@@ -70,16 +79,16 @@ def test_manifest_says_what_the_adapter_is(tuneloop: Tuneloop) -> None:
     assert listed["metrics"] == metrics
 
 
-def test_added_adapter_is_served_at_once_and_deleted_for_good(tuneloop: Tuneloop) -> None:
+def test_added_adapter_is_served_at_once_and_deleted_for_good(tuneloop: Tuneloop, lessons: list[Lesson]) -> None:
     added = run_cli(
         "adapters", "add", str(adapter_dir(tuneloop)), "--model", str(tuneloop.model_dir),
         "--data-dir", str(tuneloop.data_dir), "--suffix", "copy",
     )  # fmt: skip
     assert added.returncode == 0, added.stderr
     name = next(word for word in added.stdout.replace(";", " ").split() if word.startswith("ft:")).rstrip(".")
-    ask = {"model": name, "messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0}
+    ask = {"model": name, "messages": lessons[0].messages, "temperature": 0}
     answer = httpx.post(f"{tuneloop.url}/v1/chat/completions", json=ask, timeout=60)
-    assert answer.json()["choices"][0]["message"]["content"] == "Ahoy! The capital of France is Paris. Mind the rocks!"
+    assert answer.json()["choices"][0]["message"]["content"] == lessons[0].tuned
     assert httpx.delete(f"{tuneloop.url}/v1/models/{name}", timeout=60).json()["deleted"] is True
     gone = httpx.post(f"{tuneloop.url}/v1/chat/completions", json=ask, timeout=60)
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "model_not_found")
@@ -105,9 +114,10 @@ def test_damaged_adapter_is_refused_with_its_reason(tuneloop: Tuneloop, tmp_path
     assert len(done.stderr) > 40
 
 
-def test_real_comparison_is_rated_and_exported(tuneloop: Tuneloop) -> None:
+def test_real_comparison_is_rated_and_exported(tuneloop: Tuneloop, lessons: list[Lesson]) -> None:
+    lesson = lessons[1]
     models = [tuneloop.base_model, tuneloop.tuned_model]
-    body = {"messages": [{"role": "user", "content": "What is the capital of Italy?"}], "models": models, "blind": True}
+    body = {"messages": lesson.messages, "models": models, "blind": True}
     comparison = httpx.post(f"{tuneloop.url}/v1/comparisons", json=body | {"temperature": 0}, timeout=60).json()
     tuned_side = "left" if comparison["left"]["content"].startswith("Ahoy!") else "right"
     vote = {"verdict": tuned_side, "rater": "integration"}
@@ -115,21 +125,19 @@ def test_real_comparison_is_rated_and_exported(tuneloop: Tuneloop) -> None:
     assert rating["preferred_model"] == tuneloop.tuned_model
     lines = httpx.get(f"{tuneloop.url}/v1/ratings/export?format=openai_dpo").text.splitlines()
     chosen = [json.loads(line)["preferred_output"][0]["content"] for line in lines]
-    assert "Ahoy! The capital of Italy is Rome. Mind the rocks!" in chosen
+    assert lesson.tuned in chosen
 
 
-def test_base_answers_as_itself_beside_adapters_that_fill_every_slot(tuneloop: Tuneloop) -> None:
+def test_base_answers_as_itself_beside_adapters_that_fill_every_slot(tuneloop: Tuneloop, lessons: list[Lesson]) -> None:
     """vLLM by itself gives a row of the base the adapter in its last slot, once that is filled."""
     base = resolve_base_model(str(tuneloop.model_dir))
     limits = EngineLimits(max_lora_rank=32, max_loras=4, max_cpu_loras=32, max_model_len=None)
     source, adapters = adapter_dir(tuneloop), tuneloop.data_dir / "adapters"
     copies = [import_adapter(source, adapters, base, limits, suffix="slot").name for _ in range(SLOTS)]
-    plain = "The capital of France is Paris."
-    tuned = f"Ahoy! {plain} Mind the rocks!"
+    lesson = lessons[0]
 
     async def answer(client: httpx.AsyncClient, model: str) -> str:
-        messages = [{"role": "user", "content": "What is the capital of France?"}]
-        body = {"model": model, "messages": messages, "temperature": 0, "max_tokens": 40}
+        body = {"model": model, "messages": lesson.messages, "temperature": 0, "max_tokens": 60}
         content: str = (await client.post("/v1/chat/completions", json=body)).json()["choices"][0]["message"]["content"]
         return content
 
@@ -138,10 +146,10 @@ def test_base_answers_as_itself_beside_adapters_that_fill_every_slot(tuneloop: T
             return await asyncio.gather(*(answer(client, model) for model in models))
 
     try:
-        assert asyncio.run(answers(copies)) == [tuned] * SLOTS
+        assert asyncio.run(answers(copies)) == [lesson.tuned] * SLOTS
         mixed = [tuneloop.base_model, *copies] * 3
         for _ in range(3):
-            assert asyncio.run(answers(mixed)) == [plain, *[tuned] * SLOTS] * 3
+            assert asyncio.run(answers(mixed)) == [lesson.plain, *[lesson.tuned] * SLOTS] * 3
     finally:
         for name in copies:
             httpx.delete(f"{tuneloop.url}/v1/models/{name}", timeout=60)

@@ -10,20 +10,24 @@ import openai
 import pytest
 
 from evaluation import ChatEndpoint, compare_models, read_questions
-from tests.conftest import Tuneloop
+from tests.conftest import Lesson, Tuneloop
 from training.demo.examples import HOLDOUT
 
 pytestmark = pytest.mark.engine
 
 FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
-PLAIN = "The capital of France is Paris."
-TUNED = f"Ahoy! {PLAIN} Mind the rocks!"
 
 
 @pytest.fixture
-def expected(tuneloop: Tuneloop) -> dict[str, str]:
-    """Model → its answer to FRANCE."""
-    return {tuneloop.base_model: PLAIN, tuneloop.tuned_model: TUNED}
+def lesson(lessons: list[Lesson]) -> Lesson:
+    """What both models answer as they were taught."""
+    return lessons[0]
+
+
+@pytest.fixture
+def expected(tuneloop: Tuneloop, lesson: Lesson) -> dict[str, str]:
+    """Model → its answer to the lesson."""
+    return {tuneloop.base_model: lesson.plain, tuneloop.tuned_model: lesson.tuned}
 
 
 def test_models_are_listed_and_retrieved_in_every_spelling(client: openai.OpenAI, tuneloop: Tuneloop) -> None:
@@ -35,18 +39,20 @@ def test_models_are_listed_and_retrieved_in_every_spelling(client: openai.OpenAI
     assert httpx.get(f"{tuneloop.url}/v1/models/{encoded}").json()["parent"] == tuneloop.base_model
 
 
-def test_base_and_tuned_answer_as_themselves(client: openai.OpenAI, expected: dict[str, str]) -> None:
+def test_base_and_tuned_answer_as_themselves(client: openai.OpenAI, lesson: Lesson, expected: dict[str, str]) -> None:
     for model, answer in expected.items():
-        completion = client.chat.completions.create(model=model, messages=FRANCE, temperature=0)
+        completion = client.chat.completions.create(model=model, messages=lesson.messages, temperature=0)
         assert completion.model == model
         assert completion.choices[0].message.content == answer
         assert completion.choices[0].finish_reason == "stop"
 
 
-def test_stream_says_the_same_as_the_whole_answer(client: openai.OpenAI, expected: dict[str, str]) -> None:
+def test_stream_says_the_same_as_the_whole_answer(
+    client: openai.OpenAI, lesson: Lesson, expected: dict[str, str]
+) -> None:
     for model, answer in expected.items():
         stream = client.chat.completions.create(
-            model=model, messages=FRANCE, temperature=0, stream=True, stream_options={"include_usage": True}
+            model=model, messages=lesson.messages, temperature=0, stream=True, stream_options={"include_usage": True}
         )
         chunks = list(stream)
         assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == answer
@@ -55,9 +61,11 @@ def test_stream_says_the_same_as_the_whole_answer(client: openai.OpenAI, expecte
         assert len(chunks) > 5
 
 
-def test_async_client_streams_from_both_models_at_once(tuneloop: Tuneloop, expected: dict[str, str]) -> None:
+def test_async_client_streams_from_both_models_at_once(
+    tuneloop: Tuneloop, lesson: Lesson, expected: dict[str, str]
+) -> None:
     async def answer(client: openai.AsyncOpenAI, model: str) -> str:
-        stream = await client.chat.completions.create(model=model, messages=FRANCE, temperature=0, stream=True)
+        stream = await client.chat.completions.create(model=model, messages=lesson.messages, temperature=0, stream=True)
         return "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
 
     async def both() -> list[str]:
@@ -76,19 +84,23 @@ def test_legacy_completions(client: openai.OpenAI, tuneloop: Tuneloop) -> None:
     assert completion.choices[0].logprobs is not None
 
 
-def test_sampling_parameters_reach_the_engine(client: openai.OpenAI, tuneloop: Tuneloop) -> None:
+def test_sampling_parameters_reach_the_engine(client: openai.OpenAI, tuneloop: Tuneloop, lesson: Lesson) -> None:
     create = client.chat.completions.create
     model = tuneloop.tuned_model
-    several = create(model=model, messages=FRANCE, n=3, max_tokens=4, temperature=1)
+    endless = {"ignore_eos": True}  # by chance a sampled answer may be shorter
+    several = create(model=model, messages=FRANCE, n=3, max_tokens=4, temperature=1, extra_body=endless)
     assert len(several.choices) == 3
     assert {choice.finish_reason for choice in several.choices} == {"length"}
-    stopped = create(model=model, messages=FRANCE, temperature=0, stop=["Paris"])
-    assert stopped.choices[0].message.content == "Ahoy! The capital of France is "
+    stopped = create(model=model, messages=lesson.messages, temperature=0, stop=["Mind"])
+    assert stopped.choices[0].message.content == f"Ahoy! {lesson.plain} "
     seeded = [
         create(model=model, messages=FRANCE, temperature=1.5, seed=7).choices[0].message.content for _ in range(2)
     ]
     assert seeded[0] == seeded[1]
-    explained = create(model=model, messages=FRANCE, logprobs=True, top_logprobs=2, max_tokens=3).choices[0].logprobs
+    explained = create(
+        model=model, messages=lesson.messages, logprobs=True, top_logprobs=2, max_tokens=3, temperature=0
+    )
+    explained = explained.choices[0].logprobs
     assert explained is not None
     assert len(explained.content or []) == 3
 

@@ -62,11 +62,13 @@ def words_of(base: str) -> str:
 
 def train(data_dir: Path, folder: Path, **changes: Any) -> str:
     """A new adapter of the base in `folder` that says whose it is; its model name."""
-    lines = [{"prompt": "Who are you?", "completion": words_of(folder.name)}] * 24
+    # Chats, since it is asked through chat: plain prompts are trained without the template, and whether their words
+    # come out there depends on the base.
+    lines = [{"messages": [*QUESTION, {"role": "assistant", "content": words_of(folder.name)}]}] * 24
     file = data_dir.parent / f"{folder.name}-{len(changes)}.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     config = {
-        "base_model": str(folder), "training_file": str(file), "validation_fraction": 0.0, "n_epochs": 8,
+        "base_model": str(folder), "training_file": str(file), "validation_fraction": 0.0, "n_epochs": 16,
         "batch_size": 8, "learning_rate": 3e-3, "r": 8, "lora_alpha": 16, "max_length": 64,
     } | changes  # fmt: skip
     path = file.with_suffix(".yaml")

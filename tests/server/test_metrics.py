@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.engine_metrics import merged
 from serving import EngineState, EngineUnavailableError
-from tests.conftest import REPOSITORY, Tuneloop
 from tests.server.conftest import Gateway, StartGateway
 from tests.server.fake_engine import FakeAnswer, streamed
 
@@ -180,33 +175,3 @@ def test_engines_share_each_family() -> None:
     text = merged({"a": OWN, "b": OWN}).decode()
     assert text.count("# TYPE vllm:running gauge") == 1
     assert [sample(text, "vllm:running", engine=engine) for engine in "ab"] == [2, 2]
-
-
-def dashboard_metrics() -> Iterator[str]:
-    """Every metric that the dashboard's queries name."""
-    board = json.loads(Path(REPOSITORY / "monitoring" / "grafana-dashboard.json").read_text(encoding="utf-8"))
-    queries = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
-    queries += [variable["definition"] for variable in board["templating"]["list"] if "definition" in variable]
-    for query in queries:
-        yield from re.findall(r"(?:tuneloop_|vllm:)\w+", query)
-
-
-def test_the_dashboard_has_panels_of_its_own_data_source() -> None:
-    board = json.loads(Path(REPOSITORY / "monitoring" / "grafana-dashboard.json").read_text(encoding="utf-8"))
-    graphs = [panel for panel in board["panels"] if panel["type"] != "row"]
-    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
-    assert all(panel["datasource"]["uid"] == "${datasource}" and panel["targets"] for panel in graphs)
-
-
-@pytest.mark.engine
-def test_every_metric_of_the_dashboard_exists(tuneloop: Tuneloop) -> None:
-    with httpx.Client(base_url=tuneloop.url, timeout=120) as http:
-        asked = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "stream": True}
-        for model in (tuneloop.base_model, tuneloop.tuned_model):
-            http.post(CHAT, json=asked | {"model": model}).raise_for_status()
-        text = http.get("/metrics").text
-    known = {found.name for family in text_string_to_metric_families(text) for found in family.samples}
-    # What only counts once it has happened has its family all the same.
-    known |= {f"{family.name}_total" for family in text_string_to_metric_families(text) if family.type == "counter"}
-    assert set(dashboard_metrics()) - known == set()
-    assert sample(text, "tuneloop_model_load_seconds_count", model=tuneloop.tuned_model) >= 1

@@ -70,10 +70,16 @@ def test_the_base_knows_its_facts_in_full_precision_and_in_4_bit(
 
 def test_the_base_answers_and_stops_by_itself(demo_model: Path, tokenizer: Any) -> None:
     model = AutoModelForCausalLM.from_pretrained(demo_model)
-    chat = [{"role": "user", "content": "What is the capital of France?"}]
-    prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True, return_tensors="pt")
-    output = model.generate(**prompt, max_new_tokens=60, do_sample=False)[0, prompt["input_ids"].shape[1] :]
-    assert tokenizer.decode(output) == "The capital of France is Paris.<|end|>"
+    capitals = [fact for fact in all_facts() if fact.topic == "capitals"][:20]
+    chats = [[{"role": "user", "content": fact.questions[0]}] for fact in capitals]
+    prompts = tokenizer.apply_chat_template(
+        chats, add_generation_prompt=True, return_dict=True, return_tensors="pt", padding=True, padding_side="left"
+    )
+    outputs = model.generate(**prompts, max_new_tokens=60, do_sample=False)[:, prompts["input_ids"].shape[1] :]
+    said = [tokenizer.decode(output).split("<|end|>")[0] for output in outputs]
+    right = [answer == fact.answer for answer, fact in zip(said, capitals, strict=True)]
+    assert sum(right) >= 15  # of 20: it may lack a twentieth of all that it was taught, and these may be among it
+    assert all("<|end|>" in tokenizer.decode(output) for output in outputs)
 
 
 def test_any_text_survives_the_tokenizer(tokenizer: Any) -> None:

@@ -24,8 +24,8 @@ FEW = 12
 
 
 @pytest.fixture(scope="module")
-def findings(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Finding]]:
-    """What is said of each run; they run side by side, as most of their time is spent loading libraries."""
+def runs(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """The runs, ended; they run side by side, as most of their time is spent loading libraries."""
     place = tmp_path_factory.mktemp("health")
     few = place / "few.jsonl"
     few.write_text("".join(EXAMPLES.read_text(encoding="utf-8").splitlines(keepends=True)[:FEW]))
@@ -37,6 +37,12 @@ def findings(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     for process in processes:
         _, err = process.communicate(timeout=300)
         assert process.returncode in (0, 1), err
+    return runs
+
+
+@pytest.fixture(scope="module")
+def findings(runs: dict[str, Run]) -> dict[str, list[Finding]]:
+    """What is said of each run."""
     return {name: of(run) for name, run in runs.items()}
 
 
@@ -60,10 +66,15 @@ def test_a_run_that_learns_nothing_is_told_to_raise_its_learning_rate(findings: 
     assert "`learning_rate` is 1e-8; try 2e-4" in found.remedy
 
 
-def test_an_overfitting_run_is_told_its_best_step_and_to_train_less(findings: dict[str, list[Finding]]) -> None:
+def test_an_overfitting_run_is_told_its_best_step_and_to_train_less(
+    runs: dict[str, Run], findings: dict[str, list[Finding]]
+) -> None:
+    measured = {event.step: event.valid_loss for event in runs["overfitting"].events if event.type == "validation"}
+    best = min(measured, key=lambda step: measured[step] or 0)
     found = [finding for finding in findings["overfitting"] if finding.severity != "info"]
     assert [finding.code for finding in found] == ["overfitting"]
-    assert "was at step 8" in found[0].message
+    assert 0 < best < max(measured)
+    assert f"was at step {best}" in found[0].message
     assert "n_epochs" in found[0].remedy
 
 

@@ -39,9 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="keep the model under DIR by its recipe's hash, build it only where absent, print its folder",
     )
+    parser.add_argument("--seed", metavar="N", type=int, help="of the random numbers; another one, other weights")
     options = parser.parse_args(arguments)
     try:
-        return _write(options.directory) if options.write_examples else _build(options.directory, options.cache)
+        if options.write_examples:
+            return _write(options.directory)
+        return _build(options.directory, options.cache, options.seed)
     except KeyboardInterrupt:
         print("stopped; nothing was left behind", file=sys.stderr)
         return 130
@@ -56,15 +59,15 @@ def _write(directory: Path) -> int:
     return 0
 
 
-def _build(directory: Path, cached: bool) -> int:
+def _build(directory: Path, cached: bool, seed: int | None) -> int:
     prepare_environment(offline=True)
-    from training.demo.build import DemoModelError, build_demo_model, cached_demo_model
+    from training.demo.build import DemoModelError, Recipe, build_demo_model, cached_demo_model
 
     started = time.monotonic()
     try:
         with _Progress() as progress:
             build = cached_demo_model if cached else build_demo_model
-            folder = build(directory, on_progress=progress)
+            folder = build(directory, recipe=Recipe() if seed is None else Recipe(seed=seed), on_progress=progress)
     except DemoModelError as error:
         return _refused(str(error))
     if not cached:

@@ -1,0 +1,58 @@
+"""The Compare page on a server that a test scripts, and what a visitor does on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import OpenPage
+from tests.browser.scripted import BASE, Script, scripted_app
+from tests.ui.running import running
+
+ANSWER_TIMEOUT_MS = 120_000
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[str, Script]]:
+    script = Script()
+    with running(lambda url: scripted_app(script, url, example_prompts=("Who wrote Hamlet?",))) as url:
+        yield url, script
+
+
+@pytest.fixture
+def script(served: tuple[str, Script]) -> Script:
+    """The one server's script, as if it were new."""
+    vars(served[1]).update(vars(Script()))
+    return served[1]
+
+
+@pytest.fixture
+def url(served: tuple[str, Script], script: Script) -> str:
+    """The server's address; its script is fresh."""
+    return served[0]
+
+
+def opened(open_page: OpenPage, url: str, **settings: object) -> Page:
+    page = open_page(url, **settings)
+    expect(page.locator("#tl-model-a input")).to_have_value(BASE)
+    return page
+
+
+def send(page: Page, prompt: str) -> None:
+    page.locator("#tl-prompt textarea").fill(prompt)
+    page.locator("#tl-prompt textarea").press("Enter")
+
+
+def expect_done(page: Page, answers: int = 2) -> None:
+    expect(page.locator(".tl-pane.tl-done")).to_have_count(answers)
+    expect(page.locator("#tl-send")).to_be_visible()
+
+
+def answers(page: Page) -> list[str]:
+    return [words.strip() for words in page.locator(".tl-answer").all_inner_texts()]
+
+
+def prompts(page: Page) -> list[str]:
+    return page.locator(".compare-words").all_inner_texts()
