@@ -39,7 +39,8 @@ class VLLMLaunch:
     def __init__(self, base: BaseModel, settings: VLLMSettings, device: Device, planner: Planner) -> None:
         self._base, self._settings, self._device, self._planner = base, settings, device, planner
         self._held = AsyncExitStack()
-        self._socket = Path()
+        self.socket = Path()
+        """Where vLLM listens, while the place is open."""
         self._kept: KeptProcess | None = None
         self.client: VLLMClient | None = None
         """The way to vLLM, while the place is open."""
@@ -64,8 +65,8 @@ class VLLMLaunch:
         self._settings.log_path.parent.mkdir(parents=True, exist_ok=True)
         runtime_dir = _make_runtime_dir()
         self._held.callback(shutil.rmtree, runtime_dir, ignore_errors=True)
-        self._socket = runtime_dir / "s"
-        session = open_session(self._socket)
+        self.socket = runtime_dir / "s"
+        session = open_session(self.socket)
         self._held.push_async_callback(session.close)
         self.client = VLLMClient(session)
 
@@ -77,10 +78,10 @@ class VLLMLaunch:
 
     async def start(self, settings: VLLMSettings, on_progress: OnProgress | None = None) -> None:
         """Returns when vLLM answers. Raises: EngineStartError, with nothing of it left."""
-        plan = await asyncio.to_thread(self._planner, self._base, settings, self._device, self._socket)
+        plan = await asyncio.to_thread(self._planner, self._base, settings, self._device, self.socket)
         started = time.monotonic()
         self.expected_ready_at = started + (self.start_s or plan.expected_start_s)
-        self._socket.unlink(missing_ok=True)
+        self.socket.unlink(missing_ok=True)
         log_start = _rotate(settings.log_path)
         self._kept = kept = await KeptProcess.start(
             plan.command, plan.environment, settings.log_path, settings.stop_grace_s, cores=plan.cores

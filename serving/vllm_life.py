@@ -219,6 +219,7 @@ class VLLMLife:
             await self._restore(self.on_up, after_sleep)
         self.watchdog = Watchdog(
             self.client(),
+            self.launch.socket,
             self.launch.session or 0,
             self.base.name,
             lambda: self.admission.in_flight,

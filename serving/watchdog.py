@@ -6,6 +6,9 @@ vLLM's /health tells only that its HTTP server lives: with its engine core stopp
 are moved by what the core sends after each step, so they are watched as long as somebody waits for an answer. A step
 may be long, such as a prompt of many thousand tokens on a processor, and moves nothing until it is done. So a pause in
 the counters alone is no proof: a request of our own for one token is made, and a processor at work is given more time.
+
+Our own event loop may be the late one, and an engine mustn't die for that. So it is asked without the loop, and time in
+which the loop stood still counts against nobody.
 """
 
 import asyncio
@@ -18,7 +21,9 @@ from pathlib import Path
 
 from serving.client import VLLMClient
 from serving.errors import EngineUnavailableError
+from serving.health_probe import probe
 from serving.leftovers import session_members
+from serving.loop_time import LoopTime
 
 _COUNTERS = re.compile(
     r"^vllm:(?:prompt_tokens_total|generation_tokens_total|iteration_tokens_total_count|request_success_total|"
@@ -43,6 +48,7 @@ class Watchdog:
     def __init__(
         self,
         client: VLLMClient,
+        socket: Path,
         session: int,
         model: str,
         in_flight: Callable[[], int],
@@ -50,20 +56,22 @@ class Watchdog:
         stall_timeout_s: float,
         on_cpu: bool,
     ) -> None:
-        """session: of vLLM's processes. model: a name that it answers to. in_flight: requests that wait for it.
+        """socket: vLLM's. session: of its processes. model: a name that it answers to. in_flight: requests that wait.
 
         stall_timeout_s: how long it may neither answer nor move. on_cpu: whether its processors do the work.
         """
-        self._client, self._session, self._in_flight, self._on_cpu = client, session, in_flight, on_cpu
+        self._client, self._socket, self._session = client, socket, session
+        self._in_flight, self._on_cpu = in_flight, on_cpu
         self._timeout_s = stall_timeout_s
         self._pause_s = min(10.0, stall_timeout_s / 6)
         self._question = json.dumps({"model": model, "prompt": [0], "max_tokens": 1}).encode()
         self._answer_timeout_s = max(1.0, self._pause_s)
-        self._answered_at = self._moved_at = time.monotonic()
+        self._time = LoopTime()
+        self._silent_since: float | None = None
         self._refused_since: float | None = None
+        self._moved_at, self._at_work_at = 0.0, float("-inf")
         self._counters: list[str] | None = None
         self._processor = (time.monotonic(), 0.0)
-        self._at_work_at = 0.0
         self._doubted = asyncio.Event()
         self._doubters: list[asyncio.Event] = []
         self._asking: asyncio.Task[None] | None = None
@@ -71,8 +79,9 @@ class Watchdog:
     async def until_stuck(self) -> str:
         """Why it counts as dead, in a sentence. Doesn't return while it lives."""
         try:
-            while not (reason := await self._look_for_doubters()):
-                await self._rest()
+            async with self._time.going():
+                while not (reason := await self._look_for_doubters()):
+                    await self._rest()
         finally:
             if self._asking:
                 self._asking.cancel()
@@ -108,23 +117,22 @@ class Watchdog:
         return await self._health() or await self._motion()
 
     async def _health(self) -> str | None:
-        try:
-            async with asyncio.timeout(self._answer_timeout_s), self._client.request("GET", "/health") as response:
-                if response.status >= 500:
-                    return f"vLLM's health check says {response.status}: its engine core is gone."
-                self._answered_at, self._refused_since = time.monotonic(), None
-        except TimeoutError:  # it takes the connection, and says nothing
-            self._refused_since = None
-        except EngineUnavailableError:
-            self._refused_since = self._refused_since or time.monotonic()
-        if self._refused_since and time.monotonic() - self._refused_since > _REFUSED_S:
+        asked_at, now = time.monotonic(), self._time.now()
+        answer = await probe(self._socket, "/health", self._answer_timeout_s)
+        if answer.status is not None and answer.status >= 500:
+            return f"vLLM's health check says {answer.status}: its engine core is gone."
+        self._refused_since = _since(self._refused_since, asked_at) if answer.is_refused else None
+        self._silent_since = _since(self._silent_since, now) if answer.status is None else None
+        # What refuses connections never takes any again, so the two times count, and not where we were between them.
+        if self._refused_since is not None and asked_at - self._refused_since > _REFUSED_S:
             return "vLLM runs, but takes no connections any more."
-        if (silent_s := time.monotonic() - self._answered_at) >= self._timeout_s:
+        silent_s = 0.0 if self._silent_since is None else self._time.now() - self._silent_since
+        if silent_s >= self._timeout_s:
             return f"vLLM's HTTP server hasn't answered its health check for {silent_s:.0f} s."
         return None
 
     async def _motion(self) -> str | None:
-        now = time.monotonic()
+        now = self._time.now()
         if not self._in_flight():
             self._counters, self._moved_at = None, now
             return None
@@ -142,11 +150,8 @@ class Watchdog:
         return f"{self._in_flight()} requests wait for vLLM, and nothing in it has moved for {still_s:.0f} s."
 
     async def _read_counters(self) -> list[str] | None:
-        try:
-            async with asyncio.timeout(self._answer_timeout_s), self._client.request("GET", "/metrics") as response:
-                return _COUNTERS.findall((await response.read()).decode(errors="replace"))
-        except (TimeoutError, EngineUnavailableError):
-            return None
+        answer = await probe(self._socket, "/metrics", self._answer_timeout_s)
+        return None if answer.status is None else _COUNTERS.findall(answer.body.decode(errors="replace"))
 
     async def _ask_for_a_token(self) -> None:
         """An answer proves that the engine moves, even where its callers are slow to read what it has made."""
@@ -157,7 +162,7 @@ class Watchdog:
             ):
                 await response.read()
                 if response.status == 200:
-                    self._moved_at = time.monotonic()
+                    self._moved_at = self._time.now()
 
     def _is_at_work(self) -> bool:
         """Whether the processors work for the engine, or would if others left them any; a GPU's work doesn't show."""
@@ -166,6 +171,11 @@ class Watchdog:
         self._processor = (now, used)
         share = (used - used_before) / max(now - before, 0.001)
         return self._on_cpu and (share > _BUSY_SHARE or any(map(_wants_a_core, pids)))
+
+
+def _since(before: float | None, now: float) -> float:
+    """When what is so now began to be so."""
+    return now if before is None else before
 
 
 def _wants_a_core(pid: int) -> bool:

@@ -26,19 +26,23 @@ class FakeVLLM:
 
     engine: VLLMProcess
     folder: Path
+    socket: Path = Path()
+    """Where it listens, once it was started."""
 
     @classmethod
     def over(cls, base: BaseModel, folder: Path, **settings: Any) -> FakeVLLM:
         """An engine that isn't started yet."""
 
         def plan(base: BaseModel, settings: VLLMSettings, device: Device, socket: Path) -> LaunchPlan:
+            made.socket = socket
             limits = limits_of(base, settings, device)
             command = (sys.executable, str(FAKE_VLLM), str(socket), str(folder), f"rank={limits.max_lora_rank}")
             return LaunchPlan(command, dict(os.environ), socket, 1.0)
 
         chosen = {"device": "cpu", "max_lora_rank": 8, "wait_s": 10.0, "stall_timeout_s": 60.0} | settings
         engine = VLLMProcess(base, VLLMSettings(folder / "state", folder / "log", **chosen), DEVICE, planner=plan)
-        return cls(engine, folder)
+        made = cls(engine, folder)
+        return made
 
     @property
     def starts(self) -> list[str]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from serving import AdapterError, BaseModel, EngineLimits, EngineStartError, EngineState, EngineUnavailableError
 from serving.loan import Loan
+from serving.loop_time import LoopTime
 from tests.serving.fake_vllm_process import FakeVLLM, until
 
 FAST = {"stall_timeout_s": 1.5}
@@ -22,10 +25,10 @@ def vllm(base: BaseModel, tmp_path: Path) -> FakeVLLM:
     return FakeVLLM.over(base, tmp_path, **FAST)
 
 
-def play(vllm: FakeVLLM, story: Story, *, start: bool = True) -> None:
+def play(vllm: FakeVLLM, story: Story, *, start: bool = True, run: Callable[..., None] = asyncio.run) -> None:
     """The story, with the engine up; nothing of it is left afterwards."""
 
-    async def run() -> None:
+    async def whole() -> None:
         try:
             if start:
                 await vllm.engine.start()
@@ -33,8 +36,58 @@ def play(vllm: FakeVLLM, story: Story, *, start: bool = True) -> None:
         finally:
             await vllm.engine.stop()
 
-    asyncio.run(run())
+    run(whole())
     assert vllm.engine.session is None
+
+
+async def stall(seconds: float, times: int) -> None:
+    """Blocks the event loop, as a request that takes long to parse does; between, it turns for a moment."""
+    for _ in range(times):
+        time.sleep(seconds)  # noqa: ASYNC251 (that it blocks is the point)
+        await asyncio.sleep(0.05)
+
+
+def test_an_engine_is_not_dead_because_our_own_loop_is_late(vllm: FakeVLLM) -> None:
+    async def story(vllm: FakeVLLM) -> None:
+        asking = asyncio.create_task(vllm.complete())
+        await stall(1.2, times=3)
+        await stall(2.5, times=1)
+        assert await asking == 200
+        await asyncio.sleep(0.6)  # more than one look
+        assert (vllm.engine.generation, vllm.engine.last_trouble) == (1, None)
+
+    play(vllm, story, run=uvloop.run)  # as the server: it runs timers before it looks at what has come
+
+
+@pytest.mark.parametrize("how", ["stopped", "refuses"])
+def test_a_dead_engine_is_found_though_our_own_loop_is_late(vllm: FakeVLLM, how: str) -> None:
+    async def story(vllm: FakeVLLM) -> None:
+        if how == "stopped":
+            vllm.signal(vllm.server, signal.SIGSTOP)
+        else:
+            vllm.socket.unlink()
+        for _ in range(30):
+            if vllm.engine.generation == 2:
+                break
+            await stall(0.5, times=1)
+        words = {"stopped": "hasn't answered its health check", "refuses": "takes no connections any more"}
+        assert words[how] in (vllm.engine.last_trouble or "")
+
+    play(vllm, story, run=uvloop.run)
+
+
+def test_time_stands_still_while_the_loop_does() -> None:
+    async def run() -> tuple[float, float]:
+        clock = LoopTime()
+        async with clock.going():
+            await asyncio.sleep(0.6)
+            turned_s = clock.now()
+            await stall(1.5, times=1)
+            return turned_s, clock.now() - turned_s
+
+    turned_s, stalled_s = asyncio.run(run())
+    assert turned_s > 0.4
+    assert stalled_s < 0.9
 
 
 def test_a_stopped_engine_core_is_killed_and_the_request_can_be_sent_again(vllm: FakeVLLM) -> None:
