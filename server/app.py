@@ -75,6 +75,10 @@ ROUTERS = tuple(
     )
 )
 """In the order in which they are tried, and shown in /docs."""
+MAX_FAULTS = 8
+"""So many faults of a body are told; who mends those sees the others."""
+MAX_FAULT = 300
+"""Characters that each may have: it may quote what came."""
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -137,19 +141,23 @@ async def _on_serving_error(_request: Request, error: ServingError) -> Response:
 
 
 async def _on_validation_error(_request: Request, error: RequestValidationError) -> Response:
-    faults = error.errors()
-    messages = [f"{_param(fault) or 'the body'}: {fault['msg']}" for fault in faults]
+    faults = list(error.errors())
+    messages = [f"{_param(fault) or 'the body'}: {str(fault['msg'])[:MAX_FAULT]}" for fault in faults[:MAX_FAULTS]]
+    if len(faults) > MAX_FAULTS:
+        messages.append(f"and {len(faults) - MAX_FAULTS} more")
     return BadRequest("; ".join(messages) + ".", param=_param(faults[0]), code=fault_code(faults[0]["type"])).response()
 
 
 def _param(fault: dict[str, Any]) -> str | None:
-    path = [str(part) for part in fault["loc"][1:]]
-    return ".".join(path) if path and fault["type"] != "json_invalid" else None
+    path = [str(part)[:MAX_FAULT] for part in fault["loc"][1:]]
+    return ".".join(path)[:MAX_FAULT] if path and fault["type"] != "json_invalid" else None
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> Response:
     if isinstance(error.__cause__, APIError):  # FastAPI hides what a body's reader raised behind a 400 of its own
         return error.__cause__.response()
+    if isinstance(error.__cause__, ValueError | RecursionError):  # the same, of what its parser raised
+        return BadRequest(f"The request body is not valid JSON: {error.__cause__}.", code="invalid_json").response()
     if error.status_code == 404:
         return NotFound(
             f"There is nothing at {request.url.path}. /docs lists the endpoints.", code="unknown_url"

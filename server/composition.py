@@ -30,6 +30,7 @@ from server.database import Database
 from server.engines import end_unused, make_pools, make_remotes, wanted_limits
 from server.files import FileStore
 from server.gate import make_gate
+from server.http_protocol import BoundedHTTP
 from server.jobs.creating import JobCreator
 from server.jobs.runner import TRAINING, Runner
 from server.metrics import Metrics
@@ -89,6 +90,7 @@ async def run_server(
                 mount_ui(app, url) if settings.ui else app,
                 log_config=None,
                 access_log=False,
+                http=BoundedHTTP,
                 timeout_graceful_shutdown=GRACE_S,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 server_header=False,

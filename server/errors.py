@@ -6,8 +6,11 @@
     ├── Forbidden             403 invalid_request_error
     ├── NotFound              404 invalid_request_error
     ├── Conflict              409 invalid_request_error, never retried
+    ├── RequestTimeout        408 invalid_request_error
     ├── PayloadTooLarge       413 invalid_request_error
+    ├── URITooLong            414 invalid_request_error
     ├── TooManyRequests       429 requests, with Retry-After
+    ├── HeadersTooLarge       431 invalid_request_error
     ├── ServerError           500 server_error
     └── ServiceUnavailable    503 server_error, with Retry-After
 
@@ -46,6 +49,11 @@ _FAULT_CODES = {
 """OpenAI's words for the kinds of faults that pydantic finds."""
 
 
+MAX_MESSAGE = 8000
+"""Characters of an error's message: it may quote what came, and that may be megabytes."""
+MAX_PARAM = 300
+
+
 class APIError(Exception):
     """An error as the client will see it."""
 
@@ -60,10 +68,10 @@ class APIError(Exception):
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = _cut(message, MAX_MESSAGE)
+        super().__init__(self.message)
         self.code = code
-        self.param = param
+        self.param = param and _cut(param, MAX_PARAM)
         self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:
@@ -127,6 +135,33 @@ class PayloadTooLarge(APIError):
     status, error_type = 413, "invalid_request_error"
 
 
+class RequestTimeout(APIError):
+    """The request took too long to arrive."""
+
+    status, error_type = 408, "invalid_request_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="request_timeout")
+
+
+class URITooLong(APIError):
+    """The URL is over its bound."""
+
+    status, error_type = 414, "invalid_request_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="uri_too_long")
+
+
+class HeadersTooLarge(APIError):
+    """The header fields are over their bound, in bytes or in number."""
+
+    status, error_type = 431, "invalid_request_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="headers_too_large")
+
+
 class TooManyRequests(APIError):
     """The caller asks faster than it may. The type is OpenAI's, which says what there were too many of."""
 
@@ -153,6 +188,10 @@ class ServiceUnavailable(APIError):
         # The SDKs give up at once when Retry-After is above 120 s, so it stays inside their window.
         retry_after = str(max(1, min(60, round(retry_after_s))))
         super().__init__(message, code=code, headers={"Retry-After": retry_after})
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
 
 
 def fault_code(kind: str) -> str:

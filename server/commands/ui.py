@@ -8,8 +8,10 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from server.body_limit import BodyLimit
 from server.commands.console import out
 from server.composition import StartError, listen, server_url
+from server.http_protocol import BoundedHTTP
 from server.settings import LOOPBACK_HOSTS
 
 MakePages = Callable[[str, Sequence[str]], FastAPI]
@@ -29,7 +31,13 @@ def ui(server: str, host: str, port: int, make_pages: MakePages) -> None:
     with listen(host, port) as listener:
         out.print(f"The pages are on {server_url(host, listener)}/ and speak to {server}. Stop with Ctrl-C.")
         app = make_pages(server, sorted({*LOOPBACK_HOSTS, "[::1]"}) if loopback else ["*"])
-        config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            BodyLimit(app, max_body_bytes=None),
+            http=BoundedHTTP,
+            log_level="warning",
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
         uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -16,6 +16,7 @@ import uvicorn
 from server.app import create_app
 from server.composition import listen, make_services, open_database
 from server.database import Database
+from server.http_protocol import BoundedHTTP
 from server.services import Services, at_work
 from server.settings import Settings
 from server.webhooks.deliverer import Deliverer
@@ -69,7 +70,7 @@ def start_gateway(tmp_path: Path, database_url: str | None) -> Iterator[StartGat
             services = replace(services, webhooks=Deliverer(database, **webhooks))
         app = create_app(services, lifespan=lambda _app: at_work(services))
         listener = listen("127.0.0.1", 0)
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
+        server = uvicorn.Server(uvicorn.Config(app, http=BoundedHTTP, log_config=None, timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         while not server.started:

@@ -1,0 +1,73 @@
+"""What an item of a Responses `input` may cost vLLM's validation. Refuses nothing, and rewrites nothing.
+
+vLLM tries an item as each of fifty kinds. Where it is none, that is 233 faults, 1.2 MB and 4 ms; where it is one, next
+to nothing. So those that are sure to be one, as agents send them by the hundred, weigh nothing; others weigh one each
+and one for each part, whether vLLM knows them or not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+RESPONSES = "/v1/responses"
+MAX_WEIGHT = 160
+"""0.5 s and 200 MB, if vLLM knows none of them."""
+
+_ROLES = frozenset({"user", "assistant", "system", "developer"})
+_STATUSES = frozenset({"in_progress", "completed", "incomplete"})
+_CALLS = {
+    "function_call": frozenset({"call_id", "name", "arguments"}),
+    "function_call_output": frozenset({"call_id", "output"}),
+}
+"""By their type: what they must have, all of it text."""
+
+
+def weight(content: Any) -> int:
+    """Items of `input` that aren't sure to be understood, with their parts."""
+    if not isinstance(content, list):
+        return 0
+    return sum(1 + _parts(item) for item in content if not _is_plain(item))
+
+
+def _parts(item: Any) -> int:
+    """Entries of the lists and objects in it, as far down as they are tried."""
+    if not isinstance(item, dict):
+        return 0
+    return sum(len(value) for value in item.values() if isinstance(value, list | dict))
+
+
+def _is_plain(item: Any) -> bool:
+    if not isinstance(item, dict) or item.get("status", "completed") not in _STATUSES:
+        return False
+    if isinstance(item.get("id", ""), str) and (required := _CALLS.get(_text(item.get("type")))):
+        return all(isinstance(item.get(key), str) for key in required)
+    return _is_message(item)
+
+
+def _is_message(item: dict[str, Any]) -> bool:
+    """Whether it is what anybody says, with text; or an answer, as it is sent back."""
+    if item.get("type", "message") != "message" or item.get("role") not in _ROLES:
+        return False
+    parts = item.get("content")
+    if isinstance(parts, str):
+        return True
+    if not isinstance(parts, list):
+        return False
+    if all(_is_part(part, "input_text") for part in parts):
+        return True
+    is_answer = item["role"] == "assistant" and {"id", "type", "status"} <= item.keys() and isinstance(item["id"], str)
+    return is_answer and all(_is_part(part, "output_text") and part.get("annotations") == [] for part in parts)
+
+
+def _is_part(part: Any, kind: str) -> bool:
+    """Whether it is text, and of this kind."""
+    return (
+        isinstance(part, dict)
+        and part.get("type") == kind
+        and isinstance(part.get("text"), str)
+        and not part.get("logprobs")
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
