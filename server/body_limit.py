@@ -56,7 +56,7 @@ class BodyLimit:
     async def _take_in(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
         """Passes the request on once its body is here."""
         try:
-            body = await _whole_body(self._limited(scope, receive, limit))
+            body = await whole_body(self._limited(scope, receive, limit))
             if body:
                 refuse_unwieldy(body, scope["path"])
         except (PayloadTooLarge, BadRequest) as error:
@@ -103,7 +103,7 @@ class BodyLimit:
         )
 
 
-async def _whole_body(receive: Receive) -> bytes:
+async def whole_body(receive: Receive) -> bytes:
     """The request's body. Raises: ClientDisconnect."""
     parts, more = [], True
     while more:

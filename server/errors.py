@@ -140,26 +140,17 @@ class RequestTimeout(APIError):
 
     status, error_type = 408, "invalid_request_error"
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, code="request_timeout")
-
 
 class URITooLong(APIError):
     """The URL is over its bound."""
 
     status, error_type = 414, "invalid_request_error"
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, code="uri_too_long")
-
 
 class HeadersTooLarge(APIError):
     """The header fields are over their bound, in bytes or in number."""
 
     status, error_type = 431, "invalid_request_error"
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, code="headers_too_large")
 
 
 class TooManyRequests(APIError):

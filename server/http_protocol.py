@@ -81,7 +81,9 @@ class BoundedHTTP(HttpToolsProtocol):
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
         if len(self.url) > MAX_URL_BYTES:
-            self._fault = URITooLong(f"The URL has more than {MAX_URL_BYTES} bytes. Send less in it.")
+            self._fault = URITooLong(
+                f"The URL has more than {MAX_URL_BYTES} bytes. Send less in it.", code="uri_too_long"
+            )
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields += 1
@@ -116,7 +118,9 @@ class BoundedHTTP(HttpToolsProtocol):
         if not self._unfinished_bytes:  # a connection that nobody used
             self.transport.close()
             return
-        self._fault = RequestTimeout(f"The headers weren't complete after {HEAD_TIMEOUT_S:.0f} s. Send them at once.")
+        self._fault = RequestTimeout(
+            f"The headers weren't complete after {HEAD_TIMEOUT_S:.0f} s. Send them at once.", code="request_timeout"
+        )
         self._refuse(self._fault)
 
     def _refuse(self, error: APIError) -> None:
@@ -144,7 +148,8 @@ class BoundedHTTP(HttpToolsProtocol):
 
 
 def _headers_too_large(what: str) -> HeadersTooLarge:
-    return HeadersTooLarge(f"The request's headers have {what}. Send fewer or shorter ones.")
+    message = f"The request's headers have {what}. Send fewer or shorter ones."
+    return HeadersTooLarge(message, code="headers_too_large")
 
 
 def _as_bytes(error: APIError) -> bytes:

@@ -12,10 +12,10 @@ import json
 import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.auth import ANYBODY, Caller
+from server.body_limit import whole_body
 from server.errors import APIError, BadRequest, from_serving
 from server.services import Services
 from server.upstream import ask_engine
@@ -92,25 +92,13 @@ class DirectInference:
         caller: Caller = scope.get("state", {}).get("caller", ANYBODY)
         answer: EngineAnswer | None = None
         try:
-            body = await _whole_body(receive)
+            body = await whole_body(receive)
             answer = EngineAnswer(self.services, caller, scope["path"], model_of(body), body)
             await answer(scope, receive, send)
         except APIError as error:
             if answer is not None and answer.has_begun:
                 raise
             await error.response()(scope, receive, send)
-
-
-async def _whole_body(receive: Receive) -> bytes:
-    """The request's body. Raises: ClientDisconnect."""
-    parts, more = [], True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
-    return b"".join(parts)
 
 
 class EngineAnswer(Response):
