@@ -20,6 +20,13 @@ _CALLS = {
     "function_call_output": frozenset({"call_id", "output"}),
 }
 """By their type: what they must have, all of it text."""
+_MESSAGE = frozenset({"role", "content"})
+_MAY_HAVE = frozenset({"type", "id", "status"})
+_PART_KEYS = {
+    "input_text": frozenset({"type", "text"}),
+    "output_text": frozenset({"type", "text", "annotations", "logprobs"}),
+}
+"""Others might be known to vLLM, and wrong."""
 
 
 def weight(content: Any) -> int:
@@ -37,25 +44,29 @@ def _parts(item: Any) -> int:
 
 
 def _is_plain(item: Any) -> bool:
-    if not isinstance(item, dict) or item.get("status", "completed") not in _STATUSES:
+    if not isinstance(item, dict) or not _has_sound_id(item):
         return False
-    if isinstance(item.get("id", ""), str) and (required := _CALLS.get(_text(item.get("type")))):
-        return all(isinstance(item.get(key), str) for key in required)
-    return _is_message(item)
+    kind = item.get("type", "message")
+    required = _MESSAGE if kind == "message" else _CALLS.get(_text(kind))
+    if required is None or not required <= item.keys() <= required | _MAY_HAVE:
+        return False
+    return _is_message(item) if required is _MESSAGE else all(isinstance(item[key], str) for key in required)
+
+
+def _has_sound_id(item: dict[str, Any]) -> bool:
+    return isinstance(item.get("id", ""), str) and _text(item.get("status", "completed")) in _STATUSES
 
 
 def _is_message(item: dict[str, Any]) -> bool:
     """Whether it is what anybody says, with text; or an answer, as it is sent back."""
-    if item.get("type", "message") != "message" or item.get("role") not in _ROLES:
+    if _text(item["role"]) not in _ROLES:
         return False
-    parts = item.get("content")
-    if isinstance(parts, str):
-        return True
+    parts = item["content"]
     if not isinstance(parts, list):
-        return False
+        return isinstance(parts, str)
     if all(_is_part(part, "input_text") for part in parts):
         return True
-    is_answer = item["role"] == "assistant" and {"id", "type", "status"} <= item.keys() and isinstance(item["id"], str)
+    is_answer = item["role"] == "assistant" and item.keys() >= _MAY_HAVE
     return is_answer and all(_is_part(part, "output_text") and part.get("annotations") == [] for part in parts)
 
 
@@ -65,7 +76,8 @@ def _is_part(part: Any, kind: str) -> bool:
         isinstance(part, dict)
         and part.get("type") == kind
         and isinstance(part.get("text"), str)
-        and not part.get("logprobs")
+        and part.keys() <= _PART_KEYS[kind]
+        and part.get("logprobs") in (None, [])
     )
 
 

@@ -180,7 +180,10 @@ def test_too_much_in_all_is_refused(gateway: Gateway) -> None:
         ("/v1/campaigns", too_many, {f"k{number}": {"a": 1} for number in range(70_000)}),
         ("/v1/responses", too_many, {"input": [{}] * (MAX_WEIGHT + 1)}),
         ("/v1/responses", too_many, {"input": [{"role": "user", "content": [{}] * MAX_WEIGHT}]}),
-        ("/v1/responses", too_many, {"input": [{**MESSAGE, "status": 1}] * (MAX_WEIGHT + 1)}),
+        *(
+            ("/v1/responses", too_many, {"input": [{**MESSAGE, **wrong}] * (MAX_WEIGHT + 1)})
+            for wrong in ({"status": 1}, {"status": []}, {"phase": 1}, {"role": {}}, {"type": ["message"]}, {"id": 1})
+        ),
     ):
         response = gateway.http.post(path, content=json.dumps({"model": "base", **body}), headers=JSON)
         assert (response.status_code, gateway.error(response)["code"]) == (400, code), path
