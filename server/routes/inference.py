@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -22,6 +23,7 @@ from server.upstream import ask_engine
 from serving import ServingError
 
 router = APIRouter(prefix="/v1", tags=["inference"])
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
 
 
 @router.post("/chat/completions")
@@ -127,19 +129,40 @@ class EngineAnswer(Response):
     async def _answer(self, send: Send) -> None:
         async with ask_engine(self._services, self._caller, self._path, self._model, self._body) as answer:
             content_type = answer.headers.get("content-type", "application/json")
+            is_stream = content_type.startswith("text/event-stream")
             headers = [(b"content-type", content_type.encode("latin-1"))]
             if length := answer.headers.get("content-length"):
                 headers.append((b"content-length", length.encode("latin-1")))
             self.has_begun = True
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
             try:
-                async for chunk in answer.chunks():
+                async for chunk in whole_events(answer.chunks()) if is_stream else answer.chunks():
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
             except ServingError as error:
-                if not content_type.startswith("text/event-stream"):
+                if not is_stream:
                     raise  # the length is announced already: a broken connection is the honest answer
                 await send({"type": "http.response.body", "body": from_serving(error).event(), "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def whole_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The chunks of an event stream, cut where events end (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+
+    An engine that dies may leave half an event behind. Passed on, it would swallow the error event that follows.
+    """
+    begun = b""
+    async for chunk in chunks:
+        chunk = begun + chunk if begun else chunk
+        if chunk.endswith(_EVENT_ENDS):
+            begun = b""
+            yield chunk
+            continue
+        ended = max(chunk.rfind(end) + len(end) if end in chunk else 0 for end in _EVENT_ENDS)
+        begun = chunk[ended:]
+        if ended:
+            yield chunk[:ended]
+    if begun:
+        yield begun
 
 
 async def _disconnected(receive: Receive) -> None:

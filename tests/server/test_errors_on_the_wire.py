@@ -140,6 +140,35 @@ def test_stream_cut_by_the_engine_ends_in_an_error_event(start_gateway: StartGat
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "engine_unavailable"
 
 
+@pytest.mark.parametrize(
+    ("chunks", "passed_on"),
+    [
+        ((b"data: 1\n\nda",), b"data: 1\n\n"),
+        ((b"data: 1\n\n", b"data: 2\n"), b"data: 1\n\n"),
+        ((b"data: 1\n", b"\ndata: {", b'"2": '), b"data: 1\n\n"),
+        ((b"event: a\r\ndata: 1\r\n\r", b"\ndata: 2\r\n"), b"event: a\r\ndata: 1\r\n\r\n"),
+        ((b"data: {",), b""),
+    ],
+)
+def test_half_an_event_before_the_cut_does_not_swallow_the_error_event(
+    start_gateway: StartGateway, chunks: tuple[bytes, ...], passed_on: bytes
+) -> None:
+    cut = EngineUnavailableError("The engine died.", retry_after_s=2)
+    gateway = start_gateway(lambda _body: FakeAnswer(*chunks, cut, content_type="text/event-stream"))
+    response = gateway.http.post(CHAT, json={"model": "base", "messages": [], "stream": True})
+    assert response.content.startswith(passed_on + b"data: {")
+    assert json.loads(response.content.removeprefix(passed_on + b"data: "))["error"]["code"] == "engine_unavailable"
+
+
+def test_a_stream_passes_through_to_its_last_byte_however_it_is_cut_up(start_gateway: StartGateway) -> None:
+    sent = b"data: 1\n\n: a comment\n\nevent: two\ndata: 2\n\ndata: [DONE]\n\nand what no blank line ends"
+    for size in (1, 2, 3, 7, len(sent)):
+        chunks = [sent[place : place + size] for place in range(0, len(sent), size)]
+        answer = FakeAnswer(*chunks, content_type="text/event-stream")
+        gateway = start_gateway(lambda _body, answer=answer: answer)
+        assert gateway.http.post(CHAT, json={"model": "base", "messages": []}).content == sent
+
+
 def test_unforeseen_failure_is_500_without_its_innards(start_gateway: StartGateway) -> None:
     def broken(_body: object) -> FakeAnswer:
         raise RuntimeError("the secret innards")
