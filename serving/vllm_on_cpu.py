@@ -1,4 +1,4 @@
-"""`python -m serving.vllm_on_cpu …`: vLLM's server on a processor, with four faults of vLLM 0.32 mended.
+"""`python -m serving.vllm_on_cpu …`: vLLM's server on a processor, with five faults of vLLM 0.32 mended.
 
 1. A request for the base, in one batch with a request for an adapter, is answered with the adapter in the last slot.
    The operations for processors take the adapter of a token by an index that is -1 where there is none, and to torch
@@ -12,6 +12,8 @@
    `select_unquantized_moe_backend`); on a processor there is none, and the first request kills the engine. Adapters
    that leave the experts alone need none of it: here the experts are computed as without adapters. It must be started
    with `--lora-target-modules` that name no expert.
+5. A request with a seed kills the engine when its prompt is read in more than one step. `seeds_on_cpu` has the reason
+   and the remedy, and keeps seeds apart that torch takes for the same.
 
 vLLM's worker processes import this module again, and so are changed too.
 """
@@ -27,8 +29,9 @@ from vllm.lora.ops.torch_ops import lora_ops
 from vllm.lora.punica_wrapper import punica_cpu
 from vllm.model_executor.layers.fused_moe import unquantized_fused_moe_method as method
 from vllm.model_executor.layers.fused_moe.oracle import unquantized as oracle
+from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 
-from serving import lora_on_cpu
+from serving import lora_on_cpu, seeds_on_cpu
 
 OPERATIONS = {
     "bgmv_shrink": lora_on_cpu.shrink,
@@ -93,6 +96,8 @@ for _layer in (BaseLinearLayerWithLoRA, MergedColumnParallelLinearWithLoRA):
 _select = oracle.select_unquantized_moe_backend
 oracle.select_unquantized_moe_backend = _select_without_adapters
 method.select_unquantized_moe_backend = _select_without_adapters
+CPUModelRunner.sample_tokens = seeds_on_cpu.keep_generators(CPUModelRunner.sample_tokens)
+CPUModelRunner._update_states = seeds_on_cpu.tell_seeds_apart(CPUModelRunner._update_states)
 
 if __name__ == "__main__":
     runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__")
