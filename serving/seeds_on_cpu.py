@@ -3,7 +3,7 @@
 vLLM 0.32 samples a token for a prompt of which only a part has been read, throws it away, and rewinds the request's
 generator by the offset that CUDA's has (https://github.com/vllm-project/vllm/pull/10097). A processor's has none: torch
 raises `CPU Generator does not use offset`, and the engine dies with all that it was answering. It happens to a prompt
-longer than a step, and to short ones that fill a step together. Here such a token isn't drawn from the generator at all.
+longer than a step, and to short ones that fill a step together. Here the generator is kept from drawing such a token.
 
 It refuses to know vLLM: `vllm_on_cpu` puts these functions into it.
 """
@@ -41,7 +41,7 @@ def tell_seeds_apart(update_states: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def fitting_seed(seed: int) -> int:
-    """`seed` in 32 bits that hang on all of its own; itself where it has no more.
+    """`seed` in 32 bits that depend on all of its own; itself where it has no more.
 
     On a processor torch keeps the lowest 32 bits (`mt19937`), so that 1 and 2³² + 1 would give the same answer.
     """

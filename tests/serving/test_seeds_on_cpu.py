@@ -86,9 +86,7 @@ def _runner(seeds: dict[int, int], rows: int) -> Any:
     """As much of vLLM's model runner as is looked at: row → seed."""
     generators = {row: _generator(seed) for row, seed in seeds.items()}
     mask = SimpleNamespace(np=np.zeros(rows, dtype=bool))
-    return SimpleNamespace(
-        input_batch=SimpleNamespace(generators=generators, num_reqs=rows), discard_request_mask=mask
-    )
+    return SimpleNamespace(input_batch=SimpleNamespace(generators=generators, num_reqs=rows), discard_request_mask=mask)
 
 
 def _generator(seed: int) -> torch.Generator:
