@@ -70,7 +70,12 @@ def _parsed(body: bytes) -> object:
     try:
         return orjson.loads(body)
     except ValueError:  # what it alone refuses, such as NaN, is vLLM's to judge
-        return json.loads(body)
+        content = json.loads(body)
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:  # vLLM takes it, can't send it to its engine, and answers 500
+        raise ValueError("it holds half of a surrogate pair, as of a broken emoji") from error
+    return content
 
 
 class DirectInference:
