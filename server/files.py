@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, event, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, event, or_, select, update
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -43,6 +43,11 @@ _FORGOTTEN = {"status": "deleted", "expires_at": 0, "filename": "", "sha256": ""
 def live() -> ColumnElement[bool]:
     """The condition of a file that hasn't expired and wasn't deleted."""
     return or_(FileRow.expires_at.is_(None), FileRow.expires_at > now_s())
+
+
+def unchecked() -> ColumnElement[bool]:
+    """The condition of a file that is being checked, or will be: nothing else keeps a file `uploaded`."""
+    return and_(FileRow.status == "uploaded", live())
 
 
 def get_file(session: Session, file_id: str) -> FileRow:
@@ -251,7 +256,7 @@ def _known(session: Session) -> tuple[set[str], set[str], set[str]]:
 
 
 def _next_unchecked(session: Session, busy: Collection[str]) -> FileRow | None:
-    waiting = select(FileRow).where(FileRow.status == "uploaded", live(), FileRow.id.not_in(busy))
+    waiting = select(FileRow).where(unchecked(), FileRow.id.not_in(busy))
     return session.scalar(waiting.order_by(FileRow.number).limit(1))
 
 

@@ -92,6 +92,8 @@ class Draft:
     wanted_model: str
     adapter_id: str
     seed: int
+    unchecked: tuple[str, ...]
+    """Ids of those of its files that are still being checked: the job waits for that."""
 
     @property
     def base(self) -> BaseModel:
@@ -183,15 +185,15 @@ class JobCreator:
         start = inputs.starting_point(self._registry, request.model)
         if start and checkpoint_access.hidden_among(session, caller, [start.name]):
             raise inputs.unavailable_model(request.model)
-        for param, file_id in _files_of(request).items():
-            inputs.usable_file(session, file_id, param=param)
+        files = [inputs.usable_file(session, file_id, param=param) for param, file_id in _files_of(request).items()]
+        unchecked = tuple(dict.fromkeys(file.id for file in files if file.status == "uploaded"))
         inputs.refuse_integrations(request)
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
         pool = inputs.pool_of(self._registry, request.model, start)
         ground = Ground(pool.base, pool.replicas[0].engine.limits, self._known_device())
         checked = make(request, ground, start, seed=seed, checkpoints_kept=self._settings.checkpoints_kept)
         name = self._name(pool.base, request.suffix)
-        return Draft(new_id("ftjob-"), request, checked, start, ground, name, new_adapter_id(), seed)
+        return Draft(new_id("ftjob-"), request, checked, start, ground, name, new_adapter_id(), seed, unchecked)
 
     def _known_device(self) -> Device:
         if self._device is None:  # asking a GPU's driver takes a moment, and what is there doesn't change
@@ -318,6 +320,9 @@ def _tell(session: Session, draft: Draft) -> None:
     session.flush()  # events are listed in the order of their numbers
     beside = f" and validation file: {request.validation_file}" if request.validation_file else ""
     add_event(session, draft.id, f"Validating training file: {request.training_file}{beside}")
+    if draft.unchecked:
+        session.flush()
+        add_event(session, draft.id, f"Waiting for the check of {' and '.join(draft.unchecked)}")
 
 
 def _take_adapter(adapter: Adapter, folder: Path) -> None:

@@ -11,22 +11,23 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, exists, select
 from sqlalchemy.orm import Session
 
 from server.errors import BadRequest
 from server.file_rules import FINE_TUNE
-from server.files import live
+from server.files import live, unchecked
 from server.jobs.request import CreateJob
-from server.tables import FileRow, is_id
+from server.tables import FileRow, JobRow, is_id
 from serving import Adapter, AdapterError, ModelNotFoundError, Pool, Registry
 
 
 def usable_file(session: Session, file_id: str, *, param: str) -> FileRow:
-    """The file with this id, for training or validation. One that failed its check is let through: the job says why.
+    """The file with this id, for training or validation. One that is still being checked, or failed its check, is let
+    through: the job waits for it, and says what is wrong with it.
 
     Raises:
-        BadRequest: there is none, it is for something else, or it isn't ready yet.
+        BadRequest: there is none, or it is for something else.
     """
     row = session.scalar(select(FileRow).where(FileRow.id == file_id, live())) if is_id(file_id) else None
     if row is None:
@@ -38,14 +39,15 @@ def usable_file(session: Session, file_id: str, *, param: str) -> FileRow:
             param=param,
             code="invalid_file_purpose",
         )
-    if row.status == "uploaded":
-        raise BadRequest(
-            f"File '{file_id}' is still being processed and is not ready to be used for fine-tuning. "
-            "Please try again later.",
-            param=param,
-            code="file_not_ready",
-        )
     return row
+
+
+def awaits_a_check() -> ColumnElement[bool]:
+    """The condition of a job that names a file which is still being checked. For one that was deleted or has expired
+    meanwhile nobody waits: the job has its own copy, and looks through that."""
+    mix_file = JobRow.settings["mix_file"].as_string()
+    named = FileRow.id.in_((JobRow.training_file, JobRow.validation_file, mix_file))
+    return exists().where(named, unchecked())
 
 
 def missing_file(file_id: str, param: str) -> BadRequest:

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from server.database import Database
 from server.file_check import check_for_job
 from server.files import FileStore
-from server.jobs import ending, transitions
+from server.jobs import ending, inputs, transitions
 from server.jobs.capacity import Started, why_wait
 from server.jobs.clearing import clear
 from server.jobs.events import add_event
@@ -148,8 +148,9 @@ class Runner:
                 await self._workshop.database.run(partial(_put_back, job_id))
 
     async def _start_checks(self) -> None:
-        waiting = select(JobRow).where(JobRow.status == "validating_files").order_by(JobRow.number).limit(100)
-        for job in await self._workshop.database.run(lambda session: session.scalars(waiting).all()):
+        ready = JobRow.status == "validating_files", ~inputs.awaits_a_check()
+        first = select(JobRow).where(*ready).order_by(JobRow.number).limit(100)
+        for job in await self._workshop.database.run(lambda session: session.scalars(first).all()):
             if len(self._checks) >= MAX_CHECKS:
                 return
             if job.id not in self._checks:

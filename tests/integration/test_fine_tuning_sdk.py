@@ -37,8 +37,7 @@ def fine_tune(tuneloop: Tuneloop, *arguments: str) -> str:
 
 def upload(client: openai.OpenAI, path: Path = EXAMPLES) -> str:
     with path.open("rb") as content:
-        file = client.files.create(file=content, purpose="fine-tune")
-    return client.files.wait_for_processing(file.id, poll_interval=0.1).id
+        return client.files.create(file=content, purpose="fine-tune").id
 
 
 def create(client: openai.OpenAI, model: str, file: str, **changes: Any) -> FineTuningJob:

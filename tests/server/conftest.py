@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from server.app import create_app
 from server.composition import listen, make_services, open_database
 from server.database import Database
 from server.http_protocol import BoundedHTTP
+from server.jobs.runner import TRAINING
 from server.services import Services, at_work
 from server.settings import Settings
 from server.webhooks.deliverer import Deliverer
@@ -50,7 +51,7 @@ StartGateway = Callable[..., Gateway]
 def start_gateway(tmp_path: Path, database_url: str | None) -> Iterator[StartGateway]:
     """Start a gateway whose engine follows `script` (by default: says hello as whoever was asked).
 
-    webhooks: what the deliverer is made with, such as shorter pauses.
+    webhooks: what the deliverer is made with, such as shorter pauses. training: the command that trains.
 
     Started again in the same test, it finds the data directory and the database as the one before left them.
     """
@@ -60,12 +61,13 @@ def start_gateway(tmp_path: Path, database_url: str | None) -> Iterator[StartGat
         script: Script = lambda body: streamed(body["model"], "hel", "lo"),
         *,
         webhooks: dict[str, Any] | None = None,
+        training: Sequence[str] = TRAINING,
         **settings: Any,
     ) -> Gateway:
         chosen = Settings(data_dir=tmp_path / "data", **({"database_url": database_url} | settings))
         database = open_database(chosen)
         engine = FakeEngine(tmp_path / "base", script)
-        services = make_services(chosen, engine, database)
+        services = make_services(chosen, engine, database, training=training)
         if webhooks is not None:
             services = replace(services, webhooks=Deliverer(database, **webhooks))
         app = create_app(services, lifespan=lambda _app: at_work(services))

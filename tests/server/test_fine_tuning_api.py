@@ -211,10 +211,7 @@ def test_a_deeply_nested_setting_is_400(gateway: Gateway, depth: int) -> None:
     assert gateway.error(response)["code"] in ("invalid_json", "invalid_value")
 
 
-def test_a_file_in_the_wrong_state_is_refused_and_a_faulty_one_is_not(gateway: Gateway) -> None:
-    early = create(gateway, training_file=add_file(gateway, status="uploaded"))
-    assert gateway.error(early)["code"] == "file_not_ready"
-    assert "is still being processed and is not ready to be used for fine-tuning" in gateway.error(early)["message"]
+def test_a_file_for_something_else_is_refused_and_a_faulty_one_is_not(gateway: Gateway) -> None:
     other = create(gateway, validation_file=add_file(gateway, purpose="batch"))
     assert (gateway.error(other)["code"], gateway.error(other)["param"]) == ("invalid_file_purpose", "validation_file")
     file_id = add_file(gateway)

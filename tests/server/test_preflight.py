@@ -57,7 +57,9 @@ def test_a_job_that_can_run_is_told_with_its_memory_steps_time_and_hyperparamete
     on_demo = start_gateway()
     use_files_of(on_demo, demo_model)
     add_job(on_demo, status="queued")
-    found = ask(on_demo, training_file=add_file(on_demo, text=TWELVE), hyperparameters={"n_epochs": 2})
+    found = ask(
+        on_demo, training_file=add_file(on_demo, status="uploaded", text=TWELVE), hyperparameters={"n_epochs": 2}
+    )
     assert (found["ready"], found["fits"], found["servable"], found["problems"]) == (True, True, True, [])
     assert found["hyperparameters"]["n_epochs"] == 2
     assert found["hyperparameters"]["learning_rate"] > 0
