@@ -24,7 +24,16 @@ from server.jobs.events import add_event
 from server.jobs.run_directory import RunDirectory
 from server.services import Services, at_work
 from server.settings import Settings
-from server.tables import JobCheckpointRow, JobEventRow, JobRow, WebhookDeliveryRow, WebhookEndpointRow, new_id, now_s
+from server.tables import (
+    FileRow,
+    JobCheckpointRow,
+    JobEventRow,
+    JobRow,
+    WebhookDeliveryRow,
+    WebhookEndpointRow,
+    new_id,
+    now_s,
+)
 from serving import (
     BaseModel,
     EngineState,
@@ -64,6 +73,9 @@ class ServerThread:
         engine = self.services.engine
         assert isinstance(engine, FakeEngine)
         return engine
+
+    def wake_files(self) -> None:
+        self._loop.call_soon_threadsafe(self.services.files.wake)
 
     def stop(self) -> None:
         if self._thread.is_alive():
@@ -126,9 +138,14 @@ class JobPlace:
         integrations: list[Any] | None = None,
         **fake: Any,
     ) -> str:
-        """A new job's id. `fake`: what the fake trainer is to do."""
+        """A new job's id; where its files are to be validated, they have just been uploaded.
+
+        fake: what the fake trainer is to do.
+        """
         job = self._row(status)
         job.integrations = integrations
+        if status == "validating_files":
+            job.training_file = self._upload(examples)
         self._write_run(job, {"steps": 10} | fake, config or {}, examples)
         with self.database.session() as session:
             session.add(job)
@@ -230,6 +247,21 @@ class JobPlace:
             result_files=[],
             request_sha256="",
         )
+
+    def _upload(self, examples: str) -> str:
+        """The id of a file that nobody has checked yet."""
+        file_id = new_id("file-")
+        self.settings.files_dir.mkdir(parents=True, exist_ok=True)
+        (self.settings.files_dir / file_id).write_text(examples)
+        row = FileRow(
+            id=file_id, filename="a.jsonl", purpose="fine-tune", bytes=len(examples), sha256="", status="uploaded",
+            created_at=now_s(),
+        )  # fmt: skip
+        with self.database.session() as session:
+            session.add(row)
+        if self.server:
+            self.server.wake_files()
+        return file_id
 
     def _write_run(self, job: JobRow, fake: dict[str, Any], changes: dict[str, Any], examples: str) -> None:
         run = self.run(job.id)
