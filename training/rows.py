@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from training.rendering import (
     render_preference,
     render_texts,
 )
+from training.rendering.pieces import Part, not_rendered_note
 
 AnyRendered = Rendered | RenderedPreference | RenderedLabelled
 
@@ -39,7 +41,7 @@ class Rows:
     longest: int
     """Tokens of the longest row."""
     note: str
-    """How many examples were cut, dropped or packed, for people; empty when none."""
+    """How many examples were cut, dropped or packed, or lack what isn't rendered, for people; empty when none."""
 
     def joined_with(self, other: Rows) -> Rows:
         """Both together."""
@@ -62,7 +64,7 @@ def make_rows(
     """
     if not examples:
         return Rows([], 0, 0, 0, "")
-    rendered, dropped = _render(examples, path, tokenizer, config)
+    rendered, dropped, not_rendered = _render(examples, path, tokenizer, config)
     lengths = [_length(one) for one in rendered]
     rows: Sequence[Any] = rendered
     if config.method in ("supervised", "text"):
@@ -72,20 +74,21 @@ def make_rows(
     longest = max(len(row["input_ids"]) for row in rows) if packing else max(lengths)
     cut = sum(one.truncated for one in rendered)
     n_examples = len(examples) - dropped
-    return Rows(
-        rows, n_examples, sum(lengths), longest, _note(cut, dropped, len(rendered), len(rows), config, packing=packing)
-    )
+    note = _note(cut, dropped, len(rendered), len(rows), config, packing=packing)
+    note = "; ".join(filter(None, [note, not_rendered_note(not_rendered)]))
+    return Rows(rows, n_examples, sum(lengths), longest, note)
 
 
 def _render(
     examples: Sequence[Example], path: Path, tokenizer: Any, config: TrainingConfig
-) -> tuple[list[AnyRendered], int]:
-    """What to learn, and how many examples were dropped for their length."""
+) -> tuple[list[AnyRendered], int, Counter[Part]]:
+    """What to learn, how many examples were dropped for their length, and in how many what isn't rendered."""
+    not_rendered: Counter[Part] = Counter()
     rendered: list[AnyRendered] = []
     faults: list[Fault] = []
     dropped = 0
     if config.method == "text":
-        return _texts(examples, path, tokenizer, config), 0
+        return _texts(examples, path, tokenizer, config), 0, not_rendered
     render_one = _renderer(tokenizer, config)
     for example in examples:
         try:
@@ -105,11 +108,12 @@ def _render(
                 )
             continue
         rendered += found
+        not_rendered.update(found[0].passed_over)
     if not rendered and not faults:
         faults.append(Fault(None, f"every example is longer than `max_length` {config.max_length}; raise it"))
     if faults:
         raise DataError(path, faults)
-    return rendered, dropped
+    return rendered, dropped, not_rendered
 
 
 def _texts(examples: Sequence[Example], path: Path, tokenizer: Any, config: TrainingConfig) -> list[AnyRendered]:

@@ -22,11 +22,13 @@ from training.rendering import (
     IGNORED,
     Rendered,
     RenderError,
+    passed_over,
     render_all,
     render_labelled,
     render_preference,
     render_texts,
 )
+from training.rendering.pieces import Part
 
 MOST_RENDERED = 5000
 """Examples that are turned into tokens; of a larger file so many, evenly spread, stand for all."""
@@ -71,6 +73,8 @@ class Tokens:
     """Examples that can't be turned into something to learn."""
     first: str
     """The first example as the model sees it, with ⟦…⟧ around what is learned."""
+    not_rendered: Mapping[Part, int] = field(default_factory=dict)
+    """What the base's chat template passes over → in how many of all examples, those with a fault for it included."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +190,8 @@ def token_figures(examples: Sequence[Example], config: TrainingConfig, tokenizer
     """How long `examples`, at least one, are in tokens, and what becomes of them with `tokenizer`."""
     every = math.ceil(len(examples) / MOST_RENDERED)
     looked_at = examples[::every]
-    rows, faults = _rows(looked_at, config, tokenizer)
+    found = _rendered(examples, every, config, tokenizer)
+    rows = found.rows
     too_long = sum(len(row.input_ids) > config.max_length for row in rows)
     lengths = [len(row.input_ids) for row in rows]
     learned = sum(label != IGNORED for row in rows for label in row.labels)
@@ -199,66 +204,78 @@ def token_figures(examples: Sequence[Example], config: TrainingConfig, tokenizer
         learned_share=learned / max(1, sum(len(row.input_ids) for row in rows)),
         too_long=too_long,
         max_length=config.max_length,
-        faults=tuple(faults),
+        faults=tuple(found.faults),
         first=_marked(rows[0], tokenizer) if rows else "",
+        not_rendered=dict(found.not_rendered.most_common()),
     )
     return lengths_of(lengths or [0], "tokens"), tokens
 
 
-def _rows(examples: Sequence[Example], config: TrainingConfig, tokenizer: Any) -> tuple[list[Rendered], list[Fault]]:
-    """Uncut rows, except of texts, and what can't be rendered or has nothing to learn within `max_length`."""
+@dataclass
+class _Rendered:
+    """What came of examples."""
+
+    rows: list[Rendered] = field(default_factory=list)
+    """Uncut, except of texts."""
+    faults: list[Fault] = field(default_factory=list)
+    """What can't be rendered or has nothing to learn within `max_length`."""
+    not_rendered: Counter[Part] = field(default_factory=Counter)
+
+
+def _rendered(examples: Sequence[Example], every: int, config: TrainingConfig, tokenizer: Any) -> _Rendered:
+    """Each `every`-th example turned into tokens; in the others it is looked for what the template passes over."""
+    found = _Rendered()
     if config.method == "text":
         try:
-            return render_texts(examples, tokenizer, config.max_length), []
+            found.rows = render_texts(examples[::every], tokenizer, config.max_length)
         except RenderError as error:
-            return [], [Fault(error.line, error.reason)]
-    rows: list[Rendered] = []
-    faults: list[Fault] = []
-    for example in examples:
+            found.faults.append(Fault(error.line, error.reason))
+        return found
+    for place, example in enumerate(examples):
         try:
-            made = _uncut(example, config, tokenizer)
+            if place % every:
+                parts = passed_over(example, tokenizer, config.train_on)
+            else:
+                made = _within(_UNCUT, example, config, tokenizer)
+                parts = made[0].passed_over
+                found.rows += made
+                if reason := _unusable(made, example, config, tokenizer):
+                    found.faults.append(Fault(example.line, reason))
         except RenderError as error:
-            faults.append(Fault(error.line, error.reason))
-            continue
-        rows += made
-        reason = _unusable(made, config)
-        if reason:
-            faults.append(Fault(example.line, reason))
-    return rows, faults
+            parts = error.passed_over
+            found.faults.append(Fault(error.line, error.reason))
+        found.not_rendered.update(parts)
+    return found
 
 
-def _unusable(rows: Sequence[Rendered], config: TrainingConfig) -> str | None:
+def _unusable(rows: Sequence[Rendered], example: Example, config: TrainingConfig, tokenizer: Any) -> str | None:
     """Why an example can't be learned with `max_length`; None when it can, or is dropped."""
     longest = max(len(row.input_ids) for row in rows)
     if longest <= config.max_length or config.on_too_long == "drop":
         return None
     if config.on_too_long == "refuse":
         return f"its {longest} tokens are more than `max_length` {config.max_length}, and `on_too_long` is refuse"
-    if any(_teaches(row, config.max_length) for row in rows):
-        return None
-    return (
-        f"its {longest} tokens are cut at `max_length` {config.max_length}, before any token to learn; raise "
-        "`max_length`, or shorten it, or set `on_too_long` to drop"
-    )
+    try:
+        _within(config.max_length, example, config, tokenizer)
+    except RenderError as error:
+        return f"{error.reason}, or set `on_too_long` to drop"
+    return None
 
 
-def _uncut(example: Example, config: TrainingConfig, tokenizer: Any) -> list[Rendered]:
+def _within(max_length: int, example: Example, config: TrainingConfig, tokenizer: Any) -> list[Rendered]:
+    """The rows of `example`; of a preference, one for each answer. Raises: RenderError."""
     if example.kind == "preference":
-        pair = render_preference(example, tokenizer, _UNCUT)
-        return [_row(pair.prompt_ids, answer) for answer in (pair.chosen_ids, pair.rejected_ids)]
+        pair = render_preference(example, tokenizer, max_length)
+        return [_row(pair.prompt_ids, answer, pair.passed_over) for answer in (pair.chosen_ids, pair.rejected_ids)]
     if example.kind == "labelled":
-        labelled = render_labelled(example, tokenizer, _UNCUT)
-        return [_row(labelled.prompt_ids, labelled.completion_ids)]
-    return render_all(example, tokenizer, _UNCUT, config.train_on)
+        labelled = render_labelled(example, tokenizer, max_length)
+        return [_row(labelled.prompt_ids, labelled.completion_ids, labelled.passed_over)]
+    return render_all(example, tokenizer, max_length, config.train_on)
 
 
-def _row(prompt_ids: list[int], answer_ids: list[int]) -> Rendered:
-    return Rendered(prompt_ids + answer_ids, [IGNORED] * len(prompt_ids) + answer_ids, truncated=False)
-
-
-def _teaches(row: Rendered, max_length: int) -> bool:
-    """The first token is never predicted, so a label there alone teaches nothing."""
-    return any(label != IGNORED for label in row.labels[1:max_length])
+def _row(prompt_ids: list[int], answer_ids: list[int], parts: frozenset[Part]) -> Rendered:
+    labels = [IGNORED] * len(prompt_ids) + answer_ids
+    return Rendered(prompt_ids + answer_ids, labels, truncated=False, passed_over=parts)
 
 
 def _marked(row: Rendered, tokenizer: Any) -> str:

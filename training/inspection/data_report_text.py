@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.inspection.data_figures import MOST_COMPARED, Figures, Lengths, Tokens
+from training.rendering.pieces import not_rendered_note
 
 if TYPE_CHECKING:
     from training.inspection.forecast import Forecast
@@ -50,8 +51,15 @@ def _contents(path: Path, method: str, found: Figures) -> str:
         turns = ", ".join(f"{count} with {number}" for number, count in found.answers_per_example.items())
         lines.append(f"answers per chat: {turns}")
     if found.with_tools:
-        lines.append(f"with tools: {found.with_tools}")
+        lines.append(f"with tools: {found.with_tools}{_not_rendered_of(found)}")
     return "\n".join(lines)
+
+
+def _not_rendered_of(found: Figures) -> str:
+    """How many of the examples with tools are rendered without them."""
+    count = found.tokens.not_rendered.get("tools", 0) if found.tokens else 0
+    of_them = "" if count == found.with_tools else f"{count} of them "
+    return f" ({of_them}not rendered by this base's chat template)" if count else ""
 
 
 def _lengths(lengths: Lengths) -> str:
@@ -74,6 +82,8 @@ def _tokens(tokens: Tokens, examples: int) -> str:
         lines.append(f"tokens were counted in {tokens.examples} of the {examples} examples, evenly spread")
     lines.append(f"longer than max_length {tokens.max_length}: {tokens.too_long} of {tokens.rows} rows")
     lines.append(f"learned: {tokens.learned_share:.0%} of the tokens; the rest is context")
+    if tokens.not_rendered:
+        lines.append(f"{not_rendered_note(tokens.not_rendered)} (of {examples} examples)")
     return "\n".join(lines)
 
 

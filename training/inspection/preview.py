@@ -39,19 +39,27 @@ def preview(question: Mapping[str, Any]) -> dict[str, Any]:
 
 def _shown(one: Example | Fault, tokenizer: Any, max_length: int, train_on: Any) -> dict[str, Any]:
     if isinstance(one, Fault):
-        return {"line": one.line, "kind": None, "error": one.reason, "rows": []}
+        return {"line": one.line, "kind": None, "error": one.reason, "rows": [], "not_rendered": []}
     rows: list[dict[str, Any]] = []
-    error = None
+    error, passed_over = None, frozenset[str]()
     if tokenizer is None:
         rows = [_row(None, [(said, part, who) for who, said, part in said_parts(one)])]
     else:
         try:
             for row in shown_rows(one, tokenizer, cut_at=max_length, train_on=train_on):
+                passed_over = row.passed_over
                 rows.append(_row(row, [(said, part, None) for said, part in spelled_parts(row, tokenizer)]))
             shown_rows(one, tokenizer, cut_at=max_length, max_length=max_length, train_on=train_on)
         except (RenderError, ConfigError) as fault:
             error = getattr(fault, "reason", str(fault))
-    return {"line": one.line, "kind": one.kind, "error": error, "rows": rows}
+            passed_over = getattr(fault, "passed_over", passed_over)
+    return {
+        "line": one.line,
+        "kind": one.kind,
+        "error": error,
+        "rows": rows,
+        "not_rendered": sorted(passed_over),
+    }
 
 
 def _row(shown: Shown | None, parts: list[tuple[str, Part, str | None]]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from training.inspection.data_figures import token_figures
 from training.inspection.file_report import fit
 from training.inspection.tokenizer import load_tokenizer
 from training.preflight.model_shape import ModelShape, ModelShapeError
+from training.rendering.pieces import not_rendered_note
 
 
 def run_report(question: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -39,6 +40,7 @@ def run_report(question: Mapping[str, Any]) -> dict[str, Any] | None:
     run = forecast_of(len(examples), lengths, tokens, config, shape, free_bytes=question.get("free_bytes"))
     return {
         **dataclasses.asdict(run),
+        "findings": [*filter(None, [not_rendered_note(tokens.not_rendered)]), *run.findings],
         "memory_total_bytes": run.memory.total,
         "examples": len(examples),
         "faults": [{"line": fault.line, "message": fault.reason} for fault in tokens.faults[:FAULTS_SHOWN]],

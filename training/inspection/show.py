@@ -24,6 +24,7 @@ from training.inspection.show_rows import shown_rows
 from training.inspection.show_text import Shown, as_text, legend, plain, said_parts
 from training.inspection.tokenizer import load_tokenizer
 from training.rendering import RenderError, TrainOn
+from training.rendering.pieces import PART_WORDS
 
 _DESCRIPTION = """\
 Shows examples as the base model will see them: trained tokens on green, context dim, what is cut off struck through;
@@ -122,7 +123,9 @@ def _show_example(
 def _figures(row: Shown) -> str:
     trained = row.count("trained") + row.count("rejected")
     figures = f"{len(row.ids)} tokens, {trained} trained"
-    return f"{figures}, {row.count('cut')} cut off" if row.count("cut") else figures
+    cut = f", {row.count('cut')} cut off" if row.count("cut") else ""
+    lost = ", ".join(words for part, words in PART_WORDS.items() if part in row.passed_over)
+    return f"{figures}{cut}{f'; not rendered: {lost}' if lost else ''}"
 
 
 def _untokenized(example: Example, *, colored: bool) -> Text:

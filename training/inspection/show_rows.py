@@ -23,13 +23,13 @@ def shown_rows(
     if example.kind == "preference":
         pair = render_preference(example, tokenizer, max_length)
         return [
-            _shown(pair.prompt_ids, pair.chosen_ids, "trained", cut_at),
-            _shown(pair.prompt_ids, pair.rejected_ids, "rejected", cut_at),
+            _shown(pair.prompt_ids, pair.chosen_ids, "trained", cut_at, pair.passed_over),
+            _shown(pair.prompt_ids, pair.rejected_ids, "rejected", cut_at, pair.passed_over),
         ]
     if example.kind == "labelled":
         labelled = render_labelled(example, tokenizer, max_length)
         part: Part = "trained" if labelled.label else "rejected"
-        return [_shown(labelled.prompt_ids, labelled.completion_ids, part, cut_at)]
+        return [_shown(labelled.prompt_ids, labelled.completion_ids, part, cut_at, labelled.passed_over)]
     if example.kind == "text":
         # Long texts are cut into rows, of which nothing is lost.
         return [_shown([], row.input_ids, "trained", UNLIMITED) for row in render_texts([example], tokenizer, cut_at)]
@@ -41,11 +41,14 @@ def shown_rows(
                 "cut" if place >= cut_at else "context" if label == IGNORED else "trained"
                 for place, label in enumerate(row.labels)
             ],
+            row.passed_over,
         )
         for row in rows
     ]
 
 
-def _shown(prompt: list[int], answer: list[int], part: Part, cut_at: int) -> Shown:
+def _shown(
+    prompt: list[int], answer: list[int], part: Part, cut_at: int, passed_over: frozenset[str] = frozenset()
+) -> Shown:
     parts: list[Part] = [*["context"] * len(prompt), *[part] * len(answer)]  # type: ignore[list-item]
-    return Shown(prompt + answer, ["cut" if place >= cut_at else one for place, one in enumerate(parts)])
+    return Shown(prompt + answer, ["cut" if place >= cut_at else one for place, one in enumerate(parts)], passed_over)

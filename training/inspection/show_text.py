@@ -33,6 +33,8 @@ class Shown:
 
     ids: Sequence[int]
     parts: Sequence[Part]
+    passed_over: frozenset[str] = frozenset()
+    """What of the example the chat template doesn't render."""
 
     def count(self, part: Part) -> int:
         """Tokens of that part."""

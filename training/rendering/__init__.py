@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from training.examples import Example, Message
-from training.rendering.chat_rows import Row, answer_rows, only_answer, whole_row
+from training.rendering.chat_rows import Row, answer_rows, example_passed_over, only_answer, says_nothing, whole_row
 from training.rendering.chat_turns import Answer, ChatError, ChatTemplate, continued
+from training.rendering.passed_over import PassedOverError
+from training.rendering.pieces import Part
 from training.rendering.special_tokens import stop_token_ids
 
 IGNORED = -100
@@ -25,9 +27,13 @@ TrainOn = Literal["assistant", "last_assistant", "all"]
 class RenderError(ValueError):
     """An example that this tokenizer can't turn into something to learn; the text has its line."""
 
-    def __init__(self, line: int, reason: str, *, is_too_long: bool = False) -> None:
+    def __init__(
+        self, line: int, reason: str, *, is_too_long: bool = False, passed_over: frozenset[Part] = frozenset()
+    ) -> None:
         self.line = line
         self.reason = reason
+        self.passed_over = passed_over
+        """What the chat template doesn't render, where that is why."""
         self.is_too_long = is_too_long
         """Whether a larger `max_length` would mend it."""
         super().__init__(f"line {line}: {reason}" if line else reason)
@@ -49,6 +55,8 @@ class Rendered:
     """As long as `input_ids`: the id again where it is learned, else `IGNORED`. Not shifted; the model does that."""
     truncated: bool
     """Whether tokens at the end were cut off."""
+    passed_over: frozenset[Part] = frozenset()
+    """What of the example the chat template doesn't render in any of its rows."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,8 @@ class RenderedPreference:
     """The worse answer, as `chosen_ids`."""
     truncated: bool
     """Whether an answer's end was cut off."""
+    passed_over: frozenset[Part] = frozenset()
+    """What of the example the chat template doesn't render."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,8 @@ class RenderedLabelled:
     """True for a good answer."""
     truncated: bool
     """Whether the answer's end was cut off."""
+    passed_over: frozenset[Part] = frozenset()
+    """What of the example the chat template doesn't render."""
 
 
 def render(example: Example, tokenizer: Any, max_length: int, train_on: TrainOn = "assistant") -> Rendered:
@@ -108,8 +120,8 @@ def render_all(example: Example, tokenizer: Any, max_length: int, train_on: Trai
         train_on: which answers are learned, of those without weight 0; `all`: every token that isn't such an answer's.
 
     Raises:
-        RenderError: nothing would be learned, the template refuses the chat or can't be relied on, or a message spells
-            a control token.
+        RenderError: nothing would be learned, or nothing but the end of an answer; the template refuses the chat,
+            can't be relied on, or doesn't render what changes the chat's meaning; a message spells a control token.
     """
     if example.kind not in ("chat", "prompt_completion"):
         method = {"preference": "dpo", "labelled": "kto"}.get(example.kind, "text")
@@ -121,7 +133,7 @@ def render_all(example: Example, tokenizer: Any, max_length: int, train_on: Trai
             rows = [whole_row(example, tokenizer)]
         else:
             rows = answer_rows(example, tokenizer, last_only=train_on == "last_assistant")
-    cut = [_cut(row, max_length) for row in rows]
+    cut = [_cut(row, max_length, tokenizer) for row in rows]
     kept = [row for row in cut if _teaches(row)]
     if not kept:
         longest = max(len(row.ids) for row in rows)
@@ -132,7 +144,7 @@ def render_all(example: Example, tokenizer: Any, max_length: int, train_on: Trai
             is_too_long=cut[0].truncated,
         )
     if len(kept) < len(cut):
-        kept[-1] = Rendered(kept[-1].input_ids, kept[-1].labels, truncated=True)
+        kept[-1] = replace(kept[-1], truncated=True)
     return kept
 
 
@@ -170,8 +182,10 @@ def render_preference(example: Example, tokenizer: Any, max_length: int) -> Rend
     if example.kind != "preference":
         raise RenderError(example.line, f"it is of kind {example.kind}, but dpo needs a better and a worse answer")
     with _errors_at(example.line):
-        chosen = only_answer((*example.messages, *example.chosen), example, tokenizer)
-        rejected = only_answer((*example.messages, *example.rejected), example, tokenizer)
+        (chosen, of_chosen), (rejected, of_rejected) = (
+            only_answer((*example.messages, *answer), example, tokenizer, named=named)
+            for answer, named in ((example.chosen, "the better answer"), (example.rejected, "the worse answer"))
+        )
     room = _room(example, chosen, max_length)
     longer = max(len(chosen.answer_ids), len(rejected.answer_ids))
     if chosen.answer_ids[:room] == rejected.answer_ids[:room]:
@@ -181,8 +195,13 @@ def render_preference(example: Example, tokenizer: Any, max_length: int) -> Rend
             f"{within}the better and the worse answer have the same tokens; raise `max_length` or drop it",
             is_too_long=longer > room,
         )
+    _refuse_cut_to_nothing(example, (chosen, rejected), max_length, tokenizer)
     return RenderedPreference(
-        chosen.prompt_ids, chosen.answer_ids[:room], rejected.answer_ids[:room], truncated=longer > room
+        chosen.prompt_ids,
+        chosen.answer_ids[:room],
+        rejected.answer_ids[:room],
+        truncated=longer > room,
+        passed_over=of_chosen | of_rejected,
     )
 
 
@@ -195,11 +214,28 @@ def render_labelled(example: Example, tokenizer: Any, max_length: int) -> Render
     if example.label is None:
         raise RenderError(example.line, f"it is of kind {example.kind}, but kto needs an answer with a label")
     with _errors_at(example.line):
-        answer = only_answer(example.messages, example, tokenizer)
+        answer, passed_over = only_answer(example.messages, example, tokenizer)
     room = _room(example, answer, max_length)
+    _refuse_cut_to_nothing(example, (answer,), max_length, tokenizer)
     return RenderedLabelled(
-        answer.prompt_ids, answer.answer_ids[:room], example.label, truncated=len(answer.answer_ids) > room
+        answer.prompt_ids,
+        answer.answer_ids[:room],
+        example.label,
+        truncated=len(answer.answer_ids) > room,
+        passed_over=passed_over,
     )
+
+
+def passed_over(example: Example, tokenizer: Any, train_on: TrainOn = "assistant") -> frozenset[Part]:
+    """What of `example` the chat template doesn't render, found without making tokens: for files of many examples.
+
+    Raises:
+        RenderError: what is missing changes what the example means, or the template refuses it.
+    """
+    if not example.messages:
+        return frozenset()
+    with _errors_at(example.line):
+        return example_passed_over(example, tokenizer, last_only=train_on == "last_assistant")
 
 
 def check_template(tokenizer: Any) -> None:
@@ -231,6 +267,8 @@ def check_template(tokenizer: Any) -> None:
 def _errors_at(line: int) -> Iterator[None]:
     try:
         yield
+    except PassedOverError as error:
+        raise RenderError(line, str(error), passed_over=error.parts) from error
     except ChatError as error:
         raise RenderError(line, str(error)) from error
 
@@ -239,9 +277,12 @@ def _prompt_and_completion(example: Example, tokenizer: Any) -> Row:
     """The prompt's ids, then the completion's and the end token's; no chat template is around them."""
     prompt, completion = example.prompt or "", example.completion or ""
     n_prompt, ids = continued(prompt, prompt + completion, tokenizer, add_special_tokens=True)
+    ids = _without_end(ids, tokenizer)
+    if len(ids) == n_prompt:
+        raise ChatError("the tokenizer makes no token of the completion, so only silence would be learned; drop it")
     if tokenizer.eos_token_id is not None:
-        ids = [*_without_end(ids, tokenizer), tokenizer.eos_token_id]
-    return Row(ids, set(range(n_prompt, len(ids))))
+        ids = [*ids, tokenizer.eos_token_id]
+    return Row(ids, set(range(n_prompt, len(ids))), {n_prompt: ""})
 
 
 def _without_end(ids: list[int], tokenizer: Any) -> list[int]:
@@ -249,14 +290,27 @@ def _without_end(ids: list[int], tokenizer: Any) -> list[int]:
     return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
 
 
-def _cut(row: Row, max_length: int) -> Rendered:
-    labels = [token if place in row.learned else IGNORED for place, token in enumerate(row.ids)]
-    return Rendered(row.ids[:max_length], labels[:max_length], truncated=len(row.ids) > max_length)
+def _cut(row: Row, max_length: int, tokenizer: Any) -> Rendered:
+    end, ids = row.end_within(max_length, tokenizer), row.ids[:max_length]
+    labels = [token if place in row.learned and place < end else IGNORED for place, token in enumerate(ids)]
+    return Rendered(ids, labels, truncated=len(row.ids) > max_length, passed_over=row.passed_over)
 
 
 def _teaches(rendered: Rendered) -> bool:
     """The first token is never predicted, so a label there alone would teach nothing."""
     return any(label != IGNORED for label in rendered.labels[1:])
+
+
+def _refuse_cut_to_nothing(example: Example, answers: Sequence[Answer], max_length: int, tokenizer: Any) -> None:
+    """Raises `RenderError` when `max_length` leaves of an answer no more than how the template opens any."""
+    for answer in answers:
+        left = answer.ids[answer.n_prompt : max_length]
+        if len(answer.answer_ids) > len(left) and says_nothing(left, answer.opening, tokenizer):
+            raise RenderError(
+                example.line,
+                f"`max_length` {max_length} cuts an answer before its first word; shorten it or raise `max_length`",
+                is_too_long=True,
+            )
 
 
 def _room(example: Example, answer: Answer, max_length: int) -> int:

@@ -7,10 +7,12 @@ answer. Where the second doesn't begin with the first the chat is refused.
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 from jinja2 import TemplateError
@@ -40,6 +42,12 @@ class Answer:
     """As `end`, without an end token that the template doesn't put there by itself."""
     learned: frozenset[int]
     """The places in `ids` that are learned: those of the answer, or of them what the template marks, and its end."""
+    prompt: str
+    """The text of the prompt."""
+    said: str
+    """The text behind it: the answer's, and what the template puts around that."""
+    opening: str = ""
+    """How `said` begins whatever the answer says, such as an empty block for thoughts."""
 
     @property
     def prompt_ids(self) -> list[int]:
@@ -62,6 +70,17 @@ class ChatTemplate:
         self._tokenizer, self._tools = tokenizer, tools
         self._template: str = tokenizer.get_chat_template(None, self._tools)
         _refuse_special(json.dumps(self._tools, ensure_ascii=False), "the definition of a tool", tokenizer)
+
+    @property
+    def tools(self) -> list[dict[str, Any]]:
+        """The tools' definitions as the template is given them."""
+        return self._tools or []
+
+    def with_tools(self, tools: list[dict[str, Any]]) -> ChatTemplate:
+        """The same template for chats with other tools."""
+        other = copy.copy(self)
+        other._tools = tools or None
+        return other
 
     def text(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
         """`messages` as the template spells them. Raises: ChatError when it refuses them."""
@@ -99,10 +118,33 @@ class ChatTemplate:
         template_end = self._end_of_turn(ids, n_prompt)
         stop = self._missing_stop(ids[:template_end], messages)
         learned = self._marked(messages, ids, range(n_prompt, template_end))
+        said = whole[len(prompt) :]
         if stop is None:
-            return Answer(ids, n_prompt, template_end, template_end, learned)
+            return Answer(ids, n_prompt, template_end, template_end, learned, prompt, said)
         ids = [*ids[:template_end], stop]
-        return Answer(ids, n_prompt, len(ids), template_end, learned | {template_end})
+        return Answer(ids, n_prompt, len(ids), template_end, learned | {template_end}, prompt, said)
+
+    def learnable(self, answer: Answer, messages: Sequence[Message]) -> Answer:
+        """`answer`, the last of `messages`, with its `opening`. Raises: ChatError when nothing but its end is left."""
+        opening, specials = self._opening(messages, answer), special_token_ids(self._tokenizer)
+        if opening == answer.said or all(answer.ids[place] in specials for place in answer.learned):
+            raise ChatError(
+                f"of message {len(messages)}, an answer, the base model's chat template and tokenizer leave nothing "
+                "but the end of a turn, so only silence would be learned; give it a text, or take another base model"
+            )
+        return replace(answer, opening=opening)
+
+    def _opening(self, messages: Sequence[Message], answer: Answer) -> str:
+        """What stands before the answer's own words, or, where those can't be found, what an empty answer shares."""
+        own = messages[-1].content.strip()
+        if own and own in answer.said:
+            return answer.said[: answer.said.index(own)]
+        try:
+            empty = self.text([*messages[:-1], Message(messages[-1].role, "")])
+        except ChatError:
+            return ""  # a template that lets no answer be empty
+        shared = takewhile(lambda pair: pair[0] == pair[1], zip(answer.said, empty[len(answer.prompt) :], strict=False))
+        return "".join(sign for sign, _ in shared)
 
     def _end_of_turn(self, ids: list[int], n_prompt: int) -> int:
         """One past the turn's last control token, when only white space follows it: the engine has stopped by then."""
@@ -144,12 +186,13 @@ class ChatTemplate:
         if rendered["input_ids"][: places.stop] != ids[: places.stop]:
             return frozenset(places)  # prompt and answer were tokenised apart, so the marks' places don't apply
         marked = {place for place in places if rendered["assistant_masks"][place]}
-        if not marked:
+        specials = special_token_ids(self._tokenizer)
+        if not self._tokenizer.decode([ids[place] for place in sorted(marked) if ids[place] not in specials]).strip():
             raise ChatError(
                 f"the chat template's generation marks leave out message {len(messages)}, so nothing of it would be "
                 "learned; correct the marks or remove them"
             )
-        ends_in_special = ids[places.stop - 1] in special_token_ids(self._tokenizer)
+        ends_in_special = ids[places.stop - 1] in specials
         return frozenset(marked | ({places.stop - 1} if ends_in_special else set()))
 
 
