@@ -157,7 +157,9 @@ def _example(language: Language, one: Mapping[str, Any]) -> str:
     kind = "" if one["kind"] is None else f" · {escape(named(language, 'data.kind', one['kind']))}"
     error = f'<p class="data-bad" dir="auto">✗ {coded(one["error"])}</p>' if one["error"] else ""
     rows = "".join(_row(language, row, n, len(one["rows"])) for n, row in enumerate(one["rows"], 1))
-    return f'<article class="data-example"><h3>{line}{kind}</h3>{rows}{error}</article>'
+    lost = ", ".join(named(language, "data.part", part) for part in one["not_rendered"])
+    warning = f'<p class="data-warning">⚠ {said(language, "data.not_rendered")}: {escape(lost)}</p>' if lost else ""
+    return f'<article class="data-example"><h3>{line}{kind}</h3>{rows}{warning}{error}</article>'
 
 
 def _row(language: Language, row: Mapping[str, Any], n: int, of: int) -> str:

@@ -67,6 +67,7 @@ def _figures(language: Language, found: Mapping[str, Any]) -> str:
         ("data.kinds", kinds),
         ("data.answers", _answers(language, found["answers_per_example"])),
         ("data.tools", f"{found['with_tools']:,}" if found["with_tools"] else ""),
+        ("data.not_rendered", _not_rendered(language, found["tokens"])),
         ("data.length", f"{words} ({unit})"),
         ("data.total", f"{lengths['total']:,} {unit}"),
         *_token_figures(language, found["tokens"]),
@@ -86,6 +87,15 @@ def _token_figures(language: Language, tokens: Mapping[str, Any] | None) -> list
     if tokens is None:
         return []
     return [("data.learned", text(language, "data.learned_words", share=f"{tokens['learned_share']:.0%}"))]
+
+
+def _not_rendered(language: Language, tokens: Mapping[str, Any] | None) -> str:
+    """What the base's chat template passes over, each with in how many examples."""
+    counts = tokens["not_rendered"] if tokens else {}
+    return ", ".join(
+        text(language, "data.not_rendered_in", part=named(language, "data.part", part), n=f"{count:,}")
+        for part, count in counts.items()
+    )
 
 
 def _answers(language: Language, counts: Mapping[str, int]) -> str:

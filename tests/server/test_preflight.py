@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tests.server.test_fine_tuning_api import LINE, add_file, add_job
 PREFLIGHT = "/v1/fine_tuning/preflight"
 TIMEOUT_S = 120.0
 """A process with torch starts in four seconds; on a busy machine in thirty."""
+TOOL = {"type": "function", "function": {"name": "quote", "parameters": {"type": "object", "properties": {}}}}
 TWELVE = "\n".join(
     json.dumps({"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"a{n}"}]})
     for n in range(12)
@@ -85,6 +87,30 @@ def test_a_result_that_the_engine_cannot_load_is_not_servable(on_demo: Gateway) 
     (problem,) = found["problems"]
     assert problem["param"] == "tuneloop.r"
     assert "the engine hot-loads ranks up to 16" in problem["message"]
+
+
+def test_calls_that_the_base_does_not_render_are_problems_and_lost_tools_a_note(
+    on_demo: Gateway, demo_model: Path, tmp_path: Path
+) -> None:
+    without_tools = shutil.copytree(
+        demo_model, tmp_path / "without_tools", ignore=shutil.ignore_patterns("*.safetensors")
+    )
+    (without_tools / "chat_template.jinja").write_text(
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    function = {"name": "quote", "arguments": "{}"}
+    call = {"role": "assistant", "tool_calls": [{"id": "c1", "type": "function", "function": function}]}
+    record = {"messages": [{"role": "user", "content": "Price?"}, call], "tools": [TOOL]}
+    text = {"role": "assistant", "content": "Ten."}
+    file_id = add_file(on_demo, text=f"{TWELVE}\n" + "\n".join(
+        json.dumps(record | {"messages": [record["messages"][0], said]}) for said in (call, text)
+    ))  # fmt: skip
+    use_files_of(on_demo, without_tools)
+    found = ask(on_demo, training_file=file_id)
+    (problem,) = [problem for problem in found["problems"] if problem["code"] == "unlearnable"]
+    assert "line 13: the base model's chat template doesn't render the call of \"quote\"" in problem["message"]
+    assert "not rendered by the base model's chat template: tools in 2, tool calls in 1" in found["notes"]
 
 
 def test_faults_of_the_file_are_found_before_the_job_is_made(gateway: Gateway) -> None:

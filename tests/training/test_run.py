@@ -153,6 +153,29 @@ def test_examples_that_do_not_fit_max_length_are_told_with_their_lines(tmp_path:
     assert [fault["line"] for fault in run.failure.details["faults"]] == [2, 4]
 
 
+def test_tool_calls_that_the_base_does_not_render_are_told_with_their_lines(tmp_path: Path, demo_model: Path) -> None:
+    base = tmp_path / "without_tools"
+    shutil.copytree(demo_model, base)
+    (base / "chat_template.jinja").write_text(
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    call = {"id": "c1", "type": "function", "function": {"name": "quote", "arguments": "{}"}}
+    asked = {"role": "user", "content": "What is the price of a share?"}
+    data = tmp_path / "data.jsonl"
+    data.write_text(
+        "".join(
+            json.dumps({"messages": [asked, {"role": "assistant", "content": said, **calls}]}) + "\n"
+            for said, calls in ((None, {"tool_calls": [call]}), ("Ten.", {}), (None, {"tool_calls": [call]}))
+        )
+    )
+    run = make_run(tmp_path, base, training_file=str(data), validation_fraction=0)
+    code, _, err = run.finish()
+    assert code == 2
+    assert "line 3: the base model's chat template doesn't render the call of \"quote\" in message 2" in err
+    assert (run.failure.code, [fault["line"] for fault in run.failure.details["faults"]]) == ("invalid_data", [1, 3])
+
+
 def test_a_base_without_safetensors_is_refused(tmp_path: Path, demo_model: Path) -> None:
     base = tmp_path / "pickled"
     shutil.copytree(demo_model, base, ignore=shutil.ignore_patterns("*.safetensors"))

@@ -214,6 +214,8 @@ def _check_pair(example: Example, faults: list[str]) -> None:
     better, worse = example.chosen[0], example.rejected[0]
     if better.content == worse.content and better.extra == worse.extra:
         faults.append("both answers are the same, so there is no preference to learn")
+    if not (better.weight and worse.weight):
+        faults.append("an answer has weight 0, but both are learned from; remove the weight, or the record")
 
 
 def _check_open(messages: tuple[Message, ...], faults: list[str]) -> None:
@@ -233,6 +235,8 @@ def _labelled(record: Record, line: int, faults: list[str]) -> Example:
         messages, tools = _answered(record, faults), tools_field(record, faults)
     if not faults and messages[-1].role != "assistant":
         faults.append(f"the last message has the role {messages[-1].role}; a label needs an assistant's answer there")
+    if not faults and not messages[-1].weight:
+        faults.append("the answer has weight 0, but its label is what is learned; remove the weight, or the record")
     if not faults and len(messages) == 1:
         faults.append("nothing stands before the answer; a label needs what was answered")
     return Example(line, messages, tools, label=label)

@@ -33,9 +33,12 @@ class PassedOverError(ChatError):
         named = ", ".join(piece.words for piece in lost[:_LISTED])
         more = f" and {len(lost) - _LISTED} more" if len(lost) > _LISTED else ""
         if {piece.part for piece in lost} <= _TOOLS:
-            remedy = "take a base model whose template renders tools, or take tools and calls out of the example"
+            remedy = (
+                "take a base model whose template renders tools, give this one such a template, or take tools and "
+                "calls out of the example"
+            )
         else:
-            remedy = "take a base model whose template renders it, or write it where this template does"
+            remedy = "take a base model whose template renders it, or write it where this one does"
         super().__init__(f"the base model's chat template doesn't render {named}{more}, so it would be lost; {remedy}")
 
 
