@@ -244,7 +244,10 @@ def _environment(on_cpu: bool) -> dict[str, str]:
         # Its stages and errors are read from its log; TRL, where it's imported, turns everything below errors off.
         "VLLM_LOGGING_LEVEL": "DEBUG" if environment.get("VLLM_LOGGING_LEVEL") == "DEBUG" else "INFO",
     }
-    return environment | ({"VLLM_TARGET_DEVICE": "cpu"} if on_cpu else {})
+    if on_cpu:
+        return environment | {"VLLM_TARGET_DEVICE": "cpu"}
+    # FlashInfer compiles its sampler at the first start, and drivers bring no nvcc: the engine would end (vLLM #49497).
+    return environment | {"VLLM_USE_FLASHINFER_SAMPLER": environment.get("VLLM_USE_FLASHINFER_SAMPLER") or "0"}
 
 
 def _bound(settings: VLLMSettings, on_cpu: bool) -> dict[str, str]:

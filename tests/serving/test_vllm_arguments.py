@@ -110,6 +110,17 @@ def test_environment_opens_no_door_that_the_user_left_open(
     assert (environment["HF_HUB_OFFLINE"], environment["DO_NOT_TRACK"]) == ("1", "1")
 
 
+@pytest.mark.parametrize(("said", "expected"), [(None, "0"), ("", "0"), ("0", "0"), ("1", "1")])
+def test_a_gpu_engine_compiles_no_sampler_unless_the_user_asks_for_it(
+    base: BaseModel, settings: VLLMSettings, monkeypatch: pytest.MonkeyPatch, said: str | None, expected: str
+) -> None:
+    monkeypatch.delenv("VLLM_USE_FLASHINFER_SAMPLER", raising=False)
+    if said is not None:
+        monkeypatch.setenv("VLLM_USE_FLASHINFER_SAMPLER", said)
+    environment = plan_launch(base, replace(settings, device="cuda"), H100, SOCKET).environment
+    assert environment["VLLM_USE_FLASHINFER_SAMPLER"] == expected
+
+
 def test_this_machine_is_described_within_its_own_bounds() -> None:
     device = inspect_device()
     assert 0 < device.memory_free_bytes <= device.memory_total_bytes
