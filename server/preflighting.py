@@ -171,6 +171,7 @@ def _chosen(plan: Mapping[str, Any], draft: Draft) -> dict[str, Any]:
         "learning_rate_multiplier": round(plan["learning_rate"] / draft.checked.base_learning_rate, 6),
         "learning_rate": plan["learning_rate"],
         "max_length": draft.checked.config.max_length,
+        "gradient_checkpointing": plan["gradient_checkpointing"],
     }
     if "beta" in draft.checked.hyperparameters:
         chosen["beta"] = draft.checked.config.beta

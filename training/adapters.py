@@ -79,7 +79,7 @@ def _targets(model: Any, config: TrainingConfig) -> str | list[str]:
 
 
 def _with_virtual_tokens(model: Any, config: TrainingConfig) -> PeftModel:
-    if config.finetuning_type == "prefix_tuning" and config.gradient_checkpointing:
+    if config.finetuning_type == "prefix_tuning" and config.gradient_checkpointing is True:
         raise BaseModelError(
             "`gradient_checkpointing` is true, but prefix tuning hands the layers a cache, which checkpointing drops. "
             "Turn it off, or choose `finetuning_type: p_tuning`.",

@@ -65,6 +65,8 @@ class Plan:
     """Steps between two validations."""
     save_steps: int
     """Steps between two checkpoints."""
+    gradient_checkpointing: bool = False
+    """Whether activations are computed twice."""
     reasons: tuple[str, ...] = ()
     """One sentence for each value that `auto` chose: the value and why."""
 
@@ -101,6 +103,7 @@ def make_plan(
         warmup_steps=min(round(config.warmup_ratio * total_steps), total_steps - 1),
         eval_steps=_eval_steps(config, total_steps, reasons),
         save_steps=_save_steps(config, steps_per_epoch, total_steps, reasons),
+        gradient_checkpointing=config.gradient_checkpointing is True,
         reasons=tuple(reasons),
     )
 

@@ -153,8 +153,8 @@ class TrainingConfig:
     """What the arithmetic is done in. `auto`: bfloat16 where the CPU or GPU has instructions for it, else float32."""
     attn_implementation: Attention = "auto"
     """How attention is computed. `auto`: what PyTorch has (sdpa). `flash_attention_2` wants its package and a GPU."""
-    gradient_checkpointing: bool = False
-    """Compute activations twice instead of keeping them: a third slower, and far less memory with long examples."""
+    gradient_checkpointing: bool | Auto = "auto"
+    """Compute activations twice instead of keeping them: a third slower, far less memory. `auto`: where needed."""
     max_memory_gb: float | None = None
     """Memory in 10^9 bytes; a run that is expected to take more is refused at once. Default: what is free."""
 

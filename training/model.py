@@ -174,14 +174,8 @@ def _quantization(config: TrainingConfig, dtype: torch.dtype) -> dict[str, Any]:
 def _trained(model: Any, config: TrainingConfig) -> tuple[Any, tuple[str, ...]]:
     """The model with what is trained of it, and what to tell."""
     if config.quantization == "nf4" and not has_fused_experts(model):  # it would turn the experts into float32
-        model = prepare_model_for_kbit_training(
-            model,
-            use_gradient_checkpointing=config.gradient_checkpointing,
-            gradient_checkpointing_kwargs={"use_reentrant": False},
-        )
-    elif config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.enable_input_require_grads()
+        # Checkpointing is the trainer's to turn on: whether `auto` means it is known when the rows are counted.
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     if config.finetuning_type == "full":
         return model, ()
     if config.from_adapter:

@@ -1,4 +1,4 @@
-"""What to do when memory runs out in the middle of a run: half as many rows at a time, twice as often."""
+"""What to do when memory runs out in the middle of a run: fewer rows at a time, more often; then less kept of each."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import gc
 import torch
 
 from training.auto import Plan
+from training.config import TrainingConfig
+from training.preflight.checkpointing import can_checkpoint
 
 _SIGNS = (
     "can't allocate memory",
@@ -51,21 +53,31 @@ def give_back() -> None:
         libc.malloc_trim(0)
 
 
-def smaller(plan: Plan, *, least: int = 1) -> Plan:
+def smaller(plan: Plan, config: TrainingConfig) -> Plan:
     """The same steps over the same rows with a smaller `batch_size` and more accumulation.
 
-    The batch becomes its largest proper divisor of at least `least`, so that a step still sees exactly the same rows.
+    The batch becomes its largest proper divisor that there may be, so that a step still sees exactly the same rows.
+    Where there is none, activations are computed twice from now on, if `gradient_checkpointing` is `auto`.
 
     Raises:
-        OutOfMemoryError: there is none.
+        OutOfMemoryError: that is done already, or isn't to be done.
     """
+    least = 2 if config.method == "kto" else 1
     fewer = [size for size in range(least, plan.batch_size) if plan.batch_size % size == 0]
     if not fewer:
-        raise OutOfMemoryError(
-            f"The memory isn't enough for {plan.batch_size} row(s) at a time. Set `gradient_checkpointing` to true, "
-            "lower `max_length`, or take a smaller base model."
-        )
+        return _with_checkpointing(plan, config)
     times = plan.batch_size // fewer[-1]
     return dataclasses.replace(
         plan, batch_size=fewer[-1], gradient_accumulation_steps=plan.gradient_accumulation_steps * times
+    )
+
+
+def _with_checkpointing(plan: Plan, config: TrainingConfig) -> Plan:
+    is_free = can_checkpoint(config) and not plan.gradient_checkpointing
+    if is_free and config.gradient_checkpointing == "auto":
+        return dataclasses.replace(plan, gradient_checkpointing=True)
+    remedy = "Set `gradient_checkpointing` to true, lower" if is_free else "Lower"
+    raise OutOfMemoryError(
+        f"The memory isn't enough for {plan.batch_size} row(s) at a time. {remedy} `max_length`, or take a smaller "
+        "base model."
     )

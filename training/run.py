@@ -13,7 +13,7 @@ import torch
 from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
-from training.auto import Plan, make_plan
+from training.auto import Plan
 from training.batches import Measurement
 from training.best import BestWeights
 from training.config import TrainingConfig
@@ -25,8 +25,8 @@ from training.objective import Objective, make_objective
 from training.out_of_memory import OutOfMemoryError, give_back, is_out_of_memory, smaller
 from training.parity import reference_of_run
 from training.plan_file import save_plan, saved_plan
+from training.planning import plan_run
 from training.preflight import preflight, within_positions
-from training.preflight.memory import largest_batch
 from training.preflight.model_shape import ModelShape, ModelShapeError
 from training.progress import CHECKPOINTS, ProgressEvent
 from training.reporting import Reporter, refuse_divergence, validation_event
@@ -41,7 +41,8 @@ BEST = "best"
 def run(inputs: RunInputs, run_dir: Path, journal: Journal, stop: StopRequest) -> Path:
     """Trains and puts the result in place; returns its directory. Goes on from the last checkpoint in `run_dir`.
 
-    Where memory runs out it begins again from the last checkpoint with a smaller batch and more accumulation.
+    Where memory runs out it begins again from the last checkpoint with a smaller batch and more accumulation, or
+    with `gradient_checkpointing`.
 
     Raises:
         BaseModelError: the base model can't be loaded, or is broken.
@@ -65,9 +66,9 @@ def run(inputs: RunInputs, run_dir: Path, journal: Journal, stop: StopRequest) -
                     f"The memory isn't enough to load {inputs.config.base_model}. Take a smaller base model, or end "
                     "other programs."
                 ) from error
-            plan = smaller(attempt.plan, least=2 if inputs.config.method == "kto" else 1)
-            save_plan(run_dir, inputs.config, plan)
-            journal.report(_smaller_batch(attempt.plan, plan))
+            plan = smaller(attempt.plan, attempt.config)
+            save_plan(run_dir, attempt.config, plan)
+            journal.report(_out_of_memory(attempt.plan, plan))
         # Only here, when the exception no longer holds the frames of the loop, can their tensors go.
         del attempt
         give_back()
@@ -77,19 +78,22 @@ class _Attempt:
     """One way through the story with one batch size."""
 
     def __init__(self, inputs: RunInputs, run_dir: Path, journal: Journal, stop: StopRequest, started: float) -> None:
-        self._inputs, self._config = inputs, inputs.config
+        self._inputs = inputs
         self._run_dir, self._journal, self._stop, self._started = run_dir, journal, stop, started
+        self.config = inputs.config
+        """With a `max_length` that suits the base, once that is loaded."""
         self.plan: Plan | None = None
         """Known once the base is loaded and the rows are counted."""
 
     def run(self) -> Path:
-        config = self._config
+        config = self.config
         # 1. The base with an untrained adapter on it. The seed decides the adapter's first weights.
         set_seed(config.seed)
+        free_bytes = free_memory(torch.cuda.is_available())  # what the run will take counts the base, too
         base = load_base(config)
         shape = _shape(base)
         if shape and within_positions(config, shape) != config:
-            config = self._config = within_positions(config, shape)
+            config = self.config = within_positions(config, shape)
             self._journal.message(f"max_length {config.max_length}: the base was made for no longer texts")
         dtype = str(base.compute_dtype).removeprefix("torch.")
         self._journal.message(f"loaded {config.served_base_name}, computing in {dtype}")
@@ -98,7 +102,7 @@ class _Attempt:
 
         # 2. Text becomes tokens, and every `auto` a number.
         training, validation = self._rows(base)
-        plan = self.plan = self._planned(training, base, shape)
+        plan = self.plan = self._planned(training, base, shape, free_bytes)
         self._journal.planned(
             plan,
             validation_examples=len(validation.rows),
@@ -156,7 +160,7 @@ class _Attempt:
         return Path(config.output_dir)
 
     def _rows(self, base: Base) -> tuple[Rows, Rows]:
-        config, inputs = self._config, self._inputs
+        config, inputs = self.config, self._inputs
         path = Path(config.training_file)
         training = make_rows(inputs.training, path, base.tokenizer, config, packing=config.packing)
         if inputs.mixed_in:
@@ -171,30 +175,30 @@ class _Attempt:
         self._journal.message("; ".join(filter(None, notes)))
         return training, validation
 
-    def _planned(self, rows: Rows, base: Base, shape: ModelShape | None) -> Plan:
+    def _planned(self, rows: Rows, base: Base, shape: ModelShape | None, free_bytes: int | None) -> Plan:
         """The schedule: the one noted when the run first began, else a new one, if memory is expected to suffice."""
-        config = self._config
+        config = self.config
         noted = saved_plan(self._run_dir, config)
         if noted:
             return noted
         on_gpu = torch.cuda.is_available()
-        free = free_memory(on_gpu)
-        fitting = None if shape is None or free is None else largest_batch(shape, config, rows.longest, on_gpu, free)
-        plan = make_plan(
+        plan, decided = plan_run(
             config,
+            shape,
             n_rows=len(rows.rows),
             mean_tokens=rows.n_tokens / len(rows.rows),
+            longest_tokens=rows.longest,
             n_parameters=base.n_parameters,
             on_gpu=on_gpu,
-            largest_batch=fitting,
+            free_bytes=free_bytes,
         )
         for reason in plan.reasons:
             self._journal.message(reason)
         if shape:
             checked = preflight(
-                config,
+                decided,
                 shape,
-                free_bytes=free,
+                free_bytes=free_bytes,
                 engine_limits=None,
                 on_gpu=on_gpu,
                 plan_batch=plan.batch_size,
@@ -206,7 +210,7 @@ class _Attempt:
         return plan
 
     def _train(self, objective: Objective, base: Base, plan: Plan) -> Reporter:
-        config, trainer = self._config, objective.trainer
+        config, trainer = self.config, objective.trainer
         best = None
         if objective.measure:
             best = BestWeights(
@@ -286,10 +290,13 @@ def _made_up_name(config: TrainingConfig) -> str:
     return f"ft:{config.served_base_name}:local:run:{unique}"
 
 
-def _smaller_batch(before: Plan, after: Plan) -> ProgressEvent:
+def _out_of_memory(before: Plan, after: Plan) -> ProgressEvent:
+    remedy = f"{after.batch_size} and {after.gradient_accumulation_steps} accumulation steps"
+    if after.gradient_checkpointing != before.gradient_checkpointing:
+        remedy = "gradient_checkpointing"
     return ProgressEvent(
         "message",
-        f"out of memory with batch_size {before.batch_size}: going on with {after.batch_size} and "
-        f"{after.gradient_accumulation_steps} accumulation steps, which learns the same and takes longer",
+        f"out of memory with batch_size {before.batch_size}: going on with {remedy}, which learns the same and takes "
+        "longer",
         code="out_of_memory",
     )

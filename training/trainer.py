@@ -24,6 +24,7 @@ def training_arguments(config: TrainingConfig, plan: Plan, base: Base, checkpoin
     Checkpoints go to `checkpoints`; nothing is printed or reported but through callbacks, and nothing evaluated.
     """
     on_gpu = torch.cuda.is_available()
+    twice = plan.gradient_checkpointing or config.gradient_checkpointing is True
     return {
         "output_dir": str(checkpoints),
         "num_train_epochs": plan.n_epochs,
@@ -40,8 +41,8 @@ def training_arguments(config: TrainingConfig, plan: Plan, base: Base, checkpoin
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,
         "neftune_noise_alpha": config.neftune_noise_alpha,
-        "gradient_checkpointing": config.gradient_checkpointing,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False} if config.gradient_checkpointing else None,
+        "gradient_checkpointing": twice,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if twice else None,
         "seed": config.seed,
         "bf16": on_gpu and base.compute_dtype == torch.bfloat16,
         "fp16": on_gpu and base.compute_dtype == torch.float16,

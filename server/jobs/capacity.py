@@ -5,16 +5,18 @@ It means to be careful: a training that doesn't fit takes the one beside it down
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from server.jobs.run_directory import RunDirectory
-from serving import Device, inspect_device
+from serving import GPU, Device, inspect_device
 from serving.devices import Division
 from training.config import ConfigError, TrainingConfig
 from training.preflight import within_positions
+from training.preflight.checkpointing import with_checkpointing
 from training.preflight.memory import estimate_memory
 from training.preflight.model_shape import ModelShape, ModelShapeError
 
@@ -52,15 +54,23 @@ def why_wait(
     return _too_large(run, running, device, division)
 
 
-def expected_bytes(run: RunDirectory, on_gpu: bool) -> int | None:
-    """What the run is expected to take at its peak; None for a base model of which nothing is known."""
+def expected_bytes(run: RunDirectory, on_gpu: bool, most_bytes: int | None = None) -> int | None:
+    """What the run is expected to take at its peak; None for a base model of which nothing is known.
+
+    most_bytes: all memory of the device: a run that has no plan yet is taken to compute its activations once if it
+    fits into that.
+    """
     try:
         config = TrainingConfig.from_dict(run.config)
         shape = ModelShape.from_folder(Path(config.base_model))
     except (ConfigError, ModelShapeError, OSError):
         return None
-    batch = run.plan.get("batch_size") or (1 if config.batch_size == "auto" else config.batch_size)
+    plan = run.plan
+    batch = plan.get("batch_size") or (1 if config.batch_size == "auto" else config.batch_size)
     fitting = within_positions(config, shape)
+    if plan and config.gradient_checkpointing == "auto":
+        fitting = dataclasses.replace(fitting, gradient_checkpointing=bool(plan.get("gradient_checkpointing")))
+    fitting, _ = with_checkpointing(fitting, shape, free_bytes=most_bytes, on_gpu=on_gpu)
     return estimate_memory(shape, fitting, int(batch), fitting.max_length, on_gpu).total
 
 
@@ -73,9 +83,10 @@ def _too_many(running: int, most: int, rule: str) -> str | None:
 def _too_large(run: RunDirectory, running: Sequence[Started], device: Device, division: Division) -> str | None:
     on_gpu = device.kind == "cuda"
     gpu = division.training[0] if on_gpu and division.training and not division.on_cpu else 0  # which trainings use
-    free = device.gpus[gpu].memory_free_bytes if on_gpu else device.memory_free_bytes
-    wanted = expected_bytes(run, on_gpu)
-    promised = [expected_bytes(other.run, on_gpu) for other in running if not other.has_settled]
+    memory: GPU | Device = device.gpus[gpu] if on_gpu else device
+    free, most = memory.memory_free_bytes, memory.memory_total_bytes
+    wanted = expected_bytes(run, on_gpu, most)
+    promised = [expected_bytes(other.run, on_gpu, most) for other in running if not other.has_settled]
     if wanted is None or None in promised:
         return "The job waits for the running one: how much memory they take together can't be told"
     left = free - sum(taken or 0 for taken in promised)

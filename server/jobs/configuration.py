@@ -18,6 +18,7 @@ from serving import Adapter, BaseModel, Device, EngineLimits
 from training.auto import TARGET_ROWS, auto_learning_rate
 from training.config import ConfigError, TrainingConfig
 from training.preflight import preflight, refuse_contradictions, within_positions
+from training.preflight.checkpointing import with_checkpointing
 from training.preflight.memory import largest_batch
 from training.preflight.model_shape import ModelShape, ModelShapeError
 
@@ -188,6 +189,7 @@ def _rows_that_fit(draft: TrainingConfig, ground: Ground) -> int:
     if ground.shape is None:
         return 1
     limit = _MEMORY_SHARE * min(ground.memory_bytes, (draft.max_memory_gb or float("inf")) * 1e9)
+    draft, _ = with_checkpointing(draft, ground.shape, free_bytes=limit, on_gpu=ground.on_gpu)
     return largest_batch(ground.shape, draft, draft.max_length, ground.on_gpu, limit)
 
 

@@ -65,6 +65,8 @@ def test_a_job_that_can_run_is_told_with_its_memory_steps_time_and_hyperparamete
     assert (found["ready"], found["fits"], found["servable"], found["problems"]) == (True, True, True, [])
     assert found["hyperparameters"]["n_epochs"] == 2
     assert found["hyperparameters"]["learning_rate"] > 0
+    assert found["hyperparameters"]["gradient_checkpointing"] is False
+    assert any(note.startswith("`gradient_checkpointing` false: without it") for note in found["notes"])
     assert found["steps"] * found["hyperparameters"]["batch_size"] >= 24
     assert (found["examples"], found["training_rows"], found["jobs_ahead"]) == (12, 12, 1)
     assert found["trained_tokens"] > 24

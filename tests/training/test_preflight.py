@@ -196,7 +196,7 @@ def test_without_an_engine_only_impossible_ranks_are_refused() -> None:
 
 
 def test_a_run_that_does_not_fit_is_told_what_to_change_cheapest_first() -> None:
-    run = config(batch_size=16, max_length=2048, quantization="none")
+    run = config(batch_size=16, max_length=2048, quantization="none", gradient_checkpointing=False)
     need = estimate_memory(SHAPE, run, 16, 2048, False).total
     with pytest.raises(ConfigError) as caught:
         preflight(run, SHAPE, free_bytes=2 * 10**9, engine_limits=None)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import torch
 
-from training.auto import Plan, make_plan
+from training.auto import Plan
 from training.config import ConfigError, TrainingConfig
 from training.inspection.data_figures import Figures, Lengths, Tokens
 from training.inspection.speed import processor_flops, tokens_per_second
+from training.planning import plan_run
 from training.preflight import preflight
-from training.preflight.memory import MemoryEstimate, estimate_memory, largest_batch
+from training.preflight.memory import MemoryEstimate, estimate_memory
 from training.preflight.model_shape import ModelShape
 
 START_S = 10.0
@@ -74,14 +75,15 @@ def forecast_of(
     longest = min(lengths.longest, config.max_length)
     if config.packing or config.method == "text":
         mean, longest = float(config.max_length), config.max_length
-    fitting = None if free is None else largest_batch(shape, config, longest, on_gpu, free)
-    plan = make_plan(
+    plan, config = plan_run(
         config,
+        shape,
         n_rows=rows,
         mean_tokens=mean,
+        longest_tokens=longest,
         n_parameters=shape.n_parameters,
         on_gpu=on_gpu,
-        largest_batch=fitting,
+        free_bytes=free,
     )
     refusals, findings = _judged(config, shape, free, on_gpu, plan.batch_size, longest)
     speed = None if on_gpu else tokens_per_second(shape, config, processor_flops())

@@ -34,7 +34,7 @@ def processor_flops(seconds: float = 0.3) -> float:
 def tokens_per_second(shape: ModelShape, config: TrainingConfig, flops: float) -> float:
     """About how many tokens a run learns from in a second, on a processor of `flops` operations per second."""
     work = _WORK_PER_TRAINED_WEIGHT if config.finetuning_type == "full" else _WORK_PER_WEIGHT
-    if config.gradient_checkpointing:
+    if config.gradient_checkpointing is True:
         work += 2
     if config.method in ("dpo", "kto"):
         work += 2  # the model that it starts from is asked as well

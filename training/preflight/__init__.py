@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from training.config import ConfigError, TrainingConfig
+from training.preflight.checkpointing import can_checkpoint, with_checkpointing
 from training.preflight.contradictions import Refusal, changed, contradictions
-from training.preflight.memory import MemoryEstimate, estimate_memory
+from training.preflight.memory import MemoryEstimate, estimate_memory, least_batch, memory_limit
 from training.preflight.model_shape import ModelShape
 from training.preflight.servable import EngineLimits, unservable
 
@@ -64,16 +65,16 @@ def preflight(
     Raises:
         ConfigError: it can't work; every reason is told, `param` is the setting of the first.
     """
-    batch = plan_batch or _least_batch(config)
     longest = min(longest_tokens or config.max_length, config.max_length)
-    estimate = estimate_memory(shape, config, batch, longest, on_gpu)
+    batch = plan_batch or least_batch(config)
+    limit = memory_limit(config, free_bytes)
+    estimate = _estimate(shape, config, batch, longest, on_gpu, limit)
     refusals = [
         *contradictions(config),
         *unservable(config, engine_limits),
         *_beyond_base(config, shape),
         *_beyond_machine(config, on_gpu),
     ]
-    limit = _limit(config, free_bytes)
     if limit is not None and estimate.total > limit:
         refusals.append(_too_large(config, shape, batch, longest, on_gpu, limit))
     _refuse(refusals)
@@ -103,17 +104,6 @@ def _refuse(refusals: Sequence[Refusal]) -> None:
         raise ConfigError([sentence for _, sentence in refusals], param=refusals[0][0])
 
 
-def _least_batch(config: TrainingConfig) -> int:
-    if config.batch_size != "auto":
-        return config.batch_size
-    return 2 if config.method == "kto" else 1
-
-
-def _limit(config: TrainingConfig, free_bytes: int | None) -> float | None:
-    limits = [free_bytes, config.max_memory_gb * _GB if config.max_memory_gb else None]
-    return min((limit for limit in limits if limit is not None), default=None)
-
-
 def _beyond_base(config: TrainingConfig, shape: ModelShape) -> Iterator[Refusal]:
     virtual = config.num_virtual_tokens if config.finetuning_type in ("prefix_tuning", "p_tuning") else 0
     if shape.max_positions is not None and config.max_length + virtual > shape.max_positions:
@@ -141,15 +131,23 @@ def _beyond_machine(config: TrainingConfig, on_gpu: bool) -> Iterator[Refusal]:
         )
 
 
+def _estimate(
+    shape: ModelShape, config: TrainingConfig, batch: int, longest: int, on_gpu: bool, limit: float | None
+) -> MemoryEstimate:
+    """What the run takes, with `gradient_checkpointing: auto` as it will be where there are `limit` bytes."""
+    decided, _ = with_checkpointing(config, shape, free_bytes=limit, on_gpu=on_gpu, longest_tokens=longest)
+    return estimate_memory(shape, decided, batch, longest, on_gpu)
+
+
 def _too_large(
     config: TrainingConfig, shape: ModelShape, batch: int, longest: int, on_gpu: bool, limit: float
 ) -> Refusal:
     """The refusal, with what to change in the order of what it costs, each with what it would bring."""
-    need = estimate_memory(shape, config, batch, longest, on_gpu).total
+    need = _estimate(shape, config, batch, longest, on_gpu, limit).total
     steps: list[str] = []
     first: str | None = None
     for param, words, smaller, rows in _remedies(config, batch, longest):
-        total = estimate_memory(shape, smaller, rows, longest, on_gpu).total
+        total = _estimate(shape, smaller, rows, longest, on_gpu, limit).total
         steps.append(f"{words} (then {total / _GB:.2f} GB)")
         first = first or param
         if total <= limit:
@@ -160,6 +158,8 @@ def _too_large(
     told = config.max_memory_gb and limit == config.max_memory_gb * _GB
     room = f"`max_memory_gb` allows {gigabytes}" if told else f"{gigabytes} are free"
     rows_of = f"{batch} row{'s' if batch > 1 else ''} of {longest} tokens at a time"
+    if config.gradient_checkpointing and can_checkpoint(config):
+        rows_of += ", activations computed twice"
     return (
         first or "base_model",
         f"The run is expected to take {need / _GB:.2f} GB with {rows_of}, but {room}. {_sentence(steps)}.",
@@ -169,6 +169,7 @@ def _too_large(
 def _remedies(config: TrainingConfig, batch: int, longest: int) -> Iterator[tuple[str, str, TrainingConfig, int]]:
     """(setting, what to do, the configuration with all done so far, its rows at a time), the cheapest first."""
     least = 2 if config.method == "kto" else 1
+    config = dataclasses.replace(config, batch_size=least)
     if batch > least:
         accumulation = -(-batch * config.gradient_accumulation_steps // least)
         yield (
@@ -177,7 +178,7 @@ def _remedies(config: TrainingConfig, batch: int, longest: int) -> Iterator[tupl
             config,
             least,
         )
-    if not config.gradient_checkpointing and config.finetuning_type != "prefix_tuning":
+    if not config.gradient_checkpointing and can_checkpoint(config):
         config = dataclasses.replace(config, gradient_checkpointing=True)
         yield "gradient_checkpointing", "set `gradient_checkpointing` to true", config, least
     length = longest // 2

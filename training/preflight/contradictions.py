@@ -81,7 +81,7 @@ def _wrong_kind(config: TrainingConfig) -> Iterator[Refusal]:
             f"`encoder_hidden_size` is {config.encoder_hidden_size}, but `finetuning_type: {kind}` has none. "
             "Leave it out.",
         )
-    if kind == "prefix_tuning" and config.gradient_checkpointing:
+    if kind == "prefix_tuning" and config.gradient_checkpointing is True:
         yield (
             "gradient_checkpointing",
             "`gradient_checkpointing` is true, but drops the cache that `prefix_tuning` works through. "

@@ -64,14 +64,15 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """Peak memory of a run whose largest batch is `plan_batch` rows of `longest_tokens` tokens.
 
-    It means to be too high rather than too low: rows are taken to be all as long as the longest.
+    It means to be too high rather than too low: rows are taken to be all as long as the longest. With
+    `gradient_checkpointing: auto` it is what the run takes without.
     """
     length = min(longest_tokens, config.max_length)
     tokens = _rows_at_once(config, plan_batch) * length
     width = _compute_bytes(config, on_gpu)
     block = tokens * _block_bytes(shape, config, length, width)
     kept = block * shape.n_layers
-    if config.gradient_checkpointing:
+    if config.gradient_checkpointing is True:
         left_behind = 0.0 if on_gpu else CHECKPOINTING_SLACK_CPU * block
         kept = min(kept, block + (left_behind + width * tokens * shape.hidden_size) * shape.n_layers)
     return MemoryEstimate(
@@ -96,6 +97,19 @@ def largest_batch(
         if estimate_memory(shape, config, rows, longest_tokens, on_gpu).total <= limit_bytes
     ]
     return max(fitting, default=0)
+
+
+def least_batch(config: TrainingConfig) -> int:
+    """The fewest rows in a forward pass that there can be."""
+    if config.batch_size != "auto":
+        return config.batch_size
+    return 2 if config.method == "kto" else 1
+
+
+def memory_limit(config: TrainingConfig, free_bytes: float | None) -> float | None:
+    """Bytes that the run may take: what is free, or `max_memory_gb` where that is less; None when nothing is known."""
+    limits = [free_bytes, config.max_memory_gb * _GB if config.max_memory_gb else None]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def trained_parameters(shape: ModelShape, config: TrainingConfig) -> int:
