@@ -9,7 +9,7 @@ ONCE ?=
 # Tests beside each other: one worker has all that needs an engine, the other the rest. 0: one after the other.
 TEST_WORKERS ?= 2
 
-.PHONY: help demo test test-fast bench lint format install lock clean
+.PHONY: help demo test test-fast bench lint format install lock check-gpu clean
 
 help:
 	@echo "make demo         install, build the embedded base, fine-tune, serve, compare (ONCE=1: end after the comparison)"
@@ -20,6 +20,7 @@ help:
 	@echo "make format       let ruff format the code"
 	@echo "make install      only the installation, into .venv (DEVICE=cpu|gpu)"
 	@echo "make lock         pin every package again"
+	@echo "make check-gpu    whether the GPU's packages make an engine that starts, without a GPU (10 GB, removed again)"
 	@echo "make clean        remove .venv and the caches"
 
 demo: $(STAMP)
@@ -50,11 +51,15 @@ format: $(STAMP)
 install: $(STAMP)
 
 $(STAMP): requirements/$(DEVICE).txt pyproject.toml requirements/install.sh
+	rm -f $(VENV)/.installed-*
 	PYTHON=$(PYTHON) sh requirements/install.sh $(VENV) $(DEVICE)
 	touch $@
 
 lock:
 	sh requirements/lock.sh $(BIN)/uv
+
+check-gpu:
+	PYTHON=$(PYTHON) sh requirements/check_gpu.sh
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

