@@ -58,8 +58,10 @@ def main() -> int:
         for what, is_right, found in chain(_installed(packages), _started(packages, Path(place))):
             failed += not is_right
             print(f"{'ok  ' if is_right else 'FAIL'}  {what}: {found}", flush=True)
-    verdict = f"{failed} of the checks failed: an engine would not start." if failed else "An engine would start."
-    print(f"{verdict} ({time.monotonic() - started:.0f} s; no kernel was run)")
+    verdict = "nothing that was looked at keeps an engine from starting"
+    if failed:
+        verdict = f"{failed} of the checks failed: an engine would not start"
+    print(f"{'FAIL' if failed else 'ok  '}  verdict: {verdict} ({time.monotonic() - started:.0f} s; no kernel was run)")
     return 1 if failed else 0
 
 

@@ -36,7 +36,7 @@ def hide_toolkit() -> None:
 
 
 def pretend(question: dict[str, Any]) -> None:
-    """Has NVML, as vLLM and torch ask it, name the cards."""
+    """Has NVML and torch, as vLLM and FlashInfer ask them, name the cards."""
     import torch
     import vllm.third_party.pynvml as nvml
 
@@ -55,7 +55,8 @@ def pretend(question: dict[str, Any]) -> None:
     }
     for name, answer in answers.items():
         setattr(nvml, name, lambda *_arguments, answer=answer: answer)
-    torch.cuda._device_count_nvml = lambda: question["count"]
+    torch.cuda._device_count_nvml = torch.cuda.device_count = lambda: question["count"]
+    torch.cuda.get_device_capability = lambda *_arguments: tuple(question["capability"])
 
 
 def tried(step: Callable[..., str], *arguments: Any) -> tuple[bool, str]:

@@ -106,6 +106,7 @@ def test_the_demo_file_is_told_in_the_demo_models_tokens(demo_model: Path, capsy
     assert lengths["shortest"] <= lengths["median"] <= lengths["p95"] <= lengths["longest"]
     assert found["figures"]["tokens"]["faults"] == []
     assert [reason for reason in found["run"]["plan"]["reasons"] if "2.9M" in reason] != []
+    assert "`gradient_checkpointing` false: without it" in found["run"]["plan"]["reasons"][-1]
 
 
 @pytest.mark.parametrize(

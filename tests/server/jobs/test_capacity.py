@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from server.jobs.capacity import Started, expected_bytes, why_wait
 from serving import GPU, Device
 from tests.server.jobs.conftest import JobPlace
@@ -21,6 +23,19 @@ def test_a_job_waits_for_memory_that_the_running_ones_are_still_to_take(real_pla
     assert "memory" in reason
     assert why_wait(second, [Started(first, has_settled=True)], None, room_for_one) is None
     assert why_wait(second, [], None, Device("cpu", (), GB, 0, 4, frozenset())) is None
+
+
+def test_what_a_job_takes_depends_on_whether_its_activations_are_computed_twice(real_place: JobPlace) -> None:
+    run = real_place.run(_create(real_place))
+    once = expected_bytes(run, on_gpu=True)
+    assert once is not None
+    assert expected_bytes(run, on_gpu=True, most_bytes=once) == once
+    twice = expected_bytes(run, on_gpu=True, most_bytes=once - 1)
+    assert twice is not None
+    assert twice < once
+    plan = {"batch_size": run.config["batch_size"], "gradient_checkpointing": True}
+    (run.path / "plan.json").write_text(json.dumps({"plan": plan}))
+    assert expected_bytes(run, on_gpu=True, most_bytes=once) == twice
 
 
 def test_on_a_gpu_its_memory_counts(real_place: JobPlace) -> None:
