@@ -1,4 +1,4 @@
-"""`python -m serving.vllm_on_cpu …`: vLLM's server on a processor, with five faults of vLLM 0.32 mended.
+"""`python -m serving.vllm_on_cpu …`: vLLM's server on a processor, with six faults of vLLM 0.32 mended.
 
 1. A request for the base, in one batch with a request for an adapter, is answered with the adapter in the last slot.
    The operations for processors take the adapter of a token by an index that is -1 where there is none, and to torch
@@ -14,6 +14,10 @@
    with `--lora-target-modules` that name no expert.
 5. A request with a seed kills the engine when its prompt is read in more than one step. `seeds_on_cpu` has the reason
    and the remedy, and keeps seeds apart that torch takes for the same.
+6. On a processor with AMX a short prompt kills an engine that has read no longer one: Linux lets a process use AMX's
+   tiles only after it has asked (https://docs.kernel.org/arch/x86/xstate.html). vLLM's attention doesn't ask, but
+   oneDNN does, for a matrix product that is large enough. Here each process asks as it starts, and does without AMX
+   where Linux refuses.
 
 vLLM's worker processes import this module again, and so are changed too.
 """
@@ -23,6 +27,7 @@ import runpy
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
 from vllm.lora.layers.column_parallel_linear import MergedColumnParallelLinearWithLoRA
 from vllm.lora.ops.torch_ops import lora_ops
@@ -81,6 +86,13 @@ def _select_without_adapters(moe_config: Any) -> Any:
     return _select(dataclasses.replace(moe_config, is_lora_enabled=False))
 
 
+def may_use_tiles() -> bool:
+    """Whether the processor has AMX and Linux lets this process use its tiles, for which it is asked."""
+    return bool(torch.cpu._is_amx_tile_supported() and torch.cpu._init_amx())
+
+
+if not may_use_tiles():
+    torch.cpu._is_amx_tile_supported = lambda: False
 for _name, _operation in OPERATIONS.items():
     setattr(lora_ops, _name, _operation)  # the operations for prefill look them up there
     setattr(punica_cpu, _name, _operation)

@@ -46,7 +46,7 @@ NEVER = {
     "ui": HEAVY,
 }
 COMPOSER = Path("server/cli.py")
-ENGINE_PROGRAM = {Path("serving/vllm_on_cpu.py"): {"vllm"}, Path("serving/lora_on_cpu.py"): {"torch"}}
+ENGINE_PROGRAM = {Path("serving/vllm_on_cpu.py"): {"torch", "vllm"}, Path("serving/lora_on_cpu.py"): {"torch"}}
 """Runs as the engine's process, never in ours, and so may import what the rest of `serving` may not."""
 
 

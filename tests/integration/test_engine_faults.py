@@ -54,8 +54,8 @@ class Place:
         return str(response.json()["choices"][0]["message"]["content"])
 
     def stream(self, model: str, began: threading.Event) -> list[dict[str, Any]]:
-        """The events of one long stream; the last of one that was cut has the key `error`."""
-        body = {"model": model, "prompt": "Once", "max_tokens": 1500, "ignore_eos": True, "stream": True}
+        """The events of one stream, too long to end before the engine is hurt; the last one has `error`."""
+        body = {"model": model, "prompt": "Once", "max_tokens": 1500, "n": 8, "ignore_eos": True, "stream": True}
         events: list[dict[str, Any]] = []
         with self.client.stream("POST", "/v1/completions", json=body) as response:
             assert response.status_code == 200
@@ -108,7 +108,7 @@ def test_streams_end_with_an_error_event_and_waiting_requests_are_answered_after
     before, killed = {model: place.answer(model) for model in (place.base, place.tuned)}, place.engine
     streams, responses = under_streams(place, lambda: os.kill(getattr(place, victim), signal.SIGKILL))
     for events in streams:
-        assert "error" in events[-1]
+        assert "error" in events[-1], events[-3:]
         assert events[-1]["error"]["message"]
         assert not any("error" in event for event in events[:-1])
     assert [response.status_code for response in responses] == [200] * 4
@@ -123,7 +123,7 @@ def test_streams_end_with_an_error_event_and_waiting_requests_are_answered_after
 def test_a_stopped_process_is_noticed_and_replaced(place: Place, victim: str) -> None:
     before, stopped = place.answer(place.tuned), place.engine
     streams, responses = under_streams(place, lambda: os.kill(getattr(place, victim), signal.SIGSTOP))
-    assert all("error" in events[-1] for events in streams)
+    assert all("error" in events[-1] for events in streams), [events[-3:] for events in streams]
     assert [response.status_code for response in responses] == [200] * 4
     assert place.engine != stopped
     assert session_members(stopped) == []

@@ -70,6 +70,12 @@ def test_start_tells_its_stages_in_order(live: LiveEngine) -> None:
     assert live.run(live.engine.is_healthy())
 
 
+def test_a_prompt_of_a_few_tokens_is_answered_by_an_engine_that_has_read_no_longer_one(live: LiveEngine) -> None:
+    """On a processor with AMX that was its end: it must come before all that ask more."""
+    assert live.run(complete(live, live.engine.base.name, "Once"))
+    assert live.engine.restarts == 0
+
+
 def test_the_socket_is_ours_alone(live: LiveEngine) -> None:
     listening = Path("/proc/net/unix").read_text()
     sockets = [Path(match) for match in re.findall(r"(/\S*tuneloop-\S+/s)$", listening, re.MULTILINE)]
