@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from tests.databases import database_url as database_url
+from tests.databases import migrated_sqlite as migrated_sqlite
 from tests.databases import postgresql as postgresql
 from tests.databases import postgresql_bin
 from training.demo.examples import HOLDOUT

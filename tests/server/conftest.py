@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +16,7 @@ import pytest
 import uvicorn
 
 from server.app import create_app
-from server.composition import listen, make_services, open_database
+from server.composition import listen, make_data_dir, make_services, open_database
 from server.database import Database
 from server.http_protocol import BoundedHTTP
 from server.jobs.runner import TRAINING
@@ -22,6 +24,9 @@ from server.services import Services, at_work
 from server.settings import Settings
 from server.webhooks.deliverer import Deliverer
 from tests.server.fake_engine import FakeEngine, Script, streamed
+
+TLS = ssl.create_default_context()
+"""Read once: the certificates take every new client as long as its server takes to start."""
 
 
 @dataclass
@@ -48,7 +53,7 @@ StartGateway = Callable[..., Gateway]
 
 
 @pytest.fixture
-def start_gateway(tmp_path: Path, database_url: str | None) -> Iterator[StartGateway]:
+def start_gateway(tmp_path: Path, database_url: str | None, migrated_sqlite: Path) -> Iterator[StartGateway]:
     """Start a gateway whose engine follows `script` (by default: says hello as whoever was asked).
 
     webhooks: what the deliverer is made with, such as shorter pauses. training: the command that trains.
@@ -65,6 +70,9 @@ def start_gateway(tmp_path: Path, database_url: str | None) -> Iterator[StartGat
         **settings: Any,
     ) -> Gateway:
         chosen = Settings(data_dir=tmp_path / "data", **({"database_url": database_url} | settings))
+        if chosen.database_url is None and not (file := chosen.data_dir / "tuneloop.db").exists():
+            make_data_dir(chosen.data_dir)
+            shutil.copy(migrated_sqlite, file)
         database = open_database(chosen)
         engine = FakeEngine(tmp_path / "base", script)
         services = make_services(chosen, engine, database, training=training)
@@ -78,7 +86,7 @@ def start_gateway(tmp_path: Path, database_url: str | None) -> Iterator[StartGat
         while not server.started:
             time.sleep(0.01)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        http = httpx.Client(base_url=url, timeout=20)
+        http = httpx.Client(base_url=url, timeout=20, verify=TLS)
 
         def stop() -> None:
             http.close()
