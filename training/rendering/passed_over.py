@@ -38,7 +38,7 @@ class PassedOverError(ChatError):
                 "calls out of the example"
             )
         else:
-            remedy = "take a base model whose template renders it, or write it where this one does"
+            remedy = "take a base model whose template renders it, write it where this one does, or take it out"
         super().__init__(f"the base model's chat template doesn't render {named}{more}, so it would be lost; {remedy}")
 
 
