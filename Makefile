@@ -8,6 +8,8 @@ STAMP := $(VENV)/.installed-$(DEVICE)
 ONCE ?=
 # Tests beside each other: one worker has all that needs an engine, the other the rest. 0: one after the other.
 TEST_WORKERS ?= 2
+# More words for pytest, such as "--base-seed 2": the embedded base with other weights, which no test may mind.
+PYTEST_ARGS ?=
 
 .PHONY: help demo test test-fast bench lint format install lock check-gpu clean
 
@@ -27,7 +29,7 @@ demo: $(STAMP)
 	$(BIN)/tuneloop demo $(if $(ONCE),--once)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(TEST_WORKERS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --durations=40 --durations-min=5 $(PYTEST_ARGS)
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -m "not engine and not browser"
