@@ -75,6 +75,7 @@ def test_long_prompts_at_once_are_answered_as_alone(asking: Asking) -> None:
     assert _equal(together, alone) >= 8
 
 
+@pytest.mark.parametrize("asking", [("base", "chat"), ("tuned", "completions")], indirect=True, ids="-".join)
 def test_many_short_prompts_at_once_are_answered_as_another_time(asking: Asking) -> None:
     prompts = [f"{number} {SENTENCE * _sentences(asking, STEP // 16)}" for number in range(40)]
     once, again = (asking.ask_at_once(prompts) for _ in range(2))
