@@ -76,7 +76,7 @@ ROUTERS = tuple(
 )
 """In the order in which they are tried, and shown in /docs."""
 MAX_FAULTS = 8
-"""So many faults of a body are told; who mends those sees the others."""
+"""Faults of a body that the answer lists; the others show once those are mended."""
 MAX_FAULT = 300
 """Characters that each may have: it may quote what came."""
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]

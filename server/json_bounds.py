@@ -1,6 +1,6 @@
 """Bounds on a JSON body's shape, held before anything makes objects of it. Knows no body's fields but the bulky ones.
 
-Whoever validates a body multiplies it: vLLM tries each message as every kind that there is and notes why it is none,
+Validating a body multiplies it: vLLM tries each message as every kind that there is and notes why it is none,
 16 to 26 faults of 1.3 kB each; for an item of a Responses input that is no kind it knows, 233. So lists are bounded,
 here, for all routes. What is counted first is bytes, which costs next to nothing: commas and brackets outside strings
 tell how much there can be. Few bodies need more than that.

@@ -1,7 +1,7 @@
 """Asks a vLLM over its Unix socket without the event loop, so that a loop that is late finds nothing amiss with it.
 
 On the loop, a time-out can end before what came in time was looked at: uvloop runs timers first. Here the kernel says
-whether there was an answer. It refuses to know what an answer means for the engine.
+whether there was an answer. What that means for the engine is decided by the watchdog.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""A clock that goes only while the event loop does. It refuses to know what is measured by it."""
+"""A clock that goes only while the event loop does."""
 
 import asyncio
 import contextlib
