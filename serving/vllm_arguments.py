@@ -23,8 +23,8 @@ ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj")
 """The layers of a mixture of experts that adapters may be on where vLLM can't compute adapters on experts."""
 GIB = 2**30
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_PROCESSES_BYTES = int(1.8 * GIB)
-"""vLLM's three processes on a processor before weights and cache."""
+_PROCESSES_BYTES = int(1.3 * GIB)
+"""vLLM's two processes on a processor before weights and cache."""
 _CPU_MAX_MODEL_LEN = 8192
 _GPU_MAX_MODEL_LEN = 32768
 _CACHED_REQUESTS = 32

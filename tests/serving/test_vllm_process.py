@@ -330,7 +330,7 @@ def test_a_killed_server_leaves_nothing_and_with_its_keeper_nothing_after_the_ne
     records = [directory / "engine" / "engine.json" for directory in directories]
     wait_until(lambda: all(report.exists() and report.read_text() for report in reports), 240)
     sessions = [int(report.read_text()) for report in reports]
-    assert all(len(session_members(session)) >= 3 for session in sessions)
+    assert all(len(session_members(session)) >= 2 for session in sessions)
 
     owners[0].kill()
     assert wait_until(lambda: not session_members(sessions[0]), 10) < 5
@@ -342,7 +342,7 @@ def test_a_killed_server_leaves_nothing_and_with_its_keeper_nothing_after_the_ne
     wait_until(lambda: sessions[1] not in session_members(sessions[1]), 5)
     runtime_dirs = [Path(json.loads(record.read_text())["runtime_dir"]) for record in records]
     assert all(runtime_dir.is_dir() for runtime_dir in runtime_dirs)
-    assert end_leftovers(records[1]) >= 1  # EngineCore and worker live on; only the next start can end them
+    assert end_leftovers(records[1]) >= 1  # EngineCore lives on; only the next start can end it
     assert session_members(sessions[1]) == []
     end_leftovers(records[0])
     assert not any(runtime_dir.exists() for runtime_dir in runtime_dirs)
