@@ -99,8 +99,8 @@ def create_app(services: Services, *, lifespan: Lifespan | None = None) -> FastA
         exception_handlers=_handlers(),
     )
     app.state.services = services
-    for router in ROUTERS:
-        app.include_router(router)
+    for router in ROUTERS:  # as they are: `include_router` would work out each route's parameters a second time
+        app.router.routes.extend(router.routes)
     for path in ("/v1", "/v1/{path:path}"):  # what is left of the API's space must not reach the pages behind it
         app.add_route(path, _unknown_endpoint, methods=METHODS, include_in_schema=False)
     return app
