@@ -12,7 +12,6 @@ from training.auto import Plan
 from training.batches import Measurement, Padding, measure
 from training.config import TrainingConfig
 from training.model import Base
-from training.preference import make_preference_trainer, measure_preferences
 from training.rows import Rows
 from training.trainer import make_trainer
 
@@ -31,6 +30,9 @@ def make_objective(
 ) -> Objective:
     """The objective that `config.method` names."""
     if config.method in ("dpo", "kto"):
+        # Loads TRL, which takes more than a second that other methods need not spend.
+        from training.preference import make_preference_trainer, measure_preferences
+
         preference = make_preference_trainer(config, plan, base, training.rows, checkpoints)
 
         def measure_order() -> Measurement:
