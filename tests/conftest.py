@@ -25,6 +25,7 @@ from tests.databases import database_url as database_url
 from tests.databases import migrated_sqlite as migrated_sqlite
 from tests.databases import postgresql as postgresql
 from tests.databases import postgresql_bin
+from tests.forked import run_forked
 from training.demo.examples import HOLDOUT
 
 REPOSITORY = Path(__file__).parents[1]
@@ -217,14 +218,8 @@ TUNELOOP = (sys.executable, "-m", "server")
 
 
 def run_cli(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command line, as a user runs it."""
-    return subprocess.run(
-        [*TUNELOOP, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=570,
-        env={**os.environ, "COLUMNS": "200", **environment},
-    )
+    """The command line, as a user runs it; what it loads is loaded already."""
+    return run_forked("server", *arguments, environment={**os.environ, "COLUMNS": "200", **environment})
 
 
 def train_demo_adapter(data_dir: Path, demo_model: Path, **changes: object) -> str:

@@ -5,8 +5,6 @@ Knows nothing of any page.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,14 +12,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 
 from server.app import create_app
 from server.composition import listen, make_services, open_database
+from server.http_protocol import BoundedHTTP
 from server.services import at_work
 from server.settings import load_settings
 from server.tables import JobRow, now_s
 from tests.conftest import free_port
+from tests.http_server import HTTPServer
 from tests.server.conftest import Gateway
 from tests.server.fake_engine import FakeEngine, Script, streamed
 from tests.server.test_fine_tuning_api import add_file, create
@@ -77,22 +76,12 @@ def paged_gateway(
     engine = FakeEngine(folder / "base", script)
     services = make_services(chosen, engine, database)
     app = create_app(services, lifespan=lambda _app: at_work(services))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
-    listener = listen("127.0.0.1", pages.api_port)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-
-    def stop() -> None:
-        server.should_exit = True
-        thread.join(10)
-
+    server = HTTPServer(app, listen("127.0.0.1", pages.api_port), http=BoundedHTTP)
     with httpx.Client(base_url=f"http://127.0.0.1:{pages.api_port}", timeout=20) as http:
         try:
-            yield Gateway(http, engine, database, pages.url, services, stop)
+            yield Gateway(http, engine, database, pages.url, services, server.stop)
         finally:
-            stop()
+            server.stop()
             database.close()
 
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from playwright.sync_api import Page, expect
 from sqlalchemy import update
 
@@ -23,6 +20,7 @@ from serving import EngineState
 from tests.browser.conftest import FindFaults, OpenPage
 from tests.browser.paged_gateway import Pages, paged_gateway
 from tests.conftest import free_port
+from tests.http_server import HTTPServer
 from tests.server.conftest import Gateway
 from tests.server.test_fine_tuning_api import add_file, add_job
 from tests.server.test_preflight import use_files_of
@@ -244,15 +242,9 @@ def test_pages_that_were_started_again_go_on_showing_the_job_and_the_form(tmp_pa
 def pages_on(port: int, pages: Pages) -> Iterator[None]:
     """The pages on this port, for the gateway of `pages`."""
     app = create_apart_app(f"http://127.0.0.1:{pages.api_port}", allowed_hosts=["127.0.0.1"])
-    listener = listen("127.0.0.1", port)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
+    server = HTTPServer(app, listen("127.0.0.1", port))
     yield
-    server.should_exit = True
-    thread.join(10)
+    server.stop()
 
 
 def test_an_empty_server_leads_to_the_data_page_and_an_unknown_job_is_told(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import ssl
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 from server.app import create_app
 from server.composition import listen, make_data_dir, make_services, open_database
@@ -23,6 +20,7 @@ from server.jobs.runner import TRAINING
 from server.services import Services, at_work
 from server.settings import Settings
 from server.webhooks.deliverer import Deliverer
+from tests.http_server import HTTPServer
 from tests.server.fake_engine import FakeEngine, Script, streamed
 
 TLS = ssl.create_default_context()
@@ -80,18 +78,13 @@ def start_gateway(tmp_path: Path, database_url: str | None, migrated_sqlite: Pat
             services = replace(services, webhooks=Deliverer(database, **webhooks))
         app = create_app(services, lifespan=lambda _app: at_work(services))
         listener = listen("127.0.0.1", 0)
-        server = uvicorn.Server(uvicorn.Config(app, http=BoundedHTTP, log_config=None, timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
+        server = HTTPServer(app, listener, http=BoundedHTTP)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         http = httpx.Client(base_url=url, timeout=20, verify=TLS)
 
         def stop() -> None:
             http.close()
-            server.should_exit = True
-            thread.join(10)
+            server.stop()
             database.close()  # returns the connections; whoever asks again gets new ones
 
         stops.append(stop)

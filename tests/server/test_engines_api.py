@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,16 +12,17 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 from server.app import create_app
 from server.auth import create_key
 from server.composition import listen, make_services, open_database
 from server.engines import make_remotes
+from server.http_protocol import BoundedHTTP
 from server.services import Services, at_work
 from server.settings import Settings
 from serving import EngineLimits, EngineStartError, EngineState
 from tests.conftest import run_cli
+from tests.http_server import HTTPServer
 from tests.server.fake_engine import FakeEngine, streamed
 
 
@@ -60,19 +60,14 @@ def serving(folder: Path, base: str, port: int = 0, **settings: Any) -> Iterator
     services = make_services(chosen, engine, database, remotes=make_remotes(chosen))
     app = create_app(services, lifespan=lambda _app: at_work(services))
     listener = listen("127.0.0.1", port)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
+    server = HTTPServer(app, listener, http=BoundedHTTP)
     port = listener.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     try:
         with httpx.Client(base_url=url, timeout=20) as http:
             yield Served(http, engine, services, url, port)
     finally:
-        server.should_exit = True
-        thread.join(15)
+        server.stop()
         database.close()
 
 

@@ -1,14 +1,13 @@
-"""Real runs of `python -m training` for the tests: a run directory, its process, its events."""
+"""Real runs of `training` for the tests: a run directory, its process, its events."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from tests.forked import Forked
 from training.demo.examples import demo_config
 from training.progress import ProgressEvent, read_events
 
@@ -22,9 +21,8 @@ class Run:
     directory: Path
     output_dir: Path
 
-    def start(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "training", str(self.directory)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    def start(self) -> Forked:
+        return Forked("training", str(self.directory))
 
     def finish(self) -> tuple[int, str, str]:
         """(exit code, stdout, stderr)"""

@@ -13,14 +13,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+from tests.forked import run_forked
 from training.demo.build import DemoModelError, Recipe, build_demo_model, demo_recipe_hash, share_known
 from training.demo.examples import EXAMPLES, HOLDOUT, demo_config, keeper_voice, write_examples
 from training.demo.knowledge import all_facts
 
 
 def build(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "training.demo", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return run_forked("training.demo", *map(str, arguments), timeout=120)
 
 
 def chats(path: Path) -> list[list[dict[str, str]]]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +14,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.forked import run_forked
 from tests.training.runs import make_run
 from tests.training.tiny_models import make_tiny_model
 from training.adapter_dir import WEIGHTS
@@ -118,8 +117,7 @@ def test_broken_adapter_says_so_and_the_next_one_is_none_the_worse(base: Path, t
 
 def test_command_prints_a_line_an_adapter(base: Path, tmp_path: Path) -> None:
     good = save_adapter(base, tmp_path / "good")
-    command = [sys.executable, "-m", "training.parity", str(base), str(good), str(tmp_path / "absent")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = run_forked("training.parity", str(base), str(good), str(tmp_path / "absent"))
     assert done.returncode == 0, done.stderr
     told = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["adapter"] for line in told] == [str(good), str(tmp_path / "absent")]
@@ -128,8 +126,7 @@ def test_command_prints_a_line_an_adapter(base: Path, tmp_path: Path) -> None:
 
 
 def test_command_says_what_is_wrong_with_the_base(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "training.parity", str(tmp_path), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = run_forked("training.parity", str(tmp_path), str(tmp_path))
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
