@@ -15,7 +15,7 @@ PYTEST_ARGS ?=
 
 help:
 	@echo "make demo         install, build the embedded base, fine-tune, serve, compare (ONCE=1: end after the comparison)"
-	@echo "make test         install, then all tests, on the real engine and in the real browser"
+	@echo "make test         install, then all tests, on the real engine and in the real browser (times: build/tests.xml)"
 	@echo "make test-fast    the tests that need neither engine nor browser"
 	@echo "make bench        ratios against peers, measured here and now (half an hour)"
 	@echo "make lint         ruff and mypy"
@@ -29,7 +29,7 @@ demo: $(STAMP)
 	$(BIN)/tuneloop demo $(if $(ONCE),--once)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --durations=40 --durations-min=5 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --durations=40 --durations-min=5 --junitxml=build/tests.xml $(PYTEST_ARGS)
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -m "not engine and not browser"

@@ -55,8 +55,10 @@ class Services:
 async def at_work(services: Services) -> AsyncIterator[None]:
     """While the context is open, goes on what isn't done in a request: file checks, jobs, webhooks, publishing,
     campaigns' answers."""
-    from server.campaigns.generator import Generator  # it asks engines by way of `Services`
+    from server.adapter_uploads import remove_leftovers  # both ask by way of `Services`
+    from server.campaigns.generator import Generator
 
+    await asyncio.to_thread(remove_leftovers, services.settings)
     parts = (
         services.fleet,
         services.aliases,

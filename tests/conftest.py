@@ -38,6 +38,8 @@ ON_THE_ENGINE = (
     "tests/serving/test_vllm_process.py",
 )
 """Where tests are that are marked `engine`."""
+LONGEST_FIRST = ("tests/browser/", "tests/server/jobs/", "tests/training/", "tests/server/", "")
+"""What comes after those, the folders with the longest files first, so that two workers end at about the same time."""
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -73,6 +75,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("engine") and not item.nodeid.startswith(ON_THE_ENGINE):
             raise pytest.UsageError(f"{item.nodeid} is marked engine: name its file in ON_THE_ENGINE")
+    items.sort(key=lambda item: (not item.nodeid.startswith(ON_THE_ENGINE), _place_in_line(item.nodeid)))
+
+
+def _place_in_line(nodeid: str) -> int:
+    return next(number for number, folder in enumerate(LONGEST_FIRST) if nodeid.startswith(folder))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -87,6 +94,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
         def _split_scope(self, nodeid: str) -> str:
             return "engine" if nodeid.startswith(ON_THE_ENGINE) else nodeid.partition("::")[0]
 
+    config.option.loadscopereorder = False  # by the number of their tests: ours are in order
     return ByFile(config, log)
 
 
@@ -128,8 +136,9 @@ def tuneloop(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """The real thing on the embedded base. Tests share it: leave it running and its models in place."""
     data_dir = tmp_path_factory.mktemp("tuneloop")
     flags = ("--tool-call-parser", "hermes", "--max-file-bytes", str(MAX_FILE_BYTES))
-    with running_server(data_dir, demo_model, *flags) as (url, process, log):
+    with running_server(data_dir, demo_model, *flags, wait=False, pages=True) as (url, process, log):
         tuned = train_demo_adapter(data_dir, demo_model)
+        wait_until_ready(url, process, log)
         wait_until_served(url, tuned)
         yield Tuneloop(url, demo_model.name, tuned, data_dir, demo_model, process, log)
 
@@ -182,9 +191,12 @@ def _is_known(tuneloop: Tuneloop, model: str, lesson: Lesson, answer: str) -> bo
 
 
 class running_server:
-    """`tuneloop up` as a process of its own: entered when it is ready, left when nothing of it is."""
+    """`tuneloop up` as a process of its own: entered when it is ready, left when nothing of it is.
 
-    def __init__(self, data_dir: Path, model_dir: Path, *flags: str, wait: bool = True) -> None:
+    Without its pages, unless they are asked for: they take as long to load as all the rest.
+    """
+
+    def __init__(self, data_dir: Path, model_dir: Path, *flags: str, wait: bool = True, pages: bool = False) -> None:
         self._data_dir, self._wait = data_dir, wait
         self._port = free_port()
         self._log = data_dir.parent / f"{data_dir.name}-up-{self._port}.log"
@@ -197,6 +209,7 @@ class running_server:
             str(data_dir),
             "--port",
             str(self._port),
+            "--ui" if pages else "--no-ui",
             *flags,
         ]
 

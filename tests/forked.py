@@ -1,7 +1,7 @@
 """Our commands as forks of one process that has loaded what they load: as `python -m MODULE …`, without its seconds.
 
-A fork has arguments, environment, standard streams, signals and an exit code of its own. What only a fresh interpreter
-shows, such as how much memory it takes, is started as one.
+A fork has arguments, environment, standard streams, signals and an exit code of its own, and commands of ours that it
+runs are its forks. What only a fresh interpreter shows, such as how much memory it takes, is started as one.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import contextlib
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TextIO
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(["tests.loaded_once"])
@@ -53,6 +56,10 @@ class Forked:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signum)
 
+    def terminate(self) -> None:
+        """Asks it to end."""
+        self.send_signal(signal.SIGTERM)
+
     def kill(self) -> None:
         """Ends it at once."""
         self._process.kill()
@@ -64,14 +71,22 @@ class Forked:
             raise subprocess.TimeoutExpired("a fork", timeout or 0)
         return self._process.exitcode
 
+    def wait_for_output(self, text: str, timeout: float = 60) -> None:
+        """Returns when it has written `text` to stdout."""
+        deadline = time.monotonic() + timeout
+        while text not in self._written(self._out):
+            assert self.poll() is None, self._written(self._err)
+            assert time.monotonic() < deadline, f"no {text!r} in {timeout} s"
+            time.sleep(0.01)
+
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """(stdout, stderr) once it has ended. Raises: as `wait`."""
         self.wait(timeout)
-        written = []
-        for file in (self._out, self._err):
-            file.seek(0)
-            written.append(file.read())
-        return written[0], written[1]
+        return self._written(self._out), self._written(self._err)
+
+    def _written(self, file: TextIO) -> str:
+        file.seek(0)
+        return file.read()
 
 
 def run_forked(
@@ -96,8 +111,26 @@ def _run(module: str, arguments: tuple[str, ...], environment: dict[str, str], f
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    subprocess.run = _run_ours_as_fork
+    _become(module, arguments)
+
+
+def _become(module: str, arguments: Sequence[str]) -> None:
     sys.argv = [module, *arguments]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
         atexit._run_exitfuncs()
+
+
+_run_program = subprocess.run
+
+
+def _run_ours_as_fork(command: Any, **settings: Any) -> Any:
+    """In place of `subprocess.run`, for a command that waits for a module of ours and asks nothing more of it."""
+    if settings or list(command[:2]) != [sys.executable, "-m"]:
+        return _run_program(command, **settings)
+    process = multiprocessing.get_context("fork").Process(target=_become, args=(command[2], command[3:]))
+    process.start()
+    process.join()
+    return subprocess.CompletedProcess(command, process.exitcode)

@@ -5,5 +5,13 @@ from importlib import import_module
 from training.environment import prepare_environment
 
 prepare_environment(offline=True)
-for _module in ("server.cli", "training.demo.build", "training.parity", "training.preference", "training.tracking"):
+OURS = (
+    "server.cli",
+    "tests.server.jobs.serve",
+    "training.demo.build",
+    "training.parity",
+    "training.preference",
+    "training.tracking",
+)
+for _module in OURS:
     import_module(_module)

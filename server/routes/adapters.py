@@ -5,11 +5,9 @@ What is uploaded is unpacked in a folder of its own, checked, copied into its pl
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
 from server import adapter_uploads, tuned_models
@@ -41,14 +39,7 @@ FORM = openapi_form(
 )
 
 
-@asynccontextmanager
-async def _without_leftovers(app: FastAPI) -> AsyncIterator[None]:
-    services: Services = app.state.services
-    await run_in_threadpool(adapter_uploads.remove_leftovers, services.settings)
-    yield
-
-
-router = APIRouter(prefix="/v1", tags=["adapters"], lifespan=_without_leftovers)
+router = APIRouter(prefix="/v1", tags=["adapters"])
 
 
 @router.post("/adapters", status_code=201, openapi_extra=FORM)

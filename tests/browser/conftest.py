@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
 from tests.browser.paged_gateway import Pages, lone_pages
 from tests.browser.scripted_arena import served_arena as served_arena  # a fixture of several modules
@@ -33,14 +35,46 @@ FindFaults = Callable[[Page], list[str]]
 # Not for the whole session: while Playwright is open its event loop runs, and no other test could use asyncio.run.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """One Chromium for all browser tests; each page gets a context of its own."""
+    """One Chromium for all browser tests."""
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         yield chromium
         chromium.close()
 
 
-@pytest.fixture(scope="module")
+class Contexts:
+    """Contexts by their settings, lent to one test after another, so that scripts are fetched and compiled once.
+
+    What a visitor leaves in one is gone before the next has it.
+    """
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self._idle: dict[str, list[BrowserContext]] = {}
+
+    def take(self, settings: Mapping[str, Any]) -> BrowserContext:
+        """One that nobody has now."""
+        idle = self._idle.setdefault(json.dumps(settings, sort_keys=True), [])
+        context = idle.pop() if idle else self._browser.new_context(**settings)
+        context.set_default_timeout(ACTION_TIMEOUT_MS)
+        return context
+
+    def give_back(self, settings: Mapping[str, Any], context: BrowserContext) -> None:
+        """Closes its pages; what a tab keeps goes with it."""
+        for page in context.pages:
+            page.evaluate("localStorage.clear()")
+            page.close(run_before_unload=False)
+        context.clear_cookies()
+        self._idle[json.dumps(settings, sort_keys=True)].append(context)
+
+
+@pytest.fixture(scope="package")
+def contexts(browser: Browser) -> Contexts:
+    """The contexts of the one Chromium."""
+    return Contexts(browser)
+
+
+@pytest.fixture(scope="session")
 def pages() -> Iterator[Pages]:
     """The pages, for one gateway after another."""
     with lone_pages() as pages:
@@ -48,10 +82,10 @@ def pages() -> Iterator[Pages]:
 
 
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[OpenPage]:
+def open_page(contexts: Contexts) -> Iterator[OpenPage]:
     """`open_page(url, locale=…, color_scheme=…)`: a fresh user's tab. No tab may ask any other host for anything."""
     strangers: list[str] = []
-    contexts = []
+    taken = []
 
     def open_(url: str, **settings: object) -> Page:
         origin = "/".join(url.split("/")[:3])
@@ -60,17 +94,18 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
             if not request.url.startswith((origin, "data:", "blob:")):
                 strangers.append(request.url)
 
-        context = browser.new_context(**({"locale": "en-US"} | settings))  # type: ignore[arg-type]
-        contexts.append(context)
-        context.set_default_timeout(ACTION_TIMEOUT_MS)
+        settings = {"locale": "en-US"} | settings
+        context = contexts.take(settings)
         context.on("request", note)
+        taken.append((settings, context, note))
         page = context.new_page()
         page.goto(url)
         return page
 
     yield open_
-    for context in contexts:
-        context.close()
+    for settings, context, note in taken:
+        context.remove_listener("request", note)
+        contexts.give_back(settings, context)
     assert strangers == []
 
 

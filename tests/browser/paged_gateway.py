@@ -60,8 +60,9 @@ def lone_pages() -> Iterator[Pages]:
     api = f"http://127.0.0.1:{api_port}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, "LOOK_S", 1.0)
-        with running(lambda _url: create_apart_app(api, allowed_hosts=["127.0.0.1"])) as url:
-            yield Pages(url, api_port)
+        app = create_apart_app(api, allowed_hosts=["127.0.0.1"])
+    with running(lambda _url: app) as url:
+        yield Pages(url, api_port)
 
 
 @contextmanager

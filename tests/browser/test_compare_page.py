@@ -73,11 +73,14 @@ def test_system_prompt_and_sampling_are_sent(url: str, script: Script, open_page
     page = opened(open_page, url)
     page.locator("#tl-settings button").first.click()
     page.locator("#tl-system textarea").fill("Be brief.")
-    for slider, value in (("temperature", "0.3"), ("top-p", "0.9"), ("max-tokens", "64")):
-        page.locator(f"#tl-{slider} input[type=number]").fill(value)
-        page.locator(f"#tl-{slider} input[type=number]").press("Tab")
-    page.locator("#tl-seed input").fill("7")
-    page.locator("#tl-seed input").press("Tab")
+    wanted = {"temperature": "0.3", "top-p": "0.9", "max-tokens": "64", "seed": "7"}
+    fields = {name: page.locator(f"#tl-{name} input[type=number]") for name in wanted}
+    # The panel's fields get their first values a moment after it has opened, over what is there by then.
+    for _ in range(20):
+        for name in [name for name, field in fields.items() if field.input_value() != wanted[name]]:
+            fields[name].fill(wanted[name])
+            fields[name].press("Tab")
+    assert {name: field.input_value() for name, field in fields.items()} == wanted
     send(page, "Hello?")
     expect_done(page)
     body = script.bodies[-1]

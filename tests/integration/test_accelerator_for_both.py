@@ -93,7 +93,7 @@ def test_stop_frees_the_machine_for_a_job_and_the_engine_is_back_with_its_model(
     demo_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     data_dir = tmp_path_factory.mktemp("stop")
-    with sharing(demo_model, data_dir, "--accelerator-policy", "stop") as place:
+    with sharing(demo_model, data_dir, "--accelerator-policy", "stop", "--engine-wait-s", "0.5") as place:
         before = place.ask(place.base).json()["choices"][0]["message"]["content"]
         job_id = place.create_job(max_steps=40)
         place.until(lambda: place.trains(job_id), job_id)

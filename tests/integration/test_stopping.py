@@ -65,7 +65,7 @@ def left_of(processes: set[Process], limit_s: float = 15) -> set[Process]:
 
 
 def test_kill_and_ctrl_c_leave_no_process_and_the_next_start_works(demo_model: Path, data_dir: Path) -> None:
-    with running_server(data_dir, demo_model) as (url, process, _):
+    with running_server(data_dir, demo_model, pages=True) as (url, process, _):
         before = family(process.pid)
         assert "VLLM::EngineCore" in titles(before)
         second = run_cli("up", "--model", str(demo_model), "--data-dir", str(data_dir), "--port", "0")

@@ -152,11 +152,11 @@ def test_a_run_that_is_out_of_memory_goes_on_with_a_smaller_batch(demo_model: Pa
     short = tmp_path / "short.jsonl"
     short.write_text('{"prompt": "Hi", "completion": " there"}\n')
     run = make_run(
-        tmp_path, demo_model, training_file=str(data), validation_file=str(short), batch_size=64, max_length=1024,
+        tmp_path, demo_model, training_file=str(data), validation_file=str(short), batch_size=64, max_length=384,
         n_epochs=1, max_steps=1,
     )  # fmt: skip
     process = run.start()
-    limit_memory_once_loaded(run, process, 1_000_000_000)
+    limit_memory_once_loaded(run, process, 400_000_000)
     process.communicate(timeout=400)
     smaller: list[ProgressEvent] = [event for event in run.events if event.code == "out_of_memory"]
     assert process.returncode == 0

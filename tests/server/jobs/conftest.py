@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +43,7 @@ from serving import (
     resolve_base_model,
 )
 from serving.hashing import file_sha256
+from tests.forked import Forked
 from tests.server.fake_engine import FakeEngine
 from tests.server.jobs.serve import TRAINER, services_over
 from tests.serving.adapters_on_disk import write_base, write_peft_adapter
@@ -100,7 +99,7 @@ class JobPlace:
     database: Database
     database_url: str | None = None
     server: ServerThread | None = None
-    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+    processes: list[Forked] = field(default_factory=list)
 
     @property
     def settings(self) -> Settings:
@@ -119,14 +118,12 @@ class JobPlace:
             self.server.stop()
             self.server = None
 
-    def serve_in_process(self, *, command: Sequence[str] = TRAINER) -> subprocess.Popen[str]:
+    def serve_in_process(self, *, command: Sequence[str] = TRAINER) -> Forked:
         """Starts a server in a process, which may be killed."""
-        url = self.settings.resolved_database_url
-        arguments = [sys.executable, "-m", "tests.server.jobs.serve", self.data_dir, self.base.path, url, *command]
-        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+        arguments = [str(self.data_dir), str(self.base.path), self.settings.resolved_database_url, *command]
+        process = Forked("tests.server.jobs.serve", *arguments)
         self.processes.append(process)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        process.wait_for_output("ready")
         return process
 
     def create(

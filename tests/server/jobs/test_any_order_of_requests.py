@@ -12,7 +12,7 @@ from server.errors import Conflict
 from server.jobs import transitions
 from tests.server.jobs.conftest import JobPlace
 
-SEQUENCES = 100
+SEQUENCES = 60
 """On each database."""
 AT_ONCE = 20
 WAYS = (transitions.pause, transitions.resume, transitions.pause, transitions.resume, transitions.cancel)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from server.jobs import transitions
 from serving import EngineState
+from tests.forked import Forked
 from tests.server.jobs.conftest import JobPlace
 
 ROUNDS = 6
@@ -104,6 +104,6 @@ def _whole(place: JobPlace, job_id: str) -> None:
     assert len(place.job(job_id).result_files) == 1
 
 
-def _stop(server: subprocess.Popen[str]) -> None:
+def _stop(server: Forked) -> None:
     server.terminate()
     assert server.wait(60) == 0
