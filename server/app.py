@@ -10,8 +10,10 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
+from starlette.endpoints import HTTPEndpoint
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.routing import Route
 
 from server.body_limit import BodyLimit
 from server.errors import APIError, BadRequest, MethodNotAllowed, NotFound, fault_code, from_serving
@@ -79,7 +81,6 @@ MAX_FAULTS = 8
 """Faults of a body that the answer lists; the others show once those are mended."""
 MAX_FAULT = 300
 """Characters that each may have: it may quote what came."""
-METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -102,7 +103,7 @@ def create_app(services: Services, *, lifespan: Lifespan | None = None) -> FastA
     for router in ROUTERS:  # as they are: `include_router` would work out each route's parameters a second time
         app.router.routes.extend(router.routes)
     for path in ("/v1", "/v1/{path:path}"):  # what is left of the API's space must not reach the pages behind it
-        app.add_route(path, _unknown_endpoint, methods=METHODS, include_in_schema=False)
+        app.router.routes.append(Route(path, _UnknownEndpoint, include_in_schema=False))
     return app
 
 
@@ -119,8 +120,12 @@ def _middleware(services: Services) -> list[Middleware]:
     ]
 
 
-async def _unknown_endpoint(request: Request) -> Response:
-    raise NotFound(f"There is no endpoint {request.method} {request.url.path}. /docs lists them.", code="unknown_url")
+class _UnknownEndpoint(HTTPEndpoint):
+    """Whatever the method: a route of a function takes the methods that it names."""
+
+    async def dispatch(self) -> None:
+        method, path = self.scope["method"], self.scope["path"]
+        raise NotFound(f"There is no endpoint {method} {path}. /docs lists them.", code="unknown_url")
 
 
 def _handlers() -> dict[Any, Any]:

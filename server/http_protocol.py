@@ -8,6 +8,7 @@ time copied anew, and the whole server stands still meanwhile.
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from typing import Any
 
@@ -24,6 +25,9 @@ MAX_URL_BYTES = 16 * 2**10
 """The longest URL that is used here has a model's name or a page's cursor in it."""
 HEAD_TIMEOUT_S = 60.0
 """From a connection's beginning, or a further request's first byte, to the end of its header fields."""
+BODY_TIMEOUT_S = 60.0
+"""Between two pieces of a body: one that never ends would be kept as long as its sender likes."""
+_UPGRADE = re.compile(rb"(^|\r\n)upgrade:", re.IGNORECASE)
 LINGER_S = 1.0
 """Who is refused may still be sending: cut at once, it would see a broken connection in place of the answer."""
 
@@ -39,6 +43,8 @@ class BoundedHTTP(HttpToolsProtocol):
         self._is_in_head = self._is_in_body = False
         self._fault: APIError | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._heard_at = 0.0
+        """By the loop's clock: when bytes came last."""
 
     # asyncio.Protocol
 
@@ -55,18 +61,17 @@ class BoundedHTTP(HttpToolsProtocol):
         for start in range(0, len(data), MAX_HEAD_BYTES):
             if self._fault is not None or self.transport.is_closing():
                 return
-            if start and self.transport.get_protocol() is not self:  # it was upgraded, and speaks HTTP no more
-                return
             piece = data if len(data) <= MAX_HEAD_BYTES else data[start : start + MAX_HEAD_BYTES]
             self._unfinished_bytes += len(piece)
-            super().data_received(piece)
+            super().data_received(piece if self._is_in_body else _without_upgrade(piece))
             if self._fault is None and self._unfinished_bytes > MAX_HEAD_BYTES:
                 self._fault = _headers_too_large(f"more than {MAX_HEAD_BYTES} bytes")
             if self._fault is not None:
                 self._refuse(self._fault)
                 return
-        if self._is_in_head and self._timer is None:
-            self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._on_timeout)
+        self._heard_at = self.loop.time()
+        if (self._is_in_head or self._is_in_body) and self._timer is None:
+            self._timer = self.loop.call_later(HEAD_TIMEOUT_S if self._is_in_head else BODY_TIMEOUT_S, self._on_timeout)
 
     def send_400_response(self, msg: str) -> None:
         """In place of uvicorn's own answer to what is no HTTP."""
@@ -105,9 +110,19 @@ class BoundedHTTP(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._is_in_body, self._unfinished_bytes = False, 0
+        self._unfinished_bytes = 0
         if self._fault is None:
+            self._is_in_body = False
+            self._stop_timer()
             super().on_message_complete()
+
+    # upgrading, to which nothing here leads
+
+    def _should_upgrade_to_ws(self) -> bool:
+        return False
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Says nothing: anybody could fill the log with it."""
 
     # refusing
 
@@ -115,12 +130,18 @@ class BoundedHTTP(HttpToolsProtocol):
         self._timer = None
         if self._fault is not None or self.transport.is_closing():
             return
-        if not self._unfinished_bytes:  # a connection that nobody used
+        if self._is_in_body:
+            left_s = self._heard_at + BODY_TIMEOUT_S - self.loop.time()
+            if self.flow.read_paused or left_s > 0:  # who is read slowly is not to blame
+                self._timer = self.loop.call_later(max(left_s, 1.0), self._on_timeout)
+                return
+            words = f"Nothing of the body came for {BODY_TIMEOUT_S:.0f} s. Send all that Content-Length announces."
+        elif not self._unfinished_bytes:  # a connection that nobody used
             self.transport.close()
             return
-        self._fault = RequestTimeout(
-            f"The headers weren't complete after {HEAD_TIMEOUT_S:.0f} s. Send them at once.", code="request_timeout"
-        )
+        else:
+            words = f"The headers weren't complete after {HEAD_TIMEOUT_S:.0f} s. Send them at once."
+        self._fault = RequestTimeout(words, code="request_timeout")
         self._refuse(self._fault)
 
     def _refuse(self, error: APIError) -> None:
@@ -145,6 +166,18 @@ class BoundedHTTP(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _without_upgrade(piece: bytes) -> bytes:
+    """The same, an `Upgrade` field in it called otherwise: the parser would take what follows for another protocol.
+
+    It is an offer that may be passed over (https://www.rfc-editor.org/rfc/rfc9110#field.upgrade). Java's HTTP client
+    makes it with every first request, whose body would be lost.
+    """
+    if not _UPGRADE.search(piece):
+        return piece
+    head, end, rest = piece.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(rb"\1x-upgrade:", head) + end + rest
 
 
 def _headers_too_large(what: str) -> HeadersTooLarge:

@@ -9,6 +9,7 @@ tell how much there can be. Few bodies need more than that.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -28,6 +29,8 @@ MAX_DEPTH = 512
 """Lists and objects in each other: more than any schema has, and few enough for everybody's stack."""
 MAX_DIGITS = 1000
 """Digits in a row. A double has 17 that matter; Python refuses 4300, others take quadratic time."""
+_LONG_INTEGER = re.compile(rb"(?<![\d.+\-eE])-?\d{19,}(?![\d.eE])")
+"""An integer that may be of more than 64 bits: a digit less is in bounds."""
 ENGINE_MAX_ITEMS = 4096
 """Items of all lists together, where vLLM validates them: content parts and tool calls multiply as messages do."""
 MAX_ITEMS = 16_384
@@ -63,6 +66,12 @@ def refuse_unwieldy(body: bytes, path: str) -> None:
         raise _too_long(key, length, []) if length > MAX_ENTRIES else _too_many("values", MAX_VALUES)
     if _has_long_number(outside):
         raise _invalid(f"a number has more than {MAX_DIGITS} digits")
+    if path in _TOKEN_IDS:
+        for integer in map(int, _LONG_INTEGER.findall(outside)):
+            if not -(2**63) <= integer < 2**64:
+                raise BadRequest(
+                    f"{str(integer)[:30]} is an integer of more than 64 bits. Send a smaller one.", code="invalid_value"
+                )
     if opened > MAX_DEPTH or opened + commas > (MAX_WEIGHT if path == RESPONSES else MAX_ENTRIES):
         _look_closely(_parsed(body), path)
 

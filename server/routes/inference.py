@@ -23,6 +23,8 @@ from server.upstream import ask_engine
 from serving import ServingError
 
 router = APIRouter(prefix="/v1", tags=["inference"])
+_ENGINES_OWN = ("kv_transfer_params", "ec_transfer_params")
+"""What vLLM writes into a request's `vllm_xargs` itself, and fails over where a client has."""
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
 
 
@@ -43,7 +45,7 @@ def model_of(body: bytes) -> str:
     """The body's `model`.
 
     Raises:
-        BadRequest: the body is no JSON object or names no model.
+        BadRequest: the body is no JSON object, names no model, or holds what is the engine's own.
     """
     try:
         content = _parsed(body)
@@ -62,6 +64,15 @@ def model_of(body: bytes) -> str:
             param="model",
             code="missing_required_parameter" if model is None else "invalid_type",
         )
+    given = content.get("vllm_xargs")
+    extra = given if isinstance(given, dict) else {}
+    for name in _ENGINES_OWN:
+        if name in extra:
+            raise BadRequest(
+                f"vllm_xargs can't hold {name}: engines use it among themselves. Leave it out.",
+                param=f"vllm_xargs.{name}",
+                code="unknown_parameter",
+            )
     return model
 
 

@@ -31,6 +31,16 @@ CHAT = "/v1/chat/completions"
         (b'{"model": 7}', "model", "invalid_type"),
         (b'{"model": ""}', "model", "invalid_type"),
         (b'{"model": ["a"]}', "model", "invalid_type"),
+        (
+            b'{"model": "base", "vllm_xargs": {"kv_transfer_params": "x"}}',
+            "vllm_xargs.kv_transfer_params",
+            "unknown_parameter",
+        ),
+        (
+            b'{"model": "base", "vllm_xargs": {"ec_transfer_params": 1}}',
+            "vllm_xargs.ec_transfer_params",
+            "unknown_parameter",
+        ),
     ],
 )
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/responses", "/v1/embeddings"])
@@ -65,6 +75,8 @@ def test_unknown_model_is_404_model_not_found(gateway: Gateway, model: str) -> N
         ("GET", "/v1/ratings?limit=0", 400, "integer_below_min_value"),
         ("GET", "/v1/ratings?after=x", 400, "rating_not_found"),
         ("GET", "/v1", 404, "unknown_url"),
+        ("TRACE", "/v1/models", 404, "unknown_url"),
+        ("PURGE", "/v1/models", 404, "unknown_url"),
         ("OPTIONS", "/v1/chat/completions", 404, "unknown_url"),
         ("GET", "/v1/ratings/export?format=exe", 400, "invalid_value"),
         ("PUT", "/healthz", 405, "method_not_allowed"),

@@ -118,6 +118,24 @@ def test_a_body_of_many_pieces_is_no_head(gateway: Gateway) -> None:
     assert gateway.http.post(CHAT, content=body, headers=JSON).status_code == 200
 
 
+@pytest.mark.parametrize("protocol", [b"websocket", b"h2c", b"h2c, websocket"])
+def test_an_offered_upgrade_is_passed_over_and_the_request_answered(gateway: Gateway, protocol: bytes) -> None:
+    body = json.dumps({"model": "base", "messages": [MESSAGE]}).encode()
+    head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nupgrade: %b\r\n"
+    with connected(gateway) as connection:
+        for _ in range(2):
+            connection.sendall(head % (CHAT.encode(), protocol) + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        assert len(gateway.engine.requests) == 2
+        gateway.stop()  # in order, though the connection is open
+
+
+def test_trailers_out_of_bounds_are_refused(gateway: Gateway) -> None:
+    head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" % CHAT.encode()
+    sent = head + b"2\r\n{}\r\n0\r\n" + b"X: y\r\n" * (MAX_FIELDS + 1) + b"\r\n"
+    assert refusal(exchange(gateway, sent)) == (431, "headers_too_large")
+
+
 def test_a_head_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch, start_gateway: StartGateway) -> None:
     monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.3)
     gateway = start_gateway()
@@ -128,6 +146,32 @@ def test_a_head_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch, sta
         assert b"200 OK" in connection.recv(4096)
         connection.sendall(HEALTH)
         assert refusal(read_all(connection)) == (408, "request_timeout")
+
+
+def test_a_body_that_stops_coming_is_given_up_and_a_slow_one_is_not(
+    monkeypatch: pytest.MonkeyPatch, start_gateway: StartGateway
+) -> None:
+    monkeypatch.setattr(http_protocol, "BODY_TIMEOUT_S", 0.5)
+    gateway = start_gateway()
+    body = json.dumps({"model": "base", "messages": [MESSAGE]}).encode()
+    head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (CHAT.encode(), len(body))
+    assert refusal(exchange(gateway, head + body[:-1])) == (408, "request_timeout")
+    with connected(gateway) as connection:
+        connection.sendall(head)
+        for start in range(0, len(body), 10):
+            time.sleep(0.15)
+            connection.sendall(body[start : start + 10])
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        time.sleep(0.6)  # the body has come: its answer may take as long as it likes
+        connection.sendall(HEALTH + b"\r\n")
+        assert b"200 OK" in read_until(connection, b"ok")
+
+
+def read_until(connection: socket.socket, end: bytes) -> bytes:
+    came = b""
+    while not came.rstrip().endswith(end) and (part := connection.recv(65536)):
+        came += part
+    return came
 
 
 def test_a_body_for_the_pages_has_a_cap_also_without_a_key(gateway: Gateway) -> None:
@@ -230,6 +274,14 @@ def test_json_too_deep_or_with_endless_numbers_is_invalid_json_everywhere(gatewa
         for value in (*values, b"1" * 4000 + b".5"):
             response = gateway.http.post(path, content=b'{"model": "base", "n": ' + value + b"}", headers=JSON)
             assert (response.status_code, gateway.error(response)["code"]) == (400, "invalid_json"), path
+
+
+def test_integers_of_more_than_64_bits_are_refused_where_an_engine_would_read_them(gateway: Gateway) -> None:
+    for given in ('"top_k": 18446744073709551616', '"seed": -9223372036854775809', f'"n": [{"9" * 30}]'):
+        answer = gateway.http.post(CHAT, content=f'{{"model": "base", {given}, "messages": []}}', headers=JSON)
+        assert (answer.status_code, gateway.error(answer)["code"]) == (400, "invalid_value"), given
+    long = '"seed": 18446744073709551615, "top_p": 0.10000000000000000555, "x": 1e30, "y": "99999999999999999999999"'
+    assert gateway.http.post(CHAT, content=f'{{"model": "base", {long}, "messages": []}}', headers=JSON).is_success
 
 
 def test_json_that_could_not_be_counted_is_refused(gateway: Gateway) -> None:
