@@ -22,7 +22,8 @@ _IN_TROUBLE = re.compile(
 )
 """vLLM answers 500 to a faulty adapter, too: what the engine lacks shows in the words alone."""
 _JSON = {"content-type": "application/json"}
-_ERROR_EVENT = b'data: {"error"'
+_DEATH = re.compile(rb'data: \{"error"[^\n]*(?:EngineDead|EngineCore encountered an issue)|"finish_reason":"abort"')
+"""How it shows in an answer. No answer's own words can look so: in JSON their quotation marks are escaped."""
 
 
 def open_session(socket: Path) -> Wire:
@@ -41,6 +42,7 @@ class PassedResponse:
         self._answer = answer
         self._headers = _Headers(answer.headers)
         self._has_begun = False
+        self._death: EngineUnavailableError | None = None
 
     @property
     def status(self) -> int:
@@ -67,17 +69,29 @@ class PassedResponse:
         return self
 
     async def __anext__(self) -> bytes:
+        if self._death:
+            raise self._death
         try:
             chunk = await self._answer.next_part()
         except OSError as error:
             raise _unreachable(error, before_answer=not self._has_begun) from error
         if not chunk:
             raise StopAsyncIteration
-        if not self._has_begun:
-            self._has_begun = True
-            if chunk.startswith(_ERROR_EVENT) and _DEAD.search(chunk.decode(errors="replace")):
-                raise _died()
+        if (b'"error"' in chunk or b'"abort"' in chunk) and (died := _DEATH.search(chunk)):
+            chunk = self._until_death(chunk, died.start())
+        self._has_begun = True
         return chunk
+
+    def _until_death(self, chunk: bytes, at: int) -> bytes:
+        """The events before the one at `at`, which tells of the engine's death; that is raised for what comes next.
+
+        vLLM goes on as if nothing were: with `[DONE]`, or with half an answer whose reason to end is `abort`.
+        """
+        end = chunk.rfind(b"\n\n", 0, at)
+        self._death = _died(before_answer=end < 0 and not self._has_begun)
+        if end < 0:
+            raise self._death
+        return chunk[: end + 2]
 
 
 class VLLMClient:
@@ -177,8 +191,10 @@ async def _check_alive(answer: WireAnswer) -> None:
     answer.unread(content)
 
 
-def _died() -> EngineUnavailableError:
-    return EngineUnavailableError("The engine died and is being restarted.", _RETRY_AFTER_S, before_answer=True)
+def _died(*, before_answer: bool = True) -> EngineUnavailableError:
+    return EngineUnavailableError(
+        "The engine died and is being restarted.", _RETRY_AFTER_S, before_answer=before_answer
+    )
 
 
 def _unreachable(error: Exception, *, before_answer: bool) -> EngineUnavailableError:

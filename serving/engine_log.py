@@ -35,7 +35,8 @@ _CAUSES = (
         r"are not supported for now|does not recognize this architecture|has no vLLM implementation",
         "vLLM can't run this architecture: choose another base model.",
     ),
-    (r"trust_remote_code", "The model brings code of its own, which isn't run: choose another base model."),
+    # Each start's log has "trust_remote_code=False" among the settings.
+    (r"trust_remote_code(?!=False)", "The model brings code of its own, which isn't run: choose another base model."),
     (r"does not support LoRA", "vLLM can't put adapters on this architecture: choose another base model."),
     (
         r"error: (unrecognized arguments|argument|ambiguous option)",
@@ -53,6 +54,7 @@ _CAUSES = (
 
 _LOG_PREFIX = re.compile(r"^(\(\w[^)]*\) )?((ERROR|WARNING|INFO|CRITICAL) [\d-]+ [\d:]+ \[[^\]]*\] )?")
 _LAST_WORDS = re.compile(r"^[\w.]*(Error|Exception|Interrupt)(: |$)|error: ")
+_KILLED_CORE = re.compile(r"Failed core proc\(s\): \{'EngineCore[^']*': -9")
 _HOLLOW = ("Engine core initialization failed", "WorkerProc initialization failed", "See root cause above")
 
 
@@ -68,7 +70,7 @@ def failure_of(log: str, returncode: int | None) -> str:
     for pattern, remedy in _CAUSES:
         if re.search(pattern, log):
             return f"{words} {remedy}"
-    if returncode in (-9, 137):
+    if returncode in (-9, 137) or _KILLED_CORE.search(log):
         return (
             f"{words} It was killed, most likely because memory ran out: choose a smaller base model or kv_cache_gib."
         )

@@ -144,6 +144,10 @@ def test_a_kept_connection_that_the_engine_closed_costs_no_request(tmp_path: Pat
         (HEAD + HELLO, False),
         (HEAD + HELLO + b"ff\r\ndata", False),
         (HEAD + b'1b\r\ndata: {"error":"EngineDead"}\r\n', True),
+        (HEAD + HELLO + b'1e\r\ndata: {"error":"EngineDead"}\n\n\r\n' + END, False),
+        (HEAD + b'27\r\ndata: 1\n\ndata: {"error":"EngineDead"}\n\n\r\n' + END, False),
+        (HEAD + b'21\r\ndata: {"finish_reason":"abort"}\n\n\r\n' + END, True),
+        (HEAD + HELLO + b'21\r\ndata: {"finish_reason":"abort"}\n\n\r\n' + END, False),
         (b'HTTP/1.1 500 -\r\nContent-Length: 23\r\n\r\n{"error":"EngineDeadEr"}', True),
     ],
 )

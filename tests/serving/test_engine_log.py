@@ -45,5 +45,23 @@ def test_a_killed_start_is_taken_for_lack_of_memory() -> None:
     assert "memory ran out" in failure_of("Starting to load model x", 137)
 
 
+SETTINGS = "INFO Initializing a V1 LLM engine with config: trust_remote_code=False, dtype=bfloat16\n"
+"""Of every start."""
+
+
+def test_a_killed_core_is_taken_for_lack_of_memory() -> None:
+    told = failure_of(
+        f"{SETTINGS}RuntimeError: Engine core initialization failed. Failed core proc(s): {{'EngineCore': -9}}", 1
+    )
+    assert "memory ran out" in told
+    assert "code of its own" not in told
+
+
+def test_code_of_a_models_own_is_told_where_vllm_asks_for_it_and_nowhere_else() -> None:
+    asks = "ValueError: The repository contains custom code. Please pass the argument `trust_remote_code=True`."
+    assert "code of its own" in failure_of(SETTINGS + asks, 1)
+    assert failure_of(f"{SETTINGS}AssertionError: Not enough nodes", 1) == "AssertionError: Not enough nodes."
+
+
 def test_an_empty_log_has_last_words_too() -> None:
     assert last_words("") == "It said nothing."
