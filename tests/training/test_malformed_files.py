@@ -122,6 +122,7 @@ CHAT_CASES = [
     _function("arguments-empty", "isn't JSON: ''", arguments=""),
     _function("arguments-no-json", "isn't JSON: '{city: 1}'", arguments="{city: 1}"),
     _function("arguments-list", "holds a list", arguments="[1]"),
+    _function("arguments-deep", "nested more than 100 deep", arguments='{"a":' + "[" * 400 + "]" * 400 + "}"),
     _chat("tool-no-id", {"role": "tool", "content": "12"}, "has no `tool_call_id`", CALLS),
     _chat("tool-id-unknown", {"role": "tool", "content": "12", "tool_call_id": "c2"}, "which no message before", CALLS),
     _chat(
@@ -158,6 +159,11 @@ SHAREGPT_CASES = [
     _share("call-no-json", [HUMAN, {"from": "function_call", "value": "now()"}], "turn 2 is a function_call whose"),
     _share("call-no-name", [HUMAN, {"from": "function_call", "value": "{}"}], "without a `name`"),
     _share("call-empty", [HUMAN, {"from": "function_call", "value": "[]"}], "without a `name`"),
+    _share(
+        "call-arguments-deep",
+        [HUMAN, {"from": "function_call", "value": '{"name": "a", "arguments": {"b":' + "[" * 400 + "]" * 400 + "}}"}],
+        "`arguments` is nested more than 100 deep",
+    ),
     _share(
         "call-arguments-list",
         [HUMAN, {"from": "function_call", "value": '{"name": "a", "arguments": [1]}'}],

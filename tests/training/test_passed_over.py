@@ -120,8 +120,9 @@ def test_nothing_is_missed_where_the_template_renders_tools(name: str, tokenizer
          'the arguments of the call of "weather"'),
         ("{% for m in messages %}<|user|>{{ m.content[:9] }}<|end|>{% endfor %}"
          "{% if add_generation_prompt %}<|user|>{% endif %}", (Message("system", "-"), QUESTION, TEXT), "message 2"),
+        (NO_TOOLS.replace("m.content", "m.content[-9:]"), (QUESTION, TEXT), "the beginning of the text of message 1"),
     ],
-    ids=["parallel", "beside a call", "tools", "result", "system", "arguments", "end of a question"],
+    ids=["parallel", "beside a call", "tools", "result", "system", "arguments", "end of a question", "beginning"],
 )  # fmt: skip
 def test_what_changes_the_meaning_is_named(
     template: str, messages: tuple[Message, ...], words: str, tokenizer_of: Callable[[str], Any]
@@ -137,6 +138,9 @@ def test_what_changes_the_meaning_is_named(
         ("qwen2", (QUESTION, Message("assistant", "No.", extra={"reasoning": "It snows."})), {"reasoning"}),
         (NO_TOOLS.replace("{{ m.content }}", "{{ m.name }}: {{ m.content }}").replace("<|user|>", ""),
          (Message("user", "Hi", extra={"name": "Ada"}), TEXT), {"tools"}),
+        # As the distilled DeepSeek-R1 models' templates: an answer's reasoning is cut off wherever it stands.
+        (NO_TOOLS.replace("m.content", "m.content.split('</think>')[-1]"),
+         (QUESTION, Message("assistant", "<think>Oslo is cold.</think>No.")), {"reasoning", "tools"}),
     ],
 )  # fmt: skip
 def test_what_does_not_change_the_meaning_is_counted(
@@ -144,6 +148,19 @@ def test_what_does_not_change_the_meaning_is_counted(
 ) -> None:
     (row,) = render_all(Example(1, messages, (TOOL,)), tokenizer_of(template), 5000)
     assert row.passed_over == passed_over(Example(1, messages, (TOOL,)), tokenizer_of(template)) == parts
+
+
+def test_descriptions_of_tools_and_of_what_they_take_are_counted(tokenizer_of: Callable[[str], Any]) -> None:
+    listed = "{{ t.function.name }}({{ t.function.parameters.properties | list }})"
+    named = NO_TOOLS + "{% for t in tools %}" + listed + "{% endfor %}"
+    city = {"type": "string", "description": "Where."}
+    for function in (
+        {"name": "weather", "description": "The weather now.", "parameters": {"type": "object", "properties": {}}},
+        {"name": "weather", "parameters": {"type": "object", "properties": {"city": city}}},
+    ):
+        example = Example(1, (QUESTION, TEXT), ({"type": "function", "function": function},))
+        assert passed_over(example, tokenizer_of(named)) == {"descriptions"}
+        assert passed_over(example, tokenizer_of("qwen2")) == frozenset()
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from training.examples import Message
 from training.rendering.chat_turns import ChatError, ChatTemplate
-from training.rendering.pieces import Chat, Part, Piece, pieces_of
+from training.rendering.pieces import THOUGHT_END, Chat, Part, Piece, pieces_of
 
 _ONLY_IN_ROWS: frozenset[Part] = frozenset({"reasoning", "names"})
-_HARMLESS: frozenset[Part] = frozenset({"reasoning", "names", "tools"})
+_HARMLESS: frozenset[Part] = frozenset({"reasoning", "names", "descriptions", "tools"})
 """Without these an answer still answers what it did. Tools are harmless only where no learned answer calls one."""
 _TOOLS: frozenset[Part] = frozenset({"tool_calls", "tools", "tool_results"})
 _LISTED = 3
@@ -27,7 +27,7 @@ class PassedOverError(ChatError):
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
         self.parts = frozenset(piece.part for piece in pieces)
-        lost = [piece for piece in pieces if piece.part not in ("names", "reasoning")]
+        lost = [piece for piece in pieces if piece.part not in ("names", "reasoning", "descriptions")]
         whole = tuple(f" of {piece.words}" for piece in lost)
         lost = [piece for piece in lost if not piece.words.endswith(whole)]  # not the arguments of a call beside it
         named = ", ".join(piece.words for piece in lost[:_LISTED])
@@ -67,13 +67,15 @@ def parts_passed_over(
     harmless = _HARMLESS - {"tools"} if calls else _HARMLESS
     if any(piece.part not in harmless for piece in lost):
         raise PassedOverError(lost)
-    return frozenset(piece.part for piece in lost)
+    parts = frozenset(piece.part for piece in lost)
+    return parts - {"descriptions"} if "tools" in parts else parts
 
 
 def is_only_talk(template: ChatTemplate, messages: Sequence[Message]) -> bool:
-    """Whether the chat has nothing but questions and answers: no tools, no system, no names."""
+    """Whether the chat has nothing but questions and answers: no tools, no system, no names, no reasoning."""
     return not template.tools and all(
-        not message.extra and message.role in ("user", "assistant") for message in messages
+        not message.extra and message.role in ("user", "assistant") and THOUGHT_END not in message.content
+        for message in messages
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from training.examples import Message
 
-Part = Literal["tool_calls", "tools", "tool_results", "system", "content", "reasoning", "names"]
+Part = Literal["tool_calls", "tools", "tool_results", "system", "content", "reasoning", "names", "descriptions"]
 PART_WORDS: Mapping[Part, str] = {
     "tool_calls": "tool calls",
     "tools": "tools",
@@ -18,10 +18,13 @@ PART_WORDS: Mapping[Part, str] = {
     "content": "content",
     "reasoning": "reasoning",
     "names": "names",
+    "descriptions": "tool descriptions",
 }
 """What each part is called in reports."""
 Chat = tuple[list[Message], list[dict[str, Any]]]
 """Messages and tools, both its own to change."""
+THOUGHT_END = "</think>"
+"""Ends the reasoning of an answer that has it in its content, as DeepSeek-R1, QwQ and Qwen3 write it."""
 _CONTENT: Mapping[str, Part] = {"system": "system", "developer": "system", "tool": "tool_results"}
 """Role → what its content is; else `content`."""
 
@@ -35,7 +38,7 @@ class Piece:
     """As a fault names it: `the call of "quote" in message 2`."""
     place: int
     """The message it stands in; -1 for a tool's definition."""
-    change: Callable[[Chat, str], None]
+    change: Callable[[Chat, str], object]
     """Writes a mark into it."""
 
 
@@ -57,15 +60,19 @@ def pieces_of(
         yield Piece("tools", f'the tool "{name}"', -1, _in_tool(number, _rename))
         if isinstance(parameters, dict) and isinstance(parameters.get("properties"), dict) and parameters["properties"]:
             yield Piece("tools", f'the parameters of the tool "{name}"', -1, _in_tool(number, _rename_properties))
+        if _describe(tool["function"], ""):
+            yield Piece("descriptions", f'the descriptions of the tool "{name}"', -1, _in_tool(number, _describe))
 
 
 def _in(message: Message, place: int, where: str) -> Iterator[Piece]:
     if message.content.strip():
         part = _CONTENT.get(message.role, "content")
         words = f"the result of a tool in {where}" if part == "tool_results" else f"the text of {where}"
-        yield Piece(
-            part, words, place, _in_message(place, lambda said, mark: replace(said, content=said.content + mark))
-        )
+        yield Piece(part, words, place, _in_message(place, _at_end))
+        if message.role == "assistant" and THOUGHT_END in message.content:
+            yield Piece("reasoning", f"the reasoning in {where}", place, _in_message(place, _in_thought))
+        else:  # some templates cut texts at their beginning
+            yield Piece(part, f"the beginning of {words}", place, _in_message(place, _at_beginning))
     for key, part in (("name", "names"), ("reasoning", "reasoning")):
         if message.extra.get(key) and (key, message.role) != ("name", "tool"):  # the call has the tool's name, too
             yield Piece(part, f"the {key} in {where}", place, _in_message(place, _in_extra(key)))
@@ -76,7 +83,7 @@ def _in(message: Message, place: int, where: str) -> Iterator[Piece]:
             yield Piece("tool_calls", f"the arguments of {words}", place, _in_message(place, _in_call(number, _argue)))
 
 
-def _in_tool(number: int, change: Callable[[dict[str, Any], str], None]) -> Callable[[Chat, str], None]:
+def _in_tool(number: int, change: Callable[[dict[str, Any], str], object]) -> Callable[[Chat, str], object]:
     return lambda chat, mark: change(chat[1][number]["function"], mark)
 
 
@@ -85,6 +92,18 @@ def _in_message(place: int, change: Callable[[Message, str], Message]) -> Callab
         chat[0][place] = change(chat[0][place], mark)
 
     return put
+
+
+def _at_end(said: Message, mark: str) -> Message:
+    return replace(said, content=said.content + mark)
+
+
+def _at_beginning(said: Message, mark: str) -> Message:
+    return replace(said, content=mark + said.content)
+
+
+def _in_thought(said: Message, mark: str) -> Message:
+    return replace(said, content=said.content.replace(THOUGHT_END, mark + THOUGHT_END, 1))
 
 
 def _in_extra(key: str) -> Callable[[Message, str], Message]:
@@ -109,6 +128,19 @@ def _rename(function: dict[str, Any], mark: str) -> None:
 def _rename_properties(function: dict[str, Any], mark: str) -> None:
     schema = function["parameters"]
     schema["properties"] = {name + mark: value for name, value in schema["properties"].items()}
+
+
+def _describe(function: dict[str, Any], mark: str) -> bool:
+    """Marks each description, and says whether there is any."""
+    parameters = function.get("parameters")
+    properties = parameters.get("properties") if isinstance(parameters, dict) else None
+    schemas = properties.values() if isinstance(properties, dict) else ()
+    described = [
+        owner for owner in (function, *schemas) if isinstance(owner, dict) and isinstance(owner.get("description"), str)
+    ]
+    for owner in described:
+        owner["description"] += mark
+    return bool(described)
 
 
 def _argue(function: dict[str, Any], mark: str) -> None:
