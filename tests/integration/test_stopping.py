@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import time
@@ -53,7 +54,11 @@ def family(pid: int) -> set[Process]:
 
 
 def titles(processes: set[Process]) -> str:
-    return "\n".join(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid, _ in processes)
+    found = []
+    for pid, _ in processes:
+        with contextlib.suppress(OSError):  # it has ended
+            found.append(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "))
+    return "\n".join(found)
 
 
 def left_of(processes: set[Process], limit_s: float = 15) -> set[Process]:
@@ -88,12 +93,12 @@ def test_kill_and_ctrl_c_leave_no_process_and_the_next_start_works(demo_model: P
 def test_ctrl_c_while_the_engine_starts_leaves_no_process(demo_model: Path, data_dir: Path) -> None:
     with running_server(data_dir, demo_model, wait=False) as (url, process, log):
         deadline = time.monotonic() + 60
-        while "Starting the engine" not in log.read_text() and time.monotonic() < deadline:
-            time.sleep(0.2)
-        time.sleep(3)
-        assert httpx.get(f"{url}/readyz").status_code == 503
         before = family(process.pid)
-        assert "vllm" in titles(before)
+        while "Starting the engine" not in log.read_text() or "vllm" not in titles(before):
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+            before = family(process.pid)
+        assert httpx.get(f"{url}/readyz").status_code == 503
         process.send_signal(signal.SIGINT)
         try:
             process.wait(30)
