@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -33,6 +34,7 @@ START_TIMEOUT_S = 300
 MAX_FILE_BYTES = 64 * 2**20
 """What the shared server takes, so that going over it is quick."""
 ON_THE_ENGINE = (
+    "tests/integration/test_families.py",  # first: it needs no embedded base, which is being built meanwhile
     "tests/integration/",
     "tests/browser/test_compare_on_the_engine.py",
     "tests/serving/test_vllm_process.py",
@@ -75,11 +77,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("engine") and not item.nodeid.startswith(ON_THE_ENGINE):
             raise pytest.UsageError(f"{item.nodeid} is marked engine: name its file in ON_THE_ENGINE")
-    items.sort(key=lambda item: (not item.nodeid.startswith(ON_THE_ENGINE), _place_in_line(item.nodeid)))
+    items.sort(key=lambda item: _place_in_line(item.nodeid))
 
 
 def _place_in_line(nodeid: str) -> int:
-    return next(number for number, folder in enumerate(LONGEST_FIRST) if nodeid.startswith(folder))
+    line = (*ON_THE_ENGINE, *LONGEST_FIRST)
+    return next(number for number, start in enumerate(line) if nodeid.startswith(start))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -95,6 +98,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
             return "engine" if nodeid.startswith(ON_THE_ENGINE) else nodeid.partition("::")[0]
 
     config.option.loadscopereorder = False  # by the number of their tests: ours are in order
+    threading.Thread(target=_build_demo_model, args=(config,), daemon=True).start()
     return ByFile(config, log)
 
 
@@ -125,10 +129,14 @@ def demo_model(request: pytest.FixtureRequest) -> Path:
 
     Its weights differ from machine to machine: assert what it says only by `lessons`, or beside what it says elsewhere.
     """
+    return _build_demo_model(request.config)
+
+
+def _build_demo_model(config: pytest.Config) -> Path:
     from server.commands.base_model import embedded_base_model
     from server.settings import default_cache_dir
 
-    return embedded_base_model(default_cache_dir(), seed=request.config.getoption("--base-seed"))
+    return embedded_base_model(default_cache_dir(), seed=config.getoption("--base-seed"))
 
 
 @pytest.fixture(scope="session")
