@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -22,6 +21,8 @@ import httpx
 import pytest
 import yaml
 
+from server.commands.base_model import DEMO_CACHE, embedded_base_model
+from server.settings import default_cache_dir
 from tests.databases import database_url as database_url
 from tests.databases import migrated_sqlite as migrated_sqlite
 from tests.databases import postgresql as postgresql
@@ -98,7 +99,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
             return "engine" if nodeid.startswith(ON_THE_ENGINE) else nodeid.partition("::")[0]
 
     config.option.loadscopereorder = False  # by the number of their tests: ours are in order
-    threading.Thread(target=_build_demo_model, args=(config,), daemon=True).start()
+    seed = config.getoption("--base-seed")
+    build = [*(sys.executable, "-m", "training.demo", "--cache", str(default_cache_dir() / DEMO_CACHE))]
+    build += [] if seed is None else ["--seed", str(seed)]
+    # By the time that a worker asks for the base it is there, or nearly: who asks meanwhile waits for this one.
+    subprocess.Popen(build, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return ByFile(config, log)
 
 
@@ -129,14 +134,7 @@ def demo_model(request: pytest.FixtureRequest) -> Path:
 
     Its weights differ from machine to machine: assert what it says only by `lessons`, or beside what it says elsewhere.
     """
-    return _build_demo_model(request.config)
-
-
-def _build_demo_model(config: pytest.Config) -> Path:
-    from server.commands.base_model import embedded_base_model
-    from server.settings import default_cache_dir
-
-    return embedded_base_model(default_cache_dir(), seed=config.getoption("--base-seed"))
+    return embedded_base_model(default_cache_dir(), seed=request.config.getoption("--base-seed"))
 
 
 @pytest.fixture(scope="session")
