@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import yaml
+from transformers import AutoTokenizer
 
+from tests.family_models import FAMILIES, build_family_model
 from training.demo.examples import EXAMPLES
 from training.inspection.data_figures import lengths_of
 from training.inspection.data_report import main
 from training.inspection.data_report_text import duration
+from training.inspection.tokenizer import load_tokenizer
 
 
 def chat(question: str, answer: str) -> dict[str, Any]:
@@ -224,6 +227,26 @@ def test_a_report_loads_no_torch_without_a_base(examples: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_demo_bases_tokenizer_loads_no_torch(demo_model: Path) -> None:
+    program = (
+        "import sys; from training.inspection.tokenizer import load_tokenizer\n"
+        f"load_tokenizer({str(demo_model)!r})\n"
+        "print('torch' in sys.modules)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "False\n"
+    )
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_look_has_the_tokenizer_that_training_has(name: str, tmp_path: Path) -> None:
+    folder = build_family_model(FAMILIES[name], tmp_path)
+    ours, training = load_tokenizer(str(folder)), AutoTokenizer.from_pretrained(folder)
+    assert type(ours) is type(training)
+    chat = [{"role": "user", "content": "Bonjour, où est 东京?  \n\tx"}]
+    assert ours.apply_chat_template(chat)["input_ids"] == training.apply_chat_template(chat)["input_ids"]
 
 
 def test_length_figures_are_those_of_the_sorted_lengths() -> None:

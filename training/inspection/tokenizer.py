@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from training.config import ConfigError
+from training.run_summary import json_object
+
+_GENERAL = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""What the class of tokenizers is called that are wholly described by their tokenizer.json."""
 
 
 def load_tokenizer(base_model: str) -> Any:
@@ -14,10 +18,8 @@ def load_tokenizer(base_model: str) -> Any:
     Raises:
         ConfigError: it can't be loaded.
     """
-    from transformers import AutoTokenizer  # takes seconds, and a look without a base does without
-
     try:
-        return AutoTokenizer.from_pretrained(
+        return _tokenizer_class(Path(base_model)).from_pretrained(
             base_model, local_files_only=Path(base_model).is_dir(), trust_remote_code=False
         )
     except (OSError, ValueError, KeyError) as error:
@@ -26,3 +28,20 @@ def load_tokenizer(base_model: str) -> Any:
             [f"The tokenizer of {base_model!r} can't be loaded: {reason}. Give a base model's folder."],
             param="base_model",
         ) from error
+
+
+def _tokenizer_class(base_model: Path) -> Any:
+    """The class that `AutoTokenizer` would choose where that is surely the general one, else `AutoTokenizer` itself.
+
+    That loads torch, which takes four times as long as all the rest of a look at a file. Of other models than Llama it
+    takes the name in tokenizer_config.json for an error, and chooses by the model.
+    """
+    named = json_object(base_model / "tokenizer_config.json").get("tokenizer_class")
+    is_llama = json_object(base_model / "config.json").get("model_type") == "llama"
+    if is_llama and named in _GENERAL and (base_model / "tokenizer.json").is_file():
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer
