@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pytest
 from playwright.sync_api import expect
 
@@ -15,7 +17,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.engine]
 def test_real_models_answer_a_conversation_each_under_its_own_name(
     tuneloop: Tuneloop, lessons: list[Lesson], open_page: OpenPage
 ) -> None:
-    page = open_page(tuneloop.url)
+    page = open_page(f"{tuneloop.url}/?models={tuneloop.base_model},{quote(tuneloop.tuned_model)}")
     expect(page.locator("#tl-model-a input")).to_have_value(tuneloop.base_model)
     expect(page.locator("#tl-model-b input")).to_have_value(tuneloop.tuned_model)
     page.locator("#tl-settings button").first.click()
