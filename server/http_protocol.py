@@ -27,9 +27,9 @@ HEAD_TIMEOUT_S = 60.0
 """From a connection's beginning, or a further request's first byte, to the end of its header fields."""
 BODY_TIMEOUT_S = 60.0
 """Between two pieces of a body: one that never ends would be kept as long as its sender likes."""
-_UPGRADE = re.compile(rb"(^|\r\n)upgrade:", re.IGNORECASE)
 LINGER_S = 1.0
 """Who is refused may still be sending: cut at once, it would see a broken connection in place of the answer."""
+_UPGRADE = re.compile(rb"(^|\r\n)upgrade:", re.IGNORECASE)
 
 
 class BoundedHTTP(HttpToolsProtocol):

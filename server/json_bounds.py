@@ -31,6 +31,7 @@ MAX_DIGITS = 1000
 """Digits in a row. A double has 17 that matter; Python refuses 4300, others take quadratic time."""
 _LONG_INTEGER = re.compile(rb"(?<![\d.+\-eE])-?\d{19,}(?![\d.eE])")
 """An integer that may be of more than 64 bits: a digit less is in bounds."""
+_NINETEEN_DIGITS, _DIGITS_ALIKE = b"0" * 19, bytes.maketrans(b"123456789", b"0" * 9)
 ENGINE_MAX_ITEMS = 4096
 """Items of all lists together, where vLLM validates them: content parts and tool calls multiply as messages do."""
 MAX_ITEMS = 16_384
@@ -66,7 +67,7 @@ def refuse_unwieldy(body: bytes, path: str) -> None:
         raise _too_long(key, length, []) if length > MAX_ENTRIES else _too_many("values", MAX_VALUES)
     if _has_long_number(outside):
         raise _invalid(f"a number has more than {MAX_DIGITS} digits")
-    if path in _TOKEN_IDS:
+    if path in _TOKEN_IDS and _NINETEEN_DIGITS in outside.translate(_DIGITS_ALIKE):
         for integer in map(int, _LONG_INTEGER.findall(outside)):
             if not -(2**63) <= integer < 2**64:
                 raise BadRequest(

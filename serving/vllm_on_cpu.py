@@ -19,7 +19,7 @@
    oneDNN does, for a matrix product that is large enough. Here each process asks as it starts, and does without AMX
    where Linux refuses.
 
-It also starts in less than half of the time (12 s of the processor's instead of 31, on two cores) and with 1.3 GiB
+It also starts in less than half of the time (11 to 13 s of the processor's instead of 26 to 31) and with 1.3 GiB
 instead of 2.0, because it is two processes that have loaded vLLM once, not three that have loaded it each for itself:
 - one worker computes in the process of the engine's core, as it does on a GPU. On processors vLLM starts a process for
   it all the same, since OpenMP learns its cores from the environment, as a process begins. Here system calls tell it.

@@ -21,7 +21,7 @@ import httpx
 import pytest
 import yaml
 
-from server.commands.base_model import DEMO_CACHE, embedded_base_model
+from server.commands.base_model import build_command, embedded_base_model
 from server.settings import default_cache_dir
 from tests.databases import database_url as database_url
 from tests.databases import migrated_sqlite as migrated_sqlite
@@ -99,9 +99,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
             return "engine" if nodeid.startswith(ON_THE_ENGINE) else nodeid.partition("::")[0]
 
     config.option.loadscopereorder = False  # by the number of their tests: ours are in order
-    seed = config.getoption("--base-seed")
-    build = [*(sys.executable, "-m", "training.demo", "--cache", str(default_cache_dir() / DEMO_CACHE))]
-    build += [] if seed is None else ["--seed", str(seed)]
+    build = build_command(default_cache_dir(), config.getoption("--base-seed"))
     # By the time that a worker asks for the base it is there, or nearly: who asks meanwhile waits for this one.
     subprocess.Popen(build, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return ByFile(config, log)

@@ -30,17 +30,16 @@ def embedded_base_model(cache_dir: Path, *, seed: int | None = None) -> Path:
     Raises:
         BaseModelError: it could not be built; its own message is on the terminal.
     """
-    built = subprocess.run(
-        [
-            *(sys.executable, "-m", "training.demo", "--cache", str(cache_dir / DEMO_CACHE)),
-            *(() if seed is None else ("--seed", str(seed))),
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    built = subprocess.run(build_command(cache_dir, seed), stdout=subprocess.PIPE, text=True)
     if built.returncode != 0:
         raise BaseModelError(
             f"The embedded base model could not be built (exit code {built.returncode}; the reason stands above). "
             "Mend it, or name a model of your own with --model."
         )
     return Path(built.stdout.strip().splitlines()[-1])
+
+
+def build_command(cache_dir: Path, seed: int | None) -> list[str]:
+    """What builds the embedded base, unless it is there; several at once build one."""
+    command = [sys.executable, "-m", "training.demo", "--cache", str(cache_dir / DEMO_CACHE)]
+    return command if seed is None else [*command, "--seed", str(seed)]

@@ -5,13 +5,13 @@ Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
-MAX_NESTING = 100
-"""Lists and objects in each other, in what a tool takes or is called with."""
+from training.formats.json_records import MAX_DEPTH, is_too_deep
+
 _KINDS = {
     dict: "an object",
     list: "a list",
@@ -81,23 +81,6 @@ def shortened(value: Any) -> str:
     return shown if len(shown) <= 60 else f"{shown[:57]}…"
 
 
-def is_nested_too_deeply(value: Any) -> bool:
-    """Whether more than `MAX_NESTING` lists and objects stand in each other: more than templates and others who go
-    through them can bear."""
-    level = [value]
-    for _ in range(MAX_NESTING + 1):
-        level = [inner for held in level for inner in _held(held)]
-        if not level:
-            return False
-    return True
-
-
-def _held(value: Any) -> Iterable[Any]:
-    """The lists and objects in a list or an object."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [one for one in inner if isinstance(one, dict | list)]
-
-
 def _tool(tool: Any, place: str, faults: list[str], *, bare: bool) -> Mapping[str, Any] | None:
     if not isinstance(tool, dict):
         faults.append(f"{place} is {kind_of(tool)}; `tools` must be a list of objects")
@@ -112,8 +95,8 @@ def _tool(tool: Any, place: str, faults: list[str], *, bare: bool) -> Mapping[st
         faults.append(f"{place}: `function.description` is {kind_of(function['description'])}, but must be a text")
     elif not isinstance(function.get("parameters"), dict | None):
         faults.append(f"{place}: `function.parameters` must be a JSON schema, which is an object")
-    elif is_nested_too_deeply(function.get("parameters")):
-        faults.append(f"{place}: `function.parameters` is nested more than {MAX_NESTING} deep; make it flatter")
+    elif is_too_deep(function.get("parameters")):
+        faults.append(f"{place}: `function.parameters` is nested more than {MAX_DEPTH} deep; make it flatter")
     return spelled
 
 

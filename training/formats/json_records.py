@@ -123,6 +123,15 @@ def _careful(text: str) -> Any:
     return value
 
 
+def is_too_deep(value: Any) -> bool:
+    """Whether more than `MAX_DEPTH` lists and objects stand in each other in a value that was decoded elsewhere."""
+    try:
+        _count_keys(value, MAX_DEPTH)
+    except RecursionError:
+        return True
+    return False
+
+
 def has_nul(value: Any) -> bool:
     """Whether any text in `value` holds the NUL character."""
     if isinstance(value, str):

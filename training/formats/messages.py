@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 
 from training.examples import ROLES, Message
-from training.formats.fields import MAX_NESTING, is_nested_too_deeply, kind_of, shortened
+from training.formats.fields import kind_of, shortened
+from training.formats.json_records import MAX_DEPTH, is_too_deep
 
 _PLAIN = frozenset({"system", "developer", "user", "assistant"})
 
@@ -161,8 +162,8 @@ def _check_function(function: Any, where: str, faults: list[str]) -> None:
         return
     if not isinstance(decoded, dict):
         faults.append(f"{where}: `function.arguments` holds {kind_of(decoded)}, but must hold an object")
-    elif is_nested_too_deeply(decoded):
-        faults.append(f"{where}: `function.arguments` is nested more than {MAX_NESTING} deep; make it flatter")
+    elif is_too_deep(decoded):
+        faults.append(f"{where}: `function.arguments` is nested more than {MAX_DEPTH} deep; make it flatter")
 
 
 def _check_tool_answers(messages: Sequence[Message], where: str, faults: list[str]) -> None:

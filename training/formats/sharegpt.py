@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 
 from training.examples import Message
-from training.formats.fields import MAX_NESTING, is_nested_too_deeply, kind_of, shortened, text_field
+from training.formats.fields import kind_of, shortened, text_field
+from training.formats.json_records import MAX_DEPTH, is_too_deep
 from training.formats.messages import call_id, parse_messages
 
 _ROLES = {
@@ -129,8 +130,8 @@ class _Translation:
         arguments = call.get("arguments", call.get("parameters"))
         if isinstance(arguments, str):
             text = arguments
-        elif is_nested_too_deeply(arguments):
-            self._faults.append(f"{place}: `arguments` is nested more than {MAX_NESTING} deep; make it flatter")
+        elif is_too_deep(arguments):
+            self._faults.append(f"{place}: `arguments` is nested more than {MAX_DEPTH} deep; make it flatter")
             text = "{}"
         elif isinstance(arguments, dict) or arguments is None:
             text = orjson.dumps(arguments or {}).decode()

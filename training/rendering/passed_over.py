@@ -15,8 +15,8 @@ from training.rendering.chat_turns import ChatError, ChatTemplate
 from training.rendering.pieces import THOUGHT_END, Chat, Part, Piece, pieces_of
 
 _ONLY_IN_ROWS: frozenset[Part] = frozenset({"reasoning", "names"})
-_HARMLESS: frozenset[Part] = frozenset({"reasoning", "names", "descriptions", "tools"})
-"""Without these an answer still answers what it did. Tools are harmless only where no learned answer calls one."""
+_HARMLESS: frozenset[Part] = frozenset({"reasoning", "names", "descriptions"})
+"""Without these an answer still answers what it did; and without tools, where no learned answer calls one."""
 _TOOLS: frozenset[Part] = frozenset({"tool_calls", "tools", "tool_results"})
 _LISTED = 3
 """Pieces that a fault names; of more, how many there are."""
@@ -27,7 +27,7 @@ class PassedOverError(ChatError):
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
         self.parts = frozenset(piece.part for piece in pieces)
-        lost = [piece for piece in pieces if piece.part not in ("names", "reasoning", "descriptions")]
+        lost = [piece for piece in pieces if piece.part not in _HARMLESS]
         whole = tuple(f" of {piece.words}" for piece in lost)
         lost = [piece for piece in lost if not piece.words.endswith(whole)]  # not the arguments of a call beside it
         named = ", ".join(piece.words for piece in lost[:_LISTED])
@@ -64,7 +64,7 @@ def parts_passed_over(
     messages = messages[: max(row_ends)]
     lost = _not_rendered(template, messages, row_ends, last_named)
     calls = any(messages[place].extra.get("tool_calls") for place in learned)
-    harmless = _HARMLESS - {"tools"} if calls else _HARMLESS
+    harmless = _HARMLESS if calls else _HARMLESS | {"tools"}
     if any(piece.part not in harmless for piece in lost):
         raise PassedOverError(lost)
     parts = frozenset(piece.part for piece in lost)

@@ -38,7 +38,7 @@ class Piece:
     """As a fault names it: `the call of "quote" in message 2`."""
     place: int
     """The message it stands in; -1 for a tool's definition."""
-    change: Callable[[Chat, str], object]
+    change: Callable[[Chat, str], None]
     """Writes a mark into it."""
 
 
@@ -60,7 +60,7 @@ def pieces_of(
         yield Piece("tools", f'the tool "{name}"', -1, _in_tool(number, _rename))
         if isinstance(parameters, dict) and isinstance(parameters.get("properties"), dict) and parameters["properties"]:
             yield Piece("tools", f'the parameters of the tool "{name}"', -1, _in_tool(number, _rename_properties))
-        if _describe(tool["function"], ""):
+        if _described(tool["function"]):
             yield Piece("descriptions", f'the descriptions of the tool "{name}"', -1, _in_tool(number, _describe))
 
 
@@ -83,7 +83,7 @@ def _in(message: Message, place: int, where: str) -> Iterator[Piece]:
             yield Piece("tool_calls", f"the arguments of {words}", place, _in_message(place, _in_call(number, _argue)))
 
 
-def _in_tool(number: int, change: Callable[[dict[str, Any], str], object]) -> Callable[[Chat, str], object]:
+def _in_tool(number: int, change: Callable[[dict[str, Any], str], None]) -> Callable[[Chat, str], None]:
     return lambda chat, mark: change(chat[1][number]["function"], mark)
 
 
@@ -130,17 +130,19 @@ def _rename_properties(function: dict[str, Any], mark: str) -> None:
     schema["properties"] = {name + mark: value for name, value in schema["properties"].items()}
 
 
-def _describe(function: dict[str, Any], mark: str) -> bool:
-    """Marks each description, and says whether there is any."""
+def _described(function: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What of a tool has a description: itself, and each of its parameters."""
     parameters = function.get("parameters")
     properties = parameters.get("properties") if isinstance(parameters, dict) else None
     schemas = properties.values() if isinstance(properties, dict) else ()
-    described = [
+    return [
         owner for owner in (function, *schemas) if isinstance(owner, dict) and isinstance(owner.get("description"), str)
     ]
-    for owner in described:
+
+
+def _describe(function: dict[str, Any], mark: str) -> None:
+    for owner in _described(function):
         owner["description"] += mark
-    return bool(described)
 
 
 def _argue(function: dict[str, Any], mark: str) -> None:
