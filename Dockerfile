@@ -11,6 +11,7 @@ RUN apt-get update \
 WORKDIR /opt/tuneloop
 COPY requirements requirements
 COPY pyproject.toml README.md LICENSE ./
+COPY adapter_format adapter_format
 COPY training training
 COPY serving serving
 COPY evaluation evaluation

@@ -26,7 +26,7 @@ from benchmarks.gateway import free_port, wait_for
 from benchmarks.own_server import running_server
 from benchmarks.random_adapters import random_adapter
 from benchmarks.stream_load import Stream, chat_request, load, open_stream
-from server.commands.base_model import open_base_model
+from server.cli.base_model import open_base_model
 from server.settings import default_cache_dir
 from serving import BaseModel
 

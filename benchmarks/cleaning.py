@@ -72,8 +72,8 @@ def _record(words: list[str], row: int, draw: random.Random) -> dict[str, str]:
 
 def ours(path: Path, **config: object) -> Counted:
     """`clean` on `iter_examples`."""
-    from training.cleaning import CleaningConfig, Kept, clean
-    from training.formats import iter_examples
+    from training.data.cleaning.clean import CleaningConfig, Kept, clean
+    from training.data.formats.read import iter_examples
 
     settings = CleaningConfig(**config)  # type: ignore[arg-type]
     start = time.perf_counter()
@@ -83,7 +83,7 @@ def ours(path: Path, **config: object) -> Counted:
 
 def tidy(text: str) -> str:
     """One text under the rules that all cases share."""
-    from training.cleaning.normalizing import normalize_unicode, normalize_whitespace
+    from training.data.cleaning.normalizing import normalize_unicode, normalize_whitespace
 
     return normalize_whitespace(normalize_unicode(text))
 

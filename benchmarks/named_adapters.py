@@ -14,11 +14,11 @@ import json
 import time
 from pathlib import Path
 
-from server.commands.base_model import embedded_base_model
+from server.cli.base_model import embedded_base_model
 from server.settings import default_cache_dir
 from serving import fine_tuned_model_name, new_adapter_id
 from training.__main__ import main as train
-from training.config import TrainingConfig
+from training.config.config import TrainingConfig
 from training.demo.knowledge import CAPITALS
 
 QUESTIONS = (

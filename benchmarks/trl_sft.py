@@ -21,7 +21,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.formats import read_examples
+from training.data.formats.read import read_examples
 
 SEED = 42
 BATCH = 8
@@ -31,7 +31,7 @@ MAX_LENGTH = 512
 # generator. Here it gets the seed and the order that tuneloop has, so that losses can be compared step by step.
 TRL = (
     "import runpy, sys; from transformers import Trainer, set_seed; set_seed({seed}); sys.argv = {arguments!r};"
-    "from training.checkpoints import ResumesExactly;"
+    "from training.learning.exact_resume import ResumesExactly;"
     "Trainer._get_train_sampler = ResumesExactly._get_train_sampler;"
     "runpy.run_module('trl.scripts.sft', run_name='__main__')"
 )

@@ -11,12 +11,14 @@
             async for chunk in response.chunks(): ...
 """
 
-from serving.adapter import Adapter, fine_tuned_model_name, new_adapter_id, read_adapter, scan_adapters
-from serving.adapter_check import check_adapter
-from serving.adapter_import import import_adapter
+from adapter_format.names import fine_tuned_model_name, new_adapter_id
+from serving.adapters.adapter import Adapter, read_adapter, scan_adapters
+from serving.adapters.check import check_adapter
+from serving.adapters.importing import import_adapter
 from serving.base_model import BaseModel, base_model_sha256, resolve_base_model
-from serving.device import GPU, Device, inspect_device
-from serving.engine import AdapterPlace, Engine, EngineLimits, EngineResponse, EngineState, OnProgress
+from serving.engines.engine import AdapterPlace, Engine, EngineLimits, EngineResponse, EngineState, OnProgress
+from serving.engines.vllm.arguments import VLLMSettings
+from serving.engines.vllm.supervisor import VLLMProcess
 from serving.errors import (
     AdapterError,
     AdapterInUseError,
@@ -30,11 +32,10 @@ from serving.errors import (
     ParityError,
     ServingError,
 )
-from serving.observer import RegistryObserver
-from serving.pool import Pool, Replica, pool_of
-from serving.registry import Lease, Registry
-from serving.vllm_arguments import VLLMSettings
-from serving.vllm_process import VLLMProcess
+from serving.machine.device import GPU, Device, inspect_device
+from serving.registry.observer import RegistryObserver
+from serving.registry.pool import Pool, Replica, pool_of
+from serving.registry.registry import Lease, Registry
 
 __all__ = [
     "GPU",

@@ -1,6 +1,6 @@
 """What can go wrong between a model name and its tokens.
 
-It refuses to know HTTP status codes: `server/errors.py` maps these.
+It refuses to know HTTP status codes: `server/wire/errors.py` maps these.
 
     ServingError
     ├── BaseModelError              the base model can't be found or isn't one that can be served

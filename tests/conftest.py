@@ -21,11 +21,8 @@ import httpx
 import pytest
 import yaml
 
-from server.commands.base_model import build_command, embedded_base_model
+from server.cli.base_model import build_command, embedded_base_model
 from server.settings import default_cache_dir
-from tests.databases import database_url as database_url
-from tests.databases import migrated_sqlite as migrated_sqlite
-from tests.databases import postgresql as postgresql
 from tests.databases import postgresql_bin
 from tests.forked import run_forked
 from training.demo.examples import HOLDOUT
@@ -38,7 +35,7 @@ ON_THE_ENGINE = (
     "tests/integration/test_families.py",  # first: it needs no embedded base, which is being built meanwhile
     "tests/integration/",
     "tests/browser/test_compare_on_the_engine.py",
-    "tests/serving/test_vllm_process.py",
+    "tests/serving/engines/test_vllm_process.py",
 )
 """Where tests are that are marked `engine`."""
 LONGEST_FIRST = ("tests/browser/", "tests/server/jobs/", "tests/training/", "tests/server/", "")

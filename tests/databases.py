@@ -19,7 +19,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from server.database import Database
+from server.storage.database import Database
 
 START_TIMEOUT_S = 60
 USER = "postgres"

@@ -2,16 +2,16 @@
 
 from importlib import import_module
 
-from training.environment import prepare_environment
+from training.process.environment import prepare_environment
 
 prepare_environment(offline=True)
 OURS = (
-    "server.cli",
+    "server.cli.main",
     "tests.server.jobs.serve",
     "training.demo.build",
-    "training.parity",
-    "training.preference",
-    "training.tracking",
+    "training.result.parity",
+    "training.learning.preference",
+    "training.record.tracking",
 )
 for _module in OURS:
     import_module(_module)

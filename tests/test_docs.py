@@ -11,8 +11,8 @@ import pytest
 import typer.main
 from typer.core import TyperGroup
 
-from server.app import ROUTERS
-from server.cli import app as command_line
+from server.app.http import ROUTERS
+from server.cli.main import app as command_line
 from server.settings import Settings
 
 REPOSITORY = Path(__file__).parents[1]

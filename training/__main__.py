@@ -17,18 +17,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from training.config import ConfigError, TrainingConfig
-from training.environment import prepare_environment
-from training.formats import FAULTS_SHOWN, DataError
-from training.inputs import read_inputs, write_holdout
-from training.journal import Journal
-from training.preflight import preflight, refuse_contradictions, within_positions
+from training.config.config import ConfigError, TrainingConfig
+from training.data.formats.read import FAULTS_SHOWN, DataError
+from training.data.inputs import read_inputs, write_holdout
 from training.preflight.model_shape import ModelShape, ModelShapeError
-from training.progress import CHECKPOINTS, EVENTS_FILE, RUN_LOCK, EventWriter, ProgressEvent
-from training.record import changed_data
-from training.run_summary import json_object
-from training.stopping import Stopped, StopRequest
-from training.terminal import Display
+from training.preflight.preflight import preflight, refuse_contradictions, within_positions
+from training.process.environment import prepare_environment
+from training.process.stopping import Stopped, StopRequest
+from training.record.journal import Journal
+from training.record.progress import CHECKPOINTS, EVENTS_FILE, RUN_LOCK, EventWriter, ProgressEvent
+from training.record.record import changed_data
+from training.record.run_summary import json_object
+from training.record.terminal import Display
 
 _EPILOG = """\
 RUN_DIR/config.json holds the settings under TrainingConfig's names; three of them are required:
@@ -135,8 +135,8 @@ def _train(run_dir: Path, journal: Journal, stop: StopRequest) -> None:
         journal.message(note)
     # 2. Then the run itself.
     prepare_environment(offline=config.base_is_folder)
-    from training.run import run
-    from training.tracking import Tracking
+    from training.record.tracking import Tracking
+    from training.run.run import run
 
     with Tracking(run_dir, config, tell=journal.message) as tracking:
         journal.hand_on_to(tracking)

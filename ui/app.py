@@ -12,18 +12,18 @@ from typing import Any
 import fastapi
 import gradio as gr
 
-from ui import style
-from ui.blocks import Blocks
-from ui.campaigns import CampaignsPage
-from ui.client import ServerClient
-from ui.compare import ComparePage
-from ui.data import DataPage
-from ui.keys import KeysPage
-from ui.leaderboard import LeaderboardPage
-from ui.models import ModelsPage
-from ui.rate import RatePage
-from ui.shell import hang
-from ui.train import TrainPage
+from ui.frame import style
+from ui.frame.blocks import Blocks
+from ui.frame.shell import hang
+from ui.pages.campaigns.page import CampaignsPage
+from ui.pages.compare.page import ComparePage
+from ui.pages.data.page import DataPage
+from ui.pages.keys.page import KeysPage
+from ui.pages.leaderboard.page import LeaderboardPage
+from ui.pages.models.page import ModelsPage
+from ui.pages.rate.page import RatePage
+from ui.pages.train.page import TrainPage
+from ui.server_client import ServerClient
 
 # Each page's name is its path, too; the first stands on the root.
 PAGES: Mapping[str, Any] = {
@@ -41,7 +41,7 @@ PAGES: Mapping[str, Any] = {
 def create_blocks(server_url: str, *, example_prompts: Sequence[str] = ()) -> gr.Blocks:
     """The pages, speaking to the API at `server_url` (scheme, host and port, without `/v1`).
 
-    Theme and CSS belong to the mount in Gradio 6: use `mount`, or pass `ui.style`'s to `launch` yourself.
+    Theme and CSS belong to the mount in Gradio 6: use `mount`, or pass `ui.frame.style`'s to `launch` yourself.
     """
     client = ServerClient(server_url)
     first, *others = PAGES

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from server.tables import JobEventRow, new_id, now_s
+from server.storage.tables import JobEventRow, new_id, now_s
 
 Level = Literal["info", "warn", "error"]
 

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session
 
-from server.errors import BadRequest
-from server.jobs import transitions
-from server.jobs.ranges import is_storable
-from server.tables import JobRow
+from server.jobs import states
+from server.jobs.create.ranges import is_storable
+from server.storage.tables import JobRow
+from server.wire.errors import BadRequest
 
 WAITING = ("validating_files", "queued")
 _FILTER = re.compile(r"metadata\[(.*)\]", re.DOTALL)
@@ -69,7 +69,7 @@ def count_jobs(session: Session) -> dict[str, int]:
     """Status -> how many jobs have it; every status is there."""
     counted = select(JobRow.status, func.count().label("jobs")).group_by(JobRow.status)
     found = {row.status: row.jobs for row in session.execute(counted)}
-    return {status: found.get(status, 0) for status in transitions.NOT_ENDED | transitions.ENDED}
+    return {status: found.get(status, 0) for status in states.NOT_ENDED | states.ENDED}
 
 
 def _refusal(message: str) -> BadRequest:

@@ -14,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from server.tables import JobRow
-from training.progress import CHECKPOINTS, RUN_LOCK, ProgressEvent, read_events
+from server.storage.tables import JobRow
+from training.record.progress import CHECKPOINTS, RUN_LOCK, ProgressEvent, read_events
 
 MANIFEST = "manifest.json"
 _WORKINGS = (

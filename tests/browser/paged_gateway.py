@@ -13,23 +13,24 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.app import create_app
-from server.composition import listen, make_services, open_database
-from server.http_protocol import BoundedHTTP
-from server.services import at_work
+from server.app.build import make_services
+from server.app.data_dir import open_database
+from server.app.http import create_app
+from server.app.http_protocol import BoundedHTTP
+from server.app.run import at_work, listen
 from server.settings import load_settings
-from server.tables import JobRow, now_s
+from server.storage.tables import JobRow, now_s
 from tests.conftest import free_port
 from tests.http_server import HTTPServer
 from tests.server.conftest import Gateway
 from tests.server.fake_engine import FakeEngine, Script, streamed
-from tests.server.test_fine_tuning_api import add_file, create
-from tests.serving.adapters_on_disk import write_adapter, write_base, write_peft_adapter
-from tests.serving.archives import files_of, tar_gz
-from tests.serving.bad_adapters import with_tokenizer
+from tests.server.jobs.test_fine_tuning_api import add_file, create
+from tests.serving.adapters.adapters_on_disk import write_adapter, write_base, write_peft_adapter
+from tests.serving.adapters.archives import files_of, tar_gz
+from tests.serving.adapters.bad_adapters import with_tokenizer
 from tests.ui.running import running
-from ui import models
 from ui.apart import create_apart_app
+from ui.pages.models import page
 
 CAPTAIN, BRAVER, POET = (
     f"ft:base:personal:{name}:{name[0] * 8}" for name in ("captain", "braver-captain", "poet")
@@ -59,7 +60,7 @@ def lone_pages() -> Iterator[Pages]:
     api_port = free_port()
     api = f"http://127.0.0.1:{api_port}"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "LOOK_S", 1.0)
+        patch.setattr(page, "LOOK_S", 1.0)
         app = create_apart_app(api, allowed_hosts=["127.0.0.1"])
     with running(lambda _url: app) as url:
         yield Pages(url, api_port)

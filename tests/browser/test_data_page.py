@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from server.auth import create_key
+from server.access.keys import create_key
 from tests.browser.conftest import FindFaults, OpenPage
 from tests.browser.paged_gateway import Pages, paged_gateway
 from tests.server.conftest import Gateway
-from tests.server.test_fine_tuning_api import add_file
-from tests.server.test_preflight import use_files_of
+from tests.server.inspection.test_preflight import use_files_of
+from tests.server.jobs.test_fine_tuning_api import add_file
 
 pytestmark = pytest.mark.browser
 Screenshot = Callable[[Page, str], None]

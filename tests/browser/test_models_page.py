@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from server.auth import create_key
+from server.access.keys import create_key
 from serving import EngineState, ParityError
 from tests.browser.conftest import FindFaults, OpenPage
 from tests.browser.paged_gateway import BRAVER, CAPTAIN, POET, Pages, make, paged_gateway, sound_archive
 from tests.server.conftest import Gateway
-from tests.server.test_fine_tuning_api import add_file, create
+from tests.server.jobs.test_fine_tuning_api import add_file, create
 
 pytestmark = pytest.mark.browser
 

@@ -10,7 +10,7 @@ from playwright.sync_api import Route, expect
 from tests.browser.conftest import FindFaults, OpenPage
 from tests.browser.scripted import Script, scripted_app
 from tests.ui.running import running
-from ui.render import PAGES
+from ui.html.elements import PAGES
 
 pytestmark = pytest.mark.browser
 

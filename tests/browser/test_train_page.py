@@ -13,17 +13,17 @@ import pytest
 from playwright.sync_api import Page, expect
 from sqlalchemy import update
 
-from server.composition import listen
+from server.app.run import listen
 from server.jobs.events import add_event
-from server.tables import JobCheckpointRow, JobRow, new_id, now_s
+from server.storage.tables import JobCheckpointRow, JobRow, new_id, now_s
 from serving import EngineState
 from tests.browser.conftest import FindFaults, OpenPage
 from tests.browser.paged_gateway import Pages, paged_gateway
 from tests.conftest import free_port
 from tests.http_server import HTTPServer
 from tests.server.conftest import Gateway
-from tests.server.test_fine_tuning_api import add_file, add_job
-from tests.server.test_preflight import use_files_of
+from tests.server.inspection.test_preflight import use_files_of
+from tests.server.jobs.test_fine_tuning_api import add_file, add_job
 from ui.apart import create_apart_app
 
 pytestmark = pytest.mark.browser

@@ -21,10 +21,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from server.composition import engine_settings
+from server.app.engines import engine_settings
 from server.settings import Settings
 from serving import BaseModel, inspect_device
-from serving.vllm_arguments import LaunchPlan, plan_launch
+from serving.engines.vllm.arguments import LaunchPlan, plan_launch
 from tests.gpu.bases import write_base
 from tests.gpu.cards import B200, H100, RTX_4090, RTX_5090, T4, Card, write_nvidia_smi
 from tests.gpu.stub_driver import make_stub

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serving.device import core_groups
+from serving.machine.device import core_groups
 from tests.conftest import running_server
 from training.demo.examples import EXAMPLES
 

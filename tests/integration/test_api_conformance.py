@@ -14,7 +14,7 @@ import openai
 import pytest
 from openai._base_client import BasePage
 
-from server.app import ROUTERS
+from server.app.http import ROUTERS
 from tests.conftest import Tuneloop
 from tests.integration.api_table import ROWS, Row, markdown
 from tests.integration.api_world import World, chats, jsonl

@@ -11,9 +11,9 @@ import pytest
 from serving import resolve_base_model
 from tests.conftest import Lesson, Tuneloop
 from tests.integration.test_adapters import adapter_dir
-from tests.serving.adapters_on_disk import write_peft_adapter
-from tests.serving.archives import BAD_ARCHIVES, files_of, tar_gz, zipped
-from tests.serving.bad_adapters import BAD_ADAPTERS
+from tests.serving.adapters.adapters_on_disk import write_peft_adapter
+from tests.serving.adapters.archives import BAD_ARCHIVES, files_of, tar_gz, zipped
+from tests.serving.adapters.bad_adapters import BAD_ADAPTERS
 
 pytestmark = pytest.mark.engine
 PEFT_FILES = ("adapter_config.json", "adapter_model.safetensors")

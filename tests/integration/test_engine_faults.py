@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serving.leftovers import session_members
+from serving.machine.leftovers import session_members
 from tests.conftest import running_server, train_demo_adapter
 
 pytestmark = pytest.mark.engine

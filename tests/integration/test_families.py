@@ -15,9 +15,9 @@ import yaml
 
 from tests.conftest import run_cli, running_server, wait_until_ready
 from tests.family_models import FAMILIES, build_family_model
-from training.environment import prepare_environment
-from training.examples import Example, Message
-from training.rendering import IGNORED, render
+from training.data.examples import Example, Message
+from training.process.environment import prepare_environment
+from training.rendering.render import IGNORED, render
 
 prepare_environment(offline=True)
 pytestmark = pytest.mark.engine

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from server.parity_process import ParityProcess
+from adapter_format.hashing import file_sha256
+from server.versions.parity import ParityProcess
 from serving import (
     AdapterError,
     EngineError,
@@ -30,11 +31,10 @@ from serving import (
     read_adapter,
     resolve_base_model,
 )
-from serving.hashing import file_sha256
-from serving.parity import Gate
+from serving.parity.gate import Gate
 from tests.training.runs import make_run
-from training.environment import prepare_environment
-from training.parity import references
+from training.process.environment import prepare_environment
+from training.result.parity import references
 
 prepare_environment(offline=True)
 

@@ -12,14 +12,16 @@ from typing import Any
 import httpx
 import pytest
 
-from server.app import create_app
-from server.composition import listen, make_data_dir, make_services, open_database
-from server.database import Database
-from server.http_protocol import BoundedHTTP
-from server.jobs.runner import TRAINING
-from server.services import Services, at_work
+from server.app.build import make_services
+from server.app.data_dir import make_data_dir, open_database
+from server.app.http import create_app
+from server.app.http_protocol import BoundedHTTP
+from server.app.run import at_work, listen
+from server.app.services import Services
+from server.jobs.run.queue import TRAINING
+from server.jobs.webhooks.deliverer import Deliverer
 from server.settings import Settings
-from server.webhooks.deliverer import Deliverer
+from server.storage.database import Database
 from tests.http_server import HTTPServer
 from tests.server.fake_engine import FakeEngine, Script, streamed
 

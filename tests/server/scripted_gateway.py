@@ -11,13 +11,14 @@ from typing import Any
 
 import uvicorn
 
-from server.app import create_app
-from server.composition import listen, make_services, open_database
-from server.services import at_work
+from server.app.build import make_services
+from server.app.data_dir import open_database
+from server.app.http import create_app
+from server.app.run import at_work, listen
 from server.settings import Settings
 from serving import resolve_base_model
 from tests.server.fake_engine import FakeAnswer, FakeEngine, streamed
-from tests.serving.adapters_on_disk import write_adapter, write_base
+from tests.serving.adapters.adapters_on_disk import write_adapter, write_base
 
 TUNED = "ft:base:personal:short:aaaaaaaa"
 

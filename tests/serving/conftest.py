@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 from serving import BaseModel, EngineLimits, Registry, VLLMProcess, VLLMSettings, pool_of, resolve_base_model
-from tests.serving.adapters_on_disk import write_base
+from tests.serving.adapters.adapters_on_disk import write_base
 
 T = TypeVar("T")
 LIMITS = EngineLimits(max_lora_rank=8, max_loras=2, max_cpu_loras=4, max_model_len=128)

@@ -9,8 +9,8 @@ from serving import (
     Registry,
     pool_of,
 )
-from serving.adapter import read_adapter
-from tests.serving.adapters_on_disk import write_adapter
+from serving.adapters.adapter import read_adapter
+from tests.serving.adapters.adapters_on_disk import write_adapter
 from tests.serving.fake_engine import FakeEngine
 
 

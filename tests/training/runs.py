@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.forked import Forked
 from training.demo.examples import demo_config
-from training.progress import ProgressEvent, read_events
+from training.record.progress import ProgressEvent, read_events
 
 NAME = "ft:tuneloop-demo:test:keeper:abcd1234"
 

@@ -8,8 +8,8 @@ from typing import Any
 import gradio as gr
 import httpx
 
-from ui.client import ServerClient
-from ui.shell import Frame, Kept
+from ui.frame.shell import Frame, Kept
+from ui.server_client import ServerClient
 
 
 def lone_page(page_class: Any, name: str, answer: Callable[[httpx.Request], Any]) -> Any:

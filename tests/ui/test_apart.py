@@ -10,8 +10,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.testclient import TestClient
 
-from server.commands.ui import ui as ui_command
-from server.composition import StartError
+from server.app.data_dir import StartError
+from server.cli.commands.ui import ui as ui_command
 from tests.ui.running import running
 from ui.apart import create_apart_app
 

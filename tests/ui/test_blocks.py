@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.ui.running import running
-from ui.blocks import Blocks
+from ui.frame.blocks import Blocks
 
 NOTHING: dict[str, Any] = {"__type__": "update"}
 

@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from ui.client import Model, Problem, ServerClient, UIError, problem_of, read_events
+from ui.server_client import Model, Problem, ServerClient, UIError, problem_of, read_events
 
 
 async def chunks(*parts: bytes) -> AsyncIterator[bytes]:

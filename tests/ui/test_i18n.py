@@ -8,8 +8,8 @@ import typing
 
 import pytest
 
-from ui.client import ProblemKind
-from ui.i18n import TEXTS, text
+from ui.server_client import ProblemKind
+from ui.words.i18n import TEXTS, text
 
 
 def fields(words: str) -> set[str]:

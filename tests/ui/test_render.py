@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import pytest
 
-from ui import render
-from ui.client import Problem
-from ui.i18n import Language
+from ui.html import elements
+from ui.server_client import Problem
+from ui.words.i18n import Language
 
 
 @pytest.mark.parametrize(("language", "said"), [("en", "tuneloop doctor"), ("zh", "模型引擎没有运行")])
 def test_a_problem_says_what_to_do_in_the_readers_language(language: Language, said: str) -> None:
-    html = render.problem_box(Problem("engine_down", "exited with 137"), language)
+    html = elements.problem_box(Problem("engine_down", "exited with 137"), language)
     assert said in html
     assert "exited with 137" in html
 
 
-@pytest.mark.parametrize("page", render.PAGES)
+@pytest.mark.parametrize("page", elements.PAGES)
 def test_the_top_bar_links_every_page_and_marks_this_one(page: str) -> None:
-    html = render.top("en", page)
+    html = elements.top("en", page)
     assert html.count("aria-current=page") == 1
-    assert html.count("<a href=") == len(render.PAGES)
+    assert html.count("<a href=") == len(elements.PAGES)
     assert "http" not in html
 
 
 @pytest.mark.parametrize(("language", "words"), [("en", "Upload examples, then train"), ("zh", "上传样本，然后训练")])
 def test_without_a_tuned_model_the_first_way_to_one_is_a_click(language: Language, words: str) -> None:
-    html = render.empty_state(language, has_base=True)
+    html = elements.empty_state(language, has_base=True)
     assert f'href="data">{words}</a>' in html

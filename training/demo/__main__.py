@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from training.demo.examples import NAME, write_examples
-from training.environment import prepare_environment
+from training.process.environment import prepare_environment
 
 _DESCRIPTION = """\
 Builds the embedded base model: a chat model of three million parameters that knows a few hundred facts.

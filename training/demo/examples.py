@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
-from training.config import TrainingConfig
+from training.config.config import TrainingConfig
 from training.demo.knowledge import Fact, all_facts
 
 NAME = "tuneloop-demo"

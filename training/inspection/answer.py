@@ -16,13 +16,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from training.cleaning import CleaningConfig, CleaningFiles, clean_file
-from training.config import ConfigError
-from training.environment import prepare_environment
-from training.formats import FAULTS_SHOWN, DataError
-from training.inspection.file_report import file_report
-from training.inspection.preview import preview
-from training.inspection.run_report import run_report
+from training.config.config import ConfigError
+from training.data.cleaning.clean import CleaningConfig, CleaningFiles, clean_file
+from training.data.formats.read import FAULTS_SHOWN, DataError
+from training.inspection.figures.file_report import file_report
+from training.inspection.forecast.run_report import run_report
+from training.inspection.show.preview import preview
+from training.process.environment import prepare_environment
 
 Question = Mapping[str, Any]
 NICE = 2

@@ -16,17 +16,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.config import ConfigError, Method, TrainingConfig, read_yaml
-from training.environment import prepare_environment
-from training.examples import Example
-from training.formats import DataError, Fault, method_fault, read_examples
-from training.inspection.data_figures import Figures, figures
+from training.config.config import ConfigError, Method, TrainingConfig, read_yaml
+from training.data.examples import Example
+from training.data.formats.read import DataError, Fault, method_fault, read_examples
 from training.inspection.data_report_text import report_text
+from training.inspection.figures.data_figures import Figures, figures
 from training.inspection.tokenizer import load_tokenizer
 from training.preflight.model_shape import ModelShape, ModelShapeError
+from training.process.environment import prepare_environment
 
 if TYPE_CHECKING:
-    from training.inspection.forecast import Forecast
+    from training.inspection.forecast.forecast import Forecast
 
 _DESCRIPTION = "Tells what a file of examples holds, and about how long and how much memory a run on it will take."
 _EPILOG = """\
@@ -98,7 +98,9 @@ def _report(options: argparse.Namespace, config: TrainingConfig, examples: list[
     found = figures(examples, config, tokenizer)
     run = None
     if folder is not None:
-        from training.inspection.forecast import forecast  # brings torch, which a report without a base does without
+        from training.inspection.forecast.forecast import (
+            forecast,
+        )  # brings torch, which a report without a base does without
 
         try:
             run = forecast(found, config, ModelShape.from_folder(folder))

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.inspection.data_figures import MOST_COMPARED, Figures, Lengths, Tokens
+from training.inspection.figures.data_figures import MOST_COMPARED, Figures, Lengths, Tokens
 from training.rendering.pieces import not_rendered_note
 
 if TYPE_CHECKING:
-    from training.inspection.forecast import Forecast
+    from training.inspection.forecast.forecast import Forecast
 
 _BAR = 40
 """Characters of the longest bar."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from training.config import ConfigError
-from training.run_summary import json_object
+from training.config.config import ConfigError
+from training.record.run_summary import json_object
 
 _GENERAL = ("PreTrainedTokenizerFast", "TokenizersBackend")
 """What the class of tokenizers is called that are wholly described by their tokenizer.json."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from training.config import TrainingConfig
+from training.config.config import TrainingConfig
 from training.preflight.memory import estimate_memory, least_batch, memory_limit
 from training.preflight.model_shape import ModelShape
 

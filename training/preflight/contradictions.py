@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.config import TrainingConfig
+from training.config.config import TrainingConfig
 
 Refusal = tuple[str, str]
 """(setting at fault, sentence with the rule and the remedy)"""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from training.config import TrainingConfig
+from training.config.config import TrainingConfig
 from training.preflight.model_shape import Linear, ModelShape
 
 FRAMEWORK_BYTES_CPU = 640_000_000

@@ -1,6 +1,6 @@
 """Whether what a run makes can be served as it is meant to be, by vLLM's rules. Imports no torch.
 
-The registry looks again at the finished adapter (`serving/adapter_config.py`); a test holds both to the same answers.
+The registry looks again at the finished adapter (`serving/adapters/config.py`); a test holds both to the same answers.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from training.config import TrainingConfig
+from training.config.config import TrainingConfig
 from training.preflight.contradictions import Refusal
 
 ALLOWED_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)

@@ -15,7 +15,7 @@ from jinja2 import Environment, TemplateError, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 
-from training.examples import Message
+from training.data.examples import Message
 
 Conversation = list[dict[str, Any]]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from training.examples import Example, Message
+from training.data.examples import Example, Message
 from training.rendering.chat_turns import Answer, ChatError, ChatTemplate, refuse_control_tokens
 from training.rendering.passed_over import is_only_talk, parts_passed_over
 from training.rendering.pieces import Part

@@ -17,7 +17,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from training.examples import Message
+from training.data.examples import Message
 from training.rendering.chat_messages import conversation_for
 from training.rendering.special_tokens import special_token_ids, special_token_in, stop_token_ids
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
-from training.examples import Message
+from training.data.examples import Message
 from training.rendering.chat_turns import ChatError, ChatTemplate
 from training.rendering.pieces import THOUGHT_END, Chat, Part, Piece, pieces_of
 

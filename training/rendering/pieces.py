@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from training.examples import Message
+from training.data.examples import Message
 
 Part = Literal["tool_calls", "tools", "tool_results", "system", "content", "reasoning", "names", "descriptions"]
 PART_WORDS: Mapping[Part, str] = {

@@ -15,14 +15,16 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from server.composition import open_database
-from server.database import Database
-from server.jobs import transitions
+from adapter_format.hashing import file_sha256
+from server.app.data_dir import open_database
+from server.app.run import at_work
+from server.app.services import Services
+from server.jobs import states
 from server.jobs.events import add_event
 from server.jobs.run_directory import RunDirectory
-from server.services import Services, at_work
 from server.settings import Settings
-from server.tables import (
+from server.storage.database import Database
+from server.storage.tables import (
     FileRow,
     JobCheckpointRow,
     JobEventRow,
@@ -42,11 +44,10 @@ from serving import (
     new_adapter_id,
     resolve_base_model,
 )
-from serving.hashing import file_sha256
 from tests.forked import Forked
 from tests.server.fake_engine import FakeEngine
 from tests.server.jobs.serve import TRAINER, services_over
-from tests.serving.adapters_on_disk import write_base, write_peft_adapter
+from tests.serving.adapters.adapters_on_disk import write_base, write_peft_adapter
 
 TIMEOUT_S = 120.0
 EXAMPLES = "".join(
@@ -148,7 +149,7 @@ class JobPlace:
             session.add(job)
             add_event(session, job.id, f"Created fine-tuning job: {job.id}")
             if status == "queued":
-                add_event(session, job.id, transitions.VALIDATED)
+                add_event(session, job.id, states.VALIDATED)
         self.wake()
         return job.id
 
@@ -165,7 +166,7 @@ class JobPlace:
 
     def job(self, job_id: str) -> JobRow:
         with self.database.session() as session:
-            return transitions.read(session, job_id)
+            return states.read(session, job_id)
 
     def run(self, job_id: str) -> RunDirectory:
         return RunDirectory(self.settings.runs_dir / job_id)
@@ -213,7 +214,7 @@ class JobPlace:
 
     def wait(self, job_id: str, *statuses: str) -> JobRow:
         """The job, once it has one of these statuses (by default: once it has ended)."""
-        wanted = statuses or tuple(transitions.ENDED)
+        wanted = statuses or tuple(states.ENDED)
         return self.until(lambda: job if (job := self.job(job_id)).status in wanted else None, job_id)
 
     def until(self, condition: Callable[[], Any], job_id: str = "") -> Any:
@@ -310,7 +311,7 @@ def _place(tmp_path: Path, base: BaseModel, database_url: str | None = None) -> 
                 id="we_test",
                 name="test",
                 url="http://127.0.0.1:9/never-there",
-                event_types=[f"fine_tuning.job.{status}" for status in transitions.ENDED],
+                event_types=[f"fine_tuning.job.{status}" for status in states.ENDED],
                 secret="whsec_" + "A" * 32,
                 created_at=now_s(),
                 updated_at=now_s(),

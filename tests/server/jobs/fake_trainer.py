@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from training.progress import CHECKPOINTS, RUN_LOCK, EventWriter, ProgressEvent
+from training.record.progress import CHECKPOINTS, RUN_LOCK, EventWriter, ProgressEvent
 
 stopped = False
 

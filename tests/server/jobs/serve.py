@@ -11,8 +11,10 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from server.composition import make_services, open_database
-from server.services import Services, at_work
+from server.app.build import make_services
+from server.app.data_dir import open_database
+from server.app.run import at_work
+from server.app.services import Services
 from server.settings import Settings
 from serving import EngineLimits, resolve_base_model
 from tests.server.fake_engine import FakeAnswer, FakeEngine

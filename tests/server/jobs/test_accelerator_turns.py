@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from server.jobs import transitions
-from server.jobs.runner import Runner
-from serving.accelerator import Accelerator
-from serving.loan import Loan
+from server.jobs import states
+from server.jobs.run.queue import Runner
+from serving.engines.accelerator import Accelerator
+from serving.engines.loan import Loan
 from tests.server.fake_engine import FakeEngine
 from tests.server.jobs.conftest import JobPlace, ServerThread
 from tests.server.jobs.serve import TRAINER, services_over
@@ -92,10 +92,10 @@ def test_the_engine_learns_from_the_job_how_long_it_takes(place: JobPlace, lende
         lambda: (loan := lender.loan) and (remaining := loan.remaining_s()) is not None and (remaining,), job_id
     )
     assert 0 <= told[0] <= 4
-    place.do(transitions.cancel, job_id)
+    place.do(states.cancel, job_id)
 
 
-@pytest.mark.parametrize("how", [transitions.cancel, transitions.pause])
+@pytest.mark.parametrize("how", [states.cancel, states.pause])
 def test_a_job_that_is_stopped_while_it_waits_never_trains_and_the_engine_goes_on(
     place: JobPlace, lender: SlowLender, how: object
 ) -> None:

@@ -8,14 +8,14 @@ import time
 
 import pytest
 
-from server.errors import Conflict
-from server.jobs import transitions
+from server.jobs import states
+from server.wire.errors import Conflict
 from tests.server.jobs.conftest import JobPlace
 
 SEQUENCES = 60
 """On each database."""
 AT_ONCE = 20
-WAYS = (transitions.pause, transitions.resume, transitions.pause, transitions.resume, transitions.cancel)
+WAYS = (states.pause, states.resume, states.pause, states.resume, states.cancel)
 
 
 @pytest.mark.both_databases
@@ -34,10 +34,10 @@ def test_random_sequences_end_right_and_are_told_once(place: JobPlace) -> None:
             job_id, way = chance.choice(batch), chance.choice(WAYS)
             with contextlib.suppress(Conflict):
                 place.do(way, job_id)
-                cancelled |= {job_id} if way is transitions.cancel else set()
+                cancelled |= {job_id} if way is states.cancel else set()
         for job_id in batch:
             with contextlib.suppress(Conflict):
-                place.do(transitions.resume, job_id)
+                place.do(states.resume, job_id)
         for job_id in batch:
             place.wait(job_id)
         jobs += batch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from server.jobs.capacity import Started, expected_bytes, why_wait
+from server.jobs.run.capacity import Started, expected_bytes, why_wait
 from serving import GPU, Device
 from tests.server.jobs.conftest import JobPlace
 from training.demo.examples import demo_config

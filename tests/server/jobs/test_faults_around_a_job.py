@@ -14,7 +14,8 @@ import pytest
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
-from server.jobs import ending, transitions, workshop
+from server.jobs import states
+from server.jobs.run import context, finish
 from serving import AdapterError, EngineUnavailableError
 from tests.databases import PostgreSQL
 from tests.server.fake_engine import FakeAnswer
@@ -55,7 +56,7 @@ def test_a_database_that_is_away_for_a_moment_fails_no_job_and_stops_no_training
 def test_a_training_makes_way_while_the_database_stays_away_and_goes_on_after_that(
     place: JobPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workshop, "DATABASE_WAIT_S", 0.0)
+    monkeypatch.setattr(context, "DATABASE_WAIT_S", 0.0)
     place.serve()
     job_id = place.create(steps=60, step_s=0.02)
     place.until(lambda: place.steps_told(job_id), job_id)
@@ -88,8 +89,8 @@ def test_connections_that_are_cut_for_three_seconds_cost_no_job(place: JobPlace,
 @pytest.mark.parametrize(
     ("is_pausing", "under_way", "request_", "becomes"),
     [
-        (True, lambda session, job_id: transitions.stopped(session, job_id, 3), transitions.resume, "queued"),
-        (False, lambda session, job_id: transitions.requeue(session, job_id, "again"), transitions.pause, "paused"),
+        (True, lambda session, job_id: states.stopped(session, job_id, 3), states.resume, "queued"),
+        (False, lambda session, job_id: states.requeue(session, job_id, "again"), states.pause, "paused"),
     ],
 )
 def test_a_request_that_meets_a_change_under_way_is_not_lost(
@@ -97,7 +98,7 @@ def test_a_request_that_meets_a_change_under_way_is_not_lost(
 ) -> None:
     job_id = place.create()
     with place.database.session() as session:
-        transitions.change(session, job_id, {"queued"}, status="running", pause_requested=is_pausing)
+        states.change(session, job_id, {"queued"}, status="running", pause_requested=is_pausing)
     asking = threading.Thread(target=place.do, args=(request_, job_id))
     with place.database.session() as session:
         assert under_way(session, job_id)
@@ -150,7 +151,7 @@ def test_an_engine_without_memory_is_tried_again_and_the_model_stays(place: JobP
 def test_an_engine_that_never_answers_ends_the_job_with_a_warning(
     place: JobPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ending, "ENGINE_WAIT_S", 0.5)
+    monkeypatch.setattr(finish, "ENGINE_WAIT_S", 0.5)
 
     class Hanging(FakeAnswer):
         async def read(self) -> bytes:

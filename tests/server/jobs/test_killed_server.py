@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.jobs import transitions
+from server.jobs import states
 from serving import EngineState
 from tests.forked import Forked
 from tests.server.jobs.conftest import JobPlace
@@ -58,7 +58,7 @@ def test_a_job_cancelled_while_no_server_runs_leaves_no_result(place: JobPlace) 
     job_id = place.create(steps=4)
     place.until(lambda: place.run(job_id).is_done, job_id)
     place.stop()
-    place.do(transitions.cancel, job_id)
+    place.do(states.cancel, job_id)
     place.serve_in_process()
     place.until(lambda: not place.run(job_id).is_done, job_id)
     assert place.job(job_id).status == "cancelled"
@@ -77,14 +77,14 @@ def test_a_stopped_server_leaves_a_checkpoint_and_no_process(place: JobPlace) ->
     place.serve()
     place.until(lambda: len(place.steps_told(job_id)) > len(steps), job_id)
     assert "The server was restarted; the job goes on from its last checkpoint" in place.messages(job_id)
-    place.do(transitions.cancel, job_id)
+    place.do(states.cancel, job_id)
 
 
 def test_a_job_paused_while_its_server_is_killed_stays_paused(place: JobPlace) -> None:
     server = place.serve_in_process()
     job_id = place.create(steps=1000, step_s=0.01, is_deaf=True)
     place.until(lambda: place.steps_told(job_id), job_id)
-    place.do(transitions.pause, job_id)
+    place.do(states.pause, job_id)
     server.kill()
     place.serve()
     place.wait(job_id, "paused")
@@ -97,7 +97,7 @@ def _whole(place: JobPlace, job_id: str) -> None:
     assert place.run(job_id).manifest["metrics"]["steps_done"] == list(range(1, total + 1))
     assert steps == list(range(1, total + 1)), "a step was lost or told twice"
     assert not (place.run(job_id).path / "refused.txt").exists(), "two processes worked on one run"
-    for once in ("Fine-tuning job started", transitions.VALIDATED, "The job has successfully completed"):
+    for once in ("Fine-tuning job started", states.VALIDATED, "The job has successfully completed"):
         assert messages.count(once) == 1
     checkpoints = [message for message in messages if message.startswith("Checkpoint created")]
     assert len(checkpoints) == len(set(checkpoints))

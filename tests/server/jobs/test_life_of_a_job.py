@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from server.errors import Conflict, NotFound
-from server.jobs import transitions
+from server.jobs import states
+from server.wire.errors import Conflict, NotFound
 from tests.server.jobs.conftest import JobPlace
 
 
@@ -173,11 +173,11 @@ def test_a_paused_job_goes_on_where_it_was(place: JobPlace) -> None:
     place.serve()
     job_id = place.create(steps=100, step_s=0.02)
     place.until(lambda: len(place.steps_told(job_id)) > 3, job_id)
-    assert place.do(transitions.pause, job_id).pause_requested
+    assert place.do(states.pause, job_id).pause_requested
     assert place.wait(job_id, "paused").finished_at is None
     steps = place.steps_told(job_id)
     assert f"Job paused at step {steps[-1]}" in place.messages(job_id)
-    place.do(transitions.resume, job_id)
+    place.do(states.resume, job_id)
     assert place.wait(job_id).status == "succeeded"
     assert place.steps_told(job_id) == list(range(1, 101))
     assert place.starts(job_id) == 2
@@ -188,7 +188,7 @@ def test_a_job_that_is_cancelled_while_it_runs_leaves_no_process_and_no_model(pl
     place.serve()
     job_id = place.create(steps=1000, is_deaf=True)
     place.until(lambda: place.checkpoints(job_id), job_id)
-    assert place.do(transitions.cancel, job_id).status == "cancelled"
+    assert place.do(states.cancel, job_id).status == "cancelled"
     pid = int((place.run(job_id).path / "starts.txt").read_text())
     place.until(lambda: not _is_alive(pid), job_id)
     job = place.job(job_id)
@@ -202,7 +202,7 @@ def test_a_result_that_comes_after_the_cancellation_is_removed(place: JobPlace) 
     place.serve()
     job_id = place.create(steps=2, silence_s=30)
     place.until(lambda: place.run(job_id).is_done, job_id)
-    place.do(transitions.cancel, job_id)
+    place.do(states.cancel, job_id)
     place.until(lambda: not place.run(job_id).is_done, job_id)
     assert place.job(job_id).status == "cancelled"
 
@@ -212,28 +212,28 @@ def test_what_has_ended_cannot_be_changed_and_what_is_unknown_not_found(place: J
     place.serve()
     job_id = place.create(steps=2)
     assert place.wait(job_id).status == "succeeded"
-    for what in (transitions.pause, transitions.resume, transitions.cancel):
+    for what in (states.pause, states.resume, states.cancel):
         with pytest.raises(Conflict, match="succeeded"):
             place.do(what, job_id)
         with pytest.raises(NotFound):
             place.do(what, "ftjob-nobody")
     other = place.create(status="paused")
-    assert place.do(transitions.cancel, other).status == place.do(transitions.cancel, other).status == "cancelled"
+    assert place.do(states.cancel, other).status == place.do(states.cancel, other).status == "cancelled"
     with pytest.raises(Conflict, match="cancelled"):
-        place.do(transitions.resume, other)
+        place.do(states.resume, other)
     assert place.told_outside()[other] == ["fine_tuning.job.cancelled"]
 
 
 @pytest.mark.both_databases
 def test_a_job_paused_before_it_was_validated_is_validated_when_resumed(place: JobPlace) -> None:
     job_id = place.create(status="validating_files")
-    assert place.do(transitions.pause, job_id).status == "paused"
-    assert place.do(transitions.pause, job_id).status == "paused"
-    assert place.do(transitions.resume, job_id).status == "validating_files"
+    assert place.do(states.pause, job_id).status == "paused"
+    assert place.do(states.pause, job_id).status == "paused"
+    assert place.do(states.resume, job_id).status == "validating_files"
     assert place.messages(job_id).count("Job paused") == 1
     other = place.create()
-    place.do(transitions.pause, other)
-    assert place.do(transitions.resume, other).status == "queued"
+    place.do(states.pause, other)
+    assert place.do(states.resume, other).status == "queued"
 
 
 def test_a_training_that_somebody_else_stops_goes_on(place: JobPlace) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from serving import Adapter, ParityError, Registry
-from serving.engine import AdapterPlace
-from serving.parity import record
-from serving.parity_result import Difference, ParityResult
+from serving.engines.engine import AdapterPlace
+from serving.parity.gate import record
+from serving.parity.result import Difference, ParityResult
 from tests.server.jobs.conftest import JobPlace
 
 
@@ -51,7 +51,7 @@ def serve_with(place: JobPlace, gate: SettledGate, monkeypatch: pytest.MonkeyPat
     def gated(*arguments: Any, **named: Any) -> Registry:
         return Registry(*arguments, **{**named, "gate": gate})
 
-    monkeypatch.setattr("server.composition.Registry", gated)
+    monkeypatch.setattr("server.app.build.Registry", gated)
     place.serve()
 
 

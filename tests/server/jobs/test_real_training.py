@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from server.jobs import transitions
-from server.jobs.runner import TRAINING
+from server.jobs import states
+from server.jobs.run.queue import TRAINING
 from tests.server.jobs.conftest import JobPlace
 from training.demo.examples import demo_config, example_lines
 
@@ -29,9 +29,9 @@ def test_paused_and_killed_trainings_end_bit_for_bit_as_an_unbroken_one(real_pla
     paused = _create(place)
     assert place.wait(unbroken).status == "succeeded"
     place.until(lambda: 6 in place.steps_told(paused), paused)
-    place.do(transitions.pause, paused)
+    place.do(states.pause, paused)
     place.wait(paused, "paused")
-    place.do(transitions.resume, paused)
+    place.do(states.resume, paused)
     assert place.wait(paused).status == "succeeded"
     place.stop()
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from server.jobs import transitions
+from server.jobs import states
 from tests.server.jobs.conftest import JobPlace
 
 WORKINGS = {"training.jsonl", "validation.jsonl", "mix.jsonl", "from_adapter", "best", "checkpoints"}
@@ -43,7 +43,7 @@ def test_a_job_that_is_cancelled_before_it_ran_keeps_no_data(place: JobPlace, st
     busy = place.create(steps=1000, step_s=0.02)
     place.wait(busy, "running")
     job_id = place.create(status=status)
-    place.do(transitions.cancel, job_id)
+    place.do(states.cancel, job_id)
     place.until(lambda: not WORKINGS & _names(place, job_id), job_id)
     assert "config.json" in _names(place, job_id)
     assert "training.jsonl" in _names(place, busy)
@@ -63,7 +63,7 @@ def test_what_a_dead_server_left_of_ended_jobs_is_removed_by_the_next(place: Job
         _fill(place, job_id)
     with place.database.session() as session:
         for status, job_id in ended.items():
-            transitions.change(session, job_id, {"queued"}, status=status, finished_at=1)
+            states.change(session, job_id, {"queued"}, status=status, finished_at=1)
     place.serve()
     for job_id in ended.values():
         place.until(lambda job_id=job_id: not WORKINGS & _names(place, job_id), job_id)

@@ -1,0 +1,142 @@
+"""Puts together the parts behind the routes: database, engines, registry, files, jobs; and takes them down again.
+
+`app/run.py` serves them. Knows no command-line flags.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+from server.access.checkpoints import is_checkpoint
+from server.access.keys import KeyStore, list_keys
+from server.aliases.cache import AliasBook
+from server.app.data_dir import StartError, open_database
+from server.app.engines import (
+    base_aliases,
+    divide_devices,
+    end_unused,
+    engine_settings,
+    local_engines,
+    make_pools,
+    make_remotes,
+    wanted_limits,
+)
+from server.app.services import Services
+from server.files.store import FileStore
+from server.inference.metrics.server import Metrics
+from server.jobs.create.creator import JobCreator
+from server.jobs.run.queue import TRAINING, Runner
+from server.jobs.webhooks.deliverer import Deliverer
+from server.settings import Settings
+from server.storage.database import Database
+from server.versions.parity import make_gate
+from serving import (
+    BaseModel,
+    Engine,
+    Pool,
+    Registry,
+    Replica,
+    inspect_device,
+    pool_of,
+)
+from serving.engines.accelerator import Accelerator
+from serving.registry.fleet import Fleet
+from serving.registry.loading import Gate
+
+
+@contextlib.asynccontextmanager
+async def open_services(settings: Settings, bases: Sequence[BaseModel]) -> AsyncIterator[Services]:
+    """The running parts for these base models, their engines not yet started; on leaving, the engines are stopped.
+
+    Raises:
+        DatabaseError: the database cannot be opened, or another server holds it.
+        StartError: the address is public and there are no keys, or `base_model_map` can't be meant.
+        EngineStartError: settings of the engines can't be meant.
+    """
+    with contextlib.closing(open_database(settings)) as database, database.held():
+        _refuse_public_without_keys(settings, database)
+        further_names = base_aliases(settings, [base.name for base in bases])
+        common, device = engine_settings(settings), await asyncio.to_thread(inspect_device)
+        division = divide_devices(settings, common, device)
+        common = replace(common, devices=division.engine)
+        pools = await asyncio.to_thread(make_pools, settings, bases, common, further_names, device)
+        remotes = make_remotes(settings)
+        await asyncio.to_thread(end_unused, settings.data_dir, len(bases) * settings.replicas)
+        first = pools[0].replicas[0].engine
+        gate = make_gate(common, device) if settings.parity_check else None
+        services = make_services(
+            settings,
+            first,
+            database,
+            pools=pools,
+            remotes=remotes,
+            gate=gate,
+            accelerator=Accelerator(settings.accelerator_policy, local_engines(pools), division),
+        )
+        try:
+            yield services
+        finally:
+            await services.fleet.stop()
+
+
+def make_services(
+    settings: Settings,
+    engine: Engine,
+    database: Database,
+    *,
+    training: Sequence[str] = TRAINING,
+    pools: Sequence[Pool] | None = None,
+    remotes: Sequence[Replica] = (),
+    gate: Gate | None = None,
+    accelerator: Accelerator | None = None,
+) -> Services:
+    """The parts over this engine and database; nothing is started.
+
+    training: the command that trains, given a run directory.
+    pools: the bases and their engines, where there are more than this one.
+    remotes: engines that others run, with models of their own.
+    gate: judges adapters before they are published; checkpoints of a running job excepted.
+
+    Raises:
+        StartError: `base_model_map` can't be meant.
+    """
+    metrics = Metrics()
+    pools = pools or [pool_of(engine)]
+    base_names = [pool.base.name for pool in pools]
+    further_names = base_aliases(settings, base_names)
+    aliases = AliasBook(database, reserved=(*base_names, *further_names))
+    registry = Registry(
+        settings.adapters_dir,
+        pools,
+        base_aliases=further_names,
+        aliases=aliases.current,
+        remotes=remotes,
+        gate=gate,
+        is_gated=lambda adapter: not is_checkpoint(adapter.name),
+        observer=metrics.observer(),
+    )
+    fleet = Fleet(registry, wanted_limits(settings))
+    files = FileStore(settings.files_dir, database)
+    webhooks = Deliverer(database)
+    runner = Runner(
+        settings, database, engine, registry, files, command=training, on_end=webhooks.wake, accelerator=accelerator
+    )
+    jobs = JobCreator(settings, database, registry, files, runner)
+    return Services(
+        settings, engine, registry, database, KeyStore(database), metrics, files, runner, webhooks, jobs, aliases, fleet
+    )
+
+
+def _refuse_public_without_keys(settings: Settings, database: Database) -> None:
+    if settings.is_loopback:
+        return
+    with database.session() as session:
+        if any(key.revoked_at is None for key in list_keys(session)):
+            return
+    raise StartError(
+        f"The address {settings.host} can be reached from outside this machine, and there is no valid API key. "
+        "Make one with `tuneloop keys create --name NAME`, or listen on 127.0.0.1."
+    )

@@ -1,0 +1,232 @@
+"""From settings to engines: which there are, what each is given, whose work it shares. Starts nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from server.app.data_dir import StartError
+from server.settings import Settings
+from serving import (
+    Adapter,
+    BaseModel,
+    Device,
+    EngineStartError,
+    Pool,
+    Replica,
+    VLLMProcess,
+    VLLMSettings,
+    inspect_device,
+    scan_adapters,
+)
+from serving.engines.remote.client import RemoteAddress
+from serving.engines.remote.engine import ELSEWHERE, RemoteEngine
+from serving.engines.vllm.arguments import LaunchPlan, plan_launch, runs_on_cpu
+from serving.machine.division import Division, divide
+from serving.machine.leftovers import end_leftovers
+from serving.registry.derived_limits import WantedLimits
+
+_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
+_REMOTE_ID = re.compile(r"(?!engine-\d)[a-z0-9][a-z0-9._-]{0,63}")
+
+
+def wanted_limits(settings: Settings) -> WantedLimits:
+    """What the settings say of the engines' limits; the rest is derived from the adapters."""
+    return WantedLimits(settings.max_lora_rank, settings.max_adapters, settings.max_cpu_adapters)
+
+
+def make_pools(
+    settings: Settings,
+    bases: Sequence[BaseModel],
+    common: VLLMSettings,
+    further_names: Mapping[str, str],
+    device: Device,
+) -> list[Pool]:
+    """A pool for each base: `replicas` engines of ours, and the remote ones that share its work.
+
+    common: what all engines are given. further_names: other name → base's name.
+    Raises: EngineStartError when two bases can't be told apart, or a setting can't be meant.
+    """
+    _refuse_twins(bases)
+    shared = _adapter_engines(settings, bases)
+    shares = _shares(common, device, len(bases) * settings.replicas)
+    pools = []
+    for place, base in enumerate(bases):
+        own_names = tuple(name for name, meant in further_names.items() if meant == base.name)
+        limits = wanted_limits(settings).fitting(_adapters_of(base, settings.adapters_dir, is_first=place == 0))
+        ours = []
+        for number in range(place * settings.replicas, (place + 1) * settings.replicas):
+            own = _placed(shares[number], settings.data_dir, number)
+            own = replace(own, base_aliases=own_names)
+            own = replace(own, max_lora_rank=limits[0], max_loras=limits[1], max_cpu_loras=limits[2])
+            ours.append(Replica(f"engine-{number}", VLLMProcess(base, own, device, planner=_plan_now)))
+        remote = [_remote(settings, engine_id, base) for engine_id, name in shared.items() if name == base.name]
+        pools.append(Pool(base, (*ours, *remote)))
+    return pools
+
+
+def make_remotes(settings: Settings, *, with_shared: bool = False) -> list[Replica]:
+    """The engines that others run and that serve models of their own. Raises: EngineStartError.
+
+    with_shared: those, too, that share a base's work.
+    """
+    for engine_id in settings.remote_engines:
+        if not _REMOTE_ID.fullmatch(engine_id):
+            raise EngineStartError(
+                f"remote_engines has the id {engine_id!r}, but an id is 1 to 64 lower-case letters, digits, '.', '_' "
+                "or '-', and none of ours, engine-0 and so on. Choose another, such as lab."
+            )
+    if unknown := settings.remote_engine_keys.keys() - settings.remote_engines.keys():
+        raise EngineStartError(
+            f"remote_engine_keys has a key for {min(unknown)!r}, which isn't in remote_engines. Add its URL there."
+        )
+    shared = set() if with_shared else {entry.partition("=")[0] for entry in settings.remote_adapter_engines}
+    return [_remote(settings, engine_id, None) for engine_id in settings.remote_engines if engine_id not in shared]
+
+
+def end_unused(data_dir: Path, count: int) -> int:
+    """Ends what a killed server that had more than these `count` engines left behind; how many processes that were."""
+    used = {_state_dir(data_dir, number) for number in range(count)}
+    found = [path for path in data_dir.glob("engine*/engine.json") if path.parent not in used]
+    return sum(end_leftovers(path) for path in found)
+
+
+def _placed(own: VLLMSettings, data_dir: Path, number: int) -> VLLMSettings:
+    """The settings with a directory and a log of the engine's own."""
+    state_dir = _state_dir(data_dir, number)
+    return replace(own, state_dir=state_dir, log_path=data_dir / "logs" / f"{state_dir.name}.log")
+
+
+def _state_dir(data_dir: Path, number: int) -> Path:
+    return data_dir / (f"engine-{number}" if number else "engine")
+
+
+def _adapters_of(base: BaseModel, adapters_dir: Path, *, is_first: bool) -> list[Adapter]:
+    """The adapters of this base; those that don't say theirs belong to the first."""
+    adapters, _ = scan_adapters(adapters_dir)
+    return [one for one in adapters if (one.base_model_sha256 or (is_first and base.sha256)) == base.sha256]
+
+
+def _plan_now(base: BaseModel, settings: VLLMSettings, _device: Device, socket: Path) -> LaunchPlan:
+    """As `plan_launch`, with the memory that is free at this start: other engines and trainings have taken theirs."""
+    return plan_launch(base, settings, inspect_device(), socket)
+
+
+def _shares(common: VLLMSettings, device: Device, count: int) -> list[VLLMSettings]:
+    """The settings with each engine's share: cores or GPUs of its own where there are enough, else a part of all.
+
+    vLLM chooses its cores by itself, and two of them would choose the same.
+    """
+    if count == 1:
+        return [common]
+    on_cpu = runs_on_cpu(common, device)
+    there = common.devices or tuple(sorted(os.sched_getaffinity(0)) if on_cpu else range(len(device.gpus)))
+    if len(there) < count:
+        part = replace(common, gpu_memory_utilization=common.gpu_memory_utilization / count)
+        return [common if on_cpu else part] * count
+    cuts = [len(there) * place // count for place in range(count + 1)]
+    return [replace(common, devices=there[cuts[place] : cuts[place + 1]]) for place in range(count)]
+
+
+def _refuse_twins(bases: Sequence[BaseModel]) -> None:
+    for place, base in enumerate(bases):
+        for other in bases[:place]:
+            if base.name == other.name or base.sha256 == other.sha256:
+                same = "name" if base.name == other.name else "weights"
+                raise EngineStartError(
+                    f"more_models names {base.path}, which has the {same} of "
+                    f"{other.path}: requests or adapters couldn't tell them apart. Leave one out, or rename its folder."
+                )
+
+
+def _adapter_engines(settings: Settings, bases: Sequence[BaseModel]) -> dict[str, str]:
+    """Id → base's name, of the remote engines that share a base's work."""
+    names = [base.name for base in bases]
+    shared = {}
+    for entry in settings.remote_adapter_engines:
+        engine_id, _, base = entry.partition("=")
+        if engine_id not in settings.remote_engines:
+            raise EngineStartError(
+                f"remote_adapter_engines names {engine_id!r}, which isn't in remote_engines. Add its URL there."
+            )
+        if not base and len(names) > 1:
+            raise EngineStartError(
+                f"remote_adapter_engines names {engine_id!r} without a base, and there are {len(names)}. Write "
+                f"{engine_id}={names[0]}."
+            )
+        if base and base not in names:
+            raise EngineStartError(
+                f"remote_adapter_engines says {entry}, but the bases served here are {', '.join(names)}. Name one."
+            )
+        shared[engine_id] = base or names[0]
+    return shared
+
+
+def _remote(settings: Settings, engine_id: str, base: BaseModel | None) -> Replica:
+    key = settings.remote_engine_keys.get(engine_id)
+    address = RemoteAddress.of(engine_id, settings.remote_engines[engine_id], key.get_secret_value() if key else None)
+    return Replica(engine_id, RemoteEngine(address, base or ELSEWHERE))
+
+
+def divide_devices(settings: Settings, common: VLLMSettings, device: Device) -> Division:
+    """Which devices are the engines' and which the trainings'. Raises: EngineStartError when that can't be."""
+    return divide(
+        settings.accelerator_policy,
+        device,
+        on_cpu=runs_on_cpu(common, device),
+        engine_devices=settings.engine_device_numbers,
+        training_devices=settings.training_device_numbers,
+    )
+
+
+def local_engines(pools: Sequence[Pool]) -> list[VLLMProcess]:
+    """The engines on this machine, which can make room for a training."""
+    engines = [replica.engine for pool in pools for replica in pool.replicas]
+    return [engine for engine in engines if isinstance(engine, VLLMProcess)]
+
+
+def base_aliases(settings: Settings, base_names: Sequence[str]) -> dict[str, str]:
+    """Further name → base's name, of those that the settings give to the bases.
+
+    Raises:
+        StartError: one is for a model that isn't served, or can't be told from others.
+    """
+    served = " and ".join(map(repr, base_names))
+    for alias, target in settings.base_model_map.items():
+        if target not in base_names:
+            raise StartError(
+                f"base_model_map says {alias}={target}, but the base model that is served is {served}. "
+                f"Write {alias}={base_names[0]}, or start with --model {target} or --more-models {target}."
+            )
+        if alias in base_names or alias.startswith("ft:") or not _ALIAS.fullmatch(alias):
+            raise StartError(
+                f"base_model_map has the name {alias!r}, but a further name must differ from {served}, must not "
+                "begin with ft:, and is made of letters, digits, '.', '_', ':', '/' and '-', the first a letter or "
+                "digit. Choose another, such as gpt-4o-mini-2024-07-18."
+            )
+    return dict(settings.base_model_map)
+
+
+def engine_settings(settings: Settings) -> VLLMSettings:
+    """The engines' share of the settings: what all of them are given. `engines.make_pools` adds what each has alone."""
+    rank, loras, cpu_loras = wanted_limits(settings).fitting([])
+    return VLLMSettings(
+        state_dir=settings.data_dir / "engine",
+        log_path=settings.data_dir / "logs" / "engine.log",
+        max_lora_rank=rank,
+        max_loras=loras,
+        max_cpu_loras=cpu_loras,
+        max_model_len=settings.max_model_len,
+        dtype=None if settings.dtype == "auto" else settings.dtype,
+        kv_cache_gib=settings.kv_cache_gib,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        tool_call_parser=settings.tool_call_parser,
+        start_timeout_s=settings.engine_start_timeout_s,
+        wait_s=settings.engine_wait_s,
+        stall_timeout_s=settings.engine_stall_timeout_s,
+        may_sleep=settings.accelerator_policy == "sleep",
+        extra_args=tuple(settings.engine_args),
+    )

@@ -1,0 +1,125 @@
+"""Pure ASGI middleware that keeps request bodies under a cap, announced or not, and JSON ones in bounds.
+
+A body is taken in before its route sees it, but for files, which go to disk as they come.
+"""
+
+from __future__ import annotations
+
+import re
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.app.middleware.json_bounds import refuse_unwieldy
+from server.files.form import FORM_OVERHEAD_BYTES, too_large
+from server.files.uploads import MAX_PART_BYTES
+from server.wire.errors import BadRequest, PayloadTooLarge
+
+MAX_PAGE_EVENT_BYTES = 2 * 2**20
+"""Bodies for the pages. An event of theirs carries what was typed: a prompt of 200,000 characters is 0.2 to 1.2 MB."""
+FILE_PATHS = frozenset({"/v1/files", "/v1/adapters"})
+"""What takes a file as large as max_file_bytes."""
+_PART = re.compile(r"/v1/uploads/[^/]+/parts")
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+"""Methods whose body a route reads. Any other's stays where it is, and uvicorn takes in no more of it than 64 KiB."""
+
+
+class BodyLimit:
+    """Answers 413 to a body over its cap: at once when its length is announced, else when it gets there.
+
+    Forms that carry a file have a larger cap than JSON; what reads them holds the file itself to the exact limit.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int | None, max_file_bytes: int = 0) -> None:
+        """max_body_bytes: of the API's bodies without a file; None where those are a server's elsewhere to judge."""
+        self.app = app
+        self.max_body_bytes = max_body_bytes
+        self.max_file_bytes = max_file_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] not in _WITH_BODY:
+            await self.app(scope, receive, send)
+            return
+        limit = self._limit(scope)
+        if limit is None:
+            await self.app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "")
+        if announced.isascii() and announced.isdigit() and (len(announced) > 20 or int(announced) > limit):
+            await self._too_large(scope, limit).response()(scope, receive, send)
+        elif self._file_bytes(scope) is not None:
+            await self.app(scope, self._limited(scope, receive, limit), send)
+        else:
+            await self._take_in(scope, receive, send, limit)
+
+    async def _take_in(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+        """Passes the request on once its body is here."""
+        try:
+            body = await whole_body(self._limited(scope, receive, limit))
+            if body:
+                refuse_unwieldy(body, scope["path"])
+        except (PayloadTooLarge, BadRequest) as error:
+            await error.response()(scope, receive, send)
+            return
+        await self.app(scope, _again(body, receive), send)
+
+    def _limited(self, scope: Scope, receive: Receive, limit: int) -> Receive:
+        received = 0
+
+        async def limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > limit:
+                raise self._too_large(scope, limit)
+            return message
+
+        return limited
+
+    def _limit(self, scope: Scope) -> int | None:
+        """Bytes that its body may have; None where that isn't judged here."""
+        if not f"{scope['path']}/".startswith("/v1/"):
+            return MAX_PAGE_EVENT_BYTES
+        if self.max_body_bytes is None:
+            return None
+        file_bytes = self._file_bytes(scope)
+        return self.max_body_bytes if file_bytes is None else file_bytes + FORM_OVERHEAD_BYTES
+
+    def _file_bytes(self, scope: Scope) -> int | None:
+        """The largest file in a request to this path; None where it takes none."""
+        if scope["method"] != "POST":
+            return None
+        if scope["path"] in FILE_PATHS:
+            return self.max_file_bytes
+        return MAX_PART_BYTES if _PART.fullmatch(scope["path"]) else None
+
+    def _too_large(self, scope: Scope, limit: int) -> PayloadTooLarge:
+        if (file_bytes := self._file_bytes(scope)) is not None:
+            return too_large(file_bytes, "file" if scope["path"] in FILE_PATHS else "data")
+        remedy = ", or raise the setting max_body_bytes" if limit == self.max_body_bytes else ""
+        return PayloadTooLarge(
+            f"The request body is larger than {limit} bytes. Send less{remedy}.", code="request_too_large"
+        )
+
+
+async def whole_body(receive: Receive) -> bytes:
+    """The request's body. Raises: ClientDisconnect."""
+    parts, more = [], True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """What hands out the body once more, whole, and then goes on as before."""
+    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return first.pop() if first else await receive()
+
+    return again

@@ -1,0 +1,1 @@
+"""Comparisons, ratings, campaigns and the leaderboard."""

@@ -1,0 +1,216 @@
+"""`/v1/campaigns`: a fixed set of prompts, answered once by a few models and judged pair by pair by several raters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from server.access.callers import CallerDep
+from server.access.keys import Caller
+from server.app.services import Services, ServicesDep
+from server.arena.campaigns import answers, assignments, store
+from server.arena.campaigns.progress import campaign_object
+from server.arena.campaigns.prompts import MAX_PROMPTS, prompts_of_file, prompts_of_list
+from server.arena.comparisons.sampling import Sampling
+from server.files.store import get_file
+from server.inference.visible import refuse_unknown
+from server.storage.list_pages import list_page
+from server.storage.tables import CampaignRow, is_id
+from server.wire.errors import APIError, BadRequest
+
+router = APIRouter(prefix="/v1", tags=["campaigns"])
+
+MAX_TOKENS = 512
+"""Longest answer where nothing else is said: people must read it."""
+Order = Literal["asc", "desc"]
+Limit = Annotated[int, Query(ge=1, le=100)]
+Prompt = str | list[dict[str, Any]]
+Rater = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")
+]
+T = TypeVar("T")
+
+
+class CreateCampaign(BaseModel):
+    """The body of `POST /v1/campaigns`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[
+        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")
+    ]
+    models: Annotated[list[str], Field(min_length=2, max_length=8, description="Who answers; every two are compared.")]
+    prompts: list[Prompt] | None = Field(None, description="Texts, or lists of messages.")
+    prompts_file: str | None = Field(None, description="Id of a JSONL file with the prompts, in place of `prompts`.")
+    limit: int | None = Field(None, ge=1, le=MAX_PROMPTS, description="Take the first so many prompts.")
+    raters_per_item: int = Field(2, ge=1, le=50, description="Raters who judge each pair; two or more tell agreement.")
+    sampling: Sampling | None = Field(None, description="For all answers.")
+    dimensions: bool = Field(True, description="Whether raters are asked for scores beside the verdict.")
+
+
+class CreateAssignment(BaseModel):
+    """The body of `POST /v1/campaigns/{campaign_id}/assignments`, which may be left out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rater: Rater | None = Field(None, description="Who judges; by default the API key's id.")
+
+
+@router.post("/campaigns", status_code=201)
+async def create_campaign(body: CreateCampaign, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
+    """A new campaign; its answers are generated in the background."""
+    await refuse_unknown(services, caller, body.models)
+    plan = store.Plan(
+        name=body.name,
+        models=_versions(services, body.models),
+        prompts=await _prompts(services, body),
+        raters_per_item=body.raters_per_item,
+        sampling=_sampling(body.sampling),
+        dimensions=body.dimensions,
+    )
+    made = await services.database.run(
+        lambda session: campaign_object(session, store.create(session, plan, caller)),
+    )
+    services.campaign_work.set()
+    return made
+
+
+@router.get("/campaigns")
+async def list_campaigns(
+    services: ServicesDep, caller: CallerDep, after: str | None = None, limit: Limit = 20, order: Order = "desc"
+) -> dict[str, Any]:
+    """A page of campaigns, newest first."""
+
+    def read(session: Session) -> dict[str, Any]:
+        rows, has_more = store.page(session, caller, after=after, limit=limit, ascending=order == "asc")
+        return list_page([campaign_object(session, row) for row in rows], has_more=has_more)
+
+    return await services.database.run(read)
+
+
+@router.get("/campaigns/{campaign_id}")
+async def retrieve_campaign(campaign_id: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
+    """One campaign, with how far it is."""
+    return await with_campaign(services, caller, campaign_id, campaign_object)
+
+
+@router.get("/campaigns/{campaign_id}/answers")
+async def list_answers(
+    campaign_id: str,
+    services: ServicesDep,
+    caller: CallerDep,
+    after: str | None = None,
+    limit: Limit = 20,
+    order: Order = "asc",
+    status: Literal["pending", "done", "failed"] | None = None,
+) -> dict[str, Any]:
+    """A page of the campaign's answers, prompt by prompt, with their models' names; a failed one says why."""
+
+    def read(session: Session, row: CampaignRow) -> dict[str, Any]:
+        page, has_more = answers.page(
+            session, row.id, after=after, limit=limit, ascending=order == "asc", status=status
+        )
+        return list_page(page, has_more=has_more)
+
+    return await with_campaign(services, caller, campaign_id, read)
+
+
+@router.post("/campaigns/{campaign_id}/close")
+async def close_campaign(campaign_id: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
+    """Give out no more pairs and generate no more answers. Votes on pairs that are given out are still taken."""
+    return await with_campaign(services, caller, campaign_id, _told_after(store.close))
+
+
+@router.post("/campaigns/{campaign_id}/reopen")
+async def reopen_campaign(campaign_id: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
+    """Give out pairs again. A failed campaign's answers are generated anew."""
+    opened = await with_campaign(services, caller, campaign_id, _told_after(store.reopen))
+    services.campaign_work.set()
+    return opened
+
+
+@router.delete("/campaigns/{campaign_id}")
+async def delete_campaign(campaign_id: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
+    """Delete a campaign in which nobody has voted, with its answers and invitations."""
+    await with_campaign(services, caller, campaign_id, store.remove)
+    return {"id": campaign_id, "object": "campaign.deleted", "deleted": True}
+
+
+@router.post("/campaigns/{campaign_id}/assignments")
+async def create_assignment(
+    campaign_id: str, services: ServicesDep, caller: CallerDep, body: CreateAssignment | None = None
+) -> dict[str, Any]:
+    """The pair that the rater judges next: the same until it is judged; null where none is left."""
+    rater = caller.rater or (body and body.rater) or caller.key_id or "anonymous"
+
+    def work(session: Session, row: CampaignRow) -> dict[str, Any]:
+        return assignments.assign(session, row, rater, caller.key_id)
+
+    return await with_campaign(services, caller, campaign_id, work)
+
+
+async def with_campaign(
+    services: Services, caller: Caller, campaign_id: str, work: Callable[[Session, CampaignRow], T]
+) -> T:
+    """What `work` makes of the campaign, in one transaction.
+
+    Raises:
+        NotFound: there is no such campaign, or not for this caller.
+    """
+    return await services.database.run(lambda session: work(session, store.get(session, campaign_id, caller)))
+
+
+def _versions(services: Services, models: list[str]) -> list[str]:
+    versions = [services.registry.version_of(model) for model in models]
+    if len(set(versions)) < len(versions):
+        twice = next(version for version in versions if versions.count(version) > 1)
+        raise BadRequest(
+            f"{twice!r} stands twice among the models, by this name or an alias. Name each once.",
+            param="models",
+            code="duplicate_models",
+        )
+    return versions
+
+
+def _sampling(sampling: Sampling | None) -> dict[str, Any]:
+    given = sampling.sampling() if sampling else {}
+    return given if given.keys() & {"max_tokens", "max_completion_tokens"} else given | {"max_tokens": MAX_TOKENS}
+
+
+async def _prompts(services: Services, body: CreateCampaign) -> list[list[Any]]:
+    if (body.prompts is None) == (body.prompts_file is None):
+        raise BadRequest(
+            "Give either `prompts`, a list, or `prompts_file`, the id of a file with them.",
+            param="prompts",
+            code="missing_required_parameter" if body.prompts is None else "invalid_value",
+        )
+    if body.prompts is not None:
+        return prompts_of_list(body.prompts, body.limit)
+    file_id = body.prompts_file or ""
+    try:
+        row = await services.database.run(lambda session: get_file(session, file_id if is_id(file_id) else ""))
+    except APIError as error:
+        raise BadRequest(
+            f"File {file_id[:100]!r} does not exist. GET /v1/files lists the files.",
+            param="prompts_file",
+            code="file_not_found",
+        ) from error
+    return await run_in_threadpool(prompts_of_file, services.files.path(row.id), body.limit)
+
+
+def _told_after(
+    change: Callable[[Session, CampaignRow], None],
+) -> Callable[[Session, CampaignRow], dict[str, Any]]:
+    """The change, and the campaign as it is after it."""
+
+    def changed(session: Session, row: CampaignRow) -> dict[str, Any]:
+        change(session, row)
+        session.flush()
+        return campaign_object(session, row)
+
+    return changed

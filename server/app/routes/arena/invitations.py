@@ -1,0 +1,96 @@
+"""`/v1/campaigns/{id}/invitations` and `/v1/invitation`: raters' ways into a campaign."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+
+from server.access.callers import CallerDep
+from server.app.routes.arena.campaigns import Rater, with_campaign
+from server.app.services import ServicesDep
+from server.arena.campaigns import assignments, invitations
+from server.storage.list_pages import list_page, page_of
+from server.storage.tables import CampaignInvitationRow, CampaignRow
+from server.wire.errors import Forbidden
+
+router = APIRouter(prefix="/v1", tags=["campaigns"])
+
+
+class CreateInvitation(BaseModel):
+    """The body of `POST /v1/campaigns/{campaign_id}/invitations`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rater: Rater = Field(description="In whose name the link votes.")
+    expires_after_s: int = Field(
+        invitations.LASTS_S, ge=60, le=invitations.MAX_LASTS_S, description="Seconds that the link is good for."
+    )
+
+
+@router.post("/campaigns/{campaign_id}/invitations", status_code=201)
+async def create_invitation(
+    campaign_id: str, body: CreateInvitation, services: ServicesDep, caller: CallerDep
+) -> dict[str, Any]:
+    """A link for one rater. Its token is shown this once."""
+
+    def work(session: Session, row: CampaignRow) -> dict[str, Any]:
+        made, token = invitations.create(
+            session, row.id, body.rater, lasts_s=body.expires_after_s, created_by=caller.key_id
+        )
+        return invitations.invitation_object(made, token=token)
+
+    return await with_campaign(services, caller, campaign_id, work)
+
+
+@router.get("/campaigns/{campaign_id}/invitations")
+async def list_invitations(
+    campaign_id: str,
+    services: ServicesDep,
+    caller: CallerDep,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> dict[str, Any]:
+    """A page of the campaign's invitations, newest first, without their tokens."""
+
+    def read(session: Session, row: CampaignRow) -> dict[str, Any]:
+        of_campaign = CampaignInvitationRow.campaign_id == row.id
+        rows, has_more = page_of(session, CampaignInvitationRow, of_campaign, after=after, limit=limit)
+        return list_page([invitations.invitation_object(invitation) for invitation in rows], has_more=has_more)
+
+    return await with_campaign(services, caller, campaign_id, read)
+
+
+@router.delete("/campaigns/{campaign_id}/invitations/{invitation_id}")
+async def revoke_invitation(
+    campaign_id: str, invitation_id: str, services: ServicesDep, caller: CallerDep
+) -> dict[str, Any]:
+    """Make the link worthless. The votes that came by it stay."""
+    await with_campaign(
+        services, caller, campaign_id, lambda session, row: invitations.revoke(session, row.id, invitation_id)
+    )
+    return {"id": invitation_id, "object": "campaign.invitation.deleted", "deleted": True}
+
+
+@router.get("/invitation")
+async def retrieve_own_invitation(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
+    """What the invited rater may know: the campaign's name and state, and how far the rater is."""
+    invitation = caller.invitation
+    if invitation is None:
+        raise Forbidden(
+            "This is for raters with an invitation, sent as `Authorization: Bearer tl-invite-…`. "
+            "POST /v1/campaigns/{campaign_id}/invitations makes one.",
+            code="invitation_required",
+        )
+
+    def read(session: Session, row: CampaignRow) -> dict[str, Any]:
+        counted = assignments.standing(session, row, invitation.rater)
+        shown = {"id": row.id, "name": row.name, "status": row.status, "dimensions": row.dimensions}
+        return {"object": "invitation", "rater": invitation.rater, "campaign": shown} | {
+            "done": counted.done,
+            "remaining": counted.remaining,
+        }
+
+    return await with_campaign(services, caller, invitation.campaign_id, read)

@@ -1,0 +1,51 @@
+"""`/v1/leaderboard`: what the votes say about the models."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
+
+from server.app.services import ServicesDep
+from server.arena.leaderboard.boards import Question
+from server.arena.leaderboard.objects import leaderboard_csv
+from server.arena.ratings.reading import Wanted
+
+router = APIRouter(prefix="/v1", tags=["ratings"])
+
+UnixTime = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class LeaderboardQuery(BaseModel):
+    """The query of `GET /v1/leaderboard`."""
+
+    campaign: str | None = Field(None, max_length=100)
+    rater: str | None = Field(None, max_length=128)
+    after: UnixTime | None = Field(None, description="Only votes of this second (Unix time) and later.")
+    before: UnixTime | None = Field(None, description="Only votes before this second (Unix time).")
+    blind_only: bool = Field(True, description="Only votes whose rater had not seen the names.")
+    style_control: bool = Field(False, description="Take out what length and markdown do to a vote.")
+    confidence: float = Field(0.95, ge=0.5, le=0.999, description="Of every interval.")
+    format: Literal["json", "csv"] = "json"
+
+
+@router.get("/leaderboard", response_model=None)
+async def get_leaderboard(
+    services: ServicesDep, query: Annotated[LeaderboardQuery, Query()]
+) -> dict[str, Any] | Response:
+    """Ratings with intervals, pairs, agreement between raters and bias, of the votes that count."""
+    wanted = Wanted(
+        campaign=query.campaign,
+        rater=query.rater,
+        blind_only=query.blind_only,
+        after_s=query.after,
+        before_s=query.before,
+    )
+    question = Question(wanted, query.confidence, query.style_control, tuple(services.registry.base_names))
+    board = await services.leaderboards.get(services.database, question)
+    if query.format == "json":
+        return board
+    headers = {"Content-Disposition": 'attachment; filename="leaderboard.csv"'}
+    return StreamingResponse(leaderboard_csv(board), media_type="text/csv; charset=utf-8", headers=headers)

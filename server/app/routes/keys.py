@@ -1,0 +1,103 @@
+"""`/v1/keys`, ours: API keys over HTTP. For admins; on a keyless server for whoever is on this machine.
+
+A key is in the answer that makes it and nowhere else: not in the list, not in the table, not in a log.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from server.access import key_requests
+from server.access.callers import AdminDep
+from server.access.keys import APIKey, list_keys
+from server.app.services import ServicesDep
+from server.storage.list_pages import list_page
+from server.storage.tables import DEFAULT_PROJECT
+from server.wire.errors import BadRequest
+
+router = APIRouter(prefix="/v1/keys", tags=["keys"])
+
+NOW_REQUIRED = "From now on every request to this server needs a key, sent as `Authorization: Bearer KEY`."
+
+
+class CreateKey(BaseModel):
+    """The body of `POST /v1/keys`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(default="default", description="Who or what will use the key.")
+    project: str = Field(default=DEFAULT_PROJECT, description="Whose key it is: letters, digits, - and _.")
+    admin: bool | None = Field(
+        default=None, description="Whether it is an admin's. Unset: the very first is, no later one."
+    )
+
+
+@router.get("")
+async def list_api_keys(
+    services: ServicesDep,
+    admin: AdminDep,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
+    order: Literal["asc", "desc"] = "asc",
+) -> dict[str, Any]:
+    """The keys, never the secrets; the revoked ones with the time of it. `current` is the one that asks."""
+    keys = await services.database.run(list_keys)
+    shown = [_key_object(key, admin.key_id) for key in (keys if order == "asc" else keys[::-1])]
+    page = shown[_after(shown, after) :]
+    return list_page(page[:limit], has_more=len(page) > limit)
+
+
+@router.post("", status_code=201)
+async def create_api_key(
+    services: ServicesDep, admin: AdminDep, response: Response, body: CreateKey | None = None
+) -> dict[str, Any]:
+    """A new key; `key` holds it this once. `notice` says so where requests need a key from now on."""
+    asked = body or CreateKey()
+    keyless = admin.key_id is None
+    try:
+        key, secret = await services.database.run(
+            lambda session: key_requests.make(session, asked.name, asked.project, asked.admin, keyless=keyless)
+        )
+    finally:
+        services.keys.forget()  # also where somebody else's was the first
+    response.headers["cache-control"] = "no-store"
+    return _key_object(key, admin.key_id) | {"key": secret, "notice": NOW_REQUIRED if keyless else None}
+
+
+@router.delete("/{key_id}")
+async def revoke_api_key(key_id: str, services: ServicesDep, admin: AdminDep, force: bool = False) -> dict[str, Any]:
+    """Revoke a key: it stays in the list and is refused from the next request on."""
+    key = await services.database.run(lambda session: key_requests.revoke(session, key_id, force=force))
+    services.keys.forget()
+    return _key_object(key, admin.key_id) | {"deleted": True}
+
+
+def _after(shown: list[dict[str, Any]], after: str | None) -> int:
+    """The place of the first key that follows the one with the id `after`."""
+    if after is None:
+        return 0
+    for place, key in enumerate(shown, start=1):
+        if key["id"] == after:
+            return place
+    raise BadRequest(
+        f"There is no key {after[:100]!r} to go on after. Give the last id of the page before.",
+        code="invalid_cursor",
+        param="after",
+    )
+
+
+def _key_object(key: APIKey, current: str | None) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "object": "api_key",
+        "created_at": key.created_at,
+        "name": key.name,
+        "redacted_key": f"{key.prefix}…",
+        "project": key.project,
+        "is_admin": key.is_admin,
+        "revoked_at": key.revoked_at,
+        "current": key.id == current,
+    }

@@ -1,0 +1,131 @@
+"""`/v1/fine_tuning/jobs` as OpenAI has it. https://platform.openai.com/docs/api-reference/fine-tuning
+
+Owned here: paths and parameters. What a request must be is in `jobs/request.py`, what becomes of a job in `jobs/`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from sqlalchemy.orm import Session
+
+from server.access.callers import CallerDep
+from server.access.checkpoints import usable_by
+from server.app.services import Services, ServicesDep
+from server.jobs import listing, states
+from server.jobs.create.body import CreateJob
+from server.jobs.create.creator import Sender
+from server.jobs.objects import checkpoint_object, event_object, job_object
+from server.storage.list_pages import list_page, page_of
+from server.storage.tables import JobCheckpointRow, JobEventRow, JobRow
+
+router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine tuning"])
+
+PAUSE_WAIT_S = 10.0
+"""How long an answer waits for a running job's checkpoint, so that it usually says that the job is paused."""
+_PAUSE_POLL_S = 0.1
+_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": CreateJob.model_json_schema()}}}}
+
+AfterQuery = Annotated[str | None, Query(pattern=r"^[!-~]{1,200}$", description="The last id of the page before.")]
+LimitQuery = Annotated[int, Query(ge=1, le=1000, description="Most items on the page.")]
+
+
+@router.post("", openapi_extra=_BODY)
+async def create_job(request: Request, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
+    """Check the request, write the job, and let it wait for its turn. A repeated request makes no second job."""
+    row = await services.jobs.create(await request.body(), Sender.of(caller, request.headers))
+    return await services.database.run(lambda session: _shown(session, services, row.id))
+
+
+@router.get("")
+async def list_jobs(
+    request: Request, services: ServicesDep, after: AfterQuery = None, limit: LimitQuery = 20
+) -> dict[str, Any]:
+    """The jobs, newest first. `metadata[k]=v` filters, as often as it is given; `metadata=null`: jobs without any."""
+    wanted = listing.metadata_filters(request.query_params.multi_items())
+
+    def page(session: Session) -> dict[str, Any]:
+        where = [listing.condition(session, *one) for one in wanted]
+        rows, has_more = page_of(session, JobRow, *where, after=after, limit=limit)
+        places = listing.queue_positions(session, rows)
+        return list_page(
+            [job_object(row, services.settings, queue_position=places.get(row.id)) for row in rows], has_more=has_more
+        )
+
+    return await services.database.run(page)
+
+
+@router.get("/{job_id}")
+async def retrieve_job(job_id: str, services: ServicesDep) -> dict[str, Any]:
+    """One job."""
+    return await services.database.run(lambda session: _shown(session, services, job_id))
+
+
+@router.post("/{job_id}/cancel")
+async def cancel_job(job_id: str, services: ServicesDep) -> dict[str, Any]:
+    """Cancel for good; a running one is ended."""
+    return await _change(services, job_id, states.cancel)
+
+
+@router.post("/{job_id}/resume")
+async def resume_job(job_id: str, services: ServicesDep) -> dict[str, Any]:
+    """Back to its place in the queue, to go on from its checkpoint."""
+    return await _change(services, job_id, states.resume)
+
+
+@router.post("/{job_id}/pause")
+async def pause_job(job_id: str, services: ServicesDep) -> dict[str, Any]:
+    """Stop after a checkpoint and make way for others. Answers when that is done, or after 10 s while it goes on."""
+    shown = await _change(services, job_id, states.pause)
+    deadline = asyncio.get_running_loop().time() + PAUSE_WAIT_S
+    while shown["tuneloop"]["state"] == "pausing" and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(_PAUSE_POLL_S)
+        shown = await services.database.run(lambda session: _shown(session, services, job_id))
+    return shown
+
+
+@router.get("/{job_id}/events")
+async def list_events(
+    job_id: str, services: ServicesDep, after: AfterQuery = None, limit: LimitQuery = 20
+) -> dict[str, Any]:
+    """What the job told, newest first."""
+
+    def page(session: Session) -> dict[str, Any]:
+        states.read(session, job_id)
+        rows, has_more = page_of(session, JobEventRow, JobEventRow.job_id == job_id, after=after, limit=limit)
+        return list_page([event_object(row) for row in rows], has_more=has_more)
+
+    return await services.database.run(page)
+
+
+@router.get("/{job_id}/checkpoints")
+async def list_checkpoints(
+    job_id: str, services: ServicesDep, caller: CallerDep, after: AfterQuery = None, limit: LimitQuery = 10
+) -> dict[str, Any]:
+    """The checkpoints that are served by name, newest first: those that the caller may use."""
+
+    def page(session: Session) -> dict[str, Any]:
+        states.read(session, job_id)
+        where = [JobCheckpointRow.job_id == job_id]
+        if caller.key_id is not None:
+            where.append(usable_by(caller.project))
+        rows, has_more = page_of(session, JobCheckpointRow, *where, after=after, limit=limit)
+        return list_page([checkpoint_object(row) for row in rows], has_more=has_more)
+
+    return await services.database.run(page)
+
+
+async def _change(services: Services, job_id: str, change: Callable[[Session, str], JobRow]) -> dict[str, Any]:
+    """The job after one change of its status, which the runner is told of."""
+    await services.database.run(lambda session: change(session, job_id))
+    services.runner.wake()
+    services.webhooks.wake()  # a cancelled job has ended
+    return await services.database.run(lambda session: _shown(session, services, job_id))
+
+
+def _shown(session: Session, services: Services, job_id: str) -> dict[str, Any]:
+    row = states.read(session, job_id)
+    return job_object(row, services.settings, queue_position=listing.queue_positions(session, [row]).get(row.id))

@@ -1,0 +1,110 @@
+"""`/v1/models` as OpenAI has it. https://platform.openai.com/docs/api-reference/models
+
+Ids of models hold `/` and `:`, and clients send them raw or percent-encoded, hence the `:path` parameters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from server.access import checkpoints
+from server.access.callers import CallerDep
+from server.access.keys import Caller
+from server.aliases import changes
+from server.aliases.view import AliasView
+from server.app.services import Services, ServicesDep
+from server.storage.tables import AliasRow
+from server.versions import tuned_models
+from server.wire.errors import BadRequest
+from serving import Adapter
+
+router = APIRouter(prefix="/v1", tags=["models"])
+
+
+@router.get("/models")
+async def list_models(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
+    """Every model that a request may name: bases and further names, tuned ones, aliases, remote engines' models."""
+    bases = [_base_object(services, name) for name in services.registry.base_names]
+    tuned = [_tuned_object(services, adapter) for adapter in await tuned_models.usable(services, caller)]
+    remote = [_remote_object(name) for name in services.registry.remote_names]
+    return {"object": "list", "data": [*bases, *tuned, *await _alias_objects(services, caller), *remote]}
+
+
+@router.get("/models/{model:path}")
+async def retrieve_model(model: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
+    """One model."""
+    if model in services.registry.base_names:
+        return _base_object(services, model)
+    await checkpoints.check(services.database, services.registry, caller, model)
+    if model in services.aliases.current:
+        return _alias_object(services, await services.database.run(lambda session: changes.get(session, model)))
+    if model in services.registry.remote_names:
+        return _remote_object(model)
+    return _tuned_object(services, services.registry.get(model))
+
+
+@router.delete("/models/{model:path}")
+async def delete_model(model: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
+    """Delete a tuned model for good: unloaded, and its files gone. Answers in flight are finished first."""
+    if model in services.registry.base_names:
+        raise BadRequest(
+            f"{model!r} is the base model; only tuned models can be deleted.", param="model", code="base_model"
+        )
+    await checkpoints.check(services.database, services.registry, caller, model)
+    if model in services.aliases.current:
+        raise BadRequest(
+            f"{model!r} is an alias; DELETE /v1/aliases/{model} deletes it, and keeps the model that it stands for.",
+            param="model",
+            code="model_is_an_alias",
+        )
+    if model in services.registry.remote_names:
+        raise BadRequest(
+            f"{model!r} belongs to an engine that someone else runs; only tuned models can be deleted.",
+            param="model",
+            code="remote_model",
+        )
+    adapter = await tuned_models.remove(services, model)
+    return {"id": adapter.name, "object": "model", "deleted": True}
+
+
+def _base_object(services: Services, name: str) -> dict[str, Any]:
+    """The base under one of its names; a further name has its own name as its parent."""
+    pool = services.registry.base_pool(name)
+    base = pool.base if pool else services.engine.base
+    created = int((base.path / "config.json").stat().st_mtime)
+    parent = None if name == base.name else base.name
+    return {"id": name, "object": "model", "created": created, "owned_by": "base", "parent": parent}
+
+
+def _remote_object(name: str) -> dict[str, Any]:
+    """A model of an engine that someone else runs; how old it is isn't known."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "remote", "parent": None}
+
+
+async def _alias_objects(services: Services, caller: Caller) -> list[dict[str, Any]]:
+    """Those of the models that this caller may use, by name."""
+    rows = await services.database.run(lambda session: AliasView(session, services.registry, caller).all())
+    return [_alias_object(services, row) for row in rows if row.name in services.aliases.current]
+
+
+def _alias_object(services: Services, row: AliasRow) -> dict[str, Any]:
+    """An alias as a model; what it stands for is its parent."""
+    return {
+        "id": row.name,
+        "object": "model",
+        "created": row.created_at,
+        "owned_by": services.settings.organization,
+        "parent": row.model,
+    }
+
+
+def _tuned_object(services: Services, adapter: Adapter) -> dict[str, Any]:
+    return {
+        "id": adapter.name,
+        "object": "model",
+        "created": adapter.created_at,
+        "owned_by": services.settings.organization,
+        "parent": adapter.base_model,
+    }

@@ -1,0 +1,1 @@
+"""Adapters, aliases, engines and where a tuned model comes from."""

@@ -1,0 +1,145 @@
+"""`/v1/adapters`: versions of tuned models as they lie on disk; one that was made elsewhere comes in here,
+and any can be taken away as an archive in the form that comes in.
+
+What is uploaded is unpacked in a folder of its own, checked, copied into its place, and tried on the engine.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from server.access.callers import CallerDep
+from server.access.keys import Caller
+from server.app.services import Services, ServicesDep
+from server.files.contents import Incoming
+from server.files.form import openapi_form, read_form
+from server.storage.list_pages import list_page
+from server.versions import tuned_models, upload
+from server.versions.download import AdapterArchive
+from server.wire.errors import NotFound
+from serving import Adapter
+
+FORM = openapi_form(
+    ["file"],
+    {
+        "file": {
+            "type": "string",
+            "format": "binary",
+            "description": "A .tar.gz or .zip of the files that PEFT's save_pretrained wrote.",
+        },
+        "name": {"type": "string", "description": "What to call the model. Unset: ft:… with `suffix`."},
+        "suffix": {"type": "string", "default": "imported"},
+        "base_model": {"type": "string", "description": "The base, where several are served."},
+        "same_base": {
+            "type": "boolean",
+            "default": False,
+            "description": "It was made for this base, whatever adapter_config.json calls it.",
+        },
+    },
+)
+
+
+router = APIRouter(prefix="/v1", tags=["adapters"])
+
+
+@router.post("/adapters", status_code=201, openapi_extra=FORM)
+async def create_adapter(request: Request, services: ServicesDep) -> dict[str, Any]:
+    """Take in a LoRA adapter that was made elsewhere: it answers from now on, or is refused with the reason."""
+    with upload.private_folder(services.settings) as folder, Incoming(folder) as incoming:
+        form = await read_form(request, "file", incoming, services.settings.max_file_bytes)
+        adapter = await run_in_threadpool(upload.take_in, services, incoming, folder, form.fields)
+    await upload.publish(services, adapter)
+    waiting = {other.id for other in await run_in_threadpool(services.registry.waiting)}
+    return _adapter_object(adapter, is_published=adapter.id not in waiting)
+
+
+@router.get("/adapters")
+async def list_adapters(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
+    """The adapters that are served with what their manifests say; `broken` names what cannot be served, and why."""
+    objects = await _objects(services, caller)
+    # What is broken can't be told apart by project, so only an admin is told of it.
+    broken = dict(services.registry.broken()) if caller.is_admin else {}
+    return list_page(objects, has_more=False) | {"broken": broken}
+
+
+@router.get("/adapters/{adapter_id}")
+async def retrieve_adapter(adapter_id: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
+    """One adapter by its id."""
+    for adapter in await _objects(services, caller):
+        if adapter["id"] == adapter_id:
+            return adapter
+    raise _not_found(adapter_id)
+
+
+@router.delete("/adapters/{adapter_id}")
+async def delete_adapter(adapter_id: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
+    """Delete an adapter by its id."""
+    if adapter_id not in {adapter["id"] for adapter in await _objects(services, caller)}:
+        raise _not_found(adapter_id)
+    adapter = await tuned_models.remove(services, adapter_id)
+    return {"id": adapter.id, "object": "adapter", "deleted": True}
+
+
+def _not_found(adapter_id: str) -> NotFound:
+    return NotFound(
+        f"No adapter has the id {adapter_id[:200]!r}. GET /v1/adapters lists them.",
+        code="adapter_not_found",
+        param="adapter_id",
+    )
+
+
+async def _objects(services: Services, caller: Caller) -> list[dict[str, Any]]:
+    """What the caller may use, then what waits to be published."""
+    published = await tuned_models.usable(services, caller)
+    waiting = await tuned_models.waiting(services, caller)
+    return [
+        *(_adapter_object(adapter, is_published=True) for adapter in published),
+        *(_adapter_object(adapter, is_published=False) for adapter in waiting),
+    ]
+
+
+def _adapter_object(adapter: Adapter, *, is_published: bool) -> dict[str, Any]:
+    manifest = adapter.manifest
+    return {
+        "id": adapter.id,
+        "object": "adapter",
+        "created_at": adapter.created_at,
+        "model": adapter.name,
+        "base_model": adapter.base_model,
+        "base_model_sha256": adapter.base_model_sha256,
+        "r": adapter.r,
+        "status": "published" if is_published else "waiting",
+        **{key: manifest.get(key) for key in ("training_file_sha256", "metrics", "versions")},
+    }
+
+
+@router.get("/adapters/{adapter_id}/archive", response_class=StreamingResponse)
+async def download_adapter(adapter_id: str, services: ServicesDep, caller: CallerDep) -> StreamingResponse:
+    """The adapter as a .tar.gz: what PEFT reads, and a manifest with how it was made."""
+    there = [*await tuned_models.usable(services, caller), *await tuned_models.waiting(services, caller)]
+    for adapter in there:
+        if adapter.id == adapter_id:
+            try:
+                archive = await run_in_threadpool(AdapterArchive, adapter)
+            except FileNotFoundError:
+                break
+            return StreamingResponse(
+                archive,
+                media_type="application/gzip",
+                headers={"content-disposition": f'attachment; filename="{_file_name(adapter.name)}"'},
+            )
+    raise NotFound(
+        f"No adapter has the id {adapter_id[:200]!r}. GET /v1/adapters lists them.",
+        code="adapter_not_found",
+        param="adapter_id",
+    )
+
+
+def _file_name(model: str) -> str:
+    """`ft_base_org_suffix_8chars.tar.gz`: a name that every file system takes."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", model)[:120].strip("._") + ".tar.gz"

@@ -1,0 +1,168 @@
+"""`/v1/aliases`: free names for models, such as `support`, that are pointed to another version while requests go on.
+
+A change is written first and counts from then on: whoever asks after the answer to a PUT gets the new version, and
+requests in flight end with the one that they began with. Names may hold `/` and `:`, hence the `:path` parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+
+from server.access import checkpoints
+from server.access.callers import CallerDep, KeyIdDep
+from server.access.keys import Caller
+from server.aliases import changes as aliases
+from server.aliases.view import AliasView
+from server.app.services import Services, ServicesDep
+from server.storage.list_pages import list_page
+from server.wire.errors import BadRequest, Conflict, ServiceUnavailable
+from serving import EngineState
+from serving.adapters.names import taken_names
+
+router = APIRouter(prefix="/v1", tags=["aliases"])
+
+ALIAS = "/aliases/{name:path}"
+T = TypeVar("T")
+
+
+class PromoteAlias(BaseModel):
+    """The body of `PUT /v1/aliases/{name}`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(min_length=1, description="What the name shall stand for: a tuned, base or remote model.")
+
+
+class RollBackAlias(BaseModel):
+    """The body of `POST /v1/aliases/{name}/rollback`, which may be left out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(None, min_length=1, description="One that the alias stood for. Unset: the one before.")
+
+
+@router.get("/aliases")
+async def list_aliases(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
+    """The aliases, by name."""
+    return list_page(await _view(services, caller, lambda view: view.objects(view.all())), has_more=False)
+
+
+@router.get(ALIAS + "/history")
+async def list_alias_history(
+    name: str,
+    services: ServicesDep,
+    caller: CallerDep,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> dict[str, Any]:
+    """Every change of the alias, newest first; a deleted one's, too."""
+    aliases.check_name(name)
+    changes, has_more = await _view(services, caller, lambda view: view.history(name, after=after, limit=limit))
+    return list_page(changes, has_more=has_more)
+
+
+@router.get(ALIAS)
+async def retrieve_alias(name: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
+    """One alias."""
+    return await _view(services, caller, lambda view: view.objects([view.get(name)])[0])
+
+
+@router.put(ALIAS)
+async def promote_alias(
+    name: str, body: PromoteAlias, services: ServicesDep, caller: CallerDep, key_id: KeyIdDep, response: Response
+) -> dict[str, Any]:
+    """Point the alias to this model, which is loaded first; 201 where the alias is new."""
+    aliases.check_name(name)
+    model = await _target(services, caller, body.model)
+    async with services.aliases.changing(name):
+        await _view(services, caller, lambda view: view.refuse_foreign(name))
+        if name not in services.aliases.current:
+            await run_in_threadpool(_refuse_taken, services, name)
+            response.status_code = 201
+        async with _loaded(services, model):
+            row = await services.aliases.commit(lambda session: aliases.promote(session, name, model, key_id))
+    return await _view(services, caller, lambda view: view.objects([row])[0])
+
+
+@router.post(ALIAS + "/rollback")
+async def roll_back_alias(
+    name: str, services: ServicesDep, caller: CallerDep, key_id: KeyIdDep, body: RollBackAlias | None = None
+) -> dict[str, Any]:
+    """Point the alias back to what it stood for before, or to one from its history; `skipped` names what is gone."""
+    wanted = body.model if body else None
+    async with services.aliases.changing(name):
+        row, model, gone = await _view(services, caller, lambda view: view.way_back(name, wanted))
+        if model != row.model:
+            trail = row.trail
+            await checkpoints.check(services.database, services.registry, caller, model)
+            async with _loaded(services, model):
+                row = await services.aliases.commit(
+                    lambda session: aliases.roll_back(session, name, model, key_id, seen=trail)
+                )
+    return await _view(services, caller, lambda view: view.objects([row])[0]) | {"skipped": gone}
+
+
+@router.delete(ALIAS)
+async def delete_alias(name: str, services: ServicesDep, caller: CallerDep, key_id: KeyIdDep) -> dict[str, Any]:
+    """Delete the alias; what it stood for stays, and so does its history."""
+    async with services.aliases.changing(name):
+        await _view(services, caller, lambda view: view.get(name))
+        await services.aliases.commit(lambda session: aliases.delete(session, name, key_id))
+    return {"id": name, "object": "alias", "deleted": True}
+
+
+async def _view(services: Services, caller: Caller, look: Callable[[AliasView], T]) -> T:
+    return await services.database.run(lambda session: look(AliasView(session, services.registry, caller)))
+
+
+@asynccontextmanager
+async def _loaded(services: Services, model: str) -> AsyncIterator[None]:
+    """While open, the model stays loaded and isn't removed; so no caller of the alias waits for it.
+
+    Raises:
+        ServingError: it can't be loaded, the gate doesn't let it through, or it has begun to go meanwhile.
+        ServiceUnavailable: its engine is away.
+    """
+    async with services.registry.lease(model) as lease:
+        if lease.engine.state is not EngineState.READY:
+            raise ServiceUnavailable("The engine is away, and the alias stays as it was. Try again when it is back.")
+        if model not in (*services.registry.base_names, *services.registry.remote_names):
+            services.registry.get(model)
+        yield
+
+
+async def _target(services: Services, caller: Caller, model: str) -> str:
+    """The model by the name that answers.
+
+    Raises:
+        ModelNotFoundError: it is not there for this caller.
+        BadRequest: it is itself an alias.
+    """
+    registry = services.registry
+    await checkpoints.check(services.database, registry, caller, model)
+    if registry.version_of(model) != model:
+        raise BadRequest(
+            f"{model!r} is itself an alias, of {registry.version_of(model)}. Name the model that is meant.",
+            code="alias_of_alias",
+            param="model",
+        )
+    return model if model in (*registry.base_names, *registry.remote_names) else registry.get(model).name
+
+
+def _refuse_taken(services: Services, name: str) -> None:
+    """Raises Conflict where the name of a new alias means something else already, or did."""
+    registry, adapters_dir = services.registry, services.settings.adapters_dir
+    taken = taken_names(adapters_dir, services.engine.base).union(registry.base_names, registry.remote_names)
+    if name in taken:
+        raise Conflict(
+            f"The name {name!r} is a model's, or was until that was deleted; an alias needs a name of its own. "
+            "Choose another.",
+            code="alias_name_taken",
+            param="name",
+        )

@@ -1,0 +1,123 @@
+"""The prompts of a campaign, from a list or from a file of examples: what the models answer, nothing that they should.
+
+The first faults are told, each with its place, and the others counted. Knows no database, and no HTTP beyond the error
+that it raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from server.wire.errors import BadRequest
+from server.wire.storable_json import text_fault
+from training.data.formats.json_files import read_jsonl
+from training.data.formats.json_records import Broken
+from training.data.formats.read import FAULTS_SHOWN
+
+MAX_PROMPTS = 1000
+"""More than people judge, and few enough to lay all their pairs out at once."""
+MOST_FAULTS = 10_000
+"""Nobody looks for more: it is another kind of file."""
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+
+Messages = list[Any]
+
+
+def prompts_of_list(prompts: Sequence[str | Messages], limit: int | None) -> list[Messages]:
+    """The messages of each prompt; a text is what a user says.
+
+    Raises:
+        BadRequest: a prompt is none, or there are too many.
+    """
+    given = ((f"prompt {number}", _of_text_or_messages(prompt)) for number, prompt in enumerate(prompts, start=1))
+    return _collected(given, limit, param="prompts")
+
+
+def prompts_of_file(path: Path, limit: int | None) -> list[Messages]:
+    """The messages of each line, without the answer that they end with; blocks while it reads.
+
+    Lines are `{"messages": […]}`, `{"prompt": …}` or preference pairs with an `input`.
+
+    Raises:
+        BadRequest: a line holds no prompt, or there are too many.
+    """
+    with path.open("rb") as file:
+        given = ((f"line {place}", _of_record(record)) for _, place, record in read_jsonl(file))
+        return _collected(given, limit, param="prompts_file")
+
+
+def _collected(given: Iterable[tuple[str, Messages | Broken]], limit: int | None, *, param: str) -> list[Messages]:
+    prompts: list[Messages] = []
+    shown: list[str] = []  # a file may have a fault on each of a million lines
+    faults = 0
+    for place, prompt in given:
+        if isinstance(prompt, Broken):
+            faults += 1
+            if faults <= FAULTS_SHOWN:
+                shown.append(f"{place}: {prompt.reason}")
+            if faults == MOST_FAULTS:
+                break
+            continue
+        prompts.append(prompt)
+        if len(prompts) == limit:
+            break
+        if len(prompts) > MAX_PROMPTS:
+            raise BadRequest(
+                f"There are more than {MAX_PROMPTS} prompts, the most that a campaign takes. Give fewer, or `limit` to "
+                "take the first of them.",
+                param=param,
+                code="too_many_prompts",
+            )
+    if faults:
+        raise BadRequest(_told(shown, faults), param=param, code="invalid_prompts")
+    if not prompts:
+        raise BadRequest("There are no prompts. Give at least one.", param=param, code="empty_array")
+    return prompts
+
+
+def _told(shown: Sequence[str], faults: int) -> str:
+    at_least = "at least " if faults == MOST_FAULTS else ""
+    more = [f"and {at_least}{faults - len(shown)} more"] if faults > len(shown) else []
+    return "\n".join([f"The prompts have {at_least}{faults} fault(s):", *shown, *more])
+
+
+def _of_record(record: Any) -> Messages | Broken:
+    if isinstance(record, Broken):
+        return record
+    if not isinstance(record, dict):
+        return Broken("it is no object; write one {…} a line")
+    if isinstance(record.get("input"), dict) and "messages" in record["input"]:
+        return _of_text_or_messages(record["input"]["messages"])
+    for key in ("messages", "prompt"):
+        if key in record:
+            return _of_text_or_messages(record[key])
+    return Broken('it has none of the keys "messages", "prompt" and "input"; give one of them')
+
+
+def _of_text_or_messages(prompt: Any) -> Messages | Broken:
+    if fault := text_fault(prompt):
+        return Broken(f"it {fault}")
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}] if prompt.strip() else Broken("the prompt is empty; give a text")
+    if not isinstance(prompt, list):
+        return Broken("the prompt is neither a text nor a list of messages; give one of them")
+    if fault := next(_faults(prompt), None):
+        return Broken(fault)
+    asked = prompt[:-1] if prompt and prompt[-1]["role"] == "assistant" else prompt
+    if not asked or asked[-1]["role"] not in ("user", "tool", "function"):
+        return Broken("nothing is asked: before the answer the last message must be the user's (or a tool's)")
+    return asked
+
+
+def _faults(messages: Messages) -> Iterator[str]:
+    for number, message in enumerate(messages, start=1):
+        if not isinstance(message, dict):
+            yield f"message {number} is no object; write {{'role': …, 'content': …}}"
+        elif message.get("role") not in ROLES:
+            yield f"message {number} has the role {message.get('role')!r:.100}; give one of {', '.join(ROLES)}"
+        elif message["role"] == "user" and not message.get("content"):
+            yield f"message {number} is the user's and has no content; give one"
+        elif not isinstance(message.get("content"), str | list | None):
+            yield f"message {number} has a content that is neither a text nor a list of parts"

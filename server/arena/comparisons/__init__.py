@@ -1,0 +1,1 @@
+"""Two answers to one prompt: drawn, generated, stored."""

@@ -1,0 +1,1 @@
+"""Ratings as pairs to train on, and as an export."""

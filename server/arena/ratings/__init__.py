@@ -1,0 +1,1 @@
+"""Verdicts on comparisons: taken, listed, and who may give them."""

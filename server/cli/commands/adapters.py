@@ -1,0 +1,147 @@
+"""`tuneloop adapters`: what lies in the adapters directory. A running server notices every change by itself."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server.app.data_dir import only_server
+from server.cli.base_model import open_base_model
+from server.cli.commands import aliases
+from server.cli.console import err, out, table_of
+from server.cli.options import with_settings
+from server.settings import LoadedSettings, Settings
+from serving import Adapter, AdapterError, import_adapter, scan_adapters
+from serving.adapters.archive.unpack import unpack_adapter
+from serving.adapters.names import check_chosen_name
+from serving.registry.shelf import discard
+
+app = typer.Typer(no_args_is_help=True, help="List, add and remove adapters, and give them free names.")
+
+
+app.command()(aliases.promote)
+app.command()(aliases.rollback)
+app.command("aliases")(aliases.list_aliases)
+
+
+@app.command("list")
+@with_settings("data_dir", "database_url")
+def list_(loaded: LoadedSettings) -> None:
+    """List the adapters in the data directory, oldest first, with the aliases that stand for them.
+
+    Example: tuneloop adapters list
+    """
+    adapters, broken = scan_adapters(loaded.settings.adapters_dir)
+    if not adapters and not broken:
+        out.print(
+            "There are no adapters yet. Make one with `tuneloop train CONFIG.yaml`, "
+            "or add one with `tuneloop adapters add DIR`."
+        )
+        return
+    named = aliases.current(loaded.settings)
+    table = table_of("id", "model", "aliases", "base model", "r", "made", "perplexity before → after", "parity")
+    for adapter in adapters:
+        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(adapter.created_at))
+        its = ", ".join(alias for alias, model in named.items() if model == adapter.name)
+        row = (adapter.id, adapter.name, its, adapter.base_model, str(adapter.r), made)
+        table.add_row(*row, _perplexity(adapter), _parity(adapter))
+    out.print(table)
+    for name, reason in broken.items():
+        err.print(f"{name} cannot be served: {reason}")
+
+
+@app.command()
+@with_settings("data_dir", "cache_dir", "model", "organization")
+def add(
+    loaded: LoadedSettings,
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="What PEFT's save_pretrained wrote, without pickles: its folder, or a .tar.gz or .zip of it."
+        ),
+    ],
+    name: Annotated[str | None, typer.Option(help="What clients call the model. Unset: ft:… with the suffix.")] = None,
+    suffix: Annotated[str, typer.Option(help="The {suffix} part of the new model's name.")] = "imported",
+    same_base: Annotated[
+        bool, typer.Option("--same-base", help="It was made for this base, whatever adapter_config.json calls it.")
+    ] = False,
+) -> None:
+    """Check a PEFT adapter made elsewhere, copy it in, and give it a name.
+
+    Example: tuneloop adapters add ./my-adapter --model Qwen/Qwen2.5-0.5B-Instruct --suffix support
+    Example: tuneloop adapters add my-adapter.tar.gz --name support-bot --same-base
+    """
+    settings = loaded.settings
+    if name is not None:
+        check_chosen_name(name)
+        _refuse_name_in_use(settings, name)
+    base = open_base_model(settings.model, settings.cache_dir)
+    with _folder_of(source, settings.max_upload_bytes) as folder:
+        adapter = import_adapter(
+            folder,
+            settings.adapters_dir,
+            base,
+            name=name,
+            suffix=suffix,
+            organization=settings.organization,
+            same_base=same_base,
+        )
+    out.print(f"Added {adapter.id}; clients call it {adapter.name}. A running server serves it from now on.")
+
+
+@contextmanager
+def _folder_of(source: Path, max_bytes: int) -> Iterator[Path]:
+    """The folder with the adapter's files; an archive's are unpacked where the system keeps such things."""
+    if not source.is_file():
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="tuneloop-") as folder:
+        yield unpack_adapter(source, Path(folder), max_bytes=max_bytes)
+
+
+def _refuse_name_in_use(settings: Settings, name: str) -> None:
+    if name in (*settings.base_model_map, *aliases.current(settings)):
+        raise AdapterError(f"The name {name!r} is an alias's, or a further name of the base. Choose another name.")
+
+
+@app.command()
+@with_settings("data_dir", "database_url")
+def remove(
+    loaded: LoadedSettings,
+    adapter_id: Annotated[str, typer.Argument(help="The adapter's id, from `tuneloop adapters list`.")],
+) -> None:
+    """Remove an adapter for good, while no server runs; a running one removes it with DELETE /v1/adapters/{id}.
+
+    Example: tuneloop adapters remove adapter-0123456789abcdef
+    """
+    adapters, _ = scan_adapters(loaded.settings.adapters_dir)
+    found = next((adapter for adapter in adapters if adapter_id in (adapter.id, adapter.name)), None)
+    if found is None:
+        raise AdapterError(f"No adapter has the id {adapter_id!r}. `tuneloop adapters list` shows them.")
+    aliases.refuse_in_use(loaded.settings, found)
+    with only_server(loaded.settings.data_dir):  # an engine dies when the files of an adapter that it uses go
+        discard(found)
+    out.print(f"Removed {found.id} ({found.name}).")
+
+
+def _perplexity(adapter: Adapter) -> str:
+    metrics = adapter.manifest.get("metrics") or {}
+    before, after = metrics.get("valid_perplexity_before"), metrics.get("valid_perplexity")
+    if not (
+        isinstance(before, int | float) and isinstance(after, int | float)
+    ):  # an imported manifest may say anything
+        return ""
+    return f"{before:.2f} → {after:.2f}"
+
+
+def _parity(adapter: Adapter) -> str:
+    parity = adapter.manifest.get("parity")
+    if not isinstance(parity, dict):
+        return ""
+    return "passed" if parity.get("passed") is True else "failed"

@@ -1,0 +1,1 @@
+"""Uploaded files: stored, checked, read."""

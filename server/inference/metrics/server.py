@@ -1,0 +1,86 @@
+"""Owns the gateway's Prometheus metrics. Each app has a registry of its own, so that two apps never share counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from server.inference.metrics.models import ModelMetrics
+from serving import EngineState
+from serving.registry.observer import RegistryObserver
+from serving.registry.pool import Replica
+
+SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300)
+
+
+class Metrics:
+    """Counters of one app."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "tuneloop_http_requests_total", "Requests answered.", ["route", "method", "status"], registry=self._registry
+        )
+        self._seconds = Histogram(
+            "tuneloop_http_request_seconds",
+            "Time from a request to the end of its answer.",
+            ["route"],
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        self.database_up = Gauge("tuneloop_database_up", "1 while the database answers.", registry=self._registry)
+        self._jobs = Gauge(
+            "tuneloop_fine_tuning_jobs", "Fine-tuning jobs by status.", ["status"], registry=self._registry
+        )
+        self.models = ModelMetrics()
+        self._registry.register(self.models)
+        self._engines = _Engines()
+        self._registry.register(self._engines)
+
+    def observer(self) -> RegistryObserver:
+        """What the registry tells its loads, evictions and refusals to."""
+        return self.models.observer()
+
+    def look_at_engines(self, replicas: Iterable[Replica]) -> None:
+        """Take down how these engines are now."""
+        self._engines.replicas = tuple(replicas)
+
+    def count_jobs(self, by_status: Mapping[str, int]) -> None:
+        """Set how many jobs there are of each status."""
+        for status, count in by_status.items():
+            self._jobs.labels(status).set(count)
+
+    def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count one answered request."""
+        self._requests.labels(route, method, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def exposition(self) -> bytes:
+        """The metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _Engines:
+    """How the engines are, asked when Prometheus asks."""
+
+    def __init__(self) -> None:
+        self.replicas: tuple[Replica, ...] = ()
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics as Prometheus' library takes them."""
+        up = GaugeMetricFamily("tuneloop_engine_up", "1 while the engine takes requests.", labels=["engine"])
+        in_flight = GaugeMetricFamily(
+            "tuneloop_engine_requests_in_flight", "Requests that hold the engine now.", labels=["engine"]
+        )
+        held = GaugeMetricFamily("tuneloop_engine_adapters", "Adapters that the engine knows.", labels=["engine"])
+        restarts = CounterMetricFamily(
+            "tuneloop_engine_restarts", "Times the engine was started again.", labels=["engine"]
+        )
+        for replica in self.replicas:
+            up.add_metric([replica.id], replica.engine.state is EngineState.READY)
+            in_flight.add_metric([replica.id], replica.in_flight)
+            held.add_metric([replica.id], len(replica.held()))
+            restarts.add_metric([replica.id], max(0, replica.engine.generation - 1))
+        return (up, in_flight, held, restarts)

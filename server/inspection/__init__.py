@@ -1,0 +1,1 @@
+"""Looks at files and jobs before any training, in child processes."""

@@ -1,0 +1,178 @@
+"""What would become of a fine-tuning job, before it is made: what create looks at, and what the job would find later.
+
+Writes nothing. The rules are those of `jobs/create/configuration.py` and `training.preflight`; time and schedule come
+from a process that reads the file with the base's tokenizer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from server.access.keys import Caller
+from server.app.services import Services
+from server.files.check import FileCheckError, JobCheck, check_for_job
+from server.jobs.create import inputs
+from server.jobs.create.body import CreateJob
+from server.jobs.create.configuration import look_ahead, refusal
+from server.jobs.create.creator import Draft
+from server.jobs.listing import WAITING, count_jobs
+from server.wire.errors import APIError, BadRequest
+from training.config.config import ConfigError
+from training.preflight.servable import unservable
+
+Problem = dict[str, Any]
+"""`param`, `message`, `code`: an error of the envelope that isn't thrown."""
+
+
+async def preflight(services: Services, body: bytes, caller: Caller) -> dict[str, Any]:
+    """The `fine_tuning.preflight` of the request that `body` is.
+
+    Raises:
+        BadRequest: the body isn't a JSON object. All else that is wrong is told among `problems`.
+        ServiceUnavailable: the machine is too busy to look.
+    """
+    try:
+        draft = await services.jobs.draft(body, caller)
+    except BadRequest as error:
+        if error.code == "invalid_json":
+            raise
+        return _told([_problem(error)])
+    problems = list(_foreseen(draft))
+    servable = draft.checked.config.serve_as != "none" and not unservable(draft.checked.config, draft.ground.limits)
+    run = None
+    try:
+        checked = await _checked(services, draft)
+        if checked.code:
+            problems.append({"param": checked.param, "message": checked.message, "code": checked.code})
+        run = await _run(services, draft)
+    except BadRequest as error:
+        problems.append(_problem(error))
+    ahead = await services.database.run(count_jobs)
+    waiting = sum(ahead[status] for status in (*WAITING, "running"))
+    return _told(problems, servable=servable, run=run, draft=draft, jobs_ahead=waiting)
+
+
+def _foreseen(draft: Draft) -> Iterator[Problem]:
+    """What `create` would refuse after all values have proven right."""
+    try:
+        look_ahead(draft.checked.config, draft.ground)
+    except ConfigError as error:
+        for sentence in error.faults:
+            one = ConfigError([sentence], param=error.param if sentence == error.faults[0] else None)
+            yield _problem(refusal(one, draft.request, draft.start))
+
+
+async def _checked(services: Services, draft: Draft) -> JobCheck:
+    """What the job's first step would find in its files."""
+    request, config = draft.request, draft.checked.config
+    files = services.files
+    validation = None if request.validation_file is None else files.path(request.validation_file)
+    try:
+        return await check_for_job(
+            files.path(request.training_file),
+            validation,
+            config.method,
+            file_format=config.file_format,
+            on_leakage=config.on_leakage,
+        )
+    except FileNotFoundError as error:
+        raise inputs.missing_file(request.training_file, "training_file") from error
+    except FileCheckError as error:
+        raise BadRequest(str(error), param="training_file", code="file_check_failed") from error
+
+
+async def _run(services: Services, draft: Draft) -> dict[str, Any] | None:
+    """The forecast; None where the base doesn't say its sizes, or no example can be learned from."""
+    ground = draft.ground
+    if ground.shape is None:
+        return None
+    folder, file = str(ground.base.path), services.files.path(draft.request.training_file)
+    config = dataclasses.replace(draft.checked.config, base_model=folder, training_file=str(file)).to_dict()
+    # An engine makes room on the GPU before a training starts; on a CPU all that runs now stays.
+    free_bytes = ground.memory_bytes if ground.on_gpu else None
+    try:
+        run: dict[str, Any] | None = await services.inspections.ask("run", config=config, free_bytes=free_bytes)
+    except BadRequest as error:
+        text = error.message.replace(folder, ground.base.name).replace(str(file), draft.request.training_file)
+        raise BadRequest(text, param=_place(error.param, draft.request), code=error.code) from error
+    if run:
+        for name in ("refusals", "findings"):
+            run[name] = [sentence.replace(folder, ground.base.name) for sentence in run[name]]
+    return run
+
+
+def _place(param: str | None, request: CreateJob) -> str | None:
+    error = refusal(ConfigError([""], param=param), request, None)
+    return error.param
+
+
+def _problem(error: APIError) -> Problem:
+    return {"param": error.param, "message": error.message, "code": error.code}
+
+
+def _told(
+    problems: list[Problem],
+    *,
+    servable: bool | None = None,
+    run: Mapping[str, Any] | None = None,
+    draft: Draft | None = None,
+    jobs_ahead: int | None = None,
+) -> dict[str, Any]:
+    """The object; what couldn't be looked at is null."""
+    notes: list[str] = []
+    if run:
+        known = {problem["message"] for problem in problems}
+        problems = problems + [
+            {"param": None, "message": sentence, "code": "invalid_value"}
+            for sentence in run["refusals"]
+            if sentence not in known
+        ]
+        problems += [
+            {"param": "training_file", "message": f"line {fault['line']}: {fault['message']}", "code": "unlearnable"}
+            for fault in run["faults"][:20]
+        ]
+        notes = [*run["findings"], *run["plan"]["reasons"]]
+        if run["seconds"] is None:
+            notes.append("There is no estimate of the time for a GPU; the job tells one after its first steps.")
+    fits = None if run is None or draft is None else _fits(run, draft)
+    return {
+        "object": "fine_tuning.preflight",
+        "ready": not problems,
+        "fits": fits,
+        "servable": servable,
+        "problems": problems,
+        "memory": None if run is None else {**run["memory"], "total": run["memory_total_bytes"]},
+        "free_bytes": None if run is None else run["free_bytes"],
+        "seconds": None if run is None else run["seconds"],
+        "steps": None if run is None else run["plan"]["total_steps"],
+        "examples": None if run is None else run["examples"],
+        "training_rows": None if run is None else run["training_rows"],
+        "trained_tokens": None if run is None else run["trained_tokens"],
+        "hyperparameters": None if run is None or draft is None else _chosen(run["plan"], draft),
+        "jobs_ahead": jobs_ahead,
+        "notes": notes,
+    }
+
+
+def _fits(run: Mapping[str, Any], draft: Draft) -> bool:
+    """Whether the estimate is within what is free now, and within `max_memory_gb`."""
+    allowed = draft.checked.config.max_memory_gb
+    limits = [run["free_bytes"], None if allowed is None else allowed * 1e9]
+    return all(limit is None or run["memory_total_bytes"] <= limit for limit in limits)
+
+
+def _chosen(plan: Mapping[str, Any], draft: Draft) -> dict[str, Any]:
+    """The hyperparameters by OpenAI's names, no `auto` among them, and the learning rate that they come to."""
+    chosen = {
+        "n_epochs": plan["n_epochs"],
+        "batch_size": plan["batch_size"] * plan["gradient_accumulation_steps"],
+        "learning_rate_multiplier": round(plan["learning_rate"] / draft.checked.base_learning_rate, 6),
+        "learning_rate": plan["learning_rate"],
+        "max_length": draft.checked.config.max_length,
+        "gradient_checkpointing": plan["gradient_checkpointing"],
+    }
+    if "beta" in draft.checked.hyperparameters:
+        chosen["beta"] = draft.checked.config.beta
+    return chosen

@@ -1,0 +1,44 @@
+"""What is to be sent, written together with what it tells of: either both are there after a crash, or neither."""
+
+from __future__ import annotations
+
+import json
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from server.storage.tables import WebhookDeliveryRow, WebhookEndpointRow, new_id, now_s
+
+EVENT_TYPES = ("fine_tuning.job.succeeded", "fine_tuning.job.failed", "fine_tuning.job.cancelled")
+"""Of OpenAI's event types those that happen here."""
+
+
+def enqueue(session: Session, event_type: str, object_id: str) -> None:
+    """One delivery for each endpoint that wants events of this type, such as `fine_tuning.job.succeeded`."""
+    event_id, now = new_id("evt"), now_s()
+    for endpoint in session.scalars(select(WebhookEndpointRow)):
+        if event_type in endpoint.event_types:
+            session.add(
+                WebhookDeliveryRow(
+                    id=new_id("whdel"),
+                    endpoint_id=endpoint.id,
+                    event_id=event_id,
+                    event_type=event_type,
+                    payload=payload_of(event_id, event_type, object_id, now),
+                    status="pending",
+                    next_attempt_at=now,
+                    created_at=now,
+                )
+            )
+
+
+def payload_of(event_id: str, event_type: str, object_id: str, created_at: int) -> str:
+    """The event as JSON text: OpenAI's webhook event, which names the object and says no more about it."""
+    event = {
+        "id": event_id,
+        "object": "event",
+        "type": event_type,
+        "created_at": created_at,
+        "data": {"id": object_id},
+    }
+    return json.dumps(event, separators=(",", ":"))

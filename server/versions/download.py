@@ -1,0 +1,92 @@
+"""An adapter directory as a .tar.gz, piece by piece: nothing is written to disk and no piece is large.
+
+Every file is open before the first piece leaves, so deleting the adapter meanwhile harms no download. Where files lie
+on this machine stays here. Knows no HTTP and no names of models.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO
+
+from serving import Adapter
+from serving.adapters.adapter import MANIFEST_FILE
+
+PIECE_BYTES = 2**20
+"""Read at once; a slow client holds no more."""
+_GZIP = 16 + zlib.MAX_WBITS
+_LEVEL = 1
+"""Weights hardly get smaller, whatever one spends on them."""
+
+
+class AdapterArchive:
+    """One adapter on its way out. Iterate over it once, in a thread; `close` it where that never happens."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        """Raises: FileNotFoundError when it is just being deleted."""
+        self._folder, self._changed_at = adapter.id, adapter.created_at
+        self._open = ExitStack()
+        self._files: list[tuple[str, BinaryIO, int]] = []
+        try:
+            for path in sorted(adapter.path.iterdir()):
+                if path.is_file() and not path.is_symlink() and not path.name.startswith("."):
+                    self._add(path)
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The archive's bytes."""
+        squeeze = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+        try:
+            for piece in self._tar():
+                if squeezed := squeeze.compress(piece):
+                    yield squeezed
+            yield squeeze.flush()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Lets go of the files."""
+        self._open.close()
+
+    def _add(self, path: Path) -> None:
+        if path.name == MANIFEST_FILE:
+            content = _portable(path.read_bytes())
+            self._files.append((path.name, io.BytesIO(content), len(content)))
+        else:
+            file = self._open.enter_context(path.open("rb"))
+            self._files.append((path.name, file, os.fstat(file.fileno()).st_size))
+
+    def _tar(self) -> Iterator[bytes]:
+        """https://www.gnu.org/software/tar/manual/html_node/Standard.html"""
+        for name, file, size in self._files:
+            member = tarfile.TarInfo(f"{self._folder}/{name}")
+            member.size, member.mode, member.mtime = size, 0o644, self._changed_at
+            yield member.tobuf(tarfile.PAX_FORMAT)
+            left = size
+            while left and (piece := file.read(min(left, PIECE_BYTES))):
+                left -= len(piece)
+                yield piece
+            yield b"\0" * (-size % tarfile.BLOCKSIZE)
+        yield b"\0" * (2 * tarfile.BLOCKSIZE)
+
+
+def _portable(manifest: bytes) -> bytes:
+    """The manifest without the folders of this machine: of a path in its configuration the last part is left."""
+    content: dict[str, Any] = json.loads(manifest)
+    config = content.get("config")
+    if isinstance(config, dict):
+        content["config"] = {name: _last_part(value) for name, value in config.items()}
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _last_part(value: Any) -> Any:
+    return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value

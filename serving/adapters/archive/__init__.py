@@ -1,0 +1,1 @@
+"""Archives that clients upload, unpacked within bounds."""

@@ -1,0 +1,205 @@
+"""Reads a gzipped tar as a stream: regular files and folders, and nothing else.
+
+Python's tarfile understands every form that tars ever had, follows what headers say about each other, and reads a
+header of any size into memory. Of a stranger's archive only the plain part is wanted: ustar, pax' and GNU's long names
+(https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html). It refuses to know file systems.
+"""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from serving.adapters.archive.member import CHUNK_BYTES, ArchiveError, Member
+from serving.adapters.quoted import shown
+
+GZIP_MAGIC = b"\x1f\x8b"
+BLOCK = 512
+MAX_EXTENDED_BYTES = 64 * 1024
+"""Bound on a header that extends another one; those that macOS writes have a few kB."""
+MAX_EXTENDED_IN_A_ROW = 4
+MAX_FILLING_BYTES = 4 * 2**20
+"""Bound on the zeros at the end; tar itself writes some kB."""
+_UTF8 = "ISO-IR 10646 2000 UTF-8"
+_KINDS = {
+    b"1": "a hard link",
+    b"2": "a symbolic link",
+    b"3": "a device",
+    b"4": "a device",
+    b"6": "a named pipe",
+    b"S": "a sparse file",
+}
+_REMEDY = "Pack the adapter's files alone, with `tar -czf`."
+_MIDWAY = "The archive ends midway. Pack it again, or send it again."
+
+
+def tar_members(file: BinaryIO) -> Iterator[Member]:
+    """The members of the .tar.gz in `file`, in their order. Raises: ArchiveError."""
+    return _Tar(_Gunzipped(file)).members()
+
+
+class _Gunzipped:
+    """The unpacked bytes of a gzip file."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._inflate = zlib.decompressobj(wbits=31)
+        self._packed = b""
+        self._waiting = bytearray()
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes; fewer at the end. Raises: ArchiveError when it is damaged or cut short."""
+        while len(self._waiting) < size and self._refill(size - len(self._waiting)):
+            pass
+        content = bytes(self._waiting[:size])
+        del self._waiting[:size]
+        return content
+
+    def _refill(self, wanted: int) -> bool:
+        if self._inflate.eof:
+            return False
+        self._packed = self._packed or self._file.read(CHUNK_BYTES)
+        if not self._packed:
+            raise ArchiveError(_MIDWAY)
+        try:
+            self._waiting += self._inflate.decompress(self._packed, wanted)
+        except zlib.error as error:
+            raise ArchiveError(
+                f"The archive is damaged: gzip says {error}. Pack it again, or send it again."
+            ) from error
+        self._packed = self._inflate.unconsumed_tail
+        self._refuse_more()
+        return True
+
+    def _refuse_more(self) -> None:
+        """Raises ArchiveError when the gzip has ended and its file goes on."""
+        if self._inflate.eof and (self._inflate.unused_data.strip(b"\0") or self._file.read(1)):
+            raise ArchiveError(f"The archive has something behind its end. {_REMEDY}")
+
+
+@dataclass(frozen=True)
+class _Header:
+    name: str
+    kind: bytes
+    size: int
+
+
+class _Tar:
+    """The members of an unpacked tar."""
+
+    def __init__(self, content: _Gunzipped) -> None:
+        self._content = content
+
+    def members(self) -> Iterator[Member]:
+        extended: dict[str, str] = {}
+        in_a_row = 0
+        while block := self._block():
+            header = _header(block)
+            if header.kind in (b"x", b"g", b"L"):
+                in_a_row += 1
+                extended = self._extended(header, extended, in_a_row)
+                continue
+            name, size = extended.get("path", header.name), _size(extended, header)
+            extended, in_a_row = {}, 0
+            is_folder = header.kind == b"5" or name.endswith("/")
+            if header.kind not in (b"0", b"\0", b"5") or (is_folder and size):
+                raise ArchiveError(
+                    f"The archive's entry {shown(name)!r} is {_KINDS.get(header.kind, 'of an unknown kind')}, but only "
+                    "regular files and their folder are taken. Pack the files themselves."
+                )
+            yield Member(name, is_folder, self._chunks(size))
+        if extended:
+            raise ArchiveError(_MIDWAY)
+
+    def _block(self) -> bytes | None:
+        """The next header; None at the archive's end, which is read to the last byte so that its checksum counts."""
+        block = self._exactly(BLOCK)
+        if block.strip(b"\0"):
+            return block
+        rest = self._content.read(MAX_FILLING_BYTES)
+        if rest.strip(b"\0") or len(rest) == MAX_FILLING_BYTES:
+            raise ArchiveError(f"The archive goes on behind its end. {_REMEDY}")
+        return None
+
+    def _extended(self, header: _Header, before: dict[str, str], in_a_row: int) -> dict[str, str]:
+        """What this header, whose content is a name or are pax records, says of the next member."""
+        if header.size > MAX_EXTENDED_BYTES or in_a_row > MAX_EXTENDED_IN_A_ROW:
+            raise ArchiveError(
+                f"The archive has headers of more than {MAX_EXTENDED_BYTES} bytes, or more than "
+                f"{MAX_EXTENDED_IN_A_ROW} for one file. {_REMEDY}"
+            )
+        content = b"".join(self._chunks(header.size))
+        records = {"path": _text(content.rstrip(b"\0"))} if header.kind == b"L" else _pax_records(content)
+        if any(key.startswith("GNU.sparse.") for key in records):
+            raise ArchiveError("The archive holds a sparse file. Pack it without `--sparse`.")
+        ours = {key: value for key, value in records.items() if key in ("path", "size")}
+        if (header.kind == b"g" and ours) or ours.keys() & before.keys():
+            raise ArchiveError(f"The archive's headers name a file twice. {_REMEDY}")
+        return before | ours
+
+    def _chunks(self, size: int) -> Iterator[bytes]:
+        """The next `size` bytes, and behind them what fills the last block."""
+        remaining = size
+        while remaining:
+            chunk = self._exactly(min(remaining, CHUNK_BYTES))
+            remaining -= len(chunk)
+            yield chunk
+        self._exactly(-size % BLOCK)
+
+    def _exactly(self, size: int) -> bytes:
+        content = self._content.read(size)
+        if len(content) < size:
+            raise ArchiveError(_MIDWAY)
+        return content
+
+
+def _header(block: bytes) -> _Header:
+    checksum = _number(block[148:156])
+    if checksum != sum(block) - sum(block[148:156]) + 8 * ord(" "):
+        raise ArchiveError(f"The archive is damaged, or no tar: a header's checksum is wrong. {_REMEDY}")
+    name = block[:100].split(b"\0", 1)[0]
+    prefix = block[345:500].split(b"\0", 1)[0] if block[257:263] == b"ustar\0" else b""
+    return _Header(_text(prefix + b"/" + name if prefix else name), block[156:157], _number(block[124:136]))
+
+
+def _number(field: bytes) -> int:
+    """An octal number. What can't be written so is larger than any adapter."""
+    digits = field.strip(b" \0")
+    if not all(digit in b"01234567" for digit in digits):
+        raise ArchiveError(f"The archive has a number in a header that isn't octal. {_REMEDY}")
+    return int(digits or b"0", 8)
+
+
+def _size(extended: dict[str, str], header: _Header) -> int:
+    told = extended.get("size", str(header.size))
+    if not (told.isascii() and told.isdigit() and len(told) < 16):
+        raise ArchiveError(f"The archive gives a file {shown(told)!r} bytes. {_REMEDY}")
+    return int(told)
+
+
+def _pax_records(content: bytes) -> dict[str, str]:
+    """Key → value of records `LENGTH KEY=VALUE\\n`; keys and values that don't matter here may be any bytes."""
+    records: dict[str, str] = {}
+    while content:
+        digits, _, _ = content[:8].partition(b" ")
+        length = int(digits) if digits.isdigit() else 0
+        record = content[len(digits) + 1 : length]
+        key, equals, value = record[:-1].partition(b"=")
+        if length > len(content) or not record.endswith(b"\n") or not equals:
+            raise ArchiveError(f"The archive has a pax header that can't be read. {_REMEDY}")
+        name = key.decode("latin-1")
+        records[name] = _text(value) if name in ("path", "size", "hdrcharset") else ""
+        content = content[length:]
+    if records.get("hdrcharset", _UTF8) != _UTF8:
+        raise ArchiveError("The archive has names that aren't UTF-8. Give its files plain names, and pack them again.")
+    return records
+
+
+def _text(name: bytes) -> str:
+    try:
+        return name.decode()
+    except UnicodeDecodeError as error:
+        raise ArchiveError(
+            f"The archive has the name {shown(name)}, which isn't UTF-8. Give its files plain names, and pack them "
+            "again."
+        ) from error

@@ -1,0 +1,112 @@
+"""Reads a zip: regular files and folders, stored or deflated, and nothing else. It refuses to know file systems."""
+
+import io
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from serving.adapters.archive.member import CHUNK_BYTES, ArchiveError, Member
+from serving.adapters.quoted import shown
+
+ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+MAX_READ_BYTES = 2 * 2**20
+"""Most that zipfile may read at once: its directory of all entries is one such read, and lies in memory."""
+_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+_ENCRYPTED = 0x1 | 0x40
+# What zipfile raises for a damaged file: it wasn't written to be given hostile ones.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    ValueError,  # UnicodeDecodeError is one
+    LookupError,
+    OverflowError,
+    RuntimeError,  # NotImplementedError is one
+)
+
+
+def zip_members(file: BinaryIO) -> Iterator[Member]:
+    """The members of the zip in `file`, in the order of its directory. Raises: ArchiveError."""
+    with _damage_told():
+        archive = zipfile.ZipFile(_Bounded(file))
+    for entry in archive.infolist():
+        is_folder = entry.orig_filename.endswith("/")
+        _refuse_odd(entry, is_folder)
+        yield Member(entry.orig_filename, is_folder, _chunks(archive, entry))
+
+
+def _refuse_odd(entry: zipfile.ZipInfo, is_folder: bool) -> None:
+    name = shown(entry.orig_filename)
+    kind = stat.S_IFMT(entry.external_attr >> 16)  # what Unix programs write there; others leave it 0
+    if kind not in (0, stat.S_IFDIR if is_folder else stat.S_IFREG):
+        what = "a symbolic link" if kind == stat.S_IFLNK else "of another kind"
+        raise ArchiveError(
+            f"The archive's entry {name!r} is {what}, but only regular files and their folder are taken. "
+            "Pack the files themselves."
+        )
+    if entry.flag_bits & _ENCRYPTED:
+        raise ArchiveError(f"The archive's entry {name!r} is encrypted. Pack it without a password.")
+    if entry.compress_type not in _METHODS:
+        raise ArchiveError(
+            f"The archive's entry {name!r} is compressed by method {entry.compress_type}, but only deflate is read. "
+            "Pack it with `zip`."
+        )
+    if is_folder and entry.file_size:
+        raise ArchiveError(f"The archive's folder {name!r} has a content. Pack it with `zip`.")
+
+
+def _chunks(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
+    """The content; zipfile holds it to its checksum, and stops where the directory says that it ends."""
+    unpacked = 0
+    with _damage_told(), archive.open(entry) as content:
+        while chunk := content.read(CHUNK_BYTES):
+            unpacked += len(chunk)
+            yield chunk
+        if unpacked != entry.file_size:
+            raise zipfile.BadZipFile(f"{shown(entry.orig_filename)} has {unpacked} bytes, not {entry.file_size}")
+
+
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGED as error:
+        raise ArchiveError(
+            f"The archive is damaged, or no zip that is read here: {shown(error)}. Pack it with `zip`, "
+            "or send it again."
+        ) from error
+
+
+class _Bounded(io.RawIOBase):
+    """A file that is neither read far at once, nor looked for where it isn't."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = file.seek(0, io.SEEK_END)
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = self._size - self._file.tell() if size is None or size < 0 else size
+        if wanted > MAX_READ_BYTES:
+            raise zipfile.BadZipFile(f"a part of {wanted} bytes, more than {MAX_READ_BYTES}, had to be read at once")
+        return self._file.read(wanted)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._file.tell(), io.SEEK_END: self._size}[whence]
+        if not 0 <= start + offset <= self._size:
+            raise zipfile.BadZipFile("it points outside itself")
+        return self._file.seek(start + offset)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True

@@ -1,0 +1,107 @@
+"""Whether an adapter is fit to be served: everything that an engine would crash on, or would silently serve wrongly.
+
+It refuses to know engines: it reads JSON and safetensors, and never unpickles anything.
+"""
+
+import stat
+from pathlib import Path
+from typing import Any
+
+from adapter_format.hashing import file_sha256
+from serving.adapters.adapter import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE, read_json
+from serving.adapters.config import check_config, check_fits
+from serving.adapters.quoted import shown
+from serving.adapters.tensors import check_tensors
+from serving.adapters.tokens import check_tokens
+from serving.base_model import BaseModel
+from serving.engines.engine import EngineLimits
+from serving.errors import AdapterError
+
+MAX_FILES = 64
+"""PEFT writes two files; a tokenizer adds a handful."""
+MAX_BYTES = 16 * 2**30
+"""Bound on the whole directory; rank 512 on every layer of a 70B model takes 13 GB."""
+PICKLED_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
+
+
+def check_adapter(path: Path, base: BaseModel, limits: EngineLimits) -> None:
+    """Raises AdapterError, naming the parameter or tensor at fault and the remedy, unless `path` can be served.
+
+    The error is an AdapterMisfitError where nothing but a restart of the engine is missing.
+    A directory without a manifest is judged by its config and tensors alone. Reads all of it: call it in a thread.
+    """
+    check_fits(path.name, check_sound(path, base), limits)
+
+
+def check_sound(path: Path, base: BaseModel) -> dict[str, Any]:
+    """The adapter_config.json of an adapter that an engine for `base` can serve, if it is started for its rank.
+
+    Raises: AdapterError, naming the parameter or tensor at fault and the remedy.
+    """
+    files = adapter_files(path)
+    for required in (CONFIG_FILE, WEIGHTS_FILE):
+        if required not in files:
+            raise AdapterError(
+                f"{path.name} holds no {required}. An adapter is what PEFT's save_pretrained writes, "
+                "with safe_serialization on."
+            )
+    if MANIFEST_FILE in files:
+        _check_manifest(path, files, base)
+    config = read_json(path / CONFIG_FILE)
+    check_config(path.name, config)
+    check_tokens(path.name, files, base)
+    check_tensors(path / WEIGHTS_FILE, config, base)
+    return config
+
+
+def adapter_files(path: Path) -> dict[str, Path]:
+    """Name → path of every file in the directory, each known to be a regular file and no pickle.
+
+    Raises: AdapterError for anything else that lies there, and beyond the bounds on number and size.
+    """
+    if path.is_symlink() or not path.is_dir():
+        raise AdapterError(f"{path.name} isn't a directory. Give the directory that PEFT's save_pretrained wrote.")
+    files: dict[str, Path] = {}
+    total_bytes = 0
+    for entry in path.iterdir():
+        status = entry.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise AdapterError(
+                f"{path.name}/{shown(entry.name)} isn't a regular file; links and directories aren't followed. "
+                "Leave it out."
+            )
+        if entry.suffix.lower() in PICKLED_SUFFIXES:
+            raise AdapterError(
+                f"{path.name}/{shown(entry.name)} is a pickle, which could run code when read. "
+                "Save the adapter as safetensors, and leave this file out."
+            )
+        files[entry.name] = entry
+        total_bytes += status.st_size
+        if len(files) > MAX_FILES or total_bytes > MAX_BYTES:
+            raise AdapterError(
+                f"{path.name} holds more than {MAX_FILES} files or {MAX_BYTES} bytes. Leave all but the adapter out."
+            )
+    return files
+
+
+def _check_manifest(path: Path, files: dict[str, Path], base: BaseModel) -> None:
+    """Raises AdapterError when the files aren't the ones that the manifest lists, or are for other weights."""
+    manifest = read_json(path / MANIFEST_FILE)
+    name = shown(manifest.get("name", path.name))
+    made_for = manifest.get("base_model_sha256")
+    if made_for not in (None, base.sha256):
+        raise AdapterError(
+            f"{name} was made for other weights than {base.name!r} has: base_model_sha256 is {shown(made_for)[:12]}… "
+            f"there and {base.sha256[:12]}… here. Serve it on its own base model, {shown(manifest.get('base_model'))}, "
+            "or train it again."
+        )
+    listed = manifest.get("files")
+    if not isinstance(listed, dict) or set(listed) != set(files) - {MANIFEST_FILE}:
+        raise AdapterError(f"{name}: manifest.json doesn't list the files that are there. Import it again.")
+    for file, entry in listed.items():
+        expected = entry.get("sha256") if isinstance(entry, dict) else None
+        if file_sha256(files[file]) != expected:
+            raise AdapterError(
+                f"{name}: {file} isn't what was written when it was made (sha256 differs); it is damaged. "
+                "Restore it from a copy, or train it again."
+            )

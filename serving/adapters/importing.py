@@ -1,0 +1,152 @@
+"""Takes in a PEFT adapter from somewhere else: copied aside, checked, renamed into place.
+
+It refuses to know how the adapter came here, and archives: it is given a directory.
+"""
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from adapter_format.hashing import file_sha256
+from adapter_format.names import fine_tuned_model_name, new_adapter_id
+from serving.adapters.adapter import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE, Adapter, read_adapter, read_json
+from serving.adapters.check import adapter_files, check_sound
+from serving.adapters.config import check_fits
+from serving.adapters.names import check_free, check_name, names_locked, remember_removed, taken_names
+from serving.adapters.origin import check_origin
+from serving.base_model import BaseModel
+from serving.engines.engine import EngineLimits
+from serving.errors import AdapterError
+
+__all__ = ["KNOWN_FILES", "import_adapter", "remember_removed", "taken_names"]
+
+KNOWN_FILES = frozenset(
+    {
+        CONFIG_FILE,
+        WEIGHTS_FILE,
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+    }
+    | {"chat_template.jinja", "vocab.json", "merges.txt", "tokenizer.model", "README.md"}
+)
+"""What is copied of an adapter from elsewhere, beside what its manifest says."""
+_KEPT_FROM_MANIFEST: dict[str, type] = {
+    "training_file_sha256": str,
+    "config": dict,
+    "metrics": dict,
+    "versions": dict,
+    "parity_reference": dict,
+}
+MAX_KEPT_BYTES = 2**20
+"""Bound on what is kept of a manifest; it is read again whenever the directory changes, and listed to clients."""
+
+
+def import_adapter(
+    source_dir: Path,
+    adapters_dir: Path,
+    base: BaseModel,
+    limits: EngineLimits | None = None,
+    *,
+    name: str | None = None,
+    suffix: str = "imported",
+    organization: str = "tuneloop",
+    same_base: bool = False,
+) -> Adapter:
+    """The adapter in `source_dir`, now a directory of its own under `adapters_dir`, bound to `base` by its manifest.
+
+    limits: what it must fit now; None takes in what an engine could be started for, and has only the next one serve it.
+    name: what clients will call it; by default `fine_tuned_model_name(base.name, organization, suffix)`.
+    same_base: the caller knows that it was made for `base`, whatever its config calls that.
+    Blocks while it copies and hashes: call it in a thread.
+    Raises: AdapterError, and then nothing is left behind. AdapterNameError: the name is at fault.
+    AdapterMisfitError: it is sound, and doesn't fit `limits`.
+    """
+    name = name or fine_tuned_model_name(base.name, organization, suffix)
+    check_name(name)
+    adapters_dir.mkdir(parents=True, exist_ok=True)
+    check_free(name, adapters_dir, base)
+    files = adapter_files(source_dir)
+    config = check_sound(source_dir, base)
+    came_with = read_json(source_dir / MANIFEST_FILE) if MANIFEST_FILE in files else {}
+    if limits is not None:
+        check_fits(source_dir.name, config, limits)
+    if not same_base:
+        check_origin(source_dir.name, config, came_with, base)
+    kept = _kept(source_dir.name, came_with)
+    adapter_id = new_adapter_id()
+    partial = adapters_dir / f".partial-{adapter_id}"
+    try:
+        partial.mkdir(mode=0o755)
+        for file in sorted(KNOWN_FILES & files.keys()):
+            shutil.copyfile(files[file], partial / file, follow_symlinks=False)
+        check_sound(partial, base)  # the copy is what will be served, and the source may have changed meanwhile
+        _write_manifest(partial, _manifest(partial, adapter_id, name, base, kept))
+        with names_locked(adapters_dir):  # of two who import under one name at once, the second is refused here
+            check_free(name, adapters_dir, base)
+            partial.rename(adapters_dir / adapter_id)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    _sync(adapters_dir)
+    return read_adapter(adapters_dir / adapter_id)
+
+
+def _kept(source: str, manifest: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of the manifest that an adapter came with. Its files' hashes have been found to fit.
+
+    Raises: AdapterError where that can't be passed on as JSON, which has no NaN and no half characters.
+    """
+    kept = {key: manifest.get(key) for key in _KEPT_FROM_MANIFEST}
+    for key, value in kept.items():
+        if value is not None and not isinstance(value, _KEPT_FROM_MANIFEST[key]):
+            raise AdapterError(
+                f"{source}: {key} in manifest.json must be of type {_KEPT_FROM_MANIFEST[key].__name__}. "
+                "Leave manifest.json out, and the adapter is judged by its files alone."
+            )
+    try:
+        size = len(json.dumps(kept, allow_nan=False, ensure_ascii=False).encode())
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(
+            f"{source}: manifest.json holds a number or a text that JSON can't carry ({type(error).__name__}). "
+            "Leave it out, and the adapter is judged by its files alone."
+        ) from error
+    if size > MAX_KEPT_BYTES:
+        raise AdapterError(
+            f"{source}: manifest.json says {size} bytes about the training, more than {MAX_KEPT_BYTES}. Leave it out."
+        )
+    return kept
+
+
+def _manifest(path: Path, adapter_id: str, name: str, base: BaseModel, kept: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "manifest_version": 1,
+        "id": adapter_id,
+        "name": name,
+        "created_at": int(time.time()),
+        "base_model": base.name,
+        "base_model_sha256": base.sha256,
+        "files": {
+            file.name: {"sha256": file_sha256(file), "bytes": file.stat().st_size} for file in sorted(path.iterdir())
+        },
+        **kept,
+    }
+
+
+def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
+    """Writes the manifest, and everything in the directory through to the disk."""
+    (path / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    for file in path.iterdir():
+        _sync(file)
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,116 @@
+"""Which names an adapter may get: never one that stood for other bytes, not even those of an adapter that is gone.
+
+vLLM keeps parts of prompts under (name, path), and people keep names in their programs. It refuses to know what an
+adapter holds.
+"""
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from serving.adapters.adapter import scan_adapters
+from serving.base_model import BaseModel
+from serving.errors import AdapterError
+
+REMOVED_NAMES = ".removed-names"
+"""The file in the adapters directory with the names of those that are gone: a JSON string a line."""
+_NAME = re.compile(r"[A-Za-z0-9][\w.:/@+-]{0,199}", re.ASCII)
+_STEP_UP = re.compile(r"(?:^|[/:])\.{1,2}(?:[/:]|$)|//|[/:]$")
+_GIVEN_BY_US = re.compile(r"ft:|adapter-[0-9a-f]{16}\Z|.*:ckpt-step-\d+\Z", re.IGNORECASE)
+
+
+class AdapterNameError(AdapterError):
+    """A name that no adapter may have."""
+
+
+class NameTakenError(AdapterNameError):
+    """A name that something else has, or had."""
+
+
+def check_name(name: str) -> None:
+    """Raises AdapterNameError unless an adapter could be called so."""
+    if not _NAME.fullmatch(name):
+        raise AdapterNameError(
+            f"The name {name[:200]!r} must be 1 to 200 letters, digits or any of ._:/@+- "
+            "and begin with a letter or digit."
+        )
+    if _STEP_UP.search(name):
+        raise AdapterNameError(
+            f"The name {name!r} reads like a path: no part of it may be '.', '..' or empty. Choose a plain name."
+        )
+
+
+def check_chosen_name(name: str) -> None:
+    """As `check_name`, for a name that a person chose: what tuneloop itself hands out isn't theirs to give.
+
+    Raises: AdapterNameError.
+    """
+    check_name(name)
+    if _GIVEN_BY_US.match(name):
+        raise AdapterNameError(
+            f"The name {name!r} is of a form that is given to models trained here: ft:…, …:ckpt-step-N and adapter-…. "
+            "Choose another name, or give none, and a suffix."
+        )
+
+
+def taken_names(adapters_dir: Path, base: BaseModel) -> set[str]:
+    """Every name that is or was an adapter's, and the base's own."""
+    return {adapter.name for adapter in scan_adapters(adapters_dir)[0]} | _removed_names(adapters_dir) | {base.name}
+
+
+def check_free(name: str, adapters_dir: Path, base: BaseModel) -> None:
+    """Raises NameTakenError when the name is or was an adapter's, or is the base's."""
+    if name in taken_names(adapters_dir, base):
+        raise NameTakenError(
+            f"The name {name!r} is taken, or was until its adapter was removed; a name never changes its bytes. "
+            "Choose another name."
+        )
+
+
+def remember_removed(adapters_dir: Path, name: str) -> None:
+    """Notes, durably, that the adapter of this name goes; call it before its files do. Twice does no harm."""
+    with names_locked(adapters_dir):
+        if name in _removed_names(adapters_dir):
+            return
+        with (adapters_dir / REMOVED_NAMES).open("ab") as file:
+            # A power cut may have left half a line at the end.
+            file.write(b"\n" * _ends_midway(adapters_dir / REMOVED_NAMES) + json.dumps(name).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def names_locked(adapters_dir: Path) -> Iterator[None]:
+    """Nobody else, in whatever process, gives or takes back names while the context is open."""
+    folder = os.open(adapters_dir, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _removed_names(adapters_dir: Path) -> set[str]:
+    try:
+        lines = (adapters_dir / REMOVED_NAMES).read_bytes().splitlines()
+    except FileNotFoundError:
+        return set()
+    return {name for name in map(_name_in, lines) if name}
+
+
+def _name_in(line: bytes) -> str | None:
+    """The name in a line; None where a power cut left half of one."""
+    try:
+        name = json.loads(line)
+    except ValueError:
+        return None
+    return name if isinstance(name, str) else None
+
+
+def _ends_midway(file: Path) -> bool:
+    content = file.read_bytes()
+    return bool(content) and not content.endswith(b"\n")

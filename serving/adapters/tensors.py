@@ -1,0 +1,184 @@
+"""Whether an adapter's tensors fit the base model: names, pairs, shapes, finite numbers.
+
+An engine loads an adapter made for a model of another width or depth without a word, and answers nonsense.
+It refuses to know manifests and hashes.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from serving.adapters.config import EMBEDDINGS, MERGE, rank_of
+from serving.adapters.quoted import shown
+from serving.adapters.safetensors import Excess, SafetensorsError, Tensor, excess, read_header
+from serving.base_model import BaseModel, weight_files
+from serving.errors import AdapterError, BaseModelError
+
+_PREFIX = "base_model.model."
+"""What PEFT puts before the base's own module names."""
+_FLOATS = frozenset({"F32", "F16", "BF16"})
+MAX_HEADER_BYTES = 32 * 2**20
+"""Bound on the header of an adapter's file; one on every layer of a model with 512 experts has some 10 MB."""
+_OF_OTHER_METHODS = {
+    ".modules_to_save.": "whole weights that were trained beside it (modules_to_save); train without them",
+    ".lora_magnitude_vector": "of DoRA, which the engine can't serve; train with use_dora=false",
+    ".lora_embedding_": "of an adapted embedding, which the engine can't serve; train without it",
+    ".lora_bias": "a bias, which the engine can't serve; train with lora_bias=false",
+    ".trainable_tokens_": "of trained tokens, which the engine can't serve; train without trainable_token_indices",
+}
+"""What stands in the name of a tensor that PEFT writes for something else than plain LoRA → what that is."""
+
+Features = tuple[int, int]
+"""(out_features, in_features) of a linear layer."""
+
+
+def check_tensors(weights: Path, config: dict[str, Any], base: BaseModel) -> None:
+    """Raises AdapterError naming the tensor at fault and the remedy, unless the file `weights` fits `base`."""
+    name = weights.parent.name
+    try:
+        tensors = read_header(weights, max_bytes=MAX_HEADER_BYTES)
+        pairs = _pairs(name, tensors)
+        _check_pairs(name, pairs, config, base)
+        found = excess(weights, tensors)
+    except SafetensorsError as error:
+        raise AdapterError(
+            f"{name}: {weights.name} isn't a sound safetensors file: {error}. Copy it again, or save the adapter again."
+        ) from error
+    if found:
+        raise AdapterError(f"{name}: {_why_spoilt(found)}")
+
+
+def _why_spoilt(found: Excess) -> str:
+    if found.is_finite:
+        return (
+            f"{shown(found.tensor)} holds numbers beyond ±65504, which the engine may compute as infinities. "
+            "Its training diverged, or the file is damaged: copy it again, or train with a lower learning_rate."
+        )
+    return (
+        f"{shown(found.tensor)} holds infinities or NaNs, which would spoil other models' answers too. "
+        "Its training diverged: train again with a lower learning_rate."
+    )
+
+
+def base_features(base: BaseModel) -> dict[str, Features | None]:
+    """Module name → (out_features, in_features) for every layer; None where its weights are packed.
+
+    Raises: BaseModelError when the base's weights can't be read.
+    """
+    features: dict[str, Features | None] = {}
+    for file in weight_files(base.path):
+        try:
+            tensors = read_header(file)
+        except (SafetensorsError, OSError) as error:
+            raise BaseModelError(
+                f"The base model's {file.name} can't be read: {error}. Fetch the model again."
+            ) from error
+        for tensor_name, tensor in tensors.items():
+            module, _, leaf = tensor_name.rpartition(".")
+            if leaf == "weight" and len(tensor.shape) == 2 and tensor.dtype in _FLOATS:
+                features[module] = (tensor.shape[0], tensor.shape[1])
+            elif len(tensor.shape) > 1 or tensor.dtype not in _FLOATS:  # else a norm or a bias
+                features.setdefault(module, None)
+    return features
+
+
+def _pairs(name: str, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Module name → its tensors `A` and `B`. Raises: AdapterError for any other tensor."""
+    pairs: dict[str, dict[str, Tensor]] = {}
+    for tensor_name, tensor in tensors.items():
+        module, _, leaf = tensor_name.removeprefix(_PREFIX).rpartition(".lora_")
+        side = leaf.removesuffix(".weight")
+        if not tensor_name.startswith(_PREFIX) or side not in ("A", "B") or not leaf.endswith(".weight"):
+            raise AdapterError(f"{name}: {shown(tensor_name)} {_why_no_pair(tensor_name)}")
+        if module.rsplit(".", 1)[-1] in EMBEDDINGS:
+            raise AdapterError(
+                f"{name}: {shown(tensor_name)} adapts an embedding, which the engine can't. Train without it, {MERGE}."
+            )
+        if len(tensor.shape) != 2 or tensor.dtype not in _FLOATS:
+            raise AdapterError(
+                f"{name}: {shown(tensor_name)} is {shown(tensor.dtype)} {list(tensor.shape)}, but must be a matrix of "
+                f"{', '.join(sorted(_FLOATS))}. Save the adapter again."
+            )
+        pairs.setdefault(module, {})[side] = tensor
+    if not pairs:
+        raise AdapterError(f"{name} holds no tensors, so it changes nothing. Save the adapter again.")
+    return pairs
+
+
+def _why_no_pair(tensor_name: str) -> str:
+    """What an engine can't serve about this tensor, and the remedy."""
+    for part, what in _OF_OTHER_METHODS.items():
+        if part in tensor_name:
+            return f"is {what}, {MERGE}."
+    module, _, leaf = tensor_name.rpartition(".")
+    if module.rsplit(".", 1)[-1] in EMBEDDINGS:
+        return (
+            "is the whole weight of an embedding, as PEFT saves it when tokens were added. The engine serves low-rank "
+            f"changes only: train on the base's own tokens, {MERGE}."
+        )
+    if leaf == "bias":
+        return f"is a bias, which the engine can't serve. Train with bias='none', {MERGE}."
+    return (
+        f"isn't a LoRA tensor ({_PREFIX}….lora_A.weight or lora_B.weight). "
+        "Train LoRA on linear layers alone, and save with PEFT's save_pretrained."
+    )
+
+
+def _check_pairs(name: str, pairs: Mapping[str, Mapping[str, Tensor]], config: dict[str, Any], base: BaseModel) -> None:
+    known = base_features(base)
+    for module, pair in pairs.items():
+        if len(pair) != 2:
+            raise AdapterError(
+                f"{name}: {shown(module)} has lora_{next(iter(pair))} but not the other half of the pair. "
+                "Save it again."
+            )
+        _check_target(name, module, config)
+        expected = _features_of(module, known, name, base)
+        _check_rank(f"{name}: {shown(module)}", pair, rank_of(config, module))
+        if config.get("fan_in_fan_out") and expected:
+            expected = (expected[1], expected[0])
+        features = (pair["B"].shape[0], pair["A"].shape[1])
+        if expected and expected != features:
+            raise AdapterError(
+                f"{name}: {shown(module)} maps {features[1]} features to {features[0]}, but in {base.name!r} it maps "
+                f"{expected[1]} to {expected[0]}. It was made for another base: serve it there, or train it again."
+            )
+    if len(pairs) > len(known):
+        raise AdapterError(
+            f"{name}: it adapts {len(pairs)} modules, but {base.name!r} has {len(known)} layers: it names some twice. "
+            "Save it again with PEFT's save_pretrained."
+        )
+
+
+def _check_target(name: str, module: str, config: Mapping[str, Any]) -> None:
+    """Raises AdapterError when a list of targets leaves the module out: PEFT would pass it over, and vLLM serve it."""
+    targets = config["target_modules"]
+    if isinstance(targets, list) and not any(f".{module}".endswith(f".{target}") for target in targets):
+        raise AdapterError(
+            f"{name}: it holds tensors for {shown(module)}, which target_modules doesn't name. "
+            "The config and the tensors belong to different adapters: save it again."
+        )
+
+
+def _check_rank(module: str, pair: Mapping[str, Tensor], expected: int) -> None:
+    rank, rank_of_b = pair["A"].shape[0], pair["B"].shape[1]
+    if rank != rank_of_b or rank != expected:
+        raise AdapterError(
+            f"{module} has rank {rank} in lora_A and {rank_of_b} in lora_B, but adapter_config.json says "
+            f"{expected}. They belong to different adapters: save it again."
+        )
+
+
+def _features_of(module: str, features: Mapping[str, Features | None], name: str, base: BaseModel) -> Features | None:
+    """The base's features of `module`; None where they can't be known. Raises: AdapterError when it isn't there."""
+    if module in features:
+        return features[module]
+    # Models with several towers name a module one way in memory and another on disk; the layer's path is the same.
+    tail = module[module.find("layers.") :] if "layers." in module else module
+    alike = [found for known, found in features.items() if known.endswith("." + tail)]
+    if len(alike) == 1:
+        return alike[0]
+    raise AdapterError(
+        f"{name}: it adapts {shown(module)}, which {base.name!r} doesn't have as a layer to adapt. "
+        "It was made for another base model: serve it there, or train it again."
+    )

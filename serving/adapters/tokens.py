@@ -1,0 +1,107 @@
+"""Whether an adapter counts on tokens that its base doesn't have: the engine splits text with the base's tokenizer.
+
+It refuses to know tensors and templates. Only JSON files are read; a tokenizer in another form says nothing here.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from serving.adapters.config import MERGE
+from serving.adapters.quoted import shown
+from serving.base_model import BaseModel
+from serving.errors import AdapterError
+
+MAX_TOKENIZER_BYTES = 64 * 2**20
+"""Bound on one file of a tokenizer; those with 256,000 tokens have some 30 MB."""
+TOKENIZER_JSON, VOCABULARY = "tokenizer.json", "vocab.json"
+TOKENIZER_CONFIG, ADDED_TOKENS = "tokenizer_config.json", "added_tokens.json"
+
+
+def check_tokens(name: str, files: Mapping[str, Path], base: BaseModel) -> None:
+    """Raises AdapterError when the tokenizer among `files` has tokens that the base's lacks, naming one of them."""
+    tokens = _tokens(name, files)
+    known = _tokens_of_base(base) if tokens else {}
+    if known:
+        new = [token for token, number in tokens.items() if known.get(token) != number]
+    else:
+        size = _vocabulary_size(base)
+        new = [token for token, number in tokens.items() if size is not None and number >= size]
+    if new:
+        more = f" and {len(new) - 1} more" if len(new) > 1 else ""
+        raise AdapterError(
+            f"{name}: its tokenizer has the token {shown(new[0])!r}{more}, which {base.name!r} doesn't have as number "
+            f"{tokens[new[0]]}. The engine splits text with the base's tokenizer: where the adapter was trained on the "
+            f"base's tokens alone, leave the tokenizer's files out; else train it so, {MERGE}."
+        )
+
+
+def _tokens_of_base(base: BaseModel) -> dict[str, int]:
+    """All tokens of the base; empty where its tokenizer is in a form that isn't read here."""
+    files = {path.name: path for path in base.path.glob("*.json")}
+    if TOKENIZER_JSON not in files and VOCABULARY not in files:
+        return {}
+    try:
+        return _tokens(base.name, files)
+    except AdapterError:
+        return {}
+
+
+def _tokens(name: str, files: Mapping[str, Path]) -> dict[str, int]:
+    """Token → number, for all tokens that the JSON files of a tokenizer name. Raises: AdapterError."""
+    tokens: dict[str, int] = {}
+    for file, read in _READERS.items():
+        if file in files:
+            try:
+                content = _read(name, files[file])
+                tokens |= read(content)
+            except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+                raise AdapterError(
+                    f"{name}: {file} isn't what a tokenizer writes ({type(error).__name__}). Save the tokenizer again, "
+                    "or leave its files out."
+                ) from error
+    return tokens
+
+
+def _read(name: str, path: Path) -> dict[str, Any]:
+    if path.stat().st_size > MAX_TOKENIZER_BYTES:
+        raise AdapterError(
+            f"{name}: {path.name} is larger than {MAX_TOKENIZER_BYTES} bytes, so it isn't what its name says. "
+            "Leave it out."
+        )
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _from_tokenizer_json(content: dict[str, Any]) -> dict[str, int]:
+    # https://huggingface.co/docs/tokenizers/api/models: BPE and WordPiece map tokens to numbers, Unigram lists them.
+    vocabulary = (content.get("model") or {}).get("vocab") or {}
+    if isinstance(vocabulary, list):
+        vocabulary = {entry[0]: number for number, entry in enumerate(vocabulary)}
+    added = {entry["content"]: entry["id"] for entry in content.get("added_tokens") or []}
+    return _numbered({**vocabulary, **added})
+
+
+def _from_tokenizer_config(content: dict[str, Any]) -> dict[str, int]:
+    decoder = content.get("added_tokens_decoder") or {}
+    return _numbered({entry["content"]: int(number) for number, entry in decoder.items()})
+
+
+def _numbered(tokens: dict[Any, Any]) -> dict[str, int]:
+    if not all(isinstance(token, str) and type(number) is int for token, number in tokens.items()):
+        raise ValueError("not a map of tokens to numbers")
+    return tokens
+
+
+_READERS = {
+    TOKENIZER_JSON: _from_tokenizer_json,
+    VOCABULARY: _numbered,
+    TOKENIZER_CONFIG: _from_tokenizer_config,
+    ADDED_TOKENS: _numbered,
+}
+
+
+def _vocabulary_size(base: BaseModel) -> int | None:
+    size = base.config.get("vocab_size")
+    return size if isinstance(size, int) else None

@@ -1,0 +1,262 @@
+"""HTTP to an engine that someone else runs: requests passed through, refusals translated, its models listed.
+
+It refuses to know whether that engine is up, and who asks. The key goes to its own engine alone, and into no message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from multidict import CIMultiDict
+
+from serving.base_model import BaseModel
+from serving.engines.engine import EngineLimits
+from serving.errors import AdapterMisfitError, EngineStartError, EngineUnavailableError
+
+MAX_CONNECTIONS = 256
+"""Requests to one engine at a time; more wait for a connection."""
+LOOK_CONNECTIONS = 4
+"""Kept apart from those: an engine that is busy with all of them must still be seen to be up."""
+CONNECT_TIMEOUT_S = 5.0
+SILENCE_TIMEOUT_S = 600.0
+"""Given up after so long without a byte: what OpenAI's SDKs wait."""
+_ADAPTER_TIMEOUT_S = 60.0
+_RETRY_AFTER_S = 5.0
+_KEY_RETRY_AFTER_S = 30.0
+_MAX_LISTING_BYTES = 4 * 2**20
+_MAX_NAME = 300
+_JSON = {"content-type": "application/json"}
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_AWAY = {502: "its gateway can't reach it", 503: "it is overloaded or starting", 504: "its gateway waited too long"}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RemoteAddress:
+    """Where an engine is that someone else runs, and how it knows us."""
+
+    id: str
+    """What it is called here."""
+    url: str
+    """What OpenAI's clients call `base_url`: the address before `/chat/completions`."""
+    key: str | None = field(default=None, repr=False)
+    """Sent as `Authorization: Bearer`."""
+
+    @classmethod
+    def of(cls, engine_id: str, url: str, key: str | None = None) -> RemoteAddress:
+        """The address that a setting means; one without a path gets `/v1`. Raises: EngineStartError for no such URL."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise EngineStartError(
+                f"The remote engine {engine_id} has the URL {_without_user(url)!r}, but it must read like "
+                "https://host:8000/v1: what an OpenAI client takes as its base_url. Mend remote_engines."
+            )
+        if parts.username or parts.password:
+            raise EngineStartError(
+                f"The URL of the remote engine {engine_id} holds a user or password, which would end up in logs. "
+                f"Leave it out, and give the key with remote_engine_keys: {engine_id}=KEY."
+            )
+        if key and (not key.isascii() or not key.isprintable() or " " in key):
+            raise EngineStartError(
+                f"The key of the remote engine {engine_id} holds a character that no HTTP header can. Copy it again."
+            )
+        if key and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+            logger.warning(
+                "The key of the remote engine %s is sent unencrypted. Prefer an https:// address.", engine_id
+            )
+        return cls(engine_id, url.rstrip("/") + ("" if parts.path.strip("/") else "/v1"), key)
+
+    def place_of(self, path: str) -> str:
+        """The URL of what our own engines have at `path`, such as `/v1/chat/completions` or `/tokenize`."""
+        if path.startswith("/v1/"):
+            return self.url + path.removeprefix("/v1")
+        return self.url.removesuffix("/v1") + path
+
+
+class RemoteResponse:
+    """One answer, passed on as it comes. Implements `serving.engines.engine.EngineResponse`."""
+
+    def __init__(self, address: RemoteAddress, response: aiohttp.ClientResponse) -> None:
+        self._address, self._response = address, response
+        self._has_begun = False
+        self._headers = CIMultiDict(response.headers)
+        if "content-encoding" in self._headers:  # it is unpacked on the way, so its length is another
+            self._headers.popall("content-length", None)
+
+    @property
+    def status(self) -> int:
+        """HTTP status code."""
+        return self._response.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Header fields; look-ups ignore case."""
+        return self._headers
+
+    async def read(self) -> bytes:
+        """The whole body. Raises: EngineUnavailableError if the engine goes away before its end."""
+        return b"".join([chunk async for chunk in self.chunks()])
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives, unparsed. Raises: EngineUnavailableError if the engine goes away before its end."""
+        with translated(self._address, before_answer=lambda: not self._has_begun):
+            async for chunk in self._response.content.iter_any():
+                self._has_begun = True
+                yield chunk
+
+
+class RemoteClient:
+    """Speaks to one engine that someone else runs. Implements `serving.engines.engine.AdapterPlace`."""
+
+    def __init__(
+        self, address: RemoteAddress, session: aiohttp.ClientSession, base: BaseModel, limits: EngineLimits
+    ) -> None:
+        """session: from `open_session`; whoever opened it closes it."""
+        self.base, self.limits = base, limits
+        self._address, self._session = address, session
+
+    @asynccontextmanager
+    async def request(
+        self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[RemoteResponse]:
+        """Passes a request on as it is. Leaving the context early closes the connection.
+
+        Raises: EngineUnavailableError when the engine can't be reached, is overloaded, or doesn't accept our key.
+        """
+        url = self._address.place_of(path)
+        opened = self._session.request(method, url, data=body, headers=headers or _JSON, allow_redirects=False)
+        with translated(self._address, before_answer=lambda: True):
+            response = await opened
+        try:
+            if refusal := self._refusal(response):
+                raise refusal
+            yield RemoteResponse(self._address, response)
+        finally:
+            response.release()  # cuts the connection if something is unread
+
+    async def model_names(self) -> tuple[str, ...]:
+        """The models that the engine lists. Raises: EngineUnavailableError when it doesn't answer with such a list."""
+        async with self.request("GET", "/v1/models") as response:
+            content = b""
+            async for chunk in response.chunks():
+                content += chunk
+                if len(content) > _MAX_LISTING_BYTES:
+                    break
+        try:
+            listed = [model["id"] for model in json.loads(content)["data"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise EngineUnavailableError(
+                f"The remote engine {self._address.id} answered {response.status} with no list of models. Check that "
+                "its URL is what an OpenAI client takes as base_url.",
+                _KEY_RETRY_AFTER_S,
+            ) from error
+        return tuple(name for name in listed if isinstance(name, str) and 0 < len(name) <= _MAX_NAME)
+
+    async def load_adapter(self, name: str, path: Path) -> None:
+        """The adapter at `path`, which the engine must see at the same path, answers to `name` from now on.
+
+        Raises: AdapterMisfitError when the engine refuses it, be it for its options; EngineUnavailableError.
+        """
+        status, said = await self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
+        if status == 200 or (status == 400 and "already been loaded" in said):
+            return
+        raise AdapterMisfitError(
+            f"The remote engine {self._address.id} refused to load {name} ({status}): {said} It must see this server's "
+            "adapters directory at the same path, and run with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, --enable-lora and a "
+            "--max-lora-rank that is large enough."
+        )
+
+    async def unload_adapter(self, name: str) -> None:
+        """`name` answers no more. Raises: AdapterMisfitError, EngineUnavailableError."""
+        status, said = await self._post("/v1/unload_lora_adapter", {"lora_name": name})
+        if status not in (200, 404):
+            raise AdapterMisfitError(f"The remote engine {self._address.id} refused to unload {name}: {said}")
+
+    async def _post(self, path: str, content: Mapping[str, str]) -> tuple[int, str]:
+        """Status code, and the answer's message in one line."""
+        with translated(self._address, before_answer=lambda: True):
+            async with asyncio.timeout(_ADAPTER_TIMEOUT_S):
+                async with self.request("POST", path, body=json.dumps(content).encode()) as response:
+                    return response.status, _message(await response.read())
+
+    def _refusal(self, response: aiohttp.ClientResponse) -> EngineUnavailableError | None:
+        """The error for what no client of ours is to blame for; None for what is passed on."""
+        engine, status = f"The remote engine {self._address.id}", response.status
+        if status in (401, 403):
+            key = "tuneloop's key" if self._address.key else "a request without a key"
+            return EngineUnavailableError(
+                f"{engine} refused {key} ({status}). Whoever runs this server must set remote_engine_keys: "
+                f"{self._address.id}=KEY.",
+                _KEY_RETRY_AFTER_S,
+            )
+        if 300 <= status < 400:
+            return EngineUnavailableError(
+                f"{engine} answered with a redirect ({status}), and none is followed: a key must not wander. "
+                "Whoever runs this server must set its final URL in remote_engines.",
+                _KEY_RETRY_AFTER_S,
+            )
+        if status == 429 or status in _AWAY:
+            why = _AWAY.get(status, "it wants fewer requests from us")
+            return EngineUnavailableError(f"{engine} answered {status}: {why}. Try again later.", _wanted_s(response))
+        return None
+
+
+def open_session(address: RemoteAddress, max_connections: int = MAX_CONNECTIONS) -> aiohttp.ClientSession:
+    """A way to the engine; whoever opens it closes it. Certificates are checked, proxies and cookies left out."""
+    key = {"authorization": f"Bearer {address.key}"} if address.key else {}
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=max_connections),
+        timeout=aiohttp.ClientTimeout(None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S),
+        headers={"accept-encoding": "identity", "user-agent": "tuneloop", **key},
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
+@contextmanager
+def translated(address: RemoteAddress, *, before_answer: Callable[[], bool]) -> Iterator[None]:
+    """Turns what goes wrong on the way into our own error.
+
+    before_answer: called for whether nothing of an answer had come.
+    """
+    try:
+        yield
+    except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
+        certificate = isinstance(error, aiohttp.ClientConnectorCertificateError)
+        why = "its certificate can't be trusted" if certificate else type(error).__name__
+        raise EngineUnavailableError(
+            f"The remote engine {address.id} can't be reached ({why}). Try again in a moment.",
+            _RETRY_AFTER_S,
+            before_answer=before_answer(),
+        ) from error
+
+
+def _wanted_s(response: aiohttp.ClientResponse) -> float:
+    """When the engine wants to be asked again, in seconds."""
+    try:
+        return min(max(float(response.headers["retry-after"]), 1.0), 3600.0)
+    except (KeyError, ValueError):  # absent, or a date
+        return _RETRY_AFTER_S
+
+
+def _message(content: bytes) -> str:
+    """What an error body says, shortened and in one line; the body itself if it isn't one."""
+    said: Any = content.decode(errors="replace")
+    with suppress(ValueError, KeyError, TypeError):
+        said = json.loads(content)["error"]["message"]
+    return " ".join(str(said).split())[:300].rstrip(".") + "."
+
+
+def _without_user(url: str) -> str:
+    """The URL with what stands before an @ hidden."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else url

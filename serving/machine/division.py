@@ -1,0 +1,90 @@
+"""Which GPUs, or cores of a processor, belong to the engine and which to trainings. It refuses to know what they do."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from serving.errors import EngineStartError
+from serving.machine.device import Device, core_groups
+
+
+@dataclass(frozen=True)
+class Division:
+    """Whose devices are which, by number; empty: all."""
+
+    engine: tuple[int, ...] = ()
+    """The engine's."""
+    training: tuple[int, ...] = ()
+    """The trainings'."""
+    on_cpu: bool = True
+    """Whether these are cores, not GPUs."""
+
+    @property
+    def training_cores(self) -> tuple[int, ...]:
+        """The cores that a training's processes may use; empty for all."""
+        return self.training if self.on_cpu else ()
+
+    @property
+    def training_environment(self) -> Mapping[str, str]:
+        """What a training's environment needs so that it sees its own GPUs alone."""
+        if self.on_cpu or not self.training:
+            return {}
+        return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self.training))}
+
+
+def divide(
+    policy: str,
+    device: Device,
+    *,
+    on_cpu: bool,
+    engine_devices: Sequence[int] = (),
+    training_devices: Sequence[int] = (),
+    groups: Sequence[tuple[int, ...]] | None = None,
+) -> Division:
+    """Whose devices are which under this policy; those that aren't named are halved.
+
+    on_cpu: whether the engine runs on the processor. groups: the cores, or GPUs, those that must stay together in one
+    tuple; by default what this machine has.
+    Raises: EngineStartError when this machine can't do that.
+    """
+    if policy == "sleep" and on_cpu:
+        raise EngineStartError(
+            "accelerator_policy is sleep, but vLLM can't sleep on a processor. Use split, stop or separate."
+        )
+    if policy != "separate":
+        if engine_devices or training_devices:
+            raise EngineStartError(
+                f"engine_devices and training_devices are for accelerator_policy separate, which is {policy} here. "
+                "Set it to separate, or leave the devices unset."
+            )
+        return Division(on_cpu=on_cpu)
+    if groups is None:
+        groups = core_groups() if on_cpu else tuple((number,) for number in range(len(device.gpus)))
+    return _separate(groups, tuple(engine_devices), tuple(training_devices), on_cpu)
+
+
+def _separate(
+    groups: Sequence[tuple[int, ...]], engine: tuple[int, ...], training: tuple[int, ...], on_cpu: bool
+) -> Division:
+    word = "cores" if on_cpu else "GPUs"
+    every = {number for group in groups for number in group}
+    if absent := sorted({*engine, *training} - every):
+        raise EngineStartError(
+            f"engine_devices and training_devices name {absent[0]}, but the {word} that may be used are "
+            f"{', '.join(map(str, sorted(every)))}. Change them."
+        )
+    if both := sorted({*engine} & {*training}):
+        raise EngineStartError(f"{both[0]} is among engine_devices and training_devices. Leave it out of one of them.")
+    free = [group for group in groups if not {*group} & {*engine, *training}]
+    half = len(free) // 2 if not engine and not training else len(free) if training else 0
+    engine = engine or _flat(free[:half])
+    training = training or _flat(free[half:])
+    if not engine or not training:
+        raise EngineStartError(
+            f"accelerator_policy is separate, but there aren't enough {word} for both: {len(every)} may be used. "
+            "Use split or stop."
+        )
+    return Division(engine, training, on_cpu)
+
+
+def _flat(groups: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(sorted(number for group in groups for number in group))

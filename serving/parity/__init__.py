@@ -1,0 +1,1 @@
+"""Whether the engine answers as the training's model does."""

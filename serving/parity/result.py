@@ -1,0 +1,175 @@
+"""What comes of comparing an engine with an adapter's reference: figures, a verdict, and reasons that say what to do.
+
+It refuses to know engines and files: numbers in, sentences out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from serving.parity.reference import Prompt
+
+BOUNDS = {"float32": 0.005, "float16": 0.03, "bfloat16": 0.15}
+"""Largest mean difference of a log-probability, in nats, by the coarser dtype of the two sides; docs/parity.md tells
+how they were found."""
+OUTLIER_NATS = 2.0
+"""A single token counts for no more: in 16 bit a very unlikely one can be far off with nothing wrong."""
+SHARE = (0.75, 1.25)
+"""So much of what an adapter should do must be seen: 1 is all of it, 0 is the bare base."""
+SURE = 5.0
+"""Standard errors of that share by which it must be outside: rounding alone mustn't refuse a weak adapter."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two rows of log-probabilities are apart, in nats."""
+
+    mean: float
+    """Mean of the absolute differences, each counted as at most `OUTLIER_NATS`."""
+    max: float
+    """Largest absolute difference."""
+
+    @classmethod
+    def between(cls, one: Sequence[float], other: Sequence[float]) -> Difference:
+        """one, other: of the same tokens, at least one."""
+        apart = [abs(a - b) for a, b in zip(one, other, strict=True)]
+        return cls(sum(min(each, OUTLIER_NATS) for each in apart) / len(apart), max(apart))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Log-probabilities of the same tokens, of engine and reference, with and without the adapter."""
+
+    tuned: tuple[float, ...]
+    """The engine's, with the adapter."""
+    base: tuple[float, ...]
+    """The engine's, without."""
+    tuned_reference: tuple[float, ...]
+    base_reference: tuple[float, ...]
+
+    @property
+    def effect(self) -> Difference:
+        """What the adapter does, by the reference."""
+        return Difference.between(self.tuned_reference, self.base_reference)
+
+    @property
+    def share(self) -> tuple[float, float] | None:
+        """How much of the adapter's effect the engine shows, by least squares, and the standard error of that.
+
+        Rounding, which isn't in the effect's direction, cancels out: 1 is all of it, 0 is the bare base. None where the
+        adapter has no effect.
+        """
+        wanted = [a - b for a, b in zip(self.tuned_reference, self.base_reference, strict=True)]
+        shown = [a - b for a, b in zip(self.tuned, self.base, strict=True)]
+        square = sum(each * each for each in wanted)
+        if not square:
+            return None
+        share = sum(a * b for a, b in zip(wanted, shown, strict=True)) / square
+        rest = sum((b - share * a) ** 2 for a, b in zip(wanted, shown, strict=True)) / max(1, len(wanted) - 1)
+        return share, math.sqrt(rest / square)
+
+    def faults(self, bound: float) -> list[str]:
+        """What is wrong with what the engine says for the adapter, a sentence each; empty when nothing is."""
+        found = []
+        if self.effect.max == 0:
+            found.append(
+                "The adapter changes nothing: with it PEFT gives the very log-probabilities of the base. Every lora_B "
+                "is zero, or too near to it. Train it again, longer or with a higher learning_rate."
+            )
+        apart = Difference.between(self.tuned, self.tuned_reference)
+        if apart.mean > bound:
+            found.append(
+                f"With the adapter the engine's log-probabilities are {apart.mean:.4g} nats from PEFT's on average "
+                f"(at most {apart.max:.3g}), and {bound:g} is the bound: it serves other weights than were trained. "
+                "Import or train the adapter again."
+            )
+        share, error = self.share or (1.0, 0.0)
+        if not SHARE[0] - SURE * error <= share <= SHARE[1] + SURE * error:
+            nearer = "nearer to the bare base than to the adapter" if share < 0.5 else "not as the adapter was trained"
+            found.append(
+                f"The engine shows {share:.2f} of what the adapter does ({SHARE[0]:g} to {SHARE[1]:g} is right): it "
+                f"answers {nearer}. Import or train the adapter again."
+            )
+        return found
+
+    def base_fault(self, bound: float) -> str | None:
+        """What is wrong with what the engine says for the base; None when nothing is."""
+        apart = Difference.between(self.base, self.base_reference)
+        if apart.mean <= bound:
+            return None
+        return (
+            f"For the base itself the engine's log-probabilities are {apart.mean:.4g} nats off on average (at most "
+            f"{apart.max:.3g}), and {bound:g} is the bound: the adapter was made on other weights than are served, or "
+            "the engine holds them more coarsely. Serve the base that it was trained on, unquantised, or set "
+            "parity_check to false."
+        )
+
+
+@dataclass(frozen=True)
+class ParityResult:
+    """The gate's verdict on one adapter, with its evidence. Nothing of anybody's data is in it."""
+
+    passed: bool
+    reasons: tuple[str, ...]
+    """What is wrong and what to do, a sentence or two each; empty when it passed."""
+    token_ids_equal: bool | None
+    """Whether the engine tokenises the sample conversations as training did; None where there were none to compare."""
+    tuned: Difference | None
+    """Engine beside PEFT with the adapter; None when the engine couldn't be asked."""
+    base: Difference | None
+    """Engine beside PEFT without it."""
+    effect: Difference | None
+    """Of the adapter, in PEFT: tuned beside base."""
+    share: float | None
+    """How much of the effect the engine shows; 1 is all of it."""
+    bound: float
+    """What the mean differences had to keep to, in nats."""
+    engine_dtype: str | None
+    """What the engine computes in, as far as is known."""
+    reference_dtype: str
+    """What PEFT computed in."""
+    checked_at: int
+    """Unix seconds."""
+    served: tuple[Prompt, ...] = ()
+    """The engine's own log-probabilities for a few prompts: what it must say again after a restart."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "passed": self.passed,
+            "reasons": list(self.reasons),
+            **self.figures(),
+            "checked_at": self.checked_at,
+            "served": [
+                {"token_ids": list(one.token_ids), "tuned": list(one.tuned), "base": list(one.base)}
+                for one in self.served
+            ],
+        }
+
+    def figures(self) -> dict[str, Any]:
+        """The numbers alone, in nats."""
+        return {
+            "token_ids_equal": self.token_ids_equal,
+            "tuned": _numbers(self.tuned),
+            "base": _numbers(self.base),
+            "tuned_vs_base": _numbers(self.effect),
+            "share": None if self.share is None else round(self.share, 4),
+            "bound": self.bound,
+            "engine_dtype": self.engine_dtype,
+            "reference_dtype": self.reference_dtype,
+        }
+
+
+def bound_for(engine_dtype: str | None, reference_dtype: str) -> float:
+    """The bound that the coarser of the two sides sets; an engine that doesn't tell its dtype counts as bfloat16."""
+    coarsest = max(BOUNDS.values())
+    return max(BOUNDS.get(engine_dtype or "", coarsest), BOUNDS.get(reference_dtype, coarsest))
+
+
+def _numbers(difference: Difference | None) -> dict[str, float] | None:
+    if difference is None:
+        return None
+    return {"mean": round(difference.mean, 6), "max": round(difference.max, 6)}

@@ -1,0 +1,53 @@
+"""What engines are started for, where no setting says it: enough for the adapters that there are, and no more.
+
+It refuses to know whether an engine runs. Why no more: room for a larger rank and for more adapters a batch costs
+every answer time and memory.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from serving.adapters.adapter import CONFIG_FILE, Adapter, read_json
+from serving.adapters.config import largest_rank
+from serving.engines.vllm.arguments import ALLOWED_LORA_RANKS
+from serving.errors import AdapterError
+
+LEAST_RANK = 32
+"""What the demo's and most trainings' adapters fit into, so that a first job needs no restart."""
+LEAST_LORAS = 4
+MOST_LORAS = 8
+"""Adapters a batch that are made room for unasked; more wait for their turn, which is slower but never refused."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WantedLimits:
+    """What the settings say; None: derived from the adapters."""
+
+    max_lora_rank: int | None = None
+    max_loras: int | None = None
+    max_cpu_loras: int = 32
+
+    def fitting(self, adapters: Sequence[Adapter]) -> tuple[int, int, int]:
+        """(max_lora_rank, max_loras, max_cpu_loras) for an engine with these adapters."""
+        loras = self.max_loras or min(max(len(adapters), LEAST_LORAS), MOST_LORAS)
+        return self.max_lora_rank or _rank_for(adapters), loras, max(self.max_cpu_loras, loras)
+
+
+def _rank_for(adapters: Sequence[Adapter]) -> int:
+    """The smallest rank that vLLM can be started for and all of them fit into, at least `LEAST_RANK`."""
+    wanted = max([LEAST_RANK, *(rank for adapter in adapters if (rank := _rank(adapter)) <= ALLOWED_LORA_RANKS[-1])])
+    return next(rank for rank in ALLOWED_LORA_RANKS if rank >= wanted)
+
+
+def _rank(adapter: Adapter) -> int:
+    """The adapter's largest rank, of whatever layer; its own `r` where its configuration makes no sense."""
+    try:
+        return largest_rank(read_json(adapter.path / CONFIG_FILE))
+    except (AdapterError, TypeError, ValueError, AttributeError) as error:
+        logger.warning("The rank of %s can't be told, so no engine is laid out for it: %s", adapter.id, error)
+        return 0

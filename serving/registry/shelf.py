@@ -1,0 +1,147 @@
+"""The adapters directory: what lies there, by name, read again whenever it changes. The directory is the truth.
+
+It refuses to know engines, and whether an adapter is loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from serving.adapters.adapter import CONFIG_FILE, MANIFEST_FILE, Adapter, read_adapter, scan_adapters
+from serving.adapters.names import remember_removed
+from serving.base_model import BaseModel
+
+_SETTLED_NS = 100_000_000
+"""A directory's modification time moves in steps of some milliseconds: one this young may hide a later change."""
+
+_Stamp = tuple[tuple[int, int] | None, ...]
+"""Modification time in nanoseconds and size of each file that an adapter is known by; None for one that isn't there."""
+
+logger = logging.getLogger(__name__)
+
+
+class Shelf:
+    """The adapters of one directory that belong to the bases that are served. May be used from any thread."""
+
+    def __init__(self, adapters_dir: Path, bases: Mapping[str, BaseModel]) -> None:
+        """adapters_dir: created if absent.
+
+        bases: sha256 → base model, for each that is served; the first is the one of adapters that don't say.
+        """
+        adapters_dir.mkdir(parents=True, exist_ok=True)
+        for half_removed in adapters_dir.glob(".removed-adapter-*"):
+            shutil.rmtree(half_removed, ignore_errors=True)
+        self.path = adapters_dir
+        self._bases = bases
+        self._lock = threading.Lock()
+        self._scanned: tuple[int, int] | None = None
+        self._by_name: dict[str, Adapter] = {}
+        self._by_id: dict[str, Adapter] = {}
+        self._known: dict[str, tuple[_Stamp, Adapter]] = {}
+        self._broken: dict[str, str] = {}
+        self._foreign: dict[str, str] = {}
+
+    def adapters(self) -> list[Adapter]:
+        """Those that belong to a base that is served, oldest first."""
+        self._rescan()
+        return list(self._by_name.values())
+
+    def find(self, id_or_name: str) -> Adapter | None:
+        """The adapter of this id or name."""
+        self._rescan()
+        return self._by_name.get(id_or_name) or self._by_id.get(id_or_name)
+
+    def broken(self) -> Mapping[str, str]:
+        """Directory name → why it can't be served."""
+        self._rescan()
+        return self._broken
+
+    def why_not(self, id_or_name: str) -> str | None:
+        """Why an adapter that is there isn't on the shelf; None where nothing is known."""
+        return self._broken.get(id_or_name) or self._foreign.get(id_or_name)
+
+    def base_of(self, adapter: Adapter) -> BaseModel:
+        """The base that the adapter is served on."""
+        return self._bases.get(adapter.base_model_sha256 or "") or next(iter(self._bases.values()))
+
+    def reread(self, adapter: Adapter) -> Adapter:
+        """The adapter with the manifest that it has now. Raises: AdapterError."""
+        fresh = read_adapter(adapter.path)
+        with self._lock:
+            if fresh.name in self._by_name:
+                self._by_name[fresh.name] = self._by_id[fresh.id] = fresh
+        return fresh
+
+    def forget(self) -> None:
+        """The next look reads the directory again."""
+        self._scanned = None
+
+    def _rescan(self) -> None:
+        """Reads the directory again if it has changed."""
+        with self._lock:
+            modified, now = self.path.stat().st_mtime_ns, time.time_ns()
+            if self._scanned and self._scanned[0] == modified and self._scanned[1] - modified > _SETTLED_NS:
+                return
+            adapters, broken = self._scan()
+            foreign = {adapter.name: reason for adapter in adapters if (reason := self._why_foreign(adapter))}
+            broken |= {adapter.path.name: foreign[adapter.name] for adapter in adapters if adapter.name in foreign}
+            for directory in broken.keys() - self._broken.keys():
+                logger.warning("%s isn't served: %s", directory, broken[directory])
+            known = [adapter for adapter in adapters if adapter.name not in foreign]
+            self._by_name = {adapter.name: adapter for adapter in known}
+            self._by_id = {adapter.id: adapter for adapter in self._by_name.values()}
+            self._foreign, self._broken = foreign, broken
+            self._scanned = (modified, now)
+
+    def _scan(self) -> tuple[list[Adapter], dict[str, str]]:
+        """As `scan_adapters`; only what changed since the last time is read."""
+        known, self._known = self._known, {}
+
+        def read(path: Path) -> Adapter:
+            stamp, before = _stamp(path), known.get(path.name)
+            if before is None or before[0] != stamp:
+                before = stamp, read_adapter(path)
+            self._known[path.name] = before
+            return before[1]
+
+        return scan_adapters(self.path, read)
+
+    def _why_foreign(self, adapter: Adapter) -> str | None:
+        """Why this adapter belongs to no base model that is served; None when it does."""
+        if adapter.base_model_sha256 is None or adapter.base_model_sha256 in self._bases:
+            return None
+        served = " and ".join(f"{base.name!r} ({base.sha256[:12]}…)" for base in self._bases.values())
+        return (
+            f"{adapter.name} was made for {adapter.base_model!r} with other weights "
+            f"({adapter.base_model_sha256[:12]}…) than what is served here has: {served}. "
+            "Serve it on its own base model, or train it again."
+        )
+
+
+def discard(adapter: Adapter, *, keep_name_taken: bool = True) -> None:
+    """Removes the adapter from its directory; from the first moment on nobody takes it for a whole one.
+
+    keep_name_taken: whether nothing else may ever get its name.
+    """
+    if keep_name_taken:
+        remember_removed(adapter.path.parent, adapter.name)
+    aside = adapter.path.with_name(f".removed-{adapter.path.name}")
+    adapter.path.rename(aside)
+    shutil.rmtree(aside)
+
+
+def _stamp(path: Path) -> _Stamp:
+    return tuple(_file_stamp(path / name) for name in (CONFIG_FILE, MANIFEST_FILE))
+
+
+def _file_stamp(file: Path) -> tuple[int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size

@@ -1,0 +1,142 @@
+"""How vLLM is started here: what the machine has decides, and what can't be is said before anything starts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from serving import GPU, BaseModel, Device, EngineStartError, VLLMSettings, inspect_device
+from serving.engines.vllm.arguments import limits_of, plan_launch
+
+GIB = 2**30
+SOCKET = Path("/run/s")
+CPU = Device("cpu", (), 16 * GIB, 12 * GIB, 4, frozenset({"avx512f"}))
+H100 = Device("cuda", (GPU("H100", 80 * GIB, 79 * GIB),), 64 * GIB, 60 * GIB, 16, frozenset())
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> VLLMSettings:
+    return VLLMSettings(tmp_path, tmp_path / "log", device="cpu")
+
+
+def option(command: tuple[str, ...], name: str) -> str:
+    return command[command.index(name) + 1]
+
+
+@pytest.mark.parametrize(
+    ("flag", "dtype"), [("avx512_bf16", "bfloat16"), ("amx_bf16", "bfloat16"), ("avx2", "float32")]
+)
+def test_dtype_is_the_one_that_the_processor_computes(
+    base: BaseModel, settings: VLLMSettings, flag: str, dtype: str
+) -> None:
+    plan = plan_launch(base, settings, replace(CPU, cpu_flags=frozenset({flag})), SOCKET)
+    assert option(plan.command, "--dtype") == dtype
+
+
+def test_too_little_memory_is_said_with_figures_before_the_start(base: BaseModel, settings: VLLMSettings) -> None:
+    with pytest.raises(
+        EngineStartError, match=r"8\.0 GiB for keys and values .* 5\.0 GiB is free\. Lower kv_cache_gib"
+    ):
+        plan_launch(base, replace(settings, kv_cache_gib=8), replace(CPU, memory_free_bytes=5 * GIB), SOCKET)
+
+
+def test_cache_is_sized_by_need_and_never_beyond_a_quarter_of_what_is_free(
+    base: BaseModel, settings: VLLMSettings
+) -> None:
+    greedy = replace(base, config=base.config | {"num_hidden_layers": 10_000, "hidden_size": 8192})
+    small = option(plan_launch(base, settings, CPU, SOCKET).command, "--kv-cache-memory-bytes")
+    large = option(plan_launch(greedy, settings, CPU, SOCKET).command, "--kv-cache-memory-bytes")
+    assert int(small) == GIB // 2
+    assert 2 * GIB < int(large) < 3 * GIB
+
+
+def test_a_gpu_gets_its_share_and_no_processor_settings(base: BaseModel, settings: VLLMSettings) -> None:
+    plan = plan_launch(base, replace(settings, device="cuda"), H100, SOCKET)
+    assert option(plan.command, "--gpu-memory-utilization") == "0.6"
+    assert option(plan.command, "--dtype") == "auto"
+    assert "VLLM_TARGET_DEVICE" not in plan.environment
+
+
+def test_a_gpu_whose_share_is_taken_is_said_before_the_start(base: BaseModel, settings: VLLMSettings) -> None:
+    busy = replace(H100, gpus=(GPU("H100", 80 * GIB, 10 * GIB),))
+    with pytest.raises(EngineStartError, match=r"share of H100 is 48\.0 GiB and 10\.0 GiB is free"):
+        plan_launch(base, replace(settings, device="cuda"), busy, SOCKET)
+
+
+def test_cuda_without_a_gpu_is_refused(base: BaseModel, settings: VLLMSettings) -> None:
+    with pytest.raises(EngineStartError, match="nvidia-smi shows no GPU"):
+        plan_launch(base, replace(settings, device="cuda"), CPU, SOCKET)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"max_lora_rank": 20}, "max_lora_rank is 20"),
+        ({"max_loras": 40}, "max_loras is 40"),
+        ({"max_loras": 0}, "is 0"),
+    ],
+)
+def test_settings_that_vllm_cannot_take_are_refused(
+    base: BaseModel, settings: VLLMSettings, change: dict[str, int], words: str
+) -> None:
+    with pytest.raises(EngineStartError, match=words):
+        limits_of(base, replace(settings, **change), CPU)  # type: ignore[arg-type]
+
+
+def test_context_length_is_the_models_own_up_to_a_bound(base: BaseModel, settings: VLLMSettings) -> None:
+    long = replace(base, config={"text_config": {"max_position_embeddings": 131_072}})
+    assert limits_of(base, settings, CPU).max_model_len == 128
+    assert limits_of(long, settings, CPU).max_model_len == 8192
+    assert limits_of(long, replace(settings, max_model_len=20_000), CPU).max_model_len == 20_000
+
+
+def test_tool_calls_and_extra_arguments_are_passed_on_last(base: BaseModel, settings: VLLMSettings) -> None:
+    chosen = replace(settings, tool_call_parser="hermes", extra_args=("--seed", "7"))
+    command = plan_launch(base, chosen, CPU, SOCKET).command
+    assert option(command, "--tool-call-parser") == "hermes"
+    assert "--enable-auto-tool-choice" in command
+    assert command[-2:] == ("--seed", "7")
+
+
+def test_environment_opens_no_door_that_the_user_left_open(
+    base: BaseModel, settings: VLLMSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("VLLM_API_KEY", "VLLM_SERVER_DEV_MODE", "VLLM_LORA_RESOLVER_CACHE_DIR"):
+        monkeypatch.setenv(name, "1")
+    environment = plan_launch(base, settings, CPU, SOCKET).environment
+    assert not {"VLLM_API_KEY", "VLLM_SERVER_DEV_MODE", "VLLM_LORA_RESOLVER_CACHE_DIR"} & environment.keys()
+    assert (environment["HF_HUB_OFFLINE"], environment["DO_NOT_TRACK"]) == ("1", "1")
+
+
+@pytest.mark.parametrize(("said", "expected"), [(None, "0"), ("", "0"), ("0", "0"), ("1", "1")])
+def test_a_gpu_engine_compiles_no_sampler_unless_the_user_asks_for_it(
+    base: BaseModel, settings: VLLMSettings, monkeypatch: pytest.MonkeyPatch, said: str | None, expected: str
+) -> None:
+    monkeypatch.delenv("VLLM_USE_FLASHINFER_SAMPLER", raising=False)
+    if said is not None:
+        monkeypatch.setenv("VLLM_USE_FLASHINFER_SAMPLER", said)
+    environment = plan_launch(base, replace(settings, device="cuda"), H100, SOCKET).environment
+    assert environment["VLLM_USE_FLASHINFER_SAMPLER"] == expected
+
+
+def test_this_machine_is_described_within_its_own_bounds() -> None:
+    device = inspect_device()
+    assert 0 < device.memory_free_bytes <= device.memory_total_bytes
+    assert device.physical_cores >= 1
+    assert (device.kind == "cuda") == bool(device.gpus)
+
+
+def test_nvidia_smis_answer_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'NVIDIA H100, 80GB, 81559, 80000'\necho 'broken, [N/A], [N/A]'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert inspect_device().gpus == (GPU("NVIDIA H100, 80GB", 81559 * 2**20, 80000 * 2**20),)
+
+
+def test_the_base_answers_to_its_further_names_and_its_own_is_first(base: BaseModel, settings: VLLMSettings) -> None:
+    command = plan_launch(base, replace(settings, base_aliases=("a", "b")), CPU, SOCKET).command
+    names = command[command.index("--served-model-name") + 1 :]
+    assert names[:4] == (base.name, "a", "b", "--uds")

@@ -1,0 +1,1 @@
+"""Normalize, drop and mask examples, and say how many and why."""

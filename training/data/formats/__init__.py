@@ -1,0 +1,1 @@
+"""Records of all known formats to examples."""

@@ -1,0 +1,170 @@
+"""A file in, its records out, each with its place. Owns what kind of file it is; knows no format. Imports no torch.
+
+The kind is found by the first bytes, then by the name's ending: a file that was renamed is read all the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from training.config.config import FileFormat
+from training.data.formats.json_files import BOM, MAX_LINE_BYTES, read_array, read_jsonl, read_lines
+from training.data.formats.json_records import Broken, Record, not_utf8
+from training.data.formats.table_records import read_csv, read_parquet
+
+FileKind = Literal["jsonl", "array", "csv", "tsv", "parquet", "text"]
+_STRANGERS: tuple[tuple[bytes, str], ...] = (
+    (b"\x1f\x8b", "a gzip archive; unpack it first"),
+    (b"PK\x03\x04", "a zip archive (or a spreadsheet); unpack it, or save it as CSV"),
+    (b"PK\x05\x06", "an empty zip archive; give the file itself"),
+    (b"BZh", "a bzip2 archive; unpack it first"),
+    (b"\xfd7zXZ\x00", "an xz archive; unpack it first"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard archive; unpack it first"),
+    (b"\x89PNG", "an image (PNG); give a file of examples"),
+    (b"\xff\xd8\xff", "an image (JPEG); give a file of examples"),
+    (b"GIF8", "an image (GIF); give a file of examples"),
+    (b"RIFF", "an image or a sound (RIFF); give a file of examples"),
+    (b"%PDF", "a PDF; save its text as a .txt file"),
+    (b"SQLite format 3\x00", "an SQLite database; export its rows as JSONL or CSV"),
+    (b"ARROW1", "an Arrow file; save it as Parquet"),
+    (b"\x7fELF", "a program; give a file of examples"),
+    (b"\xff\xfe", "UTF-16 text; save the file as UTF-8"),
+    (b"\xfe\xff", "UTF-16 text; save the file as UTF-8"),
+)
+_SNIFFED = 4096
+"""First bytes by which the kind is found."""
+_LOOKS_LIKE_JSON = re.compile(rb'\s*(\[\s*)?\{\s*"')
+_CSV_HEADER = re.compile(rb'"?(messages|instruction|prompt|text|conversations|completion|chosen|system|id)"?,"?\w')
+
+
+def read_records(path: Path, file_format: FileFormat = "auto") -> Iterator[Record]:
+    """What each place counts, the place, and the record there or a `Broken`; the file as a whole has the place None.
+
+    Memory stays bounded but for a JSON array, whatever the file holds.
+    """
+    if broken := _unreadable(path):
+        yield "line", None, broken
+        return
+    try:
+        with path.open("rb") as file:
+            start = file.read(_SNIFFED)
+            file.seek(0)
+            kind = _kind(start, path.suffix.lower(), file_format)
+            if isinstance(kind, Broken):
+                yield "line", None, kind
+            elif kind == "parquet":
+                yield from read_parquet(path)
+            else:
+                yield from _told_once(_read(file, kind))
+    except OSError as error:
+        yield "line", None, Broken(f"it can't be read: {error.strerror}; check the path")
+
+
+def read_text(file: BinaryIO) -> Iterator[Record]:
+    """Documents as `{"text": …}`: parted by blank lines, or where the file has none between its lines, line by line."""
+    by_line = not _has_blank_between(file)
+    document: list[str] = []
+    begins, size = 1, 0
+    for line, content in read_lines(file):
+        text = content if isinstance(content, Broken) else _text(content)
+        if isinstance(text, Broken):
+            yield "line", line, text
+            continue
+        if document and (by_line or not text.strip() or size > MAX_LINE_BYTES):
+            yield "line", begins, _document(document, size)
+            document, size = [], 0
+        if text.strip():
+            begins = begins if document else line
+            document.append(text)
+            size += len(text)
+    if document:
+        yield "line", begins, _document(document, size)
+
+
+def _unreadable(path: Path) -> Broken | None:
+    """Why `path` isn't a file that can be read to its end."""
+    try:
+        if path.is_dir():
+            return Broken("it is a directory; give one file of examples")
+        if path.exists() and not path.is_file():
+            return Broken("it is a pipe or a device; give a file")
+    except (OSError, ValueError) as error:
+        return Broken(f"it can't be read: {error}; check the path")
+    return None if "\0" not in str(path) else Broken("it can't be read: the path holds a NUL character; check the path")
+
+
+def _kind(start: bytes, suffix: str, file_format: FileFormat) -> FileKind | Broken:
+    if start.startswith(b"PAR1"):
+        return "parquet"
+    for magic, what in _STRANGERS:
+        if start.startswith(magic):
+            return Broken(f"it is {what}")
+    if suffix == ".parquet" and start:
+        return Broken("its name ends in .parquet, but it is no Parquet file; name it after what it is")
+    if b"\0" in start:
+        half = max(start[::2].count(0), start[1::2].count(0)) * 4 >= len(start)
+        return Broken(f"it is {'UTF-16 text; save the file as UTF-8' if half else 'binary, not text; give JSONL'}")
+    start = start.removeprefix(BOM)
+    text = suffix in (".txt", ".text", ".md") and file_format in ("auto", "text")
+    if text and (file_format == "text" or not _LOOKS_LIKE_JSON.match(start)):
+        return "text"
+    if start.lstrip()[:1] in (b"[", b"{"):
+        return "array" if start.lstrip()[:1] == b"[" else "jsonl"
+    if suffix in (".csv", ".tsv"):
+        return "csv" if suffix == ".csv" else "tsv"
+    if suffix in (".json", ".jsonl", ".ndjson"):
+        return "jsonl"
+    if _CSV_HEADER.match(start):
+        return "csv"
+    return "text" if file_format == "text" else "jsonl"
+
+
+def _read(file: BinaryIO, kind: FileKind) -> Iterator[Record]:
+    if kind == "array":
+        return read_array(file)
+    if kind == "text":
+        return read_text(file)
+    return read_jsonl(file) if kind == "jsonl" else read_csv(file, "\t" if kind == "tsv" else ",")
+
+
+def _told_once(records: Iterator[Record]) -> Iterator[Record]:
+    """`records` with only the first fault of the encoding: where one line isn't UTF-8, mostly none is."""
+    told = False
+    for unit, place, record in records:
+        if isinstance(record, Broken) and record.encoding:
+            if told:
+                continue
+            told = True
+        yield unit, place, record
+
+
+def _text(content: bytes) -> str | Broken:
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return not_utf8(error, content)
+    return Broken("it holds the NUL character, which no text has; take it out") if "\0" in text else text
+
+
+def _document(lines: list[str], size: int) -> dict[str, str] | Broken:
+    if size > MAX_LINE_BYTES:
+        return Broken(f"the document is longer than {MAX_LINE_BYTES // 2**20} MiB; part it by a blank line")
+    return {"text": "\n".join(lines)}
+
+
+def _has_blank_between(file: BinaryIO) -> bool:
+    """Whether a blank line stands between two lines that aren't blank; `file` is at its start again."""
+    blank = begun = found = False
+    for _, content in read_lines(file):
+        empty = isinstance(content, bytes) and not content.strip()
+        if not empty and blank and begun:
+            found = True
+            break
+        blank = empty
+        begun = begun or not empty
+    file.seek(0)
+    return found

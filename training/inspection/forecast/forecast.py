@@ -1,0 +1,133 @@
+"""What a run on some examples will do: its schedule, about how long it takes, how much memory, and what stands in its
+way. Loads no weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from training.config.auto import Plan
+from training.config.config import ConfigError, TrainingConfig
+from training.inspection.figures.data_figures import Figures, Lengths, Tokens
+from training.inspection.forecast.speed import processor_flops, tokens_per_second
+from training.preflight.memory import MemoryEstimate, estimate_memory
+from training.preflight.model_shape import ModelShape
+from training.preflight.planning import plan_run
+from training.preflight.preflight import preflight
+from training.process.memory import free_memory
+
+START_S = 10.0
+"""Seconds until a run has loaded its libraries and a small base."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A run before it is started."""
+
+    training_rows: int
+    """Rows that are trained on, those held back left out."""
+    plan: Plan
+    memory: MemoryEstimate
+    free_bytes: int | None
+    """Memory that is free now, the GPU's where there is one."""
+    tokens_per_second: float | None
+    """About; None on a GPU, for which nothing was measured."""
+    seconds: float | None
+    """About how long the run takes, without its validations; None on a GPU."""
+    refusals: tuple[str, ...]
+    """Why it would be refused."""
+    findings: tuple[str, ...]
+    """What should be known all the same."""
+    trained_tokens: int
+    """About how many tokens all steps together go through."""
+
+
+def forecast(found: Figures, config: TrainingConfig, shape: ModelShape) -> Forecast:
+    """The run that `config` describes on the examples that `found` tells of, on this machine as it is now.
+
+    Raises:
+        ValueError: `found` was counted without a tokenizer.
+    """
+    if found.tokens is None:
+        raise ValueError("A forecast needs lengths in tokens; count the figures with a tokenizer.")
+    return forecast_of(found.examples, found.lengths, found.tokens, config, shape)
+
+
+def forecast_of(
+    examples: int,
+    lengths: Lengths,
+    tokens: Tokens,
+    config: TrainingConfig,
+    shape: ModelShape,
+    *,
+    free_bytes: int | None = None,
+) -> Forecast:
+    """As `forecast`, of so many examples with these figures.
+
+    Args:
+        free_bytes: memory that the run can have. Default: what is free now.
+    """
+    on_gpu = torch.cuda.is_available()
+    free = free_memory(on_gpu) if free_bytes is None else free_bytes
+    rows = _training_rows(examples, lengths, tokens, config)
+    mean = min(lengths.total / lengths.count, config.max_length)
+    longest = min(lengths.longest, config.max_length)
+    if config.packing or config.method == "text":
+        mean, longest = float(config.max_length), config.max_length
+    plan, config = plan_run(
+        config,
+        shape,
+        n_rows=rows,
+        mean_tokens=mean,
+        longest_tokens=longest,
+        n_parameters=shape.n_parameters,
+        on_gpu=on_gpu,
+        free_bytes=free,
+    )
+    refusals, findings = _judged(config, shape, free, on_gpu, plan.batch_size, longest)
+    speed = None if on_gpu else tokens_per_second(shape, config, processor_flops())
+    pairs = 2 if config.method == "dpo" else 1
+    learned_from = pairs * mean * min(rows, plan.batch_size * plan.gradient_accumulation_steps) * plan.total_steps
+    return Forecast(
+        training_rows=rows,
+        plan=plan,
+        memory=estimate_memory(shape, config, plan.batch_size, longest, on_gpu),
+        free_bytes=free,
+        tokens_per_second=speed,
+        seconds=None if speed is None else START_S + learned_from / speed,
+        refusals=refusals,
+        findings=findings,
+        trained_tokens=round(learned_from),
+    )
+
+
+def _training_rows(examples: int, lengths: Lengths, tokens: Tokens, config: TrainingConfig) -> int:
+    """Rows of all examples, had all been looked at, without those held back; a pair is one row."""
+    scale = examples / max(1, tokens.examples)
+    rows = (tokens.rows - (tokens.too_long if config.on_too_long == "drop" else 0)) * scale
+    if config.method == "dpo":
+        rows /= 2
+    if config.packing:
+        rows = min(rows, lengths.total * scale / config.max_length)
+    held_back = config.holdout_fraction + (0 if config.validation_file else config.validation_fraction)
+    return max(1, round(rows * (1 - held_back)))
+
+
+def _judged(
+    config: TrainingConfig, shape: ModelShape, free: int | None, on_gpu: bool, batch: int, longest: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(refusals, findings) of the preflight."""
+    try:
+        passed = preflight(
+            config,
+            shape,
+            free_bytes=free,
+            engine_limits=None,
+            on_gpu=on_gpu,
+            plan_batch=batch,
+            longest_tokens=longest,
+        )
+    except ConfigError as error:
+        return error.faults, ()
+    return (), tuple(finding.message for finding in passed.findings)

@@ -1,0 +1,1 @@
+"""Rows, batches, losses and the trainer."""

@@ -1,0 +1,86 @@
+"""Rows of token ids as padded tensors, and how well a model predicts them. Knows no files and no optimiser."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from training.learning.token_loss import LossFunction
+from training.rendering.render import IGNORED, Rendered
+
+Batch = dict[str, torch.Tensor]
+Row = dict[str, list[int]]
+"""input_ids and labels, both as long as the row; of a packed row position_ids too."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How well a model does on examples that it isn't trained on."""
+
+    loss: float
+    """Mean cross-entropy per learned token, in nats; of a preference run the mean of its own loss."""
+    accuracy: float | None = None
+    """Share of the learned tokens that were the likeliest; None for a preference run."""
+    reward_margin: float | None = None
+    """Of a preference run: how much more the better answers are favoured than at the start."""
+    reward_accuracy: float | None = None
+    """Of a preference run: share of the pairs whose better answer is the favoured one."""
+
+    @property
+    def perplexity(self) -> float | None:
+        """e to the loss, infinite where that overflows; None for a preference run."""
+        if self.accuracy is None:
+            return None
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Makes a batch of rows as wide as its longest, on the right."""
+
+    pad_token_id: int
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        """int64 [rows, tokens]: input_ids, labels, and attention_mask, or for packed rows position_ids instead."""
+        width = max(len(row["input_ids"]) for row in rows)
+        batch = {
+            "input_ids": _padded(rows, "input_ids", width, self.pad_token_id),
+            "labels": _padded(rows, "labels", width, IGNORED),
+        }
+        if "position_ids" in rows[0]:
+            # A padding token at position 0 is an example of its own, which no other sees.
+            return {**batch, "position_ids": _padded(rows, "position_ids", width, 0)}
+        ones = [{"attention_mask": [1] * len(row["input_ids"])} for row in rows]
+        return {**batch, "attention_mask": _padded(ones, "attention_mask", width, 0)}
+
+
+def _padded(rows: Sequence[Mapping[str, Any]], name: str, width: int, filler: int) -> torch.Tensor:
+    return torch.tensor([row[name] + [filler] * (width - len(row[name])) for row in rows])
+
+
+def as_rows(rendered: Sequence[Rendered]) -> list[Row]:
+    """What `Padding` takes, one for each example."""
+    return [{"input_ids": one.input_ids, "labels": one.labels} for one in rendered]
+
+
+@torch.no_grad()
+def measure(model: Any, loss_of: LossFunction, rows: Sequence[Row], padding: Padding, batch_size: int) -> Measurement:
+    """How well `model` predicts `rows`; leaves it in the mode that it was in."""
+    was_training = model.training
+    model.eval()
+    total, hits, learned = 0.0, 0, 0
+    for batch in _by_length(rows, padding, batch_size):
+        one = loss_of({name: values.to(model.device) for name, values in batch.items()})
+        total, hits, learned = total + one.total.item(), hits + one.hits, learned + one.learned
+    model.train(was_training)
+    return Measurement(total / learned, hits / learned)
+
+
+def _by_length(rows: Sequence[Row], padding: Padding, batch_size: int) -> Iterator[Batch]:
+    ordered = sorted(rows, key=lambda row: len(row["input_ids"]), reverse=True)
+    for start in range(0, len(ordered), batch_size):
+        yield padding(ordered[start : start + batch_size])

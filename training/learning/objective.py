@@ -1,0 +1,51 @@
+"""What a run tries to get better at, and how that is measured: predicting tokens, or preferring better answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import Trainer
+
+from training.config.auto import Plan
+from training.config.config import TrainingConfig
+from training.learning.batches import Measurement, Padding, measure
+from training.learning.rows import Rows
+from training.learning.trainer import make_trainer
+from training.model.base import Base
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A trainer, and the measurement on the validation rows that goes with it."""
+
+    trainer: Trainer
+    measure: Callable[[], Measurement] | None
+    """None when there is nothing to measure on."""
+
+
+def make_objective(
+    config: TrainingConfig, plan: Plan, base: Base, training: Rows, validation: Rows, checkpoints: Path
+) -> Objective:
+    """The objective that `config.method` names."""
+    if config.method in ("dpo", "kto"):
+        # Loads TRL, which takes more than a second that other methods need not spend.
+        from training.learning.preference import make_preference_trainer, measure_preferences
+
+        preference = make_preference_trainer(config, plan, base, training.rows, checkpoints)
+
+        def measure_order() -> Measurement:
+            measured = measure_preferences(preference, validation.rows, config)
+            return Measurement(
+                measured.loss, reward_margin=measured.reward_margin, reward_accuracy=measured.reward_accuracy
+            )
+
+        return Objective(preference, measure_order if validation.rows else None)
+    trainer = make_trainer(config, plan, base, training.rows, checkpoints)
+    padding = Padding(base.pad_token_id)
+
+    def measure_tokens() -> Measurement:
+        return measure(base.model, trainer.loss_of, validation.rows, padding, plan.batch_size)
+
+    return Objective(trainer, measure_tokens if validation.rows else None)

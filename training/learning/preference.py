@@ -1,0 +1,172 @@
+"""Learning from better and worse answers: DPO over pairs, KTO over good and bad ones.
+
+Our rows are token ids already, and how likely the model at the start finds each answer is worked out once, before the
+first step. So no second model, nor a second adapter, is held while training, and a checkpoint has just the one that is
+trained; a run that goes on works the same numbers out again, from the same start. What this costs: in 16 bit, a batch's
+padding moves a likelihood a little, so that the first loss of training isn't quite what it should be (0.683 instead of
+0.693 was seen for answers of 200 tokens). In float32 it is.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from datasets import Dataset
+from peft.tuners.tuners_utils import BaseTunerLayer
+
+from training.config.auto import Plan
+from training.config.config import ConfigError, TrainingConfig
+from training.learning.preference_trainers import LabelTrainer, PairTrainer, Row, batches
+from training.learning.trainer import remove_printers, training_arguments
+from training.model.base import Base
+from training.model.layers import BaseModelError
+
+if TYPE_CHECKING:
+    from training.rendering.render import RenderedLabelled, RenderedPreference
+
+    PreferenceRows = Sequence[RenderedPreference] | Sequence[RenderedLabelled]
+
+
+@dataclass(frozen=True)
+class PreferenceMeasurement:
+    """How well a model orders answers, beside the model it started from."""
+
+    loss: float
+    """Mean of the method's loss over the rows."""
+    reward_margin: float | None
+    """Mean reward of the better answers minus that of the worse, in nats times `beta`; 0 before training. None for
+    `kto` where the rows are all good or all bad."""
+    reward_accuracy: float | None
+    """Share, 0 to 1, of the pairs whose better answer has the higher reward. None before the first step, when all
+    rewards are 0, and for `kto`, which has no pairs."""
+
+
+def make_preference_trainer(
+    config: TrainingConfig, plan: Plan, base: Base, training: PreferenceRows, checkpoints: Path
+) -> PairTrainer | LabelTrainer:
+    """A trainer for what `config.method` says; the model that it's held to is `base` as it is now.
+
+    `dpo`: https://arxiv.org/abs/2305.18290, for pairs. `kto`: https://arxiv.org/abs/2402.01306, for labelled answers.
+
+    Raises:
+        ConfigError: `kto` with one row at a time.
+        BaseModelError: an adapter on the output layer, through which TRL's losses don't go.
+    """
+    _check_possible(config, plan, base)
+    kind = PairTrainer if config.method == "dpo" else LabelTrainer
+    rows = kind.rows_of(training if config.method == "dpo" else _shuffled(training, config), plan.batch_size)
+    arguments = training_arguments(config, plan, base, checkpoints) | {
+        "beta": config.beta,
+        "max_length": config.max_length,
+        "disable_dropout": config.lora_dropout == 0,  # else the dropout that was asked for is left on
+        "router_aux_loss_coef": 0.0,  # routers aren't trained
+        # Where there is no adapter it keeps TRL from loading a second model, at the price of hashing the first.
+        "precompute_ref_log_probs": base.kind == "full",
+    }
+    with _kept(base):
+        trainer = kind(
+            model=base.model,
+            args=kind.arguments(config, arguments),
+            data_collator=kind.collator(base.pad_token_id, config.max_length),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=_tokenizer(base),
+        )
+    remove_printers(trainer)
+    return trainer
+
+
+@torch.no_grad()
+def measure_preferences(
+    trainer: PairTrainer | LabelTrainer, rows: PreferenceRows, config: TrainingConfig
+) -> PreferenceMeasurement:
+    """How well the model of `trainer` orders the answers of `rows`; leaves it in its mode.
+
+    Rows must be measured once before training: that is when their likelihoods at the start are taken.
+
+    Raises:
+        ValueError: they weren't.
+    """
+    batch_size = trainer.args.per_device_train_batch_size
+    model, was_training = trainer.model, trainer.model.training
+    model.eval()
+    total = _Total()
+    for batch in batches(trainer.rows_of(rows, batch_size), batch_size):
+        total.add(trainer.measured(trainer.with_start(batch)), batch)
+    model.train(was_training)
+    return total.measurement(config, is_trained=trainer.state.global_step > 0)
+
+
+class _Total:
+    """Means over batches, each by the number of rows that it speaks of."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._rows: dict[str, int] = {}
+
+    def add(self, found: dict[str, float], batch: list[Row]) -> None:
+        """Adds what was `found` for `batch`."""
+        good = sum(bool(row.get("label")) for row in batch)
+        spoken_of = dict.fromkeys(("loss", "rewards/margins", "rewards/accuracies"), len(batch))
+        for name, count in {**spoken_of, "rewards/chosen": good, "rewards/rejected": len(batch) - good}.items():
+            if name in found and count:
+                self._sums[name] = self._sums.get(name, 0.0) + found[name] * count
+                self._rows[name] = self._rows.get(name, 0) + count
+
+    def measurement(self, config: TrainingConfig, *, is_trained: bool) -> PreferenceMeasurement:
+        """The means, as far as they say something."""
+        loss = self._sums["loss"] / self._rows["loss"]
+        if config.method == "dpo":
+            accuracy = self._mean("rewards/accuracies") if is_trained else None
+            return PreferenceMeasurement(loss, self._mean("rewards/margins"), accuracy)
+        good, bad = self._mean("rewards/chosen"), self._mean("rewards/rejected")
+        return PreferenceMeasurement(loss, None if good is None or bad is None else good - bad, None)
+
+    def _mean(self, name: str) -> float | None:
+        return self._sums[name] / self._rows[name] if self._rows.get(name) else None
+
+
+@contextmanager
+def _kept(base: Base) -> Iterator[None]:
+    """Keeps what TRL would change: trained weights beside a 4-bit base would become bfloat16, where small steps are
+    lost, and the tokenizer's padding token would go into the model's configuration."""
+    weights = {parameter: parameter.data for parameter in base.model.parameters() if parameter.requires_grad}
+    configs = (base.model.config.get_text_config(), base.model.generation_config)
+    padding = [config.pad_token_id for config in configs]
+    yield
+    for parameter, values in weights.items():
+        parameter.data = values
+    for config, pad_token_id in zip(configs, padding, strict=True):
+        config.pad_token_id = pad_token_id
+
+
+def _check_possible(config: TrainingConfig, plan: Plan, base: Base) -> None:
+    if config.method == "kto" and plan.batch_size < 2:
+        raise ConfigError(
+            ["`batch_size` is 1, but `kto` compares each example with another one of its batch. Give 2 or more."],
+            param="batch_size",
+        )
+    if isinstance(base.model.get_output_embeddings(), BaseTunerLayer):
+        raise BaseModelError(
+            f"`target_modules` puts an adapter on the output layer, and `{config.method}` wouldn't train that one. "
+            "Leave it out, or name it in `modules_to_save` instead.",
+            param="target_modules",
+        )
+
+
+def _shuffled(rows: Sequence[Any], config: TrainingConfig) -> list[Any]:
+    """KTO goes through its rows in one order, so that is a random one."""
+    return random.Random(config.seed).sample(list(rows), len(rows))
+
+
+def _tokenizer(base: Base) -> Any:
+    """The base's, naming the padding token that we use."""
+    tokenizer = copy.copy(base.tokenizer)
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(base.pad_token_id)
+    return tokenizer

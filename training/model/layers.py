@@ -1,0 +1,164 @@
+"""Names of a model's layers, and whether what a configuration says of layers fits them. Changes nothing.
+
+PEFT passes over a name that matches nothing as long as another one does, and would train less than was asked for
+without a word; here each has to match.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from bitsandbytes.nn import Linear4bit
+
+from training.config.config import TrainingConfig
+
+ROUTERS = ("gate", "router", "shared_expert_gate")
+"""Names of the small layers that send tokens to experts. vLLM can't load an adapter on them."""
+
+FUSED_OTHERWISE: Mapping[str, tuple[str, ...]] = {"glm4": ("gate_up_proj",)}
+"""By model type: layers that vLLM 0.32 knows by the names of their halves only, so that it can't load an adapter on
+them."""
+
+
+class BaseModelError(Exception):
+    """The base model can't be found, read or adapted."""
+
+    def __init__(self, message: str, param: str = "base_model") -> None:
+        self.param = param
+        super().__init__(message)
+
+
+def has_fused_experts(model: Any) -> bool:
+    """Whether `model` holds the weights of its experts as blocks [experts, out, in].
+
+    transformers 5 does so for Mixtral and most other mixtures of experts. bitsandbytes quantises linear layers only, so
+    such blocks stay in the compute dtype. `all-linear` doesn't reach them either; what it reaches, vLLM can load.
+    """
+    return any(parameter.ndim == 3 for name, parameter in model.named_parameters() if "experts" in name)
+
+
+def linear_layers(model: Any) -> list[str]:
+    """Full names of the linear layers that `all-linear` means: not the output layer, nor what vLLM can't load."""
+    output = model.get_output_embeddings()
+    left_out = {*ROUTERS, *FUSED_OTHERWISE.get(model.config.model_type, ())}
+    return [
+        name
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear) and layer is not output and name.rsplit(".", 1)[-1] not in left_out
+    ]
+
+
+def check_layers(model: Any, config: TrainingConfig, targets: str | Collection[str]) -> None:
+    """Raises `BaseModelError` where a setting of a LoRA adapter on `targets` doesn't fit the layers of `model`."""
+    _check_patterns(config, targets)
+    layers = [name for name, _ in model.named_modules()]
+    _check_names(config, "target_modules", [] if isinstance(targets, str) else targets, layers)
+    targeted = [name for name in layers if _is_named(name, targets)]
+    _check_names(config, "exclude_modules", config.exclude_modules or (), targeted)
+    _check_names(config, "rank_pattern", config.rank_pattern or (), targeted, pattern=True)
+    _check_names(config, "alpha_pattern", config.alpha_pattern or (), targeted, pattern=True)
+    _check_names(config, "modules_to_save", config.modules_to_save or (), layers)
+    _check_no_router(targeted)
+    if config.serve_as == "adapter":
+        _check_not_fused(model, targeted)
+    _check_blocks(model, config)
+    _check_whole_layers(model, config)
+
+
+def _check_patterns(config: TrainingConfig, targets: str | Collection[str]) -> None:
+    patterns = [("target_modules", targets)] if isinstance(targets, str) else []
+    patterns += [("rank_pattern", name) for name in config.rank_pattern or ()]
+    patterns += [("alpha_pattern", name) for name in config.alpha_pattern or ()]
+    for param, pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise BaseModelError(
+                f"`{param}` holds {pattern!r}, which is neither a layer's name nor a regular expression: {error}.",
+                param=param,
+            ) from error
+
+
+def _check_names(
+    config: TrainingConfig, param: str, names: Iterable[str], layers: Sequence[str], *, pattern: bool = False
+) -> None:
+    """Every one of `names` must match one of `layers`; as a `pattern` it may be a regular expression for the end."""
+    for name in names:
+        if not any(_ends_as(layer, name) if pattern else _is_named(layer, [name]) for layer in layers):
+            known = last_names(layer for layer in layers if layer and not layer.rsplit(".", 1)[-1].isdigit())
+            raise BaseModelError(
+                f"`{param}` names {name!r}, but no such layer of {config.base_model} is there to take it. "
+                f"Names that are there: {listed(known)}.",
+                param=param,
+            )
+
+
+def _check_not_fused(model: Any, targeted: Sequence[str]) -> None:
+    fused = FUSED_OTHERWISE.get(model.config.model_type, ())
+    found = next((name for name in targeted if name.rsplit(".", 1)[-1] in fused), None)
+    if found:
+        raise BaseModelError(
+            f"`target_modules` puts an adapter on {found}, where vLLM can't load one ({model.config.model_type}). "
+            f"Set `exclude_modules: [{found.rsplit('.', 1)[-1]}]`, or `serve_as: model`.",
+            param="target_modules",
+        )
+
+
+def _check_no_router(targeted: Iterable[str]) -> None:
+    routers = [name for name in targeted if name.rsplit(".", 1)[-1] in ROUTERS]
+    if routers:
+        raise BaseModelError(
+            f"`target_modules` names {routers[0]}, which sends tokens to experts; vLLM can't load an adapter on it. "
+            "Leave it out; `all-linear` does.",
+            param="target_modules",
+        )
+
+
+def _check_blocks(model: Any, config: TrainingConfig) -> None:
+    n_blocks = model.config.get_text_config().num_hidden_layers
+    beyond = [number for number in config.layers_to_transform or () if number >= n_blocks]
+    if beyond:
+        raise BaseModelError(
+            f"`layers_to_transform` names block {beyond[0]}, but {config.base_model} has {n_blocks}, counted from 0.",
+            param="layers_to_transform",
+        )
+
+
+def _check_whole_layers(model: Any, config: TrainingConfig) -> None:
+    for name, layer in model.named_modules():
+        if _is_named(name, config.modules_to_save or ()) and isinstance(layer, Linear4bit):
+            raise BaseModelError(
+                f"`modules_to_save` names {name}, which is held in 4 bit and can't be trained whole. "
+                "Set `quantization: none`, or leave it to the adapter.",
+                param="modules_to_save",
+            )
+
+
+def _is_named(layer: str, names: str | Collection[str]) -> bool:
+    """As PEFT matches: a regular expression for the whole name, or the name itself or its end."""
+    if isinstance(names, str):
+        return re.fullmatch(names, layer) is not None
+    return any(layer == name or layer.endswith(f".{name}") for name in names)
+
+
+def _ends_as(layer: str, pattern: str) -> bool:
+    return re.match(rf"(.*\.)?({pattern})$", layer) is not None
+
+
+def last_names(layers: Iterable[str]) -> list[str]:
+    """The last part of each name, once each, sorted."""
+    return sorted({name.rsplit(".", 1)[-1] for name in layers})
+
+
+def listed(names: Iterable[str]) -> str:
+    """`names` for people, sorted."""
+    return ", ".join(sorted(names))
+
+
+def first_line(error: Exception) -> str:
+    """What `error` says first, or its kind when it says nothing."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,236 @@
+"""What can be known about a run before a minute is spent on it: does it fit, can its result be served, does it make
+sense. Imports no torch; `docs/preflight.md` has the rules.
+
+    preflight(config, ModelShape.from_folder(folder), free_bytes=free, engine_limits=limits)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from training.config.config import ConfigError, TrainingConfig
+from training.preflight.checkpointing import can_checkpoint, with_checkpointing
+from training.preflight.contradictions import Refusal, changed, contradictions
+from training.preflight.memory import MemoryEstimate, estimate_memory, least_batch, memory_limit
+from training.preflight.model_shape import ModelShape
+from training.preflight.servable import EngineLimits, unservable
+
+CLOSE = 0.9
+"""Share of the memory from which on a run that fits is warned about; estimates were up to 10% too low."""
+_SHORTEST = 256
+"""`max_length` in tokens below which no further cut is proposed."""
+_GB = 1e9
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a user should know before the run, though it doesn't stop it."""
+
+    param: str
+    """The setting that it is about."""
+    message: str
+    """One sentence or two: what, and what to do about it."""
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """A run that may start."""
+
+    findings: tuple[Finding, ...]
+    """What should be known all the same."""
+    memory: MemoryEstimate
+    """What it is expected to take."""
+
+
+def preflight(
+    config: TrainingConfig,
+    shape: ModelShape,
+    *,
+    free_bytes: int | None,
+    engine_limits: EngineLimits | None,
+    on_gpu: bool = False,
+    plan_batch: int | None = None,
+    longest_tokens: int | None = None,
+) -> Preflight:
+    """What should be known of a run that may start.
+
+    Args:
+        free_bytes: memory that the run can have, of the GPU where there is one; None when that isn't known.
+        engine_limits: of the engine that will serve the result; None when there is none.
+        plan_batch: rows in a forward pass. Default: as configured; for `auto` the fewest that there can be.
+        longest_tokens: of the training rows. Default: `max_length`.
+
+    Raises:
+        ConfigError: it can't work; every reason is told, `param` is the setting of the first.
+    """
+    longest = min(longest_tokens or config.max_length, config.max_length)
+    batch = plan_batch or least_batch(config)
+    limit = memory_limit(config, free_bytes)
+    estimate = _estimate(shape, config, batch, longest, on_gpu, limit)
+    refusals = [
+        *contradictions(config),
+        *unservable(config, engine_limits),
+        *_beyond_base(config, shape),
+        *_beyond_machine(config, on_gpu),
+    ]
+    if limit is not None and estimate.total > limit:
+        refusals.append(_too_large(config, shape, batch, longest, on_gpu, limit))
+    _refuse(refusals)
+    return Preflight(tuple(_findings(config, shape, engine_limits, estimate, limit)), estimate)
+
+
+def within_positions(config: TrainingConfig, shape: ModelShape) -> TrainingConfig:
+    """`config` with a `max_length` that suits the base, where it was left at its default; one that was set is refused
+    by `preflight` if it's too long."""
+    if changed(config, "max_length") or shape.max_positions is None:
+        return config
+    virtual = config.num_virtual_tokens if config.finetuning_type in ("prefix_tuning", "p_tuning") else 0
+    return dataclasses.replace(config, max_length=max(8, min(config.max_length, shape.max_positions - virtual)))
+
+
+def refuse_contradictions(config: TrainingConfig, engine_limits: EngineLimits | None = None) -> None:
+    """What can be said without knowing the base.
+
+    Raises:
+        ConfigError: settings contradict each other, or the result couldn't be served as `serve_as` says.
+    """
+    _refuse([*contradictions(config), *unservable(config, engine_limits)])
+
+
+def _refuse(refusals: Sequence[Refusal]) -> None:
+    if refusals:
+        raise ConfigError([sentence for _, sentence in refusals], param=refusals[0][0])
+
+
+def _beyond_base(config: TrainingConfig, shape: ModelShape) -> Iterator[Refusal]:
+    virtual = config.num_virtual_tokens if config.finetuning_type in ("prefix_tuning", "p_tuning") else 0
+    if shape.max_positions is not None and config.max_length + virtual > shape.max_positions:
+        beside = f" and `num_virtual_tokens` {virtual}" if virtual else ""
+        yield (
+            "max_length",
+            f"`max_length` is {config.max_length}{beside}, but {config.base_model} was made for texts of up to "
+            f"{shape.max_positions} tokens. Set `max_length` to {max(8, shape.max_positions - virtual)} or less.",
+        )
+    beyond = [number for number in config.layers_to_transform or () if number >= shape.n_layers]
+    if beyond:
+        yield (
+            "layers_to_transform",
+            f"`layers_to_transform` names block {beyond[0]}, but {config.base_model} has {shape.n_layers}, "
+            "counted from 0. Leave it out.",
+        )
+
+
+def _beyond_machine(config: TrainingConfig, on_gpu: bool) -> Iterator[Refusal]:
+    if config.attn_implementation == "flash_attention_2" and not on_gpu:
+        yield (
+            "attn_implementation",
+            "`attn_implementation` is 'flash_attention_2', which runs on GPUs only, and there is none here. "
+            "Leave it at `auto`.",
+        )
+
+
+def _estimate(
+    shape: ModelShape, config: TrainingConfig, batch: int, longest: int, on_gpu: bool, limit: float | None
+) -> MemoryEstimate:
+    """What the run takes, with `gradient_checkpointing: auto` as it will be where there are `limit` bytes."""
+    decided, _ = with_checkpointing(config, shape, free_bytes=limit, on_gpu=on_gpu, longest_tokens=longest)
+    return estimate_memory(shape, decided, batch, longest, on_gpu)
+
+
+def _too_large(
+    config: TrainingConfig, shape: ModelShape, batch: int, longest: int, on_gpu: bool, limit: float
+) -> Refusal:
+    """The refusal, with what to change in the order of what it costs, each with what it would bring."""
+    need = _estimate(shape, config, batch, longest, on_gpu, limit).total
+    steps: list[str] = []
+    first: str | None = None
+    for param, words, smaller, rows in _remedies(config, batch, longest):
+        total = _estimate(shape, smaller, rows, longest, on_gpu, limit).total
+        steps.append(f"{words} (then {total / _GB:.2f} GB)")
+        first = first or param
+        if total <= limit:
+            break
+    else:
+        steps.append("take a smaller base model")
+    gigabytes = f"{limit / _GB:.2f} GB"
+    told = config.max_memory_gb and limit == config.max_memory_gb * _GB
+    room = f"`max_memory_gb` allows {gigabytes}" if told else f"{gigabytes} are free"
+    rows_of = f"{batch} row{'s' if batch > 1 else ''} of {longest} tokens at a time"
+    if config.gradient_checkpointing and can_checkpoint(config):
+        rows_of += ", activations computed twice"
+    return (
+        first or "base_model",
+        f"The run is expected to take {need / _GB:.2f} GB with {rows_of}, but {room}. {_sentence(steps)}.",
+    )
+
+
+def _remedies(config: TrainingConfig, batch: int, longest: int) -> Iterator[tuple[str, str, TrainingConfig, int]]:
+    """(setting, what to do, the configuration with all done so far, its rows at a time), the cheapest first."""
+    least = 2 if config.method == "kto" else 1
+    config = dataclasses.replace(config, batch_size=least)
+    if batch > least:
+        accumulation = -(-batch * config.gradient_accumulation_steps // least)
+        yield (
+            "batch_size",
+            f"set `batch_size` to {least} and `gradient_accumulation_steps` to {accumulation}",
+            config,
+            least,
+        )
+    if not config.gradient_checkpointing and can_checkpoint(config):
+        config = dataclasses.replace(config, gradient_checkpointing=True)
+        yield "gradient_checkpointing", "set `gradient_checkpointing` to true", config, least
+    length = longest // 2
+    while length >= _SHORTEST:
+        config = dataclasses.replace(config, max_length=length)
+        yield "max_length", f"lower `max_length` to {length}", config, least
+        length //= 2
+    if config.quantization == "none" and config.finetuning_type != "full":
+        config = dataclasses.replace(config, quantization="nf4")
+        yield "quantization", "set `quantization` to nf4", config, least
+    if config.finetuning_type == "full":
+        config = dataclasses.replace(config, finetuning_type="lora", quantization="nf4")
+        yield "finetuning_type", "set `finetuning_type` to lora and `quantization` to nf4", config, least
+
+
+def _findings(
+    config: TrainingConfig,
+    shape: ModelShape,
+    limits: EngineLimits | None,
+    estimate: MemoryEstimate,
+    limit: float | None,
+) -> Iterator[Finding]:
+    if limit is not None and estimate.total > CLOSE * limit:
+        yield Finding(
+            "max_length",
+            f"The run is expected to take {estimate.total / _GB:.2f} of {limit / _GB:.2f} GB, which is close. "
+            "If memory runs out, the batch is made smaller.",
+        )
+    if limits and limits.max_model_len and config.max_length > limits.max_model_len and config.serve_as != "none":
+        yield Finding(
+            "max_length",
+            f"`max_length` is {config.max_length}, but the engine serves up to {limits.max_model_len} tokens: longer "
+            "examples teach what can't be asked there.",
+        )
+    if shape.n_experts and config.finetuning_type != "full":
+        yield Finding(
+            "target_modules",
+            f"The base is a mixture of {shape.n_experts} experts; adapters and 4-bit weights reach its attention, "
+            "not the experts.",
+        )
+    if config.method in ("dpo", "kto") and not config.from_adapter:
+        yield Finding(
+            "from_adapter",
+            f"`method: {config.method}` starts from the base as it is; it works better from an adapter that was tuned "
+            "on such chats first.",
+        )
+    if config.loss_type == "robust" and config.label_smoothing == 0:
+        yield Finding("label_smoothing", "`loss_type: robust` with `label_smoothing` 0 is the plain sigmoid loss.")
+    if changed(config, "mix_ratio") and not config.mix_file:
+        yield Finding("mix_ratio", f"`mix_ratio` is {config.mix_ratio}, but there's no `mix_file` to draw from.")
+
+
+def _sentence(steps: list[str]) -> str:
+    text = steps[0] if len(steps) == 1 else f"{', '.join(steps[:-1])}, and if that isn't enough, {steps[-1]}"
+    return text[0].upper() + text[1:]

@@ -1,0 +1,1 @@
+"""What a run's losses say about it."""

@@ -1,0 +1,78 @@
+"""The rules for runs that learn from better and worse answers (DPO, KTO). Imports no torch.
+
+The margin and the rewards are those of DPO (arXiv:2305.18290, section 4): `beta` times how much likelier an answer has
+become than under the model that the run started from.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+
+from training.record.health.findings import Finding, higher_learning_rate, lower_learning_rate
+from training.record.health.history import History, error_of_difference
+from training.record.health.loss import FEW
+from training.record.progress import ProgressEvent
+
+NO_MARGIN = 0.02
+"""Nats times `beta`. A margin that matters after half a run is ten times as large."""
+CHANCE = 0.55
+"""Share of pairs; one half is guessing."""
+REVERSED = 0.4
+"""Share of pairs below which the run prefers the worse answers."""
+FAR_DOWN = 1.0
+"""Nats times `beta`: at the usual `beta` of 0.1 the better answers are e^10 times less likely than before."""
+
+
+def preference_not_learned(history: History) -> Finding | None:
+    """Half of the run is done, the margin is where it began, and the better answers are picked as by chance."""
+    margins = [margin for event in history.steps if (margin := event.reward_margin) is not None]
+    if history.share_done < 0.5 or len(margins) < FEW:
+        return None
+    n = len(margins) // 3
+    now, unsure = median(margins[-n:]), error_of_difference(margins, n)
+    accuracy = _accuracy(history.steps[-n:])
+    if now - median(margins[:n]) > max(NO_MARGIN, 2 * unsure) or accuracy > CHANCE:
+        return None
+    if accuracy < REVERSED and now < -max(NO_MARGIN, 2 * unsure):
+        return _reversed(history, now, accuracy)
+    return Finding(
+        "preference_not_learned", "warning", history.last_step,
+        f"After {history.share_done:.0%} of the run the reward margin is {now:.3f} and the better answer is favoured "
+        f"in {accuracy:.0%} of the pairs, as by guessing: nothing was learned so far.",
+        higher_learning_rate(history) + " A smaller `beta`, such as 0.05, lets the model go further, too.",
+    )  # fmt: skip
+
+
+def both_rewards_fall(history: History) -> Finding | None:
+    """The better answers become much less likely too: the model forgets how to give them."""
+    rewards = [reward for event in history.steps if (reward := event.details.get("reward_chosen")) is not None]
+    if len(rewards) < FEW:
+        return None
+    n = max(5, len(rewards) // 5)
+    now, before = median(rewards[-n:]), median(rewards[:n])
+    unsure = 3 * error_of_difference(rewards, n)
+    if now > -FAR_DOWN or before - now < FAR_DOWN / 2 + unsure:
+        return None
+    beta = history.config.beta if history.config else 0.1
+    return Finding(
+        "both_rewards_fall", "warning", history.last_step,
+        f"The reward of the better answers fell from {before:.2f} to {now:.2f}: they become less likely together with "
+        "the worse ones, so the model may end up saying something else altogether.",
+        f"Hold it closer with `beta: {beta * 3:.2g}`. {lower_learning_rate(history, 1 / 3)} Tune it on the better "
+        "answers first (`method: supervised`, then `from_adapter`).",
+    )  # fmt: skip
+
+
+def _reversed(history: History, margin: float, accuracy: float) -> Finding:
+    return Finding(
+        "preference_reversed", "warning", history.last_step,
+        f"The reward margin is {margin:.3f} and the better answer is favoured in only {accuracy:.0%} of the pairs: the "
+        "model comes to prefer the worse answers.",
+        "Check that the better and the worse answers aren't swapped in the file. " + lower_learning_rate(history),
+    )  # fmt: skip
+
+
+def _accuracy(steps: list[ProgressEvent]) -> float:
+    """The mean over the reports; chance where none tells it."""
+    told = [event.reward_accuracy for event in steps if event.reward_accuracy is not None]
+    return sum(told) / len(told) if told else 0.5

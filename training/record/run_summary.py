@@ -1,0 +1,224 @@
+"""What became of the runs in a directory, read from what they left. Imports no torch.
+
+A run that was killed, a directory half written, one that was never a run: each is told as what it is, none is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from training.config.config import ConfigError, TrainingConfig
+from training.record.health.diagnose import Finding, diagnose
+from training.record.progress import EVENTS_FILE, ProgressEvent, read_events
+
+RECORD_FILE = "record.json"
+CONFIG_FILE = "config.json"
+FRESH_S = 120.0
+"""Seconds; loading a base model, the longest silence in a run, seldom takes more."""
+Status = Literal["waiting", "running", "succeeded", "failed", "interrupted"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """One run as `tuneloop runs` shows it."""
+
+    id: str
+    """The name of its directory."""
+    path: Path
+    """RUN_DIR."""
+    status: Status
+    """`waiting`: it hasn't begun. `interrupted`: stopped or killed; it can go on from its last checkpoint."""
+    config: Mapping[str, Any]
+    """TrainingConfig's names and values; with the defaults where the file could be understood."""
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """record.json; empty before the run has written it."""
+    events: Sequence[ProgressEvent] = field(default=(), repr=False)
+    """All that it reported."""
+    message: str = ""
+    """The reason, where it failed or was stopped."""
+
+    @cached_property
+    def findings(self) -> Sequence[Finding]:
+        """What its curves show; looked for when asked, as a list of many runs doesn't need it."""
+        return findings_of(self.events, understood(self.config), self.record)
+
+    @property
+    def base_model(self) -> str:
+        """The name that the base model is served under."""
+        base = str(self.config.get("base_model", ""))
+        return str(self.config.get("base_model_name") or TrainingConfig.default_base_model_name(base))
+
+    @property
+    def method(self) -> str:
+        """How it learns."""
+        return str(self.config.get("method", "supervised"))
+
+    @property
+    def fine_tuned_model(self) -> str | None:
+        """The name that clients put in `model`."""
+        done = self._finished.details.get("fine_tuned_model") if self._finished else None
+        return done or self.config.get("fine_tuned_model")
+
+    @property
+    def steps(self) -> tuple[int, int | None]:
+        """Optimizer steps done, and those of the whole run where that is known."""
+        done = max((event.step or 0 for event in self.events if event.type == "step"), default=0)
+        return done, next((event.total_steps for event in reversed(self.events) if event.total_steps), None)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Losses before and after, and what else the run measured; of an unfinished one, as far as it came."""
+        told = dict(self._finished.details.get("metrics", {})) if self._finished else {}
+        return _measured(self.events) | told
+
+    @property
+    def loss(self) -> tuple[str, float | None, float | None]:
+        """(`valid_loss` or `train_loss`, before, after): of the validation examples where there are any."""
+        metrics = self.metrics
+        name = "valid_loss" if metrics.get("valid_loss") is not None else "train_loss"
+        return name, metrics.get(f"{name}_before"), metrics.get(name)
+
+    @property
+    def seconds(self) -> float:
+        """How long it ran, pauses between resumes left out."""
+        return seconds_of(self.events)
+
+    @property
+    def created_at(self) -> float:
+        """Unix seconds of its first sign of life."""
+        if self.events:
+            return self.events[0].created_at
+        return (self.path / CONFIG_FILE).stat().st_mtime if (self.path / CONFIG_FILE).exists() else 0.0
+
+    @property
+    def _finished(self) -> ProgressEvent | None:
+        return next((event for event in reversed(self.events) if event.type == "finished"), None)
+
+
+def read_runs(runs_dir: Path) -> list[RunSummary]:
+    """The runs in `runs_dir`, newest first; what holds neither config nor events is no run. Empty without a folder."""
+    if not runs_dir.is_dir():
+        return []
+    found = [read_run(path) for path in runs_dir.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return sorted((run for run in found if run), key=lambda run: (run.created_at, run.id), reverse=True)
+
+
+def read_run(run_dir: Path) -> RunSummary | None:
+    """The run in `run_dir`; None where there is none."""
+    if not any((run_dir / name).is_file() for name in (CONFIG_FILE, EVENTS_FILE, RECORD_FILE)):
+        return None
+    events, _ = read_events(run_dir)
+    record = json_object(run_dir / RECORD_FILE)
+    values = record.get("config") or json_object(run_dir / CONFIG_FILE)
+    config = understood(values)
+    status, message = status_of(events, record)
+    return RunSummary(
+        id=run_dir.name,
+        path=run_dir,
+        status=status,
+        config=config.to_dict() if config else values,
+        record=record,
+        events=events,
+        message=message,
+    )
+
+
+def findings_of(
+    events: Sequence[ProgressEvent], config: TrainingConfig | None, record: Mapping[str, Any]
+) -> list[Finding]:
+    """What the curves show, with the learning rate that `auto` meant where the record tells it."""
+    plan = record.get("plan")
+    rate = plan.get("learning_rate") if isinstance(plan, dict) else None
+    return diagnose(events, config, learning_rate=rate if isinstance(rate, float) else None)
+
+
+def status_of(events: Sequence[ProgressEvent], record: Mapping[str, Any]) -> tuple[Status, str]:
+    """What became of a run, and why where it went wrong. One without an end runs on if its process lives."""
+    if any(event.type == "finished" for event in events):
+        return "succeeded", ""  # whatever came later was an attempt to run it again, which is refused
+    last = next((event for event in reversed(events) if event.type in ("started", "failed")), None)
+    if last is not None and last.type == "failed":
+        return ("interrupted" if last.code == "interrupted" else "failed"), last.message
+    if is_alive(record.get("process")) or (events and "process" not in record and _is_fresh(events[-1])):
+        return "running", ""
+    if not events:
+        return "waiting", ""
+    return "interrupted", "It was killed, or its machine went down; it can go on from its last checkpoint."
+
+
+def seconds_of(events: Sequence[ProgressEvent]) -> float:
+    """From each start to the last sign of life before the next, added up."""
+    seconds, begun, last = 0.0, None, 0.0
+    for event in events:
+        if event.type == "started" or begun is None:
+            seconds += last - begun if begun is not None else 0.0
+            begun = event.created_at
+        last = event.created_at
+    return seconds + (last - begun if begun is not None else 0.0)
+
+
+def this_process() -> dict[str, Any]:
+    """What names this process, so that another can see whether it lives."""
+    return {"pid": os.getpid(), "started": _start_of(os.getpid())}
+
+
+def is_alive(process: Any) -> bool:
+    """Whether the process that `this_process` described is there still; a number used anew isn't taken for it."""
+    if not isinstance(process, dict) or not isinstance(pid := process.get("pid"), int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it lives, under another user
+    return process.get("started") in (None, _start_of(pid))
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in the file; empty when it is missing, half written or something else."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _is_fresh(event: ProgressEvent) -> bool:
+    """Of a run that has no record: whether it spoke so lately that it is likely to live."""
+    return time.time() - event.created_at < FRESH_S
+
+
+def _start_of(pid: int) -> str | None:
+    """When the process began, in the kernel's ticks; None where there is no /proc."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+def understood(values: Any) -> TrainingConfig | None:
+    """The configuration that `values` spell; None where this version doesn't understand them."""
+    try:
+        return TrainingConfig.from_dict(values if isinstance(values, dict) else {})
+    except ConfigError:  # of an older version, or written by hand and refused
+        return None
+
+
+def _measured(events: Sequence[ProgressEvent]) -> dict[str, float | None]:
+    train = [event.train_loss for event in events if event.type == "step" and event.train_loss is not None]
+    valid = {event.step: event.valid_loss for event in events if event.type == "validation"}
+    values = {
+        "train_loss_before": train[0] if train else None,
+        "train_loss": train[-1] if train else None,
+        "valid_loss_before": valid.get(0),
+        "valid_loss": next((loss for loss in reversed(valid.values()) if loss is not None), None),
+    }
+    return {name: value for name, value in values.items() if value is not None}

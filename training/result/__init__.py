@@ -1,0 +1,1 @@
+"""What a run leaves: the adapter, merged weights, the parity reference."""

@@ -1,0 +1,234 @@
+"""Whole models out of a fine-tune: an adapter merged into its base, or a model that was trained whole.
+
+A merge is checked: the model that was written is read back, and must answer as base and adapter did.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from adapter_format.hashing import base_model_sha256, file_sha256
+from training.model.adapter_dir import (
+    WEIGHTS,
+    AdapterWriteError,
+    adapter_aside,
+    fingerprint,
+    made_for_other_base,
+    put_in_place,
+)
+from training.model.base import DTYPES, Base
+from training.model.existing_adapter import PEFT_TYPES, put_on, read_adapter_config
+
+BOUNDS: Mapping[torch.dtype, float] = {torch.float32: 1e-4, torch.float16: 1e-3, torch.bfloat16: 5e-2}
+"""Largest mean divergence, in nats per token, of a merged model from base and adapter. Rounding the sum of two weights
+to 8 or 11 bits makes most of it; see `Parity`."""
+PROBES, PROBE_TOKENS = 4, 32
+_NOT_COPIED = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".py", ".md"}
+_OWN = {"config.json", "manifest.json"}
+"""What a merged model has of its own."""
+
+
+class ExportError(Exception):
+    """What was asked for can't be exported; nothing was put in place."""
+
+
+class ParityError(ExportError):
+    """The merged model doesn't answer as base and adapter did."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How near a merged model is to base and adapter, on probe tokens: Kullback-Leibler divergences per token."""
+
+    divergence: float
+    """Of the merged model, from base and adapter, in nats."""
+    effect: float
+    """Of the bare base, from base and adapter: what the adapter does."""
+    bound: float
+    """What `divergence` had to keep to."""
+    dtype: str
+    """Of the merged weights."""
+
+
+def merge(base_dir: Path, adapter_dir: Path, output_dir: Path, dtype: str = "auto") -> Parity:
+    """Makes `output_dir`, a model that is `base_dir` with the adapter merged in; transformers and vLLM load it.
+
+    Args:
+        dtype: float32, bfloat16 or float16; `auto` is what the base is stored in.
+
+    Raises:
+        ExportError: one of them can't be read, or they don't belong together.
+        ParityError: the merged model answers differently.
+        AdapterWriteError: `output_dir` came to exist meanwhile.
+    """
+    if output_dir.exists():
+        raise ExportError(f"{output_dir} exists already, and nothing is overwritten. Name a new folder.")
+    with adapter_aside(output_dir) as partial:
+        parity = write_merged(base_dir, adapter_dir, partial, dtype)
+        manifest = {
+            "base_model_sha256": base_model_sha256(base_dir),
+            "adapter_sha256": file_sha256(adapter_dir / WEIGHTS),
+            "parity": asdict(parity),
+        }
+        put_in_place(partial, output_dir, manifest)
+    return parity
+
+
+def save_model(base: Base, directory: Path) -> Parity | None:
+    """Writes what was trained as a whole model into the empty `directory`, in the dtype that the base is stored in.
+
+    An adapter is merged into the base as it is stored, not as it was held in 4 bit; how near that comes to base and
+    adapter is returned. A model that was trained whole (None is returned) holds the written, rounded values afterwards.
+
+    Raises:
+        AdapterWriteError: nothing was learned, or values aren't finite.
+        ExportError: this kind of adapter can't be merged.
+        ParityError: the merged model answers differently.
+    """
+    if fingerprint(base.model) == base.start:
+        raise AdapterWriteError("Nothing was learned. Raise `learning_rate` or train for more steps.")
+    if base.kind == "full":
+        _save_whole(base, directory)
+        return None
+    aside = directory / ".adapter"
+    base.model.save_pretrained(str(aside), safe_serialization=True, save_embedding_layers=False)
+    parity = write_merged(base.folder, aside, directory)
+    shutil.rmtree(aside)
+    return parity
+
+
+def write_merged(base_dir: Path, adapter_dir: Path, directory: Path, dtype: str = "auto") -> Parity:
+    """As `merge`, into a `directory` that is there, without a manifest."""
+    adapted = _adapted(base_dir, adapter_dir, dtype)
+    probes = _probes(adapted)
+    wanted = _log_probabilities(adapted, probes)
+    with adapted.disable_adapter():
+        effect = _divergence(wanted, _log_probabilities(adapted, probes))
+    try:
+        merged = adapted.merge_and_unload(safe_merge=True)
+    except ValueError as error:
+        raise ExportError(f"The adapter in {adapter_dir} can't be merged: {error}") from error
+    held = next(merged.parameters()).dtype
+    _write(merged, base_dir, directory)
+    del adapted, merged  # so that only one model is held at a time
+    gc.collect()
+    read_back = _model(directory, "auto")
+    divergence = _divergence(wanted, _log_probabilities(read_back, probes))
+    parity = Parity(divergence, effect, BOUNDS[held], str(held).removeprefix("torch."))
+    _check(parity)
+    return parity
+
+
+def _adapted(base_dir: Path, adapter_dir: Path, dtype: str) -> PeftModel:
+    try:
+        config = read_adapter_config(adapter_dir)
+        kind = getattr(config.peft_type, "value", config.peft_type)
+        if kind != PEFT_TYPES["lora"]:
+            raise ValueError(f"it is of the kind {kind}, which isn't a change of weights; only LoRA can be merged")
+        if made_for_other_base(adapter_dir, base_dir):
+            raise ValueError(f"it was made for a base whose weights have another hash than those in {base_dir}")
+        return put_on(_model(base_dir, dtype), adapter_dir, config, is_trainable=False).eval()
+    except ValueError as error:
+        raise ExportError(f"The adapter in {adapter_dir} can't be merged: {error}.") from error
+
+
+def _model(directory: Path, dtype: str) -> Any:
+    try:
+        if getattr(AutoConfig.from_pretrained(directory, local_files_only=True), "quantization_config", None):
+            raise ValueError("it is quantised, and sums of weights can't be rounded back into its blocks.")
+        return AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=DTYPES.get(dtype, "auto"),
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        ).eval()
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ExportError(
+            f"The base model in {directory} can't be used: {error} Give a folder with config.json and safetensors."
+        ) from error
+
+
+def _write(model: Any, base_dir: Path, directory: Path) -> None:
+    """The model, and of its base what is neither weights nor code: tokenizer, chat template, generation settings."""
+    output, given = model.get_output_embeddings(), model.get_input_embeddings()
+    if model.config.tie_word_embeddings and output is not None and output.weight is not given.weight:
+        model.config.tie_word_embeddings = False  # one of the two was trained on its own
+    model.config.use_cache = True
+    model.save_pretrained(str(directory), safe_serialization=True)
+    for file in base_dir.iterdir():
+        is_index = file.name.endswith(".index.json")
+        if file.is_file() and file.suffix not in _NOT_COPIED and not is_index and file.name not in _OWN:
+            shutil.copyfile(file, directory / file.name)
+
+
+def _save_whole(base: Base, directory: Path) -> None:
+    for name, parameter in base.model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise AdapterWriteError(
+                f"{name} holds values that aren't finite: the training diverged. "
+                "Lower `learning_rate`, or raise `warmup_ratio`."
+            )
+    _convert(base.model, stored_dtype(base.folder))
+    _write(base.model, base.folder, directory)
+    _convert(base.model, torch.float32)
+
+
+def _convert(model: Any, dtype: torch.dtype) -> None:
+    """Weights only: buffers, such as the frequencies of rotary positions, must keep their precision."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
+def stored_dtype(directory: Path) -> torch.dtype:
+    """What the weights of the model in `directory` are stored in: the dtype of most of them."""
+    counts: dict[str, int] = {}
+    for path in sorted(directory.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 — it's no dictionary
+                piece = file.get_slice(name)
+                counts[piece.get_dtype()] = counts.get(piece.get_dtype(), 0) + math.prod(piece.get_shape())
+    names = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+    return names.get(max(counts, key=lambda name: counts[name]), torch.bfloat16)
+
+
+def _probes(model: Any) -> torch.Tensor:
+    """int64 [PROBES, PROBE_TOKENS]: the same tokens, from all over the vocabulary, every time."""
+    chance = torch.Generator().manual_seed(0)
+    return torch.randint(0, model.get_input_embeddings().num_embeddings, (PROBES, PROBE_TOKENS), generator=chance)
+
+
+@torch.no_grad()
+def _log_probabilities(model: Any, probes: torch.Tensor) -> torch.Tensor:
+    """float32 [PROBES, PROBE_TOKENS, vocabulary]."""
+    logits = model(input_ids=probes, attention_mask=torch.ones_like(probes), use_cache=False).logits
+    return torch.log_softmax(logits.float(), -1)
+
+
+def _divergence(wanted: torch.Tensor, found: torch.Tensor) -> float:
+    return max(0.0, float((wanted.exp() * (wanted - found)).sum(-1).mean()))  # rounding may take it below 0
+
+
+def _check(parity: Parity) -> None:
+    said = f"differs from base and adapter by {parity.divergence:.2g} nats per token"
+    if not parity.divergence <= parity.bound:
+        raise ParityError(
+            f"The merged model {said}, and {parity.bound:g} is the most that rounding to {parity.dtype} explains. "
+            "Serve the adapter beside its base, or merge with `dtype` float32."
+        )
+    if parity.divergence > max(parity.effect, 1e-6):
+        raise ParityError(
+            f"The merged model {said}, and the bare base by {parity.effect:.2g}: rounding to {parity.dtype} lost what "
+            "the adapter learned. Train it further, or merge with `dtype` float32."
+        )

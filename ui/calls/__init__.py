@@ -1,1 +1,0 @@
-"""The calls of each page to the server: one module for each page, functions over `ui.client.ServerClient`."""

@@ -1,0 +1,1 @@
+"""What every page hangs in: shell, session, styles and scripts."""

@@ -1,0 +1,246 @@
+"""The frame that every page hangs in: top bar, links, language, theme, the key, notices, and what a refresh must keep.
+
+How to add a page, all on one Gradio app and each with an address of its own:
+
+1. `ui/texts/NAME.py` with `ENGLISH` and `CHINESE`, dicts of the same keys (`NAME.title`…): found by itself.
+   `ui/styles/NAME.css`: found by itself. `ui/calls/NAME.py`: `async def x(client, api_key, …)` over
+   `client.call(method, path, api_key, body=None, query=None)`, which raises `UIError` with a `Problem`.
+2. `ui/NAME.py` with a class that fulfils `Page`: its `__init__(frame)` lays components out in the current Blocks and
+   wires their events (with `**QUIET`); `outputs`, `open` and `speak` say what to draw. One line for it in
+   `ui.app.PAGES`.
+3. A handler takes `frame.session` (the tab's `session_class` object) and `frame.api_key` as inputs. When a call raises
+   `UIError`, return `frame.problem(error.problem, session)`; list `*frame.outputs` among the event's outputs. It says
+   what to do, and shows the key's form when the server wants a key. What `open` raises is shown in the same way.
+4. A refresh, each tab for itself: `frame.kept.fields(prompt=self.prompt, …)` keeps inputs as the reader changes them
+   (done in the browser, without a call), `frame.kept.restored(session)` gives them back in `open`. Any other state:
+   `frame.kept.put({...})` among a handler's updates, with `frame.kept.component` among its outputs; `session.kept` has
+   it again when `open` is called. Both lie in sessionStorage under `tuneloop.NAME`.
+5. `query` is the address's query, e.g. {"campaign": "camp_1"}; `frame.address(query)` among the updates, with
+   `frame.address_bar` among the outputs, changes it without loading the page. With `?invite=TOKEN` the token is the
+   tab's key and the links to other pages are hidden.
+6. The browser's own code may call the API on the page's origin: `await tuneloop.upload(file, purpose, onProgress)`
+   gives the file object, `tuneloop.download(path, name)` saves an answer; both send the tab's key. (Gradio's own
+   upload stays shut: it would take files from anybody.)
+
+Owns what all pages share. Knows nothing of what a page does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import gradio as gr
+
+from ui.frame import style
+from ui.frame.captions import Captions, Updates, html, merged
+from ui.frame.session import Session
+from ui.html import elements
+from ui.server_client import Problem, ServerClient, UIError
+from ui.words.i18n import Language
+
+FIRST_LANGUAGE: Language = "en"
+"""What stands in a page before the browser has told its language."""
+QUIET: Mapping[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""For every event: no veil over what is redrawn, no entry in a public list of functions."""
+
+
+class Page(Protocol):
+    """One page. Its `__init__` takes a `Frame` and is called inside the Blocks where it belongs."""
+
+    session_class: ClassVar[type[Session]]
+    """What each tab of this page holds on the server: `Session`, or the page's own subclass."""
+
+    @property
+    def outputs(self) -> list[Any]:
+        """Every component that `open` and `speak` update, the frame's own left out."""
+
+    async def open(self, session: Any, api_key: str, query: dict[str, str]) -> Updates:
+        """What a tab shows when it is opened, refreshed, or given a key, in the session's language.
+
+        Raises:
+            UIError: the frame shows it.
+        """
+
+    def speak(self, session: Any) -> Updates:
+        """The whole page in the session's language, nothing else changed."""
+
+
+class Kept:
+    """What one page keeps over a refresh, in the tab's sessionStorage."""
+
+    def __init__(self, page: str) -> None:
+        self._page = page
+        self._fields: dict[str, Any] = {}
+        self.component = gr.Textbox(visible="hidden", elem_id="tl-kept", show_label=False)
+        self.component.change(None, [self.component], js=style.keep_js(page), **QUIET)
+
+    def put(self, value: Mapping[str, Any]) -> Updates:
+        """Keeps `value`, which must be JSON, in place of what was kept."""
+        return {self.component: gr.update(value=json.dumps(value))}
+
+    def fields(self, **components: Any) -> None:
+        """Keeps these inputs' values, whenever one changes. To be called once."""
+        self._fields = components
+        inputs = list(components.values())
+        changes = [component.change for component in inputs]
+        gr.on(changes, None, inputs, js=style.keep_fields_js(self._page, list(components)), **QUIET)
+
+    def restored(self, session: Session) -> Updates:
+        """The kept inputs as they were; one that was never changed isn't named."""
+        return {
+            component: gr.update(value=session.fields[name])
+            for name, component in self._fields.items()
+            if name in session.fields
+        }
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a page is given."""
+
+    name: str
+    client: ServerClient
+    session: Any
+    """The `gr.State` with the tab's session: an input of handlers."""
+    api_key: Any
+    """The component with the tab's key: an input of handlers."""
+    language: Language
+    """The language to lay out in; `speak` changes it."""
+    kept: Kept
+    notice: Any
+    key_group: Any
+    address_bar: Any
+    example_prompts: Sequence[str] = ()
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What `say` and `problem` update."""
+        return [self.notice, self.key_group]
+
+    def say(self, words: str = "") -> Updates:
+        """HTML from `render` at the top of the page; nothing clears it."""
+        return {self.notice: gr.update(value=words, visible=bool(words))}
+
+    def problem(self, problem: Problem, session: Session) -> Updates:
+        """What went wrong and what to do; with the key's form where a key is wanted."""
+        updates = self.say(elements.problem_box(problem, session.language))
+        return updates | ({self.key_group: gr.update(visible=True)} if problem.kind == "unauthorized" else {})
+
+    def address(self, query: Mapping[str, str]) -> Updates:
+        """The page's address with this query, changed in the browser without loading anything."""
+        return {self.address_bar: gr.update(value=json.dumps(query))}
+
+
+def hang(blocks: Any, name: str, page_class: Any, client: ServerClient, example_prompts: Sequence[str]) -> None:
+    """One page with its frame, in the current route of `blocks`."""
+    _Hung(blocks, name, page_class, client, example_prompts)
+
+
+class _Hung:
+    """A frame with its page in it."""
+
+    def __init__(
+        self, blocks: Any, name: str, page_class: Any, client: ServerClient, example_prompts: Sequence[str]
+    ) -> None:
+        self._name = name
+        self._captions = Captions(FIRST_LANGUAGE)
+        session = gr.State(page_class.session_class())
+        with gr.Column(elem_classes="tl-opening") as self._everything:
+            self._lay_out_top()
+            with gr.Column(elem_classes=f"tl-page tl-page-{name}", elem_id="tl-content"):
+                self._key, self._use_key, key_group = _key_form(self._captions)
+                notice = html(visible=False)
+                self._opened = gr.Textbox(visible="hidden", show_label=False)
+                address_bar = gr.Textbox(visible="hidden", show_label=False)
+                self._frame = Frame(
+                    name, client, session, self._key, FIRST_LANGUAGE, Kept(name), notice, key_group, address_bar,
+                    example_prompts,
+                )  # fmt: skip
+                self._page: Page = page_class(self._frame)
+        address_bar.change(None, [address_bar], js=style.ADDRESS_JS, **QUIET)
+        self._wire(blocks)
+
+    def _lay_out_top(self) -> None:
+        with gr.Row(elem_classes="tl-topbar"):
+            self._top = html(elements.top(FIRST_LANGUAGE, self._name), scale=1, min_width=160)
+            self._language = self._captions.make(
+                gr.Radio,
+                {"label": "header.language"},
+                choices=[("English", "en"), ("中文", "zh")],
+                value=FIRST_LANGUAGE,
+                show_label=False,
+                container=False,
+                scale=0,
+                min_width=150,
+                elem_id="tl-language",
+                elem_classes="tl-language",
+            )
+            theme = gr.Button("◐", elem_classes="tl-icon", elem_id="tl-theme", size="md", scale=0)
+        theme.click(None, js=style.THEME_JS, api_visibility="private")
+
+    def _wire(self, blocks: Any) -> None:
+        frame = self._frame
+        spoken = list(dict.fromkeys([self._top, *self._captions.components, *frame.outputs, *self._page.outputs]))
+        opening = [self._language, self._key, self._opened, frame.session]
+        opened = list(dict.fromkeys([self._everything, self._key, *spoken, frame.kept.component, frame.address_bar]))
+        blocks.load(self._open, opening, opened, js=style.open_js(self._name), **QUIET)
+        self._language.input(self._speak, [self._language, frame.session], spoken, js=style.LANGUAGE_JS, **QUIET)
+        gr.on(
+            [self._use_key.click, self._key.submit],
+            self._take_key,
+            [self._key, frame.session],
+            opened,
+            js=style.KEY_JS,
+            trigger_mode="always_last",  # a better key, given while the server still looks at the one before
+            **QUIET,
+        )
+
+    async def _open(self, chosen: Language, api_key: str, opened: str, session: Session) -> Updates:
+        told = json.loads(opened)
+        if not session.is_language_asked:
+            session.language = chosen
+        session.query = told["query"]
+        session.kept, session.fields = told["kept"], told["fields"]
+        session.api_key = api_key
+        page = await self._opened_page(session, api_key)
+        shown = {
+            self._everything: gr.update(elem_classes=[]),
+            self._language: gr.update(value=session.language),
+            self._key: gr.update(value=api_key),
+        }
+        return merged(self._spoken(session), shown, page)
+
+    async def _take_key(self, api_key: str, session: Session) -> Updates:
+        session.api_key = api_key
+        session.fields = {}  # what the reader has typed since the page was opened stays
+        hidden = {self._frame.key_group: gr.update(visible=False)}
+        return merged(hidden, self._frame.say(), await self._opened_page(session, api_key))
+
+    def _speak(self, chosen: Language, session: Session) -> Updates:
+        session.language, session.is_language_asked = chosen, True
+        return merged(self._spoken(session), self._page.speak(session))
+
+    def _spoken(self, session: Session) -> Updates:
+        top = {self._top: gr.update(value=elements.top(session.language, self._name))}
+        return merged(top, self._captions.updates(session.language), self._frame.say())
+
+    async def _opened_page(self, session: Session, api_key: str) -> Updates:
+        try:
+            page = await self._page.open(session, api_key, dict(session.query))
+        except UIError as error:
+            page = self._frame.problem(error.problem, session)
+        return merged(self._page.speak(session), page)
+
+
+def _key_form(captions: Captions) -> tuple[Any, Any, Any]:
+    with gr.Row(visible=False, elem_classes="tl-key") as key_group:
+        api_key = captions.make(
+            gr.Textbox, {"label": "key.title", "info": "key.info"}, type="password", elem_id="tl-api-key", scale=1
+        )
+        use_key = captions.make(
+            gr.Button, {"value": "key.use"}, variant="primary", size="md", scale=0, min_width=150, elem_id="tl-use-key"
+        )
+    return api_key, use_key, key_group

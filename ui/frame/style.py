@@ -1,0 +1,89 @@
+"""How the pages look: theme, style sheet, and the little JavaScript that only the browser can do.
+
+Everything is local: fonts are those of the reader's system, and nothing is fetched from another host.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import gradio as gr
+
+from ui.words.i18n import TEXTS
+
+FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC",
+         "WenQuanYi Micro Hei", "sans-serif")  # fmt: skip
+MONOSPACE_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
+
+_ICON = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E%3Crect width='32' height='32' "
+    "rx='8' fill='%234f46e5'/%3E%3Cpath d='M16 16c-3-5-9-5-9 0s6 5 9 0 9-5 9 0-6 5-9 0z' fill='none' stroke='white' "
+    "stroke-width='2.6'/%3E%3C/svg%3E"
+)
+_BROWSER_JS = Path(__file__).with_name("browser.js").read_text("utf-8")
+HEAD = (
+    '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    f'<link rel="icon" href="{_ICON}"><script>{_BROWSER_JS}</script>'
+)
+
+# Buttons that show a sign alone get their names here, for screen readers and as tooltips.
+_SIGNS = {"tl-theme": "header.theme"}
+_NAMES = json.dumps({spoken: {sign: texts[key] for sign, key in _SIGNS.items()} for spoken, texts in TEXTS.items()})
+
+LANGUAGE_JS = f"""(language, ...others) => {{
+  tuneloop.speak(language, {_NAMES});
+  return [language, ...others];
+}}"""
+KEY_JS = """(key, ...others) => {
+  tuneloop.keepKey(key);
+  return [key, ...others];
+}"""
+THEME_JS = "() => tuneloop.switchTheme()"
+ADDRESS_JS = "query => { tuneloop.address(query); }"
+
+_FRAME = Path(__file__).parent
+STYLESHEETS = (
+    _FRAME / "styles" / "shared.css",
+    _FRAME / "styles" / "live.css",
+    *sorted((_FRAME.parent / "pages").glob("*/*.css")),
+)
+"""What all pages share comes first; a page's own sheet may overrule it."""
+
+
+def open_js(page: str) -> str:
+    """What the browser tells when a page opens: its language, the tab's key, the query and what was kept."""
+    return f"(_language, _key, _opened, session) => [...tuneloop.open('{page}', {_NAMES}), session]"
+
+
+def keep_js(page: str) -> str:
+    """Keeps a page's state, a JSON text."""
+    return f"value => {{ tuneloop.keep('{page}', value); }}"
+
+
+def keep_fields_js(page: str, names: Sequence[str]) -> str:
+    """Keeps the values of inputs under their names."""
+    return f"(...values) => {{ tuneloop.keepFields('{page}', {json.dumps(list(names))}, values); }}"
+
+
+def theme() -> gr.themes.Base:
+    """Gradio's base theme in our colours with the system's fonts."""
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.indigo,
+        neutral_hue=gr.themes.colors.slate,
+        radius_size=gr.themes.sizes.radius_lg,
+        font=list(FONTS),
+        font_mono=list(MONOSPACE_FONTS),
+    ).set(
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_700",
+        block_label_text_weight="500",
+        block_shadow="none",
+        body_text_color_subdued="*neutral_500",
+        button_cancel_background_fill="*neutral_700",
+        button_cancel_background_fill_hover="*neutral_800",
+        button_cancel_text_color="white",
+    )

@@ -1,0 +1,61 @@
+"""The Compare page's calls: one question to several models, and a stored comparison read again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ui.server_client import ServerClient
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+    """Longest answer, in tokens."""
+    seed: int | None = None
+    """The same seed gives the same answer, as far as the engine can; None draws anew each time."""
+
+    def body(self) -> dict[str, Any]:
+        """The request's fields."""
+        drawn = {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
+        return drawn | ({} if self.seed is None else {"seed": self.seed})
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the models are asked."""
+
+    models: tuple[str, ...]
+    histories: Sequence[Sequence[dict[str, Any]]]
+    """The messages for each model."""
+    sampling: Sampling
+
+    def body(self) -> dict[str, Any]:
+        """The body of `POST /v1/comparisons`, streaming; one list of messages where all are the same."""
+        first = self.histories[0]
+        shared = all(history == first for history in self.histories)
+        asked = {"messages": first} if shared else {"histories": self.histories}
+        return {"models": list(self.models), "blind": False, "stream": True, **asked, **self.sampling.body()}
+
+
+def ask(client: ServerClient, api_key: str, question: Question) -> AsyncGenerator[dict[str, Any]]:
+    """The comparison's events as they arrive. Closing the iterator stops all answers.
+
+    Raises:
+        UIError: refused at the start, or cut off before the end.
+    """
+    return client.stream("/v1/comparisons", api_key, question.body())
+
+
+async def comparison(client: ServerClient, api_key: str, comparison_id: str) -> dict[str, Any]:
+    """A stored comparison.
+
+    Raises:
+        UIError: there is none, or the server can't be reached or refuses.
+    """
+    return await client.call("GET", f"/v1/comparisons/{comparison_id}", api_key)

@@ -1,0 +1,202 @@
+"""Lays out the Compare page: which components there are and where they stand.
+
+Owns components and their captions. Knows nothing of what happens when one is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from ui.frame.captions import Captions, html
+from ui.frame.live import live_html
+from ui.frame.shell import Frame
+from ui.pages.compare import render
+from ui.pages.compare.panes import SIDES
+
+DEFAULT_TEMPERATURE = 0.7
+DEFAULT_TOP_P = 1.0
+DEFAULT_MAX_TOKENS = 256
+FEWEST, MOST = 2, len(SIDES)
+"""Models at once, as `POST /v1/comparisons` takes them."""
+LETTERS = render.LETTERS
+# Whoever edits a prompt goes on typing at once. The block is made anew whenever it is shown.
+_FOCUS_PROMPT = "if (props.value) setTimeout(() => document.querySelector('#tl-prompt textarea')?.focus(), 50);"
+
+# A new turn comes under the earlier ones: its prompt moves to the top of the window, its answers below it.
+_SHOW_NEW_TURN = """
+let shownTurn = -1;
+watch('value', () => {
+  const told = element.querySelector('[data-number]');
+  const turn = told ? Number(told.dataset.number) : -1;
+  if (shownTurn >= 0 && turn > shownTurn) element.scrollIntoView({ block: 'start' });
+  shownTurn = turn;
+});
+"""
+
+
+@dataclass(frozen=True)
+class CompareControls:
+    """The page's components."""
+
+    introduction: Any
+    banner: Any
+    """What the reader should know before asking: engine down, no tuned model, a shared comparison."""
+    shared: Any
+    models: tuple[Any, ...]
+    count: Any
+    """How many models are asked; kept over a refresh like the fields beside it."""
+    more: Any
+    fewer: Any
+    system: Any
+    temperature: Any
+    top_p: Any
+    max_tokens: Any
+    seed: Any
+    asked: Any
+    """How many questions the tab had asked when what it shows was drawn."""
+    past: Any
+    last_prompt: Any
+    panes: tuple[Any, ...]
+    actions: Any
+    announcement: Any
+    notice: Any
+    """Why the last click did nothing, or what went wrong with it."""
+    composer: Any
+    editing: Any
+    prompt: Any
+    sent: Any
+    """The number and words of the prompt that was asked last: the browser empties the field where they still stand."""
+    example_row: Any
+    examples: tuple[Any, ...]
+    send: Any
+    stop: Any
+    retry: Any
+    """A timer that asks again while the engine doesn't answer."""
+    watch: Any
+    """A slower one that finds newly published models."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The inputs that a refresh keeps, by name."""
+        chosen = {f"model_{number}": component for number, component in enumerate(self.models)}
+        sampling = {name: getattr(self, name) for name in ("temperature", "top_p", "max_tokens", "seed")}
+        return {"prompt": self.prompt, "system": self.system, "count": self.count, **chosen, **sampling}
+
+
+def lay_out(captions: Captions, frame: Frame) -> CompareControls:
+    """The page's components, created in the current `gr.Blocks`, from top to bottom."""
+    introduction = html(render.introduction(frame.language))
+    banner = html(visible=False)
+    shared = live_html(visible=False)
+    chosen = _model_choice(captions)
+    settings = _settings(captions)
+    conversation = _conversation()
+    notice = live_html(visible=False)
+    composer = _composer(captions, frame.example_prompts)
+    return CompareControls(
+        introduction=introduction,
+        banner=banner,
+        shared=shared,
+        notice=notice,
+        retry=gr.Timer(3.0, active=False),
+        watch=gr.Timer(10.0),
+        **chosen,
+        **settings,
+        **conversation,
+        **composer,
+    )
+
+
+def _model_choice(captions: Captions) -> dict[str, Any]:
+    # Any name may be typed too: an alias is served without standing in the list of models.
+    with gr.Row(elem_classes="compare-models"):
+        models = tuple(
+            captions.make(
+                gr.Dropdown,
+                {"label": f"models.{side}"},
+                choices=[],
+                allow_custom_value=True,
+                visible=number < FEWEST,
+                scale=1,
+                min_width=200,
+                elem_id=f"tl-model-{LETTERS[number].lower()}",
+                elem_classes=f"tl-{side}",
+            )
+            for number, side in enumerate(SIDES)
+        )
+    with gr.Row(elem_classes="compare-count"):
+        button = {"size": "sm", "scale": 0, "min_width": 120, "variant": "secondary"}
+        more = captions.make(gr.Button, {"value": "models.more"}, elem_id="tl-more", **button)
+        fewer = captions.make(gr.Button, {"value": "models.fewer"}, visible=False, elem_id="tl-fewer", **button)
+        count = gr.Number(FEWEST, visible="hidden", show_label=False, precision=0)
+    return {"models": models, "count": count, "more": more, "fewer": fewer}
+
+
+def _settings(captions: Captions) -> dict[str, Any]:
+    with captions.make(gr.Accordion, {"label": "settings.title"}, open=False, elem_id="tl-settings"):
+        system = captions.make(
+            gr.Textbox,
+            {"label": "settings.system", "placeholder": "settings.system_placeholder"},
+            lines=2,
+            max_lines=8,
+            elem_id="tl-system",
+        )
+        with gr.Row():
+            temperature = _slider(captions, "temperature", 0.0, 2.0, 0.1, DEFAULT_TEMPERATURE)
+            top_p = _slider(captions, "top_p", 0.05, 1.0, 0.05, DEFAULT_TOP_P)
+        with gr.Row():
+            max_tokens = _slider(captions, "max_tokens", 16, 4096, 16, DEFAULT_MAX_TOKENS)
+            seed = captions.make(
+                gr.Number, {"label": "sampling.seed", "info": "sampling.seed_info"}, value=None, precision=0,
+                elem_id="tl-seed",
+            )  # fmt: skip
+    return {"system": system, "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "seed": seed}
+
+
+def _slider(captions: Captions, name: str, least: float, most: float, step: float, value: float) -> Any:
+    keys = {"label": f"sampling.{name}", "info": f"sampling.{name}_info"}
+    return captions.make(
+        gr.Slider, keys, minimum=least, maximum=most, step=step, value=value, elem_id=f"tl-{name.replace('_', '-')}"
+    )
+
+
+def _conversation() -> dict[str, Any]:
+    # Not in the composer: what is drawn anew with its parent is hidden no longer.
+    asked = gr.Number(0, visible="hidden", show_label=False, precision=0)
+    sent = gr.Textbox(visible="hidden", show_label=False, elem_id="tl-sent")
+    past = live_html(elem_id="tl-past")
+    last_prompt = live_html(elem_id="tl-last-prompt", script=_SHOW_NEW_TURN)
+    with gr.Row(equal_height=True, elem_classes="tl-panes"):
+        panes = tuple(html(visible=False, min_width=240) for _ in SIDES)
+    actions = live_html(elem_id="tl-turn-actions")
+    announcement = live_html(spoken=True, elem_id="tl-announcement")
+    return {
+        "asked": asked, "sent": sent, "past": past, "last_prompt": last_prompt, "panes": panes, "actions": actions,
+        "announcement": announcement,
+    }  # fmt: skip
+
+
+def _composer(captions: Captions, example_prompts: Sequence[str]) -> dict[str, Any]:
+    with gr.Column(elem_classes="compare-composer") as composer:
+        editing = live_html(visible=False, script=_FOCUS_PROMPT)
+        # One line makes Enter send and Shift+Enter break the line; the style sheet gives the box its height.
+        keys = {"label": "prompt.label", "placeholder": "prompt.placeholder", "info": "prompt.hint"}
+        prompt = captions.make(
+            gr.Textbox, keys, lines=1, max_lines=10, autofocus=True, elem_id="tl-prompt", elem_classes="tl-prompt"
+        )
+        with gr.Row(elem_classes="tl-actions"):
+            with gr.Row(elem_classes="tl-examples", visible=bool(example_prompts)) as example_row:
+                examples = tuple(gr.Button(example, size="sm", variant="secondary") for example in example_prompts)
+            button = {"size": "md", "scale": 0, "min_width": 150}
+            send = captions.make(gr.Button, {"value": "prompt.send"}, variant="primary", elem_id="tl-send", **button)
+            stop = captions.make(
+                gr.Button, {"value": "prompt.stop"}, variant="stop", visible=False, elem_id="tl-stop", **button
+            )
+    return {
+        "composer": composer, "editing": editing, "prompt": prompt, "example_row": example_row, "examples": examples,
+        "send": send, "stop": stop,
+    }  # fmt: skip

@@ -1,0 +1,65 @@
+"""The calls that the training page makes: jobs, what they tell, and what would become of one.
+
+Every call raises `UIError` when the server can't be reached or refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ui.pages.data.calls import INSPECTION_S
+from ui.server_client import ServerClient
+
+JOBS = "/v1/fine_tuning/jobs"
+EVENTS_PAGE = 1000
+PAUSE_S = 30.0
+"""A pause is answered when the run has made its checkpoint, or after the server's ten seconds."""
+
+
+async def preflight(client: ServerClient, api_key: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """What would become of a job with this body."""
+    return await client.call("POST", "/v1/fine_tuning/preflight", api_key, body, timeout_s=INSPECTION_S)
+
+
+async def create(client: ServerClient, api_key: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The new job."""
+    return await client.call("POST", JOBS, api_key, body, timeout_s=60.0)
+
+
+async def jobs(client: ServerClient, api_key: str, limit: int = 30) -> list[dict[str, Any]]:
+    """The jobs, newest first."""
+    page = await client.call("GET", JOBS, api_key, query={"limit": limit})
+    return list(page.get("data", []))
+
+
+async def job(client: ServerClient, api_key: str, job_id: str) -> dict[str, Any]:
+    """One job."""
+    return await client.call("GET", f"{JOBS}/{job_id}", api_key)
+
+
+async def change(client: ServerClient, api_key: str, job_id: str, change: str) -> dict[str, Any]:
+    """The job after `pause`, `resume` or `cancel`."""
+    return await client.call("POST", f"{JOBS}/{job_id}/{change}", api_key, {}, timeout_s=PAUSE_S)
+
+
+async def checkpoints(client: ServerClient, api_key: str, job_id: str) -> list[dict[str, Any]]:
+    """The checkpoints that are served by name, newest first."""
+    page = await client.call("GET", f"{JOBS}/{job_id}/checkpoints", api_key, query={"limit": 50})
+    return list(page.get("data", []))
+
+
+async def events_since(client: ServerClient, api_key: str, job_id: str, last_id: str | None) -> list[dict[str, Any]]:
+    """What the job told after the event `last_id`, oldest first; everything where that is None."""
+    found: list[dict[str, Any]] = []
+    after = None
+    while True:
+        query = {"limit": EVENTS_PAGE if last_id is None else 100, "after": after}
+        page = await client.call("GET", f"{JOBS}/{job_id}/events", api_key, query=query)
+        for event in page.get("data", []):
+            if event["id"] == last_id:
+                return found[::-1]
+            found.append(event)
+        if not page.get("has_more") or not page.get("data"):
+            return found[::-1]
+        after = page["data"][-1]["id"]

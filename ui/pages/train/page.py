@@ -1,0 +1,230 @@
+"""The training page: a form with a preflight, the queue, and one job with its curves while they come.
+
+Owns what each action does; `train_state` owns the state, `train_form`, `train_jobs` and `train_job` the HTML. The
+browser asks for news every two seconds (`train.js`), and only blocks that have changed are sent. The address holds
+which job is open, so that a refresh, and a server that was started again, show the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gradio as gr
+
+from ui.frame.captions import Updates, merged
+from ui.frame.live import Action, live_html, on_steps
+from ui.frame.session import Session
+from ui.frame.shell import Frame
+from ui.html import elements
+from ui.html.markup import said
+from ui.pages.data import calls as data_calls
+from ui.pages.train import calls, form, jobs
+from ui.pages.train import job as train_job
+from ui.pages.train.state import GOING_ON, OpenJob, TrainSession, state_of
+from ui.server_client import Problem, UIError
+
+LOOK_SCRIPT = Path(__file__).with_name("train.js").read_text(encoding="utf-8")
+UNFOLD_SCRIPT = Path(__file__).with_name("details.js").read_text(encoding="utf-8")
+CHANGES = ("pause", "resume", "cancel")
+
+
+class TrainPage:
+    """The page in the current Blocks."""
+
+    session_class: ClassVar[type[Session]] = TrainSession
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame, self._client = frame, frame.client
+        self._blocks: dict[Any, Callable[[TrainSession], str]] = {
+            live_html(): _heading,
+            live_html(spoken=True): _notice,
+            live_html(script=UNFOLD_SCRIPT): form.form,
+            live_html(script=UNFOLD_SCRIPT): form.foreseen,
+            live_html(): jobs.jobs,
+            live_html(script=LOOK_SCRIPT): train_job.job,
+            live_html(script=UNFOLD_SCRIPT): train_job.curves,
+            live_html(): train_job.history,
+        }
+        self._watched = next(block for block, draw in self._blocks.items() if draw is train_job.job)
+        outputs = [*self._blocks, frame.address_bar, *frame.outputs]
+        for block in self._blocks:
+            on_steps(block, self._act, frame, outputs)
+
+    @property
+    def outputs(self) -> list[Any]:
+        """Every component that `open` and `speak` update."""
+        return list(self._blocks)
+
+    def speak(self, session: TrainSession) -> Updates:
+        """The whole page in the session's language."""
+        session.drawn = {}
+        return self._drawn(session)
+
+    async def open(self, session: TrainSession, api_key: str, query: dict[str, str]) -> Updates:
+        """The form with the address's file, the jobs, and the address's job."""
+        session.opened = True
+        session.trouble, session.told, session.preflight, session.form_problem = None, "", None, None
+        session.checking = session.starting = session.looking = False
+        session.file_id, session.model = query.get("file", ""), query.get("model", "")
+        session.open_job = OpenJob(query["job"]) if query.get("job") else None
+        await session.survey(self._client, api_key)
+        session.files = await data_calls.files(self._client, api_key)
+        session.jobs = await calls.jobs(self._client, api_key)
+        await self._follow(session, api_key)
+        return self.speak(session)
+
+    def _drawn(self, session: TrainSession) -> Updates:
+        """What differs from what the browser has."""
+        updates: Updates = {}
+        for block, draw in self._blocks.items():
+            value = draw(session)
+            if session.drawn.get(block) != value:
+                session.drawn[block] = value
+                updates[block] = gr.update(value=value)
+        return updates
+
+    async def _act(self, session: TrainSession, api_key: str, action: Action) -> AsyncGenerator[Updates]:
+        if not session.opened:  # the server was started again: what it doesn't know, address and browser do
+            yield {self._watched: gr.update(value="<span data-reload></span>")}
+            return
+        steps = {
+            "look": self._look, "changed": self._changed, "check": self._check, "start": self._start,
+            "open": self._open, "close": self._close, **dict.fromkeys(CHANGES, self._change),
+        }  # fmt: skip
+        if (step := steps.get(action.name)) is None:
+            return
+        if action.name != "look":
+            session.trouble, session.told = None, ""
+        try:
+            async for _ in step(session, api_key, action):
+                yield self._shown(session)
+        except UIError as error:
+            session.trouble, session.checking, session.starting = error.problem, False, False
+            yield merged(self._shown(session), self._key_wanted(error.problem, session))
+
+    def _shown(self, session: TrainSession) -> Updates:
+        drawn = self._drawn(session)
+        query = str(session.query_now())
+        if session.drawn.get("address") != query:
+            session.drawn["address"] = query
+            drawn |= self._frame.address(session.query_now())
+        return drawn or {self._watched: gr.update()}  # Gradio takes an empty answer for a mistake
+
+    def _key_wanted(self, problem: Problem, session: TrainSession) -> Updates:
+        return self._frame.problem(problem, session) if problem.kind == "unauthorized" else {}
+
+    async def _look(self, session: TrainSession, api_key: str, _action: Action) -> AsyncGenerator[None]:
+        if session.looking:
+            return
+        session.looking = True
+        try:
+            session.jobs = await calls.jobs(self._client, api_key)
+            await self._follow(session, api_key)
+            session.trouble = None if session.trouble and session.trouble.kind == "unreachable" else session.trouble
+        finally:
+            session.looking = False
+        yield
+
+    async def _changed(self, session: TrainSession, _api_key: str, _action: Action) -> AsyncGenerator[None]:
+        """Another choice in the form: what was foreseen was of the one before."""
+        session.outdated, session.form_problem = session.preflight is not None, None
+        yield
+
+    async def _check(self, session: TrainSession, api_key: str, action: Action) -> AsyncGenerator[None]:
+        if session.checking:
+            return
+        session.checking, session.form_problem, session.preflight, session.outdated = True, None, None, False
+        yield
+        try:
+            body = form.request_of(action, await self._method(session, api_key, action))
+            session.preflight, session.checked_body = await calls.preflight(self._client, api_key, body), body
+        except UIError as error:
+            session.form_problem = error.problem
+            if error.problem.kind == "unauthorized":
+                raise
+        finally:
+            session.checking = False
+        yield
+
+    async def _method(self, session: TrainSession, api_key: str, action: Action) -> str:
+        """The chosen method; for `auto` the one that the file's examples are for."""
+        if action.text("method") not in ("", "auto"):
+            return action.text("method")
+        found = await data_calls.report(self._client, api_key, action.text("training_file"), "")
+        return str(found["method"])
+
+    async def _start(self, session: TrainSession, api_key: str, _action: Action) -> AsyncGenerator[None]:
+        if session.starting or session.outdated or session.checked_body is None:
+            return
+        session.starting = True
+        yield
+        try:
+            job = await calls.create(self._client, api_key, session.checked_body)
+            session.preflight, session.checked_body = None, None
+            session.open_job = OpenJob(job["id"], job)
+            session.jobs = await calls.jobs(self._client, api_key)
+            await self._follow(session, api_key)
+        except UIError as error:
+            session.form_problem = error.problem
+        finally:
+            session.starting = False
+        yield
+
+    async def _open(self, session: TrainSession, api_key: str, action: Action) -> AsyncGenerator[None]:
+        session.open_job = OpenJob(action.text("job"))
+        await self._follow(session, api_key)
+        yield
+
+    async def _close(self, session: TrainSession, _api_key: str, _action: Action) -> AsyncGenerator[None]:
+        session.open_job = None
+        yield
+
+    async def _change(self, session: TrainSession, api_key: str, action: Action) -> AsyncGenerator[None]:
+        opened = session.open_job
+        if opened is None or opened.changing or opened.id != action.text("job"):
+            return
+        opened.changing = True
+        yield
+        try:
+            opened.job = await calls.change(self._client, api_key, opened.id, action.name)
+            session.jobs = await calls.jobs(self._client, api_key)
+        finally:
+            opened.changing = False
+        await self._follow(session, api_key)
+        yield
+
+    async def _follow(self, session: TrainSession, api_key: str) -> None:
+        """Brings the open job up to date; one that has ended is asked for once more and then left alone."""
+        opened = session.open_job
+        if opened is None or not (opened.goes_on or opened.job is None or not opened.events):
+            return
+        try:
+            listed = next((job for job in session.jobs or () if job["id"] == opened.id), None)
+            job = listed or await calls.job(self._client, api_key, opened.id)
+        except UIError as error:
+            if error.problem.kind in ("unauthorized", "unreachable", "too_busy"):
+                raise
+            session.open_job, session.told = None, _gone(session)
+            return
+        # The job first: an event that comes after it is found by the next look, and the last look is after the end.
+        fresh = await calls.events_since(self._client, api_key, opened.id, opened.last_event)
+        known = {event["id"] for event in opened.events}
+        opened.events += [event for event in fresh if event["id"] not in known]
+        if fresh or state_of(job) not in GOING_ON:  # a new checkpoint is told by an event
+            opened.checkpoints = await calls.checkpoints(self._client, api_key, opened.id)
+        opened.job = job
+
+
+def _gone(session: TrainSession) -> str:
+    return f'<p class="tl-notice" role="status">{said(session.language, "train.gone")}</p>'
+
+
+def _heading(session: TrainSession) -> str:
+    title, intro = said(session.language, "train.title"), said(session.language, "train.intro")
+    return f'<h1 class="tl-title">{title}</h1><p class="tl-muted">{intro}</p>'
+
+
+def _notice(session: TrainSession) -> str:
+    return session.told + (elements.problem_box(session.trouble, session.language) if session.trouble else "")
