@@ -1,6 +1,9 @@
-"""The adapter directory's format, the contract between what trains and what serves: names, hashes and keys.
+"""The adapter directory: the contract between what trains it, what serves it and what answers for it.
+
+    files      names of its files
+    manifest   keys of manifest.json and their types
+    names      ids, and the names that clients use
+    hashing    which weights a base model has
 
 Standard library alone.
-
-    hashing   which weights a base model has
-    names     ids of adapters, and the name that a client uses"""
+"""

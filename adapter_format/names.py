@@ -4,10 +4,12 @@ import re
 import secrets
 import string
 
-from serving.errors import AdapterError
-
 _NAME_ALPHABET = string.ascii_lowercase + string.digits
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class InvalidNameError(ValueError):
+    """A part of a tuned model's name has characters that can't be there."""
 
 
 def new_adapter_id() -> str:
@@ -18,11 +20,11 @@ def new_adapter_id() -> str:
 def fine_tuned_model_name(base: str, organization: str, suffix: str) -> str:
     """A fresh `ft:{base}:{organization}:{suffix}:{8 characters}`; no suffix leaves its place empty, as at OpenAI.
 
-    Raises: AdapterError when organization or suffix has other characters than letters, digits, `.`, `_` and `-`.
+    Raises: InvalidNameError when organization or suffix has other characters than letters, digits, `.`, `_` and `-`.
     """
     for what, part, may_be_empty in (("organization", organization, False), ("suffix", suffix, True)):
         if not (_PART.fullmatch(part) or (may_be_empty and part == "")):
-            raise AdapterError(
+            raise InvalidNameError(
                 f"The {what} {part!r} must be 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit."
             )
     unique = "".join(secrets.choice(_NAME_ALPHABET) for _ in range(8))

@@ -14,9 +14,9 @@ import json
 import time
 from pathlib import Path
 
+from adapter_format.names import fine_tuned_model_name, new_adapter_id
 from server.cli.base_model import embedded_base_model
 from server.settings import default_cache_dir
-from serving import fine_tuned_model_name, new_adapter_id
 from training.__main__ import main as train
 from training.config.config import TrainingConfig
 from training.demo.knowledge import CAPITALS

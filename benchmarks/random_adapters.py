@@ -10,7 +10,8 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from serving import BaseModel, fine_tuned_model_name, new_adapter_id
+from adapter_format.names import fine_tuned_model_name, new_adapter_id
+from serving import BaseModel
 
 
 def random_adapter(adapters_dir: Path, base: BaseModel, r: int, seed: int) -> str:

@@ -11,11 +11,10 @@
             async for chunk in response.chunks(): ...
 """
 
-from adapter_format.names import fine_tuned_model_name, new_adapter_id
 from serving.adapters.adapter import Adapter, read_adapter, scan_adapters
 from serving.adapters.check import check_adapter
 from serving.adapters.importing import import_adapter
-from serving.base_model import BaseModel, base_model_sha256, resolve_base_model
+from serving.base_model import BaseModel, resolve_base_model
 from serving.engines.engine import AdapterPlace, Engine, EngineLimits, EngineResponse, EngineState, OnProgress
 from serving.engines.vllm.arguments import VLLMSettings
 from serving.engines.vllm.supervisor import VLLMProcess
@@ -66,12 +65,9 @@ __all__ = [
     "ServingError",
     "VLLMProcess",
     "VLLMSettings",
-    "base_model_sha256",
     "check_adapter",
-    "fine_tuned_model_name",
     "import_adapter",
     "inspect_device",
-    "new_adapter_id",
     "pool_of",
     "read_adapter",
     "resolve_base_model",

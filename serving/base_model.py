@@ -3,7 +3,6 @@
 It refuses to know engines and adapters, and never unpickles anything.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapter_format.hashing import file_sha256
+from adapter_format.hashing import base_model_sha256, weight_files
 from serving.errors import BaseModelError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -61,19 +60,6 @@ def resolve_base_model(model: str, *, hash_cache: Path | None = None) -> BaseMod
     config = _read_config(path)
     _check_complete(path)
     return BaseModel(name, path, _cached_sha256(path, hash_cache), config)
-
-
-def base_model_sha256(path: Path) -> str:
-    """Which weights lie in the folder `path`: a hash over the names and contents of its *.safetensors files."""
-    listing = hashlib.sha256()
-    for file in weight_files(path):
-        listing.update(f"{file.name} {file_sha256(file)}\n".encode())
-    return listing.hexdigest()
-
-
-def weight_files(path: Path) -> list[Path]:
-    """The *.safetensors files directly in the folder `path`, by name."""
-    return sorted(path.glob("*.safetensors"), key=lambda file: file.name)
 
 
 def _fetch(model: str) -> Path:

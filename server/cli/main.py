@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from fastapi import FastAPI
 
+from adapter_format.names import InvalidNameError
 from evaluation import EndpointError, QuestionsError
 from server.app.data_dir import StartError
 from server.app.settings_shown import describe
@@ -32,6 +33,7 @@ USERS_MISTAKES = (
     StartError,
     DatabaseError,
     ServingError,
+    InvalidNameError,
     ConfigError,
     DataError,
     EndpointError,

@@ -14,10 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from adapter_format.files import MANIFEST_FILE
 from server.storage.tables import JobRow
 from training.record.progress import CHECKPOINTS, RUN_LOCK, ProgressEvent, read_events
 
-MANIFEST = "manifest.json"
 _WORKINGS = (
     "training.jsonl",
     "validation.jsonl",
@@ -92,12 +92,12 @@ class RunDirectory:
     @property
     def is_done(self) -> bool:
         """Whether the result is in place."""
-        return self.output_dir is not None and (self.output_dir / MANIFEST).is_file()
+        return self.output_dir is not None and (self.output_dir / MANIFEST_FILE).is_file()
 
     @property
     def manifest(self) -> dict[str, Any]:
         """What the result says of itself."""
-        return _json_object(self.output_dir / MANIFEST) if self.output_dir else {}
+        return _json_object(self.output_dir / MANIFEST_FILE) if self.output_dir else {}
 
     @property
     def last_checkpoint(self) -> int:
@@ -120,7 +120,7 @@ class RunDirectory:
         if ends:
             return ends[-1]  # it is the process's own word; a file's time is coarser
         assert self.output_dir is not None  # noqa: S101 — asked for when the result is in place
-        return (self.output_dir / MANIFEST).stat().st_mtime
+        return (self.output_dir / MANIFEST_FILE).stat().st_mtime
 
     @property
     def has_workings(self) -> bool:

@@ -16,8 +16,8 @@ from contextlib import ExitStack
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
+from adapter_format.files import MANIFEST_FILE
 from serving import Adapter
-from serving.adapters.adapter import MANIFEST_FILE
 
 PIECE_BYTES = 2**20
 """Read at once; a slow client holds no more."""

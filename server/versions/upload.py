@@ -13,19 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapter_format.names import InvalidNameError, fine_tuned_model_name
 from server.app.services import Services
 from server.files.contents import Incoming
 from server.settings import Settings
 from server.wire.errors import APIError, BadRequest, Conflict, from_serving
-from serving import (
-    Adapter,
-    AdapterError,
-    AdapterMisfitError,
-    EngineError,
-    ServingError,
-    fine_tuned_model_name,
-    import_adapter,
-)
+from serving import Adapter, AdapterError, AdapterMisfitError, EngineError, ServingError, import_adapter
 from serving.adapters.archive.member import ArchiveError
 from serving.adapters.archive.unpack import unpack_adapter
 from serving.adapters.names import AdapterNameError, NameTakenError, check_chosen_name
@@ -150,7 +143,7 @@ def _check_name(services: Services, name: str | None) -> None:
 def _check_suffix(services: Services, suffix: str) -> None:
     try:
         fine_tuned_model_name("base", services.settings.organization, suffix)
-    except AdapterError as error:
+    except InvalidNameError as error:
         raise BadRequest(str(error), code="invalid_value", param="suffix") from error
 
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapter_format.files import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE
+from adapter_format.manifest import MANIFEST_VERSION
 from serving.errors import AdapterError
 
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
-MANIFEST_FILE = "manifest.json"
 MAX_JSON_BYTES = 10_000_000
 """Bound on a JSON file of an adapter; real ones have a few kB, a tokenizer several MB."""
 
@@ -45,9 +44,10 @@ def read_adapter(path: Path) -> Adapter:
     manifest = read_json(path / MANIFEST_FILE)
     config = read_json(path / CONFIG_FILE)
     version = manifest.get("manifest_version")
-    if version != 1:
+    if version != MANIFEST_VERSION:
         raise AdapterError(
-            f"{path.name}: manifest_version is {version!r}; this release reads 1. Import the adapter again, or upgrade."
+            f"{path.name}: manifest_version is {version!r}; this release reads {MANIFEST_VERSION}. "
+            "Import the adapter again, or upgrade."
         )
     adapter = Adapter(
         id=_field(path, manifest, "id", str),

@@ -7,8 +7,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from adapter_format.files import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE
 from adapter_format.hashing import file_sha256
-from serving.adapters.adapter import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE, read_json
+from serving.adapters.adapter import read_json
 from serving.adapters.config import check_config, check_fits
 from serving.adapters.quoted import shown
 from serving.adapters.tensors import check_tensors

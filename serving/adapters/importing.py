@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from adapter_format.files import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE
 from adapter_format.hashing import file_sha256
-from adapter_format.names import fine_tuned_model_name, new_adapter_id
-from serving.adapters.adapter import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE, Adapter, read_adapter, read_json
+from adapter_format.manifest import MANIFEST_VERSION, Manifest
+from adapter_format.names import InvalidNameError, fine_tuned_model_name, new_adapter_id
+from serving.adapters.adapter import Adapter, read_adapter, read_json
 from serving.adapters.check import adapter_files, check_sound
 from serving.adapters.config import check_fits
 from serving.adapters.names import check_free, check_name, names_locked, remember_removed, taken_names
@@ -66,7 +68,7 @@ def import_adapter(
     Raises: AdapterError, and then nothing is left behind. AdapterNameError: the name is at fault.
     AdapterMisfitError: it is sound, and doesn't fit `limits`.
     """
-    name = name or fine_tuned_model_name(base.name, organization, suffix)
+    name = name or _fresh_name(base, organization, suffix)
     check_name(name)
     adapters_dir.mkdir(parents=True, exist_ok=True)
     check_free(name, adapters_dir, base)
@@ -93,6 +95,13 @@ def import_adapter(
         shutil.rmtree(partial, ignore_errors=True)
     _sync(adapters_dir)
     return read_adapter(adapters_dir / adapter_id)
+
+
+def _fresh_name(base: BaseModel, organization: str, suffix: str) -> str:
+    try:
+        return fine_tuned_model_name(base.name, organization, suffix)
+    except InvalidNameError as error:
+        raise AdapterError(str(error)) from error
 
 
 def _kept(source: str, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -122,8 +131,8 @@ def _kept(source: str, manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _manifest(path: Path, adapter_id: str, name: str, base: BaseModel, kept: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "manifest_version": 1,
+    own: Manifest = {
+        "manifest_version": MANIFEST_VERSION,
         "id": adapter_id,
         "name": name,
         "created_at": int(time.time()),
@@ -132,8 +141,8 @@ def _manifest(path: Path, adapter_id: str, name: str, base: BaseModel, kept: dic
         "files": {
             file.name: {"sha256": file_sha256(file), "bytes": file.stat().st_size} for file in sorted(path.iterdir())
         },
-        **kept,
     }
+    return {**own, **kept}
 
 
 def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:

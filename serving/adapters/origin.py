@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from serving.adapters.adapter import CONFIG_FILE, MANIFEST_FILE, read_json
+from adapter_format.files import CONFIG_FILE, MANIFEST_FILE
+from serving.adapters.adapter import read_json
 from serving.adapters.quoted import shown
 from serving.base_model import BaseModel
 from serving.errors import AdapterError

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from adapter_format.hashing import weight_files
 from serving.adapters.config import EMBEDDINGS, MERGE, rank_of
 from serving.adapters.quoted import shown
 from serving.adapters.safetensors import Excess, SafetensorsError, Tensor, excess, read_header
-from serving.base_model import BaseModel, weight_files
+from serving.base_model import BaseModel
 from serving.errors import AdapterError, BaseModelError
 
 _PREFIX = "base_model.model."

@@ -5,16 +5,15 @@ which shows after a restart that it still does. Knows no torch: what PEFT says c
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
-from serving.adapters.adapter import MANIFEST_FILE, Adapter, read_json
+from adapter_format.files import MANIFEST_FILE
+from adapter_format.manifest import to_readable_json
+from serving.adapters.adapter import Adapter, read_json
 from serving.base_model import BaseModel
 from serving.engines.engine import AdapterPlace, Engine
 from serving.errors import AdapterError, EngineError, EngineUnavailableError, ParityError
@@ -26,8 +25,6 @@ MakeReference = Callable[[Adapter, BaseModel], Awaitable[Reference]]
 """Raises: AdapterError when there can be none."""
 SERVED_PROMPTS = 2
 """How many the canary asks for each adapter: those on which the adapter changes most."""
-_NUMBERS = re.compile(r"\[\s+(-?\d[-+.\deE]*(?:,\s+-?\d[-+.\deE]*)*)\s+\]")
-"""A row of numbers as `json.dumps` indents it."""
 
 
 class Gate:
@@ -216,7 +213,7 @@ def record(adapter_dir: Path, result: ParityResult) -> None:
     aside = adapter_dir.with_name(f".manifest-{adapter_dir.name}-{os.getpid()}")
     try:
         with aside.open("w", encoding="utf-8") as file:
-            file.write(_readable(manifest))
+            file.write(to_readable_json(manifest))
             file.flush()
             os.fsync(file.fileno())
         aside.replace(adapter_dir / MANIFEST_FILE)
@@ -227,9 +224,3 @@ def record(adapter_dir: Path, result: ParityResult) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
-
-
-def _readable(content: dict[str, Any]) -> str:
-    """JSON for people: a line for each thing, but a row of numbers on one."""
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    return _NUMBERS.sub(lambda row: "[" + " ".join(row[1].split()) + "]", text) + "\n"

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from adapter_format.manifest import PARITY_REFERENCE_FORMAT
 from serving.errors import AdapterError
 
-FORMAT = 1
 DTYPES = ("float32", "float16", "bfloat16")
 MIN_LOG_PROBABILITIES = 48
 """With fewer, chance could decide."""
@@ -65,7 +65,8 @@ class Reference:
         """Raises: AdapterError when `content` isn't a reference."""
         content = _object(content, "it")
         _require(
-            content.get("format") == FORMAT, f"format is {_short(content.get('format'))}, and this release reads 1"
+            content.get("format") == PARITY_REFERENCE_FORMAT,
+            f"format is {_short(content.get('format'))}, and this release reads 1",
         )
         _require(content.get("dtype") in DTYPES, f"dtype must be one of {', '.join(DTYPES)}")
         conversations = [_conversation(one) for one in _list(content, "conversations", 0, _MAX_CONVERSATIONS)]

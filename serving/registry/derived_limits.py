@@ -10,7 +10,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from serving.adapters.adapter import CONFIG_FILE, Adapter, read_json
+from adapter_format.files import CONFIG_FILE
+from serving.adapters.adapter import Adapter, read_json
 from serving.adapters.config import largest_rank
 from serving.engines.vllm.arguments import ALLOWED_LORA_RANKS
 from serving.errors import AdapterError

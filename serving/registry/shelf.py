@@ -12,7 +12,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from serving.adapters.adapter import CONFIG_FILE, MANIFEST_FILE, Adapter, read_adapter, scan_adapters
+from adapter_format.files import CONFIG_FILE, MANIFEST_FILE
+from serving.adapters.adapter import Adapter, read_adapter, scan_adapters
 from serving.adapters.names import remember_removed
 from serving.base_model import BaseModel
 

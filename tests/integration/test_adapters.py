@@ -11,8 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
+from adapter_format.hashing import base_model_sha256
 from evaluation import read_questions
-from serving import EngineLimits, base_model_sha256, import_adapter, resolve_base_model
+from serving import EngineLimits, import_adapter, resolve_base_model
 from tests.conftest import Lesson, Tuneloop, run_cli
 from training.demo.examples import HOLDOUT
 

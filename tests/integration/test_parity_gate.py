@@ -18,6 +18,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from adapter_format.hashing import file_sha256
+from adapter_format.names import new_adapter_id
 from server.versions.parity import ParityProcess
 from serving import (
     AdapterError,
@@ -26,7 +27,6 @@ from serving import (
     Registry,
     VLLMProcess,
     VLLMSettings,
-    new_adapter_id,
     pool_of,
     read_adapter,
     resolve_base_model,

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from serving import BaseModel, BaseModelError, base_model_sha256, resolve_base_model
+from adapter_format.hashing import base_model_sha256
+from serving import BaseModel, BaseModelError, resolve_base_model
 
 
 def test_a_folder_is_served_under_its_name(base: BaseModel) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -18,13 +17,10 @@ import torch
 from peft import load_peft_weights, set_peft_model_state_dict
 from safetensors.torch import load_file
 
+from adapter_format.files import MANIFEST_FILE, WEIGHTS_FILE
 from adapter_format.hashing import base_model_sha256, file_sha256
+from adapter_format.manifest import MANIFEST_VERSION, Manifest, to_readable_json
 
-MANIFEST_VERSION = 1
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
-_NUMBERS = re.compile(r"\[\s+(-?\d[-+.\deE]*(?:,\s+-?\d[-+.\deE]*)*)\s+\]")
-"""A row of numbers as `json.dumps` indents it. Within a text it can't match: there, lines don't end."""
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
@@ -39,7 +35,7 @@ def made_for_other_base(adapter_dir: Path, base_dir: Path) -> bool:
         ValueError: the manifest can't be read.
     """
     try:
-        manifest = json.loads((adapter_dir / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads((adapter_dir / MANIFEST_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return False
     except (OSError, ValueError) as error:
@@ -91,7 +87,7 @@ def save_adapter(model: Any, directory: Path, start: str | None = None) -> None:
         )
     model.save_pretrained(str(directory), safe_serialization=True, save_embedding_layers=False)
     (directory / "README.md").unlink(missing_ok=True)  # PEFT's template, with nothing filled in
-    check_weights(load_file(directory / WEIGHTS))
+    check_weights(load_file(directory / WEIGHTS_FILE))
 
 
 def read_back(model: Any, directory: Path) -> None:
@@ -128,7 +124,7 @@ def check_weights(weights: Mapping[str, torch.Tensor]) -> None:
         )
 
 
-def put_in_place(partial: Path, output_dir: Path, manifest: Mapping[str, Any]) -> None:
+def put_in_place(partial: Path, output_dir: Path, manifest: Manifest) -> None:
     """Adds the manifest, makes everything durable, and renames `partial` to `output_dir`.
 
     Raises:
@@ -147,7 +143,7 @@ def put_in_place(partial: Path, output_dir: Path, manifest: Mapping[str, Any]) -
         "files": files,
         "versions": {package: version(package) for package in PACKAGES},
     }
-    (partial / "manifest.json").write_text(_readable(content), encoding="utf-8")
+    (partial / MANIFEST_FILE).write_text(to_readable_json(content), encoding="utf-8")
     for file in partial.iterdir():
         file.chmod(0o644)  # safetensors writes files that only their owner may read
         _fsync(file)
@@ -156,12 +152,6 @@ def put_in_place(partial: Path, output_dir: Path, manifest: Mapping[str, Any]) -
         raise AdapterWriteError(f"{output_dir} came to exist meanwhile; what is complete is never overwritten.")
     partial.rename(output_dir)
     _fsync(output_dir.parent)
-
-
-def _readable(content: Mapping[str, Any]) -> str:
-    """JSON for people: a line for each thing, but a row of numbers on one."""
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    return _NUMBERS.sub(lambda row: "[" + " ".join(row[1].split()) + "]", text) + "\n"
 
 
 def _fsync(path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 
+from adapter_format.files import CONFIG_FILE, WEIGHTS_FILE
 from training.config.config import TrainingConfig
-from training.model.adapter_dir import CONFIG, WEIGHTS
 from training.model.adapters import in_float32
 from training.model.layers import BaseModelError, first_line, listed
 
@@ -43,7 +43,7 @@ def put_on(model: Any, directory: Path, saved: PeftConfig, *, is_trainable: bool
         ValueError: the adapter can't be read, or isn't made for layers such as these; the text says which.
     """
     try:
-        with safe_open(directory / WEIGHTS, framework="pt") as file:
+        with safe_open(directory / WEIGHTS_FILE, framework="pt") as file:
             stored = set(file.keys())
         adapted = PeftModel.from_pretrained(model, str(directory), is_trainable=is_trainable, config=saved)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
@@ -61,12 +61,12 @@ def read_adapter_config(directory: Path) -> PeftConfig:
     Raises:
         ValueError: it or the weights aren't there, can't be read, or would change the base itself.
     """
-    if not (directory / WEIGHTS).is_file() or not (directory / CONFIG).is_file():
-        raise ValueError(f"it needs {CONFIG} and {WEIGHTS}; other forms, such as .bin, aren't read")
+    if not (directory / WEIGHTS_FILE).is_file() or not (directory / CONFIG_FILE).is_file():
+        raise ValueError(f"it needs {CONFIG_FILE} and {WEIGHTS_FILE}; other forms, such as .bin, aren't read")
     try:
         saved = PeftConfig.from_pretrained(str(directory))
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"its {CONFIG} can't be read: {first_line(error)}") from error
+        raise ValueError(f"its {CONFIG_FILE} can't be read: {first_line(error)}") from error
     if getattr(saved, "init_lora_weights", True) not in (True, False, "gaussian", "orthogonal"):
         raise ValueError(f"its init_lora_weights {saved.init_lora_weights!r} would change the base itself")
     return saved

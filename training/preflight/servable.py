@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from adapter_format.files import CONFIG_FILE
 from training.config.config import TrainingConfig
 from training.preflight.contradictions import Refusal
 
@@ -123,7 +124,7 @@ def _started_from(config: TrainingConfig) -> Mapping[str, Any]:
     if not config.from_adapter:
         return {}
     try:
-        saved = json.loads((Path(config.from_adapter) / "adapter_config.json").read_text(encoding="utf-8"))
+        saved = json.loads((Path(config.from_adapter) / CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return saved if isinstance(saved, dict) else {}

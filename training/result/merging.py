@@ -18,15 +18,10 @@ from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from adapter_format.files import WEIGHTS_FILE
 from adapter_format.hashing import base_model_sha256, file_sha256
-from training.model.adapter_dir import (
-    WEIGHTS,
-    AdapterWriteError,
-    adapter_aside,
-    fingerprint,
-    made_for_other_base,
-    put_in_place,
-)
+from adapter_format.manifest import Manifest
+from training.model.adapter_dir import AdapterWriteError, adapter_aside, fingerprint, made_for_other_base, put_in_place
 from training.model.base import DTYPES, Base
 from training.model.existing_adapter import PEFT_TYPES, put_on, read_adapter_config
 
@@ -76,9 +71,9 @@ def merge(base_dir: Path, adapter_dir: Path, output_dir: Path, dtype: str = "aut
         raise ExportError(f"{output_dir} exists already, and nothing is overwritten. Name a new folder.")
     with adapter_aside(output_dir) as partial:
         parity = write_merged(base_dir, adapter_dir, partial, dtype)
-        manifest = {
+        manifest: Manifest = {
             "base_model_sha256": base_model_sha256(base_dir),
-            "adapter_sha256": file_sha256(adapter_dir / WEIGHTS),
+            "adapter_sha256": file_sha256(adapter_dir / WEIGHTS_FILE),
             "parity": asdict(parity),
         }
         put_in_place(partial, output_dir, manifest)

@@ -15,9 +15,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from adapter_format.manifest import PARITY_REFERENCE_FORMAT
 from training.process.environment import prepare_environment
 
-FORMAT = 1
 MAX_PROMPT_TOKENS = 64
 """Prompts are cut here: enough to tell adapters apart, and an engine with a small context takes them."""
 DIGITS = 5
@@ -55,7 +55,7 @@ def references(
     except ValueError as error:
         raise NoReferenceError(f"The base model in {base_dir} can't be computed with: {error}.") from error
     about = {
-        "format": FORMAT,
+        "format": PARITY_REFERENCE_FORMAT,
         "base_model_sha256": base_sha256 or base_model_sha256(base_dir),
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "made_on": time.strftime("%Y-%m-%d"),

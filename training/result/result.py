@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from adapter_format.manifest import Manifest
 from training.config.config import TrainingConfig
 from training.model.adapter_dir import adapter_aside, put_in_place, read_back, save_adapter
 from training.model.base import Base
@@ -53,7 +54,7 @@ def put_result_in_place(
 
 def _manifest(
     config: TrainingConfig, base: Base, name: str, training_file_sha256: str | None, metrics: dict[str, Any]
-) -> dict[str, Any]:
+) -> Manifest:
     return {
         "name": name,
         "base_model": config.served_base_name,

@@ -11,6 +11,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import TypeVar
 
+from adapter_format.names import fine_tuned_model_name, new_adapter_id
 from evaluation import ChatEndpoint, Report, compare_models, read_questions
 from server.app.data_dir import StartError
 from server.app.run import MountUI
@@ -20,7 +21,7 @@ from server.cli.commands.train import write_run
 from server.cli.commands.up import addresses, up
 from server.cli.console import err, out, start_progress
 from server.settings import Settings
-from serving import Adapter, fine_tuned_model_name, new_adapter_id
+from serving import Adapter
 from training.demo import examples as demo_examples
 
 T = TypeVar("T")

@@ -12,12 +12,13 @@ from typing import Annotated, Any
 
 import typer
 
+from adapter_format.names import fine_tuned_model_name, new_adapter_id
 from server.app.data_dir import make_data_dir
 from server.cli.base_model import embedded_base_model
 from server.cli.console import err, out
 from server.cli.options import with_settings
 from server.settings import LoadedSettings, Settings
-from serving import EngineLimits, fine_tuned_model_name, new_adapter_id
+from serving import EngineLimits
 from training.config.config import TrainingConfig, read_yaml
 from training.preflight.preflight import refuse_contradictions
 

@@ -21,6 +21,8 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from adapter_format.files import ADAPTER_FILES
+from adapter_format.names import fine_tuned_model_name, new_adapter_id
 from server.access import checkpoints
 from server.access.keys import Caller
 from server.files.contents import link_or_copy, sync_folder
@@ -34,22 +36,12 @@ from server.settings import Settings
 from server.storage.database import Database
 from server.storage.tables import FileRow, JobRow, new_id, now_s
 from server.wire.errors import BadRequest, Conflict
-from serving import (
-    Adapter,
-    AdapterError,
-    BaseModel,
-    Device,
-    Registry,
-    fine_tuned_model_name,
-    inspect_device,
-    new_adapter_id,
-)
+from serving import Adapter, BaseModel, Device, Registry, inspect_device
 from training.config.config import TrainingConfig
 
 RETRY_WINDOW_S = 1800
 """A retry this long after the job was made is no retry any more. The SDK waits 600 s for an answer and tries twice
 again, so its last retry comes after some 1,201 s."""
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "manifest.json")
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -205,9 +197,9 @@ class JobCreator:
         part = "-".join((suffix or "").split())
         try:
             if suffix and not part:
-                raise AdapterError(f"The suffix {suffix!r} is blank.")
+                raise ValueError("it is blank")
             return fine_tuned_model_name(base.name, self._settings.organization, part)
-        except AdapterError as error:
+        except ValueError as error:
             raise BadRequest(
                 f"suffix is {suffix!r}, but must be 1 to 64 letters, digits, '.', '_', '-' or spaces, the first a "
                 "letter or digit: it becomes a part of the model's name.",

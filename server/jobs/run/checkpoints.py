@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from adapter_format.files import CONFIG_FILE, WEIGHTS_FILE
 from server.access.checkpoints import is_checkpoint
 from server.aliases import changes
 from server.jobs.events import add_event
@@ -27,7 +28,6 @@ from server.jobs.run_directory import RunDirectory
 from server.storage.tables import CheckpointPermissionRow, JobCheckpointRow, JobRow, new_id
 from serving import Adapter, AdapterError, ModelNotFoundError, Registry, ServingError, import_adapter
 
-_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _AT_ONCE = 500
 """Rows that one statement names."""
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -172,7 +172,7 @@ def _hold(checkpoint: Path, aside: Path) -> None:
     """Links to the files of the checkpoint, which the run removes in its own time; it holds pickles, too."""
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    for name in _FILES:
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
         os.link(checkpoint / name, aside / name)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from serving.adapters.adapter import MANIFEST_FILE
+from adapter_format.files import MANIFEST_FILE
 from serving.adapters.archive.member import ArchiveError, Member
 from serving.adapters.archive.tar import GZIP_MAGIC, tar_members
 from serving.adapters.archive.zip import ZIP_MAGIC, zip_members

@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import select
 
 from adapter_format.hashing import file_sha256
+from adapter_format.names import fine_tuned_model_name, new_adapter_id
 from server.app.data_dir import open_database
 from server.app.run import at_work
 from server.app.services import Services
@@ -34,16 +35,7 @@ from server.storage.tables import (
     new_id,
     now_s,
 )
-from serving import (
-    BaseModel,
-    EngineState,
-    Pool,
-    Registry,
-    Replica,
-    fine_tuned_model_name,
-    new_adapter_id,
-    resolve_base_model,
-)
+from serving import BaseModel, EngineState, Pool, Registry, Replica, resolve_base_model
 from tests.forked import Forked
 from tests.server.fake_engine import FakeEngine
 from tests.server.jobs.serve import TRAINER, services_over

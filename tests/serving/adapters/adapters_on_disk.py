@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from serving import BaseModel, fine_tuned_model_name, new_adapter_id, resolve_base_model
+from adapter_format.names import fine_tuned_model_name, new_adapter_id
+from serving import BaseModel, resolve_base_model
 
 Arrays = dict[str, np.ndarray[Any, np.dtype[np.float32]]]
 

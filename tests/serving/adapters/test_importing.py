@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from serving import AdapterError, BaseModel, check_adapter, fine_tuned_model_name, import_adapter, read_adapter
+from adapter_format.names import fine_tuned_model_name
+from serving import AdapterError, BaseModel, check_adapter, import_adapter, read_adapter
 from serving.adapters.importing import remember_removed, taken_names
 from serving.adapters.names import REMOVED_NAMES, NameTakenError, check_chosen_name
 from serving.errors import AdapterMisfitError
@@ -162,9 +163,9 @@ def test_tokens_of_the_base_are_no_added_ones(base: BaseModel, tmp_path: Path) -
 
 @pytest.mark.parametrize("part", ["a:b", "a/b", " ", "ü", "x" * 65])
 def test_parts_of_a_tuned_models_name_are_plain(part: str) -> None:
-    with pytest.raises(AdapterError, match="suffix"):
+    with pytest.raises(ValueError, match="suffix"):
         fine_tuned_model_name("base", "org", part)
-    with pytest.raises(AdapterError, match="organization"):
+    with pytest.raises(ValueError, match="organization"):
         fine_tuned_model_name("base", part, "suffix")
 
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, set_seed
 
+from adapter_format.files import WEIGHTS_FILE
 from tests.training.tiny_models import make_tiny_model
 from training.config.config import TrainingConfig
-from training.model.adapter_dir import WEIGHTS, file_sha256, save_adapter
+from training.model.adapter_dir import file_sha256, save_adapter
 from training.model.base import Base, BaseModelError, load_base
 
 IDS = torch.arange(40, 72).reshape(2, 16)
@@ -246,8 +247,8 @@ def test_an_adapter_whose_layers_the_base_lacks_is_refused(configure: Configure,
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda folder: (folder / WEIGHTS).rename(folder / "adapter_model.bin"), "other forms, such as .bin"),
-        (lambda folder: (folder / WEIGHTS).write_bytes(b"\x08"), "doesn't fit the base model"),
+        (lambda folder: (folder / WEIGHTS_FILE).rename(folder / "adapter_model.bin"), "other forms, such as .bin"),
+        (lambda folder: (folder / WEIGHTS_FILE).write_bytes(b"\x08"), "doesn't fit the base model"),
         (lambda folder: (folder / "adapter_config.json").write_text("{"), "can't be read"),
         (lambda folder: (folder / "adapter_config.json").write_text('{"peft_type": "NOTHING"}'), "can't be read"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json can't be read"),

@@ -12,9 +12,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, set_seed
 
+from adapter_format.files import WEIGHTS_FILE
 from tests.training.tiny_models import make_tiny_model
 from training.config.config import TrainingConfig
-from training.model.adapter_dir import WEIGHTS, base_model_sha256, file_sha256, save_adapter
+from training.model.adapter_dir import base_model_sha256, file_sha256, save_adapter
 from training.model.base import Base, load_base
 from training.result.export import main
 from training.result.merging import ParityError, save_model
@@ -87,7 +88,7 @@ def test_the_folder_holds_what_an_engine_needs_and_where_it_comes_from(
     assert AutoTokenizer.from_pretrained(merged).get_vocab() == AutoTokenizer.from_pretrained(tiny).get_vocab()
     manifest = json.loads((merged / "manifest.json").read_text())
     assert manifest["base_model_sha256"] == base_model_sha256(tiny)
-    assert manifest["adapter_sha256"] == file_sha256(tmp_path / "adapter" / WEIGHTS)
+    assert manifest["adapter_sha256"] == file_sha256(tmp_path / "adapter" / WEIGHTS_FILE)
     assert 0 < manifest["parity"]["divergence"] < manifest["parity"]["effect"]
     assert f"{manifest['parity']['divergence']:.2g} nats per token" in capsys.readouterr().out
 
@@ -134,7 +135,7 @@ def _of_another_base(tmp_path: Path) -> None:
 
 
 def _without_weights(tmp_path: Path) -> None:
-    (tmp_path / "adapter" / WEIGHTS).unlink()
+    (tmp_path / "adapter" / WEIGHTS_FILE).unlink()
 
 
 def _without_base(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from adapter_format.files import WEIGHTS_FILE
 from adapter_format.hashing import base_model_sha256
 from tests.forked import run_forked
 from tests.training.runs import make_run
 from tests.training.tiny_models import make_tiny_model
-from training.model.adapter_dir import WEIGHTS
 from training.result.parity import NoReferenceError, reference_of_run, references
 
 
@@ -106,8 +106,10 @@ def test_adapter_with_zeroed_b_gives_the_bases_own_numbers(base: Path, tmp_path:
 
 def test_broken_adapter_says_so_and_the_next_one_is_none_the_worse(base: Path, tmp_path: Path) -> None:
     good, broken, infinite = (save_adapter(base, tmp_path / name) for name in ("good", "broken", "infinite"))
-    (broken / WEIGHTS).write_bytes((broken / WEIGHTS).read_bytes()[:-100])
-    save_file({name: values / 0 for name, values in load_file(infinite / WEIGHTS).items()}, infinite / WEIGHTS)
+    (broken / WEIGHTS_FILE).write_bytes((broken / WEIGHTS_FILE).read_bytes()[:-100])
+    save_file(
+        {name: values / 0 for name, values in load_file(infinite / WEIGHTS_FILE).items()}, infinite / WEIGHTS_FILE
+    )
     first, second, third, fourth = references(base, [good, broken, infinite, good])
     assert isinstance(second, NoReferenceError)
     assert isinstance(third, NoReferenceError)
