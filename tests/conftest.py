@@ -23,6 +23,9 @@ import yaml
 
 from server.cli.base_model import build_command, embedded_base_model
 from server.settings import default_cache_dir
+from tests.databases import database_url as database_url
+from tests.databases import migrated_sqlite as migrated_sqlite
+from tests.databases import postgresql as postgresql
 from tests.databases import postgresql_bin
 from tests.forked import run_forked
 from training.demo.examples import HOLDOUT

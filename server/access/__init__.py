@@ -2,4 +2,5 @@
 
 keys          API keys and what they open
 callers       the key behind a request
-checkpoints   which projects may use a checkpoint"""
+checkpoints   which projects may use a checkpoint
+"""

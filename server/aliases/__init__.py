@@ -2,4 +2,5 @@
 
 changes   set, remove, roll back
 cache     what every process has in memory
-view      what clients are shown"""
+view      what clients are shown
+"""

@@ -7,4 +7,5 @@ data_dir        one server to a data directory, and its database
 engines         engines as the settings ask for them
 services        what routes are given
 settings_shown  settings as `tuneloop settings` and the API show them
-http_protocol   bounds on what arrives before a body"""
+http_protocol   bounds on what arrives before a body
+"""

@@ -26,7 +26,10 @@ from server.app.engines import (
 )
 from server.app.services import Services
 from server.files.store import FileStore
+from server.inference.ask import Inference
 from server.inference.metrics.server import Metrics
+from server.inspection.file_reports import FileReports
+from server.inspection.processes import Inspections
 from server.jobs.create.creator import JobCreator
 from server.jobs.run.queue import TRAINING, Runner
 from server.jobs.webhooks.deliverer import Deliverer
@@ -124,9 +127,24 @@ def make_services(
     runner = Runner(
         settings, database, engine, registry, files, command=training, on_end=webhooks.wake, accelerator=accelerator
     )
-    jobs = JobCreator(settings, database, registry, files, runner)
+    jobs = JobCreator(settings, database, registry, files, on_created=runner.wake)
+    inspections = Inspections()
     return Services(
-        settings, engine, registry, database, KeyStore(database), metrics, files, runner, webhooks, jobs, aliases, fleet
+        settings=settings,
+        engine=engine,
+        registry=registry,
+        database=database,
+        keys=KeyStore(database),
+        metrics=metrics,
+        files=files,
+        runner=runner,
+        webhooks=webhooks,
+        jobs=jobs,
+        aliases=aliases,
+        fleet=fleet,
+        inference=Inference(registry, database, metrics.models),
+        inspections=inspections,
+        file_reports=FileReports(database, files, inspections, registry),
     )
 
 

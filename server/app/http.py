@@ -97,7 +97,7 @@ def _middleware(services: Services) -> list[Middleware]:
         Middleware(Authenticate, keys=keys, database=services.database, always=not settings.is_loopback),
         Middleware(RateLimit, requests_per_minute=settings.requests_per_minute),
         Middleware(BodyLimit, max_body_bytes=settings.max_body_bytes, max_file_bytes=settings.max_file_bytes),
-        Middleware(DirectInference, services=services),
+        Middleware(DirectInference, inference=services.inference),
     ]
 
 

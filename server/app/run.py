@@ -87,7 +87,7 @@ async def at_work(services: Services) -> AsyncIterator[None]:
         services.webhooks,
         services.runner,
         Publisher(services.registry),
-        Generator(services),
+        Generator(services.inference, services.campaign_work, concurrency=services.settings.campaign_concurrency),
     )
     async with AsyncExitStack() as stack:
         for part in parts:

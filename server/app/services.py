@@ -13,7 +13,9 @@ from server.aliases.cache import AliasBook
 from server.arena.comparisons.pair_votes import PairVotes
 from server.arena.leaderboard.boards import Leaderboards
 from server.files.store import FileStore
+from server.inference.ask import Inference
 from server.inference.metrics.server import Metrics
+from server.inspection.file_reports import FileReports
 from server.inspection.processes import Inspections
 from server.jobs.create.creator import JobCreator
 from server.jobs.run.queue import Runner
@@ -24,7 +26,7 @@ from serving import Engine, Registry
 from serving.registry.fleet import Fleet
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Services:
     """The running parts behind the routes."""
 
@@ -40,7 +42,9 @@ class Services:
     jobs: JobCreator
     aliases: AliasBook
     fleet: Fleet
-    inspections: Inspections = field(default_factory=Inspections)
+    inference: Inference
+    inspections: Inspections
+    file_reports: FileReports
     campaign_work: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when there may be answers to generate for a campaign."""
     leaderboards: Leaderboards = field(default_factory=Leaderboards)

@@ -4,4 +4,5 @@ comparisons   two answers to one prompt
 campaigns     prompts and pairs to be rated, by invitation
 ratings       verdicts, and who may give them
 leaderboard   strengths of models from ratings
-preferences   pairs to train on"""
+preferences   pairs to train on
+"""

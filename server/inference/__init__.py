@@ -3,4 +3,5 @@
 ask       one request to an engine
 answer    its answer, as routes send it on
 visible   which models a caller may name
-metrics/  what is counted"""
+metrics/  what is counted
+"""

@@ -11,8 +11,7 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from server.access.keys import Caller
-from server.app.services import Services
-from server.inference.ask import ask_engine
+from server.inference.ask import Inference
 from server.wire.disconnect import until_left
 from server.wire.errors import BadRequest, from_serving
 from serving import ServingError
@@ -73,9 +72,9 @@ def _parsed(body: bytes) -> object:
 class EngineAnswer(Response):
     """Streams the engine's answer to the caller, and stops the engine when the caller leaves."""
 
-    def __init__(self, services: Services, caller: Caller, path: str, model: str, body: bytes) -> None:
+    def __init__(self, inference: Inference, caller: Caller, path: str, model: str, body: bytes) -> None:
         super().__init__()
-        self._services, self._caller = services, caller
+        self._inference, self._caller = inference, caller
         self._path, self._model, self._body = path, model, body
         self.has_begun = False
         """Whether the caller has got anything of it."""
@@ -94,7 +93,7 @@ class EngineAnswer(Response):
             answering.result()
 
     async def _answer(self, send: Send) -> None:
-        async with ask_engine(self._services, self._caller, self._path, self._model, self._body) as answer:
+        async with self._inference.ask(self._caller, self._path, self._model, self._body) as answer:
             content_type = answer.headers.get("content-type", "application/json")
             is_stream = content_type.startswith("text/event-stream")
             headers = [(b"content-type", content_type.encode("latin-1"))]

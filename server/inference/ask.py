@@ -15,10 +15,11 @@ from http import HTTPStatus
 
 from server.access import checkpoints
 from server.access.keys import Caller
-from server.app.services import Services
 from server.inference.metrics.counts import Counted
+from server.inference.metrics.models import ModelMetrics
+from server.storage.database import Database
 from server.wire.errors import BadRequest, from_engine, from_serving
-from serving import Engine, EngineResponse, EngineState, EngineUnavailableError, ServingError
+from serving import Engine, EngineResponse, EngineState, EngineUnavailableError, Registry, ServingError
 
 _JSON = {"content-type": "application/json"}
 _STRUCTURED = (b'"response_format"', b'"structured_outputs"', b'"guided_')
@@ -28,7 +29,7 @@ _NOTICED_WITHIN_S = 2.0
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Attempt:
     """One try at a request."""
 
     engine: Engine
@@ -87,74 +88,79 @@ class ModelAnswer:
         return chunk
 
 
-@asynccontextmanager
-async def ask_engine(
-    services: Services, caller: Caller, path: str, model: str, body: bytes
-) -> AsyncIterator[ModelAnswer]:
-    """The engine's answer, its status below 400; the model's adapter stays where it is until the context is left.
+@dataclass(frozen=True)
+class Inference:
+    """Asks whichever engine has a model."""
 
-    Raises:
-        APIError: the model is unknown to this caller, the engine is away, or it refused the request.
-    """
-    try:
-        await checkpoints.check(services.database, services.registry, caller, model)
-        async with AsyncExitStack() as held:
-            yield await _begun(services, held, path, model, body)
-    except ServingError as error:
-        raise from_serving(error) from error
+    registry: Registry
+    database: Database
+    metrics: ModelMetrics
+
+    @asynccontextmanager
+    async def ask(self, caller: Caller, path: str, model: str, body: bytes) -> AsyncIterator[ModelAnswer]:
+        """The engine's answer, its status below 400; the model's adapter stays where it is until the context is left.
+
+        Raises:
+            APIError: the model is unknown to this caller, the engine is away, or it refused the request.
+        """
+        try:
+            await checkpoints.check(self.database, self.registry, caller, model)
+            async with AsyncExitStack() as held:
+                yield await self._ask_twice(held, path, model, body)
+        except ServingError as error:
+            raise from_serving(error) from error
+
+    async def _ask_twice(self, held: AsyncExitStack, path: str, model: str, body: bytes) -> ModelAnswer:
+        """The answer, its first bytes there; asked for twice where the engine died before them."""
+        attempts: list[_Attempt] = []
+        try:
+            return await self._ask_once(held, path, model, body, attempts)
+        except EngineUnavailableError as error:
+            if not error.before_answer:
+                raise
+        if attempts:  # else the engine went away while the adapter was being loaded
+            attempts[0].counted.outcome = "asked_again"
+        await held.aclose()
+        if attempts:
+            await _wait_until_noticed(attempts[0])
+        return await self._ask_once(held, path, model, body, attempts)
+
+    async def _ask_once(
+        self, held: AsyncExitStack, path: str, model: str, body: bytes, attempts: list[_Attempt]
+    ) -> ModelAnswer:
+        with self.metrics.resolving():
+            lease = await held.enter_async_context(self.registry.lease(model))
+        counted = held.enter_context(self.metrics.request(lease.name))
+        attempts.append(_Attempt(lease.engine, lease.engine.generation, counted))
+        sent = _name_version(lease.name, model, body)
+        response = await held.enter_async_context(lease.engine.request("POST", path, body=sent, headers=_JSON))
+        if response.status >= 400:
+            message = await response.read()
+            if response.status == HTTPStatus.NOT_FOUND and not lease.is_known():
+                raise EngineUnavailableError("The engine was restarted meanwhile. Try again.", 1.0, before_answer=True)
+            if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR and any(key in sent for key in _STRUCTURED):
+                raise BadRequest(
+                    "The engine couldn't make a grammar of the structure that was asked for. Check the schema or "
+                    "grammar in response_format or structured_outputs: references must lead somewhere, and rules must "
+                    "end.",
+                    code="invalid_value",
+                )
+            raise from_engine(response.status, message)
+        answer = ModelAnswer(response, counted)
+        await answer.begin()
+        return answer
 
 
-async def _begun(services: Services, held: AsyncExitStack, path: str, model: str, body: bytes) -> ModelAnswer:
-    """The answer, its first bytes there; asked for twice where the engine died before them."""
-    asked: list[_Asked] = []
-    try:
-        return await _asked(services, held, path, model, body, asked)
-    except EngineUnavailableError as error:
-        if not error.before_answer:
-            raise
-    if asked:  # else the engine went away while the adapter was being loaded
-        asked[0].counted.outcome = "asked_again"
-    await held.aclose()
-    if asked:
-        await _trouble_noticed(asked[0])
-    return await _asked(services, held, path, model, body, asked)
-
-
-async def _asked(
-    services: Services, held: AsyncExitStack, path: str, model: str, body: bytes, asked: list[_Asked]
-) -> ModelAnswer:
-    with services.metrics.models.resolving():
-        lease = await held.enter_async_context(services.registry.lease(model))
-    counted = held.enter_context(services.metrics.models.request(lease.name))
-    asked.append(_Asked(lease.engine, lease.engine.generation, counted))
-    sent = _naming(lease.name, model, body)
-    response = await held.enter_async_context(lease.engine.request("POST", path, body=sent, headers=_JSON))
-    if response.status >= 400:
-        told = await response.read()
-        if response.status == HTTPStatus.NOT_FOUND and not lease.is_known():
-            raise EngineUnavailableError("The engine was restarted meanwhile. Try again.", 1.0, before_answer=True)
-        if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR and any(key in sent for key in _STRUCTURED):
-            raise BadRequest(
-                "The engine couldn't make a grammar of the structure that was asked for. Check the schema or grammar "
-                "in response_format or structured_outputs: references must lead somewhere, and rules must end.",
-                code="invalid_value",
-            )
-        raise from_engine(response.status, told)
-    answer = ModelAnswer(response, counted)
-    await answer.begin()
-    return answer
-
-
-async def _trouble_noticed(asked: _Asked) -> None:
+async def _wait_until_noticed(attempt: _Attempt) -> None:
     """Returns when the engine isn't taken for a running one any more, or runs again: requests then wait for it."""
-    engine, until_s = asked.engine, asyncio.get_running_loop().time() + _NOTICED_WITHIN_S
-    while engine.state is EngineState.READY and engine.generation == asked.generation:
+    engine, until_s = attempt.engine, asyncio.get_running_loop().time() + _NOTICED_WITHIN_S
+    while engine.state is EngineState.READY and engine.generation == attempt.generation:
         if asyncio.get_running_loop().time() > until_s:
             return
         await asyncio.sleep(0.02)
 
 
-def _naming(version: str, model: str, body: bytes) -> bytes:
+def _name_version(version: str, model: str, body: bytes) -> bytes:
     """The body with the version that answers as its `model`; as it is where that is what it says."""
     if version == model:
         return body

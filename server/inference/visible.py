@@ -6,17 +6,20 @@ from collections.abc import Sequence
 
 from server.access import checkpoints
 from server.access.keys import Caller
-from server.app.services import Services
+from server.storage.database import Database
 from server.wire.errors import NotFound
+from serving import Registry
 
 
-async def refuse_unknown(services: Services, caller: Caller, models: Sequence[str], *, param: str = "models") -> None:
+async def refuse_unknown(
+    registry: Registry, database: Database, caller: Caller, models: Sequence[str], *, param: str = "models"
+) -> None:
     """Returns when this caller may use all of these models.
 
     Raises:
         NotFound: one isn't there, or not for this caller: the two look the same.
     """
-    names = await visible_names(services, caller)
+    names = await visible_names(registry, database, caller)
     for model in models:
         if model not in names:
             raise NotFound(
@@ -26,10 +29,10 @@ async def refuse_unknown(services: Services, caller: Caller, models: Sequence[st
             )
 
 
-async def visible_names(services: Services, caller: Caller) -> set[str]:
+async def visible_names(registry: Registry, database: Database, caller: Caller) -> set[str]:
     """Every name that this caller can ask for."""
-    names = services.registry.names()
-    unseen = await services.database.run(
-        lambda session: checkpoints.hidden_among(session, caller, names, version_of=services.registry.version_of)
+    names = registry.names()
+    unseen = await database.run(
+        lambda session: checkpoints.hidden_among(session, caller, names, version_of=registry.version_of)
     )
     return set(names) - unseen

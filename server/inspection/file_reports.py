@@ -7,21 +7,24 @@ client; what is found, `training.inspection` knows.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from server.app.services import Services
 from server.files.contents import remove
 from server.files.rules import FINE_TUNE
-from server.files.store import file_object, get_file
+from server.files.store import FileStore, file_object, get_file
+from server.inspection.processes import Inspections
 from server.jobs.create import inputs
 from server.jobs.create.configuration import SAID_ELSEWHERE
+from server.storage.database import Database
 from server.storage.tables import FileRow
 from server.wire.errors import BadRequest
 from serving import BaseModel as Base
+from serving import Registry
 
 FROM_ELSEWHERE = {name: said for name, said in SAID_ELSEWHERE.items() if name not in ("method", "seed")} | {
     "base_model": "base_model",
@@ -74,109 +77,124 @@ class CleaningQuestion(BaseModel):
     settings: CleaningSettings = CleaningSettings()
 
 
-async def report(services: Services, file_id: str, question: ReportQuestion) -> dict[str, Any]:
-    """The `file.report`.
+@dataclass(frozen=True)
+class FileReports:
+    """Asks child processes what is in a stored file."""
 
-    Raises:
-        APIError: the file, the base or a setting can't be used, or the inspection failed.
-    """
-    row = await _examples_file(services, file_id)
-    base = base_of(services, question.base_model)
-    _refuse_decided(question.config)
-    found = await _ask(services, row, base, "report", config=question.config, limit=question.limit)
-    return {
-        "object": "file.report",
-        "file_id": row.id,
-        "base_model": base.name if base else None,
-        "method": found["method"],
-        "max_length": found["max_length"],
-        **_counted(found["figures"]),
-        "faults_found": found["faults_found"],
-        "faults": found["faults"],
-    }
+    database: Database
+    files: FileStore
+    inspections: Inspections
+    registry: Registry
 
+    async def report(self, file_id: str, question: ReportQuestion) -> dict[str, Any]:
+        """The `file.report`.
 
-async def examples(
-    services: Services, file_id: str, base_model: str | None, config: Mapping[str, Any], offset: int, limit: int
-) -> dict[str, Any]:
-    """A page of the file's examples, split into what is learned and what is context.
+        Raises:
+            APIError: the file, the base or a setting can't be used, or the inspection failed.
+        """
+        row = await self._examples_file(file_id)
+        base = self._base_of(question.base_model)
+        _refuse_decided(question.config)
+        found = await self._ask(row, base, "report", config=question.config, limit=question.limit)
+        return {
+            "object": "file.report",
+            "file_id": row.id,
+            "base_model": base.name if base else None,
+            "method": found["method"],
+            "max_length": found["max_length"],
+            **_counted(found["figures"]),
+            "faults_found": found["faults_found"],
+            "faults": found["faults"],
+        }
 
-    Raises:
-        APIError: as `report`.
-    """
-    row = await _examples_file(services, file_id)
-    base = base_of(services, base_model)
-    found = await _ask(services, row, base, "examples", config=config, offset=offset, limit=limit)
-    return {"object": "list", "base_model": base.name if base else None, "offset": offset, **found}
+    async def examples(
+        self, file_id: str, base_model: str | None, config: Mapping[str, Any], offset: int, limit: int
+    ) -> dict[str, Any]:
+        """A page of the file's examples, split into what is learned and what is context.
 
+        Raises:
+            APIError: as `report`.
+        """
+        row = await self._examples_file(file_id)
+        base = self._base_of(base_model)
+        found = await self._ask(row, base, "examples", config=config, offset=offset, limit=limit)
+        return {"object": "list", "base_model": base.name if base else None, "offset": offset, **found}
 
-async def clean(services: Services, file_id: str, settings: CleaningSettings, key_id: str | None) -> dict[str, Any]:
-    """The `file.cleaning`: its report, and the new file with the rows that stay.
+    async def clean(self, file_id: str, settings: CleaningSettings, key_id: str | None) -> dict[str, Any]:
+        """The `file.cleaning`: its report, and the new file with the rows that stay.
 
-    Raises:
-        APIError: the file or a setting can't be used, or no row stays.
-    """
-    row = await _examples_file(services, file_id)
-    with await run_in_threadpool(services.files.contents.incoming) as place:
-        # Plain files among what is being written: whatever a killed server leaves of them, its next start removes.
-        kept, dropped, told = (place.path.with_name(f"{place.path.name}.{name}") for name in ("kept", "gone", "told"))
+        Raises:
+            APIError: the file or a setting can't be used, or no row stays.
+        """
+        row = await self._examples_file(file_id)
+        with await run_in_threadpool(self.files.contents.incoming) as place:
+            # Plain files among what is being written: whatever a killed server leaves of them, its next start removes.
+            kept, dropped, told = (
+                place.path.with_name(f"{place.path.name}.{name}") for name in ("kept", "gone", "told")
+            )
+            try:
+                places = {"kept": str(kept), "dropped": str(dropped), "report": str(told)}
+                found = await self._ask(row, None, "clean", settings=settings.model_dump(), **places)
+                if not found["kept"]:
+                    raise _nothing_left(row, found)
+                new = await run_in_threadpool(self._publish, kept, row, key_id)
+            finally:
+                unfinished = place.path.parent.glob(f".{place.path.name}.*")
+                await run_in_threadpool(remove, [kept, dropped, told, *unfinished])
+        self.files.wake()
+        return {"object": "file.cleaning", "source_file_id": row.id, "report": found, "file": new}
+
+    def _base_of(self, model: str | None) -> Base | None:
+        """The base that `model`, a base or a tuned model, computes with; None where none is named.
+
+        Raises:
+            BadRequest: there is no such model, or its files aren't here.
+        """
+        if model is None:
+            return None
         try:
-            places = {"kept": str(kept), "dropped": str(dropped), "report": str(told)}
-            found = await _ask(services, row, None, "clean", settings=settings.model_dump(), **places)
-            if not found["kept"]:
-                raise _nothing_left(row, found)
-            new = await run_in_threadpool(_publish, services, kept, row, key_id)
-        finally:
-            unfinished = place.path.parent.glob(f".{place.path.name}.*")
-            await run_in_threadpool(remove, [kept, dropped, told, *unfinished])
-    services.files.wake()
-    return {"object": "file.cleaning", "source_file_id": row.id, "report": found, "file": new}
+            return inputs.pool_of(self.registry, model, inputs.starting_point(self.registry, model)).base
+        except BadRequest as error:
+            raise BadRequest(
+                f"The model {model[:200]!r} doesn't exist, or its files aren't on this machine. GET /v1/models lists "
+                "the names; leave base_model out for lengths in characters.",
+                param="base_model",
+                code="model_not_available",
+            ) from error
 
+    async def _examples_file(self, file_id: str) -> FileRow:
+        row = await self.database.run(lambda session: get_file(session, file_id))
+        if row.purpose != FINE_TUNE:
+            raise BadRequest(
+                f"{row.id} has the purpose {row.purpose!r}, but examples are looked for in files with the purpose "
+                f"{FINE_TUNE!r}. Upload it again with that purpose.",
+                param="file_id",
+                code="invalid_file_purpose",
+            )
+        return row
 
-def base_of(services: Services, model: str | None) -> Base | None:
-    """The base that `model`, a base or a tuned model, computes with; None where none is named.
+    async def _ask(self, row: FileRow, base: Base | None, ask: str, **question: Any) -> Any:
+        """The answer of the process, in which the base has its name instead of its place."""
+        path = self.files.path(row.id)
+        folder = None if base is None else str(base.path)
+        try:
+            found = await self.inspections.ask(ask, file=str(path), base_model=folder, **question)
+        except BadRequest as error:
+            await self.database.run(lambda session: get_file(session, row.id))  # deleted meanwhile: a 404
+            text = error.message.replace(str(path), row.id)
+            if base is not None:
+                text = text.replace(str(base.path), base.name)
+            raise BadRequest(text, param=_param(error.param, ask), code=error.code) from error
+        return found
 
-    Raises:
-        BadRequest: there is no such model, or its files aren't here.
-    """
-    if model is None:
-        return None
-    try:
-        return inputs.pool_of(services.registry, model, inputs.starting_point(services.registry, model)).base
-    except BadRequest as error:
-        raise BadRequest(
-            f"The model {model[:200]!r} doesn't exist, or its files aren't on this machine. GET /v1/models lists the "
-            "names; leave base_model out for lengths in characters.",
-            param="base_model",
-            code="model_not_available",
-        ) from error
-
-
-async def _examples_file(services: Services, file_id: str) -> FileRow:
-    row = await services.database.run(lambda session: get_file(session, file_id))
-    if row.purpose != FINE_TUNE:
-        raise BadRequest(
-            f"{row.id} has the purpose {row.purpose!r}, but examples are looked for in files with the purpose "
-            f"{FINE_TUNE!r}. Upload it again with that purpose.",
-            param="file_id",
-            code="invalid_file_purpose",
-        )
-    return row
-
-
-async def _ask(services: Services, row: FileRow, base: Base | None, ask: str, **question: Any) -> Any:
-    """The answer of the process, in which the base has its name instead of its place."""
-    path = services.files.path(row.id)
-    folder = None if base is None else str(base.path)
-    try:
-        found = await services.inspections.ask(ask, file=str(path), base_model=folder, **question)
-    except BadRequest as error:
-        await services.database.run(lambda session: get_file(session, row.id))  # deleted meanwhile: a 404
-        text = error.message.replace(str(path), row.id)
-        if base is not None:
-            text = text.replace(str(base.path), base.name)
-        raise BadRequest(text, param=_param(error.param, ask), code=error.code) from error
-    return found
+    def _publish(self, kept: Path, row: FileRow, key_id: str | None) -> dict[str, Any]:
+        """The new file, as it is shown. Blocks."""
+        stem = PurePosixPath(row.filename).stem[:200]
+        with self.files.prepare(kept) as incoming, self.database.session() as session:
+            new = self.files.publish(
+                session, incoming, filename=f"{stem}.cleaned.jsonl", purpose=FINE_TUNE, created_by=key_id
+            )
+        return file_object(new)
 
 
 def _param(name: str | None, ask: str) -> str | None:
@@ -210,13 +228,3 @@ def _nothing_left(row: FileRow, found: Mapping[str, Any]) -> BadRequest:
         param="settings",
         code="nothing_kept",
     )
-
-
-def _publish(services: Services, kept: Path, row: FileRow, key_id: str | None) -> dict[str, Any]:
-    """The new file, as it is shown. Blocks."""
-    stem = PurePosixPath(row.filename).stem[:200]
-    with services.files.prepare(kept) as incoming, services.database.session() as session:
-        new = services.files.publish(
-            session, incoming, filename=f"{stem}.cleaned.jsonl", purpose=FINE_TUNE, created_by=key_id
-        )
-    return file_object(new)

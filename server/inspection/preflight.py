@@ -11,13 +11,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from server.access.keys import Caller
-from server.app.services import Services
 from server.files.check import FileCheckError, JobCheck, check_for_job
+from server.files.store import FileStore
+from server.inspection.processes import Inspections
 from server.jobs.create import inputs
 from server.jobs.create.body import CreateJob
 from server.jobs.create.configuration import look_ahead, refusal
-from server.jobs.create.creator import Draft
+from server.jobs.create.creator import Draft, JobCreator
 from server.jobs.listing import WAITING, count_jobs
+from server.storage.database import Database
 from server.wire.errors import APIError, BadRequest
 from training.config.config import ConfigError
 from training.preflight.servable import unservable
@@ -26,7 +28,9 @@ Problem = dict[str, Any]
 """`param`, `message`, `code`: an error of the envelope that isn't thrown."""
 
 
-async def preflight(services: Services, body: bytes, caller: Caller) -> dict[str, Any]:
+async def preflight(
+    database: Database, files: FileStore, inspections: Inspections, jobs: JobCreator, body: bytes, caller: Caller
+) -> dict[str, Any]:
     """The `fine_tuning.preflight` of the request that `body` is.
 
     Raises:
@@ -34,7 +38,7 @@ async def preflight(services: Services, body: bytes, caller: Caller) -> dict[str
         ServiceUnavailable: the machine is too busy to look.
     """
     try:
-        draft = await services.jobs.draft(body, caller)
+        draft = await jobs.draft(body, caller)
     except BadRequest as error:
         if error.code == "invalid_json":
             raise
@@ -43,13 +47,13 @@ async def preflight(services: Services, body: bytes, caller: Caller) -> dict[str
     servable = draft.checked.config.serve_as != "none" and not unservable(draft.checked.config, draft.ground.limits)
     run = None
     try:
-        checked = await _checked(services, draft)
+        checked = await _checked(files, draft)
         if checked.code:
             problems.append({"param": checked.param, "message": checked.message, "code": checked.code})
-        run = await _run(services, draft)
+        run = await _run(files, inspections, draft)
     except BadRequest as error:
         problems.append(_problem(error))
-    ahead = await services.database.run(count_jobs)
+    ahead = await database.run(count_jobs)
     waiting = sum(ahead[status] for status in (*WAITING, "running"))
     return _told(problems, servable=servable, run=run, draft=draft, jobs_ahead=waiting)
 
@@ -64,10 +68,9 @@ def _foreseen(draft: Draft) -> Iterator[Problem]:
             yield _problem(refusal(one, draft.request, draft.start))
 
 
-async def _checked(services: Services, draft: Draft) -> JobCheck:
+async def _checked(files: FileStore, draft: Draft) -> JobCheck:
     """What the job's first step would find in its files."""
     request, config = draft.request, draft.checked.config
-    files = services.files
     validation = None if request.validation_file is None else files.path(request.validation_file)
     try:
         return await check_for_job(
@@ -83,17 +86,17 @@ async def _checked(services: Services, draft: Draft) -> JobCheck:
         raise BadRequest(str(error), param="training_file", code="file_check_failed") from error
 
 
-async def _run(services: Services, draft: Draft) -> dict[str, Any] | None:
+async def _run(files: FileStore, inspections: Inspections, draft: Draft) -> dict[str, Any] | None:
     """The forecast; None where the base doesn't say its sizes, or no example can be learned from."""
     ground = draft.ground
     if ground.shape is None:
         return None
-    folder, file = str(ground.base.path), services.files.path(draft.request.training_file)
+    folder, file = str(ground.base.path), files.path(draft.request.training_file)
     config = dataclasses.replace(draft.checked.config, base_model=folder, training_file=str(file)).to_dict()
     # An engine makes room on the GPU before a training starts; on a CPU all that runs now stays.
     free_bytes = ground.memory_bytes if ground.on_gpu else None
     try:
-        run: dict[str, Any] | None = await services.inspections.ask("run", config=config, free_bytes=free_bytes)
+        run: dict[str, Any] | None = await inspections.ask("run", config=config, free_bytes=free_bytes)
     except BadRequest as error:
         text = error.message.replace(folder, ground.base.name).replace(str(file), draft.request.training_file)
         raise BadRequest(text, param=_place(error.param, draft.request), code=error.code) from error

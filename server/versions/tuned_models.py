@@ -8,47 +8,48 @@ from starlette.concurrency import run_in_threadpool
 from server.access import checkpoints as checkpoint_access
 from server.access.keys import Caller
 from server.aliases import changes
-from server.app.services import Services
+from server.aliases.cache import AliasBook
 from server.jobs import states
 from server.jobs.run import checkpoints
+from server.storage.database import Database
 from server.storage.tables import JobRow
 from server.wire.errors import Conflict
-from serving import Adapter
+from serving import Adapter, Registry
 
 
-async def usable(services: Services, caller: Caller) -> list[Adapter]:
+async def usable(registry: Registry, database: Database, caller: Caller) -> list[Adapter]:
     """Those that this caller may use, oldest first."""
-    return await _shown(services, caller, await run_in_threadpool(services.registry.adapters))
+    return await _shown(database, caller, await run_in_threadpool(registry.adapters))
 
 
-async def waiting(services: Services, caller: Caller) -> list[Adapter]:
+async def waiting(registry: Registry, database: Database, caller: Caller) -> list[Adapter]:
     """Those that this caller may use once they are published, oldest first."""
-    return await _shown(services, caller, await run_in_threadpool(services.registry.waiting))
+    return await _shown(database, caller, await run_in_threadpool(registry.waiting))
 
 
-async def _shown(services: Services, caller: Caller, adapters: list[Adapter]) -> list[Adapter]:
+async def _shown(database: Database, caller: Caller, adapters: list[Adapter]) -> list[Adapter]:
     names = [adapter.name for adapter in adapters]
-    unseen = await services.database.run(lambda session: checkpoint_access.hidden_among(session, caller, names))
+    unseen = await database.run(lambda session: checkpoint_access.hidden_among(session, caller, names))
     return [adapter for adapter in adapters if adapter.name not in unseen]
 
 
-async def remove(services: Services, model: str) -> Adapter:
+async def remove(registry: Registry, database: Database, aliases: AliasBook, model: str) -> Adapter:
     """The adapter that is gone now, and its checkpoint's row with it.
 
     Raises:
         Conflict: the job that makes it hasn't ended, or an alias stands for it.
     """
-    name = services.registry.get(model).name
-    await services.aliases.read()
-    changes.refuse_in_use(services.aliases.current, name)
+    name = registry.get(model).name
+    await aliases.read()
+    changes.refuse_in_use(aliases.current, name)
     making = select(JobRow.id).where(JobRow.wanted_model == name, JobRow.status.in_(states.NOT_ENDED))
-    if job_id := await services.database.run(lambda session: session.scalar(making)):
+    if job_id := await database.run(lambda session: session.scalar(making)):
         raise Conflict(
             f"{name} is the result of {job_id}, which is just ending. Try again when it has, or cancel the job.",
             code="model_in_use",
             param="model",
         )
-    adapter = await services.registry.remove(model)
+    adapter = await registry.remove(model)
     if checkpoint_access.is_checkpoint(name):
-        await services.database.run(lambda session: checkpoints.forget([name], session))
+        await database.run(lambda session: checkpoints.forget([name], session))
     return adapter

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapter_format.names import InvalidNameError, fine_tuned_model_name
-from server.app.services import Services
 from server.files.contents import Incoming
 from server.settings import Settings
 from server.wire.errors import APIError, BadRequest, Conflict, from_serving
-from serving import Adapter, AdapterError, AdapterMisfitError, EngineError, ServingError, import_adapter
+from serving import Adapter, AdapterError, AdapterMisfitError, EngineError, Registry, ServingError, import_adapter
 from serving.adapters.archive.member import ArchiveError
 from serving.adapters.archive.unpack import unpack_adapter
 from serving.adapters.names import AdapterNameError, NameTakenError, check_chosen_name
@@ -54,15 +53,16 @@ def remove_leftovers(settings: Settings) -> None:
     shutil.rmtree(_parent(settings), ignore_errors=True)
 
 
-def take_in(services: Services, incoming: Incoming, folder: Path, fields: Mapping[str, str]) -> Adapter:
+def take_in(
+    registry: Registry, settings: Settings, incoming: Incoming, folder: Path, fields: Mapping[str, str]
+) -> Adapter:
     """The adapter in the uploaded archive, checked and in its place, but not yet tried on the engine. Blocks.
 
     Raises:
         APIError: the form, the archive or the adapter is refused.
         OSError: the disk is full.
     """
-    wanted = _wanted(services, fields)
-    settings, registry = services.settings, services.registry
+    wanted = _wanted(registry, settings, fields)
     incoming.flush()
     try:
         source = unpack_adapter(incoming.path, folder, max_bytes=settings.max_upload_bytes)
@@ -81,26 +81,26 @@ def take_in(services: Services, incoming: Incoming, folder: Path, fields: Mappin
         raise _refusal(error) from error
 
 
-async def publish(services: Services, adapter: Adapter) -> None:
+async def publish(registry: Registry, adapter: Adapter) -> None:
     """Tries the adapter on the engine. One that needs it awake, or started for a larger rank, waits for that.
 
     Raises:
         APIError: it answers otherwise than it was trained to, or the engine refuses it; it is gone again.
     """
     try:
-        await services.registry.publish(adapter.id)
+        await registry.publish(adapter.id)
     except AdapterMisfitError:
         pass
     except AdapterError as error:
-        await _remove(services, adapter)
+        await _remove(registry, adapter)
         raise _refusal(error) from error
     except EngineError as error:
         logger.info("%s waits to be published: %s", adapter.id, error)
 
 
-async def _remove(services: Services, adapter: Adapter) -> None:
+async def _remove(registry: Registry, adapter: Adapter) -> None:
     try:
-        await services.registry.remove(adapter.id)
+        await registry.remove(adapter.id)
     except ServingError as error:  # it stays refused, and DELETE removes it
         logger.warning("%s was refused and can't be removed now: %s", adapter.id, error)
 
@@ -109,7 +109,7 @@ def _parent(settings: Settings) -> Path:
     return settings.data_dir / "incoming-adapters"
 
 
-def _wanted(services: Services, fields: Mapping[str, str]) -> Wanted:
+def _wanted(registry: Registry, settings: Settings, fields: Mapping[str, str]) -> Wanted:
     given = dict(fields)
     name, suffix = given.pop("name", "") or None, given.pop("suffix", "") or "imported"
     base_model, same_base = given.pop("base_model", "") or None, given.pop("same_base", "false").lower()
@@ -118,31 +118,31 @@ def _wanted(services: Services, fields: Mapping[str, str]) -> Wanted:
         raise BadRequest(f"The form has an unknown field {field!r}.", code="unknown_parameter", param=field)
     if same_base not in ("true", "false"):
         raise BadRequest("same_base must be true or false.", code="invalid_value", param="same_base")
-    if base_model is not None and services.registry.base_pool(base_model) is None:
+    if base_model is not None and registry.base_pool(base_model) is None:
         raise BadRequest(
-            f"{base_model[:200]!r} isn't a base model here. Give one of {', '.join(services.registry.base_names)}.",
+            f"{base_model[:200]!r} isn't a base model here. Give one of {', '.join(registry.base_names)}.",
             code="model_not_found",
             param="base_model",
         )
-    _check_name(services, name)
-    _check_suffix(services, suffix)
+    _check_name(registry, name)
+    _check_suffix(settings, suffix)
     return Wanted(name, suffix, base_model, same_base == "true")
 
 
-def _check_name(services: Services, name: str | None) -> None:
+def _check_name(registry: Registry, name: str | None) -> None:
     if name is None:
         return
     try:
         check_chosen_name(name)
-        if name in services.registry.names():
+        if name in registry.names():
             raise NameTakenError(f"The name {name!r} is another model's or an alias's. Choose another name.")
     except AdapterNameError as error:
         raise _refusal(error) from error
 
 
-def _check_suffix(services: Services, suffix: str) -> None:
+def _check_suffix(settings: Settings, suffix: str) -> None:
     try:
-        fine_tuned_model_name("base", services.settings.organization, suffix)
+        fine_tuned_model_name("base", settings.organization, suffix)
     except InvalidNameError as error:
         raise BadRequest(str(error), code="invalid_value", param="suffix") from error
 

@@ -13,6 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
 from tests.browser.paged_gateway import Pages, lone_pages
+from tests.browser.scripted_arena import served_arena as served_arena  # a fixture of several modules
 from tests.conftest import CHROMIUM
 
 FLAGS = (

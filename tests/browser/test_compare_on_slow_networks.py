@@ -12,6 +12,9 @@ from gradio.server_messages import EventMessage, ProcessCompletedMessage
 from playwright.sync_api import Page, Route, expect
 
 from tests.browser.compare_steps import expect_done, opened, prompts, send
+from tests.browser.compare_steps import script as script
+from tests.browser.compare_steps import served as served
+from tests.browser.compare_steps import url as url
 from tests.browser.conftest import OpenPage
 from tests.browser.scripted import Script
 

@@ -10,6 +10,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.compare_steps import answers, expect_done, opened, prompts, send
+from tests.browser.compare_steps import script as script
+from tests.browser.compare_steps import served as served
+from tests.browser.compare_steps import url as url
 from tests.browser.conftest import FindFaults, OpenPage
 from tests.browser.scripted import BASE, CAPTAIN, POET, Script, scripted_app
 from tests.ui.running import running

@@ -7,20 +7,20 @@ components; values put into a text are plain text too, escaped by whoever writes
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
-import ui.pages
 from ui.words import shared
 
 Language = Literal["en", "zh"]
+_PAGES = Path(__file__).parents[1] / "pages"
 
 
 def _joined() -> dict[Language, dict[str, str]]:
     joined: dict[Language, dict[str, str]] = {"en": {}, "zh": {}}
-    pages = [page.name for page in pkgutil.iter_modules(ui.pages.__path__, "ui.pages.")]
-    for texts in (shared, *(importlib.import_module(f"{page}.texts") for page in pages)):
+    pages = sorted(texts.parent.name for texts in _PAGES.glob("*/texts.py"))
+    for texts in (shared, *(importlib.import_module(f"ui.pages.{page}.texts") for page in pages)):
         joined["en"] |= texts.ENGLISH
         joined["zh"] |= texts.CHINESE
     return joined

@@ -8,8 +8,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from server.access.keys import ANYBODY, Caller
 from server.app.middleware.body_limit import whole_body
 from server.app.routes.openai.inference import router
-from server.app.services import Services
 from server.inference.answer import EngineAnswer, model_of
+from server.inference.ask import Inference
 from server.wire.errors import APIError
 
 
@@ -20,9 +20,9 @@ class DirectInference:
     /docs, and for whatever isn't a POST to exactly these paths.
     """
 
-    def __init__(self, app: ASGIApp, services: Services) -> None:
+    def __init__(self, app: ASGIApp, inference: Inference) -> None:
         self.app = app
-        self.services = services
+        self.inference = inference
         self.routes = {route.path: route for route in router.routes if isinstance(route, APIRoute)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,7 +35,7 @@ class DirectInference:
         answer: EngineAnswer | None = None
         try:
             body = await whole_body(receive)
-            answer = EngineAnswer(self.services, caller, scope["path"], model_of(body), body)
+            answer = EngineAnswer(self.inference, caller, scope["path"], model_of(body), body)
             await answer(scope, receive, send)
         except APIError as error:
             if answer is not None and answer.has_begun:

@@ -11,7 +11,6 @@ from fastapi import APIRouter, Query, Request
 
 from server.access.callers import CallerDep, KeyIdDep
 from server.app.services import ServicesDep
-from server.inspection import file_reports
 from server.inspection.file_reports import MOST_EXAMPLES, CleaningQuestion, ReportQuestion
 from server.inspection.preflight import preflight
 from server.jobs.create.body import CreateJob
@@ -29,7 +28,7 @@ async def report_file(
     file_id: str, request: Request, services: ServicesDep, body: ReportQuestion | None = None
 ) -> dict[str, Any]:
     """What the file holds, and every fault with its line. A process looks; it ends when the caller leaves."""
-    return await unless_left(request, file_reports.report(services, file_id, body or ReportQuestion()))
+    return await unless_left(request, services.file_reports.report(file_id, body or ReportQuestion()))
 
 
 @router.get(f"{_FILE}/examples", tags=["files"])
@@ -44,7 +43,7 @@ async def list_examples(
 ) -> dict[str, Any]:
     """Examples as the base model will see them: which part is learned, which is context, what is cut off."""
     config = {} if max_length is None else {"max_length": max_length}
-    work = file_reports.examples(services, file_id, base_model, config, offset, limit)
+    work = services.file_reports.examples(file_id, base_model, config, offset, limit)
     return await unless_left(request, work)
 
 
@@ -54,10 +53,13 @@ async def clean_file(
 ) -> dict[str, Any]:
     """A cleaned copy of the file as a new file, and what went and why. The file itself stays as it is."""
     settings = (body or CleaningQuestion()).settings
-    return await unless_left(request, file_reports.clean(services, file_id, settings, key_id))
+    return await unless_left(request, services.file_reports.clean(file_id, settings, key_id))
 
 
 @router.post("/fine_tuning/preflight", tags=["fine tuning"], openapi_extra=_BODY)
 async def preflight_job(request: Request, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """Does it fit, can its result be served, how long will it take? The body is that of a job; none is made."""
-    return await unless_left(request, preflight(services, await request.body(), caller))
+    return await unless_left(
+        request,
+        preflight(services.database, services.files, services.inspections, services.jobs, await request.body(), caller),
+    )

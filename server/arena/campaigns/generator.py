@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from server.app.services import Services
 from server.arena.campaigns import answers
 from server.arena.campaigns.answers import Task
 from server.arena.comparisons import generate
 from server.arena.comparisons.generate import Side
+from server.inference.ask import Inference
 from server.inference.visible import visible_names
 from server.wire.errors import APIError, BadRequest, ServerError
 
@@ -51,11 +51,15 @@ class _Pause:
 class Generator:
     """Works through the answers that campaigns wait for."""
 
-    def __init__(self, services: Services, *, pauses_s: Sequence[float] = PAUSES_S) -> None:
-        self._services, self._pauses_s = services, tuple(pauses_s)
+    def __init__(
+        self, inference: Inference, work: asyncio.Event, *, concurrency: int, pauses_s: Sequence[float] = PAUSES_S
+    ) -> None:
+        """work: set when there may be answers to generate. concurrency: how many at once."""
+        self._inference, self._database, self._concurrency = inference, inference.database, concurrency
+        self._pauses_s = tuple(pauses_s)
         self._under_way: dict[int, asyncio.Task[None]] = {}
         self._pauses: dict[tuple[str, str], _Pause] = {}
-        self._awake = services.campaign_work
+        self._awake = work
         self._working: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -84,15 +88,15 @@ class Generator:
                     await self._awake.wait()
 
     async def _begin_waiting(self) -> None:
-        free = self._services.settings.campaign_concurrency - len(self._under_way)
+        free = self._concurrency - len(self._under_way)
         if free > 0:
             under_way, paused = list(self._under_way), self._paused()
-            waiting = await self._services.database.run(
+            waiting = await self._database.run(
                 lambda session: answers.waiting(session, free, under_way=under_way, paused=paused)
             )
             for task in waiting:
                 self._under_way[task.number] = asyncio.create_task(self._do(task))
-        await self._services.database.run(answers.end_finished)
+        await self._database.run(answers.end_finished)
 
     def _paused(self) -> list[tuple[str, str]]:
         now_s = time.monotonic()
@@ -112,7 +116,7 @@ class Generator:
     async def _generate(self, task: Task) -> None:
         side = Side(task.model, messages=task.messages)
         try:
-            async for _event in generate.answer(self._services, task.caller, task.sampling, side):
+            async for _event in generate.answer(self._inference, task.caller, task.sampling, side):
                 pass
             error = side.error
         except (SQLAlchemyError, asyncio.CancelledError):
@@ -124,29 +128,31 @@ class Generator:
             await self._keep(task, side)
         elif error.status in _AWAY or (error.status in _PERHAPS and not await self._is_enough(task)):
             await self._pause(task, error)
-        elif error.status == _MISSING and task.model not in await visible_names(self._services, task.caller):
+        elif error.status == _MISSING and task.model not in await visible_names(
+            self._inference.registry, self._database, task.caller
+        ):
             await self._give_up_all(task, error)
         else:
             log.warning("campaign %s: %s gives no answer: %s", task.campaign_id, task.model, error.message)
-            await self._services.database.run(lambda session: answers.give_up(session, task, error.body()["error"]))
+            await self._database.run(lambda session: answers.give_up(session, task, error.body()["error"]))
 
     async def _is_enough(self, task: Task) -> bool:
-        return await self._services.database.run(lambda session: answers.count_attempt(session, task)) >= MAX_ATTEMPTS
+        return await self._database.run(lambda session: answers.count_attempt(session, task)) >= MAX_ATTEMPTS
 
     async def _give_up_all(self, task: Task, error: APIError) -> None:
         """The model is gone for good: asking for each of its answers would take hours to say so."""
         log.warning("campaign %s: %s answers no more: %s", task.campaign_id, task.model, error.message)
         told = error.body()["error"]
-        await self._services.database.run(lambda session: answers.give_up_all(session, task, told))
+        await self._database.run(lambda session: answers.give_up_all(session, task, told))
         await self._waits_no_more(task)
 
     async def _keep(self, task: Task, side: Side) -> None:
         fault = _unfit(side)
         if fault is None:
-            await self._services.database.run(lambda session: answers.keep(session, task, side.stored()))
+            await self._database.run(lambda session: answers.keep(session, task, side.stored()))
         else:
             told, content = fault.body()["error"], side.stored()
-            await self._services.database.run(lambda session: answers.give_up(session, task, told, content))
+            await self._database.run(lambda session: answers.give_up(session, task, told, content))
         await self._waits_no_more(task)
 
     async def _waits_no_more(self, task: Task) -> None:
@@ -154,7 +160,7 @@ class Generator:
         was_paused = self._pauses.pop((task.campaign_id, task.model), None)
         others = any(campaign == task.campaign_id for campaign, _ in self._pauses)
         if was_paused and not others:
-            await self._services.database.run(lambda session: answers.say(session, task.campaign_id, None))
+            await self._database.run(lambda session: answers.say(session, task.campaign_id, None))
 
     async def _pause(self, task: Task, error: APIError) -> None:
         """Asks this model for nothing more for a while. What fails while it pauses makes no pause longer."""
@@ -169,7 +175,7 @@ class Generator:
             "message": f"Waiting for {task.model}, which is asked again in {pause_s:g} s. {error.message}"
         }
         log.warning("campaign %s: %s", task.campaign_id, told["message"])
-        await self._services.database.run(lambda session: answers.say(session, task.campaign_id, told))
+        await self._database.run(lambda session: answers.say(session, task.campaign_id, told))
 
 
 def _unfit(side: Side) -> APIError | None:

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from server.access.keys import Caller
-from server.app.services import Services
-from server.inference.ask import ask_engine
+from server.inference.ask import Inference
 from server.wire.errors import APIError, ServerError
 
 Event = dict[str, Any]
@@ -40,11 +39,6 @@ class Side:
     """What the model is asked."""
     started_s: float = field(default_factory=time.perf_counter)
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether the model itself came to an end, be it by its length limit."""
-        return self.error is None and self.finish_reason is not None
-
     def stored(self) -> dict[str, Any]:
         """What the comparison keeps of this side."""
         return {
@@ -58,7 +52,7 @@ class Side:
 
 
 async def generate(
-    services: Services, caller: Caller, sampling: Mapping[str, Any], sides: Mapping[str, Side], *, blind: bool
+    inference: Inference, caller: Caller, sampling: Mapping[str, Any], sides: Mapping[str, Side], *, blind: bool
 ) -> AsyncIterator[Event]:
     """Events of all sides as they come, in the words of the public contract; `sides` holds the answers at the end.
 
@@ -68,7 +62,7 @@ async def generate(
 
     async def run(name: str, side: Side) -> None:
         try:
-            async for event in answer(services, caller, sampling, side):
+            async for event in answer(inference, caller, sampling, side):
                 events.put_nowait((_unnamed(event, side) if blind else event) | {"side": name})
         finally:
             events.put_nowait(None)
@@ -111,15 +105,15 @@ def _told_blind(error: APIError) -> APIError:
     return told
 
 
-async def answer(services: Services, caller: Caller, sampling: Mapping[str, Any], side: Side) -> AsyncIterator[Event]:
+async def answer(inference: Inference, caller: Caller, sampling: Mapping[str, Any], side: Side) -> AsyncIterator[Event]:
     """Events of one side as they come; `side` holds the answer at the end, or its error."""
-    side.model = services.registry.version_of(side.model)  # what is rated and stored: an alias will mean another one
+    side.model = inference.registry.version_of(side.model)  # what is rated and stored: an alias will mean another one
     asked = {"messages": list(side.messages), **sampling, "model": side.model}
     body = asked | {"stream": True, "n": 1, "stream_options": {"include_usage": True}}
     side.started_s = time.perf_counter()
     try:
         encoded = json.dumps(body).encode()
-        async with ask_engine(services, caller, "/v1/chat/completions", side.model, encoded) as response:
+        async with inference.ask(caller, "/v1/chat/completions", side.model, encoded) as response:
             async for chunk in _data(response.chunks()):
                 delta = _take(side, chunk)
                 if delta:

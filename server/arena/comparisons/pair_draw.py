@@ -15,19 +15,20 @@ from itertools import combinations
 
 from server.access.checkpoints import is_checkpoint
 from server.access.keys import Caller
-from server.app.services import Services
-from server.arena.comparisons.pair_votes import Pair
+from server.arena.comparisons.pair_votes import Pair, PairVotes
+from server.storage.database import Database
 from server.versions import tuned_models
 from server.wire.errors import Conflict
+from serving import Registry
 
 
-async def draw_pair(services: Services, caller: Caller) -> list[str]:
+async def draw_pair(registry: Registry, database: Database, pair_votes: PairVotes, caller: Caller) -> list[str]:
     """Two models, the left one first.
 
     Raises:
         Conflict: there are fewer than two to draw from.
     """
-    models = await candidates(services, caller)
+    models = await candidates(registry, database, caller)
     if len(models) < 2:
         raise Conflict(
             f"A blind pair needs two models, and {' and '.join(models) or 'none'} is all that is served here. "
@@ -35,14 +36,14 @@ async def draw_pair(services: Services, caller: Caller) -> list[str]:
             code="too_few_models",
             param="models",
         )
-    votes = await services.database.run(services.pair_votes.read)
+    votes = await database.run(pair_votes.read)
     return drawn(models, votes, random.SystemRandom())
 
 
-async def candidates(services: Services, caller: Caller) -> list[str]:
+async def candidates(registry: Registry, database: Database, caller: Caller) -> list[str]:
     """The models that a pair may be drawn from, for this caller."""
-    bases = [pool.base.name for pool in services.registry.pools]
-    tuned = [adapter.name for adapter in await tuned_models.usable(services, caller)]
+    bases = [pool.base.name for pool in registry.pools]
+    tuned = [adapter.name for adapter in await tuned_models.usable(registry, database, caller)]
     return [*bases, *(name for name in tuned if not is_checkpoint(name))]
 
 

@@ -16,14 +16,14 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from server.app.services import Services
 from server.arena.comparisons.holdout import HOLDOUT_FRACTION
 from server.arena.preferences.pairs import PreferenceVotes
 from server.arena.ratings.reading import Wanted, list_ratings
 from server.files.check import MIN_EXAMPLES
 from server.files.contents import Incoming
 from server.files.rules import FINE_TUNE
-from server.jobs.create.creator import Sender
+from server.files.store import FileStore
+from server.jobs.create.creator import JobCreator, Sender
 from server.storage.database import Database
 from server.storage.tables import JobRow
 from server.wire.errors import BadRequest, NotFound
@@ -76,28 +76,30 @@ class _Content:
     """`tuneloop.ratings` of the job, but for the id of the holdout's file."""
 
 
-async def create_job(services: Services, body: CreateFromRatings, sender: Sender, *, asked: bytes) -> JobRow:
+async def create_job(
+    database: Database, files: FileStore, jobs: JobCreator, body: CreateFromRatings, sender: Sender, *, asked: bytes
+) -> JobRow:
     """The job that this request makes, or has made already. asked: the request's body, as it came.
 
     Raises:
         BadRequest: too few votes can train, or the job's settings break a rule.
         Conflict: its Idempotency-Key was used for another request.
     """
-    repeated = await services.jobs.made_before(asked, sender)
+    repeated = await jobs.made_before(asked, sender)
     if repeated is not None:
         return repeated
-    content = await run_in_threadpool(_content, services, body)
-    files = await run_in_threadpool(_publish, services, content, sender.caller.key_id)
-    origin = content.origin | {"holdout_file": files[1]}
-    metadata = {"ratings_sha256": origin["ratings_sha256"]} | ({"holdout_file": files[1]} if files[1] else {})
-    job = json.dumps(body.job(str(files[0]), metadata)).encode()
+    content = await run_in_threadpool(_content, database, body)
+    ids = await run_in_threadpool(_publish, database, files, content, sender.caller.key_id)
+    origin = content.origin | {"holdout_file": ids[1]}
+    metadata = {"ratings_sha256": origin["ratings_sha256"]} | ({"holdout_file": ids[1]} if ids[1] else {})
+    job = json.dumps(body.job(str(ids[0]), metadata)).encode()
     try:
-        row = await services.jobs.create(job, sender, asked=asked, ratings=origin)
+        row = await jobs.create(job, sender, asked=asked, ratings=origin)
     except BaseException:
-        await _forget(services, files)
+        await _forget(files, ids)
         raise
-    if row.training_file != files[0]:  # the same request had been sent twice, and the other was faster
-        await _forget(services, files)
+    if row.training_file != ids[0]:  # the same request had been sent twice, and the other was faster
+        await _forget(files, ids)
     return row
 
 
@@ -119,8 +121,8 @@ def preference_votes(database: Database, wanted: Wanted, *, blind_only: bool) ->
     return votes
 
 
-def _content(services: Services, body: CreateFromRatings) -> _Content:
-    votes = preference_votes(services.database, Wanted(campaign=body.campaign), blind_only=body.blind_only)
+def _content(database: Database, body: CreateFromRatings) -> _Content:
+    votes = preference_votes(database, Wanted(campaign=body.campaign), blind_only=body.blind_only)
     train, left_out = votes.lines("train", body.holdout_fraction)
     holdout, _ = votes.lines("holdout", body.holdout_fraction)
     if len(train) < MIN_EXAMPLES:
@@ -148,15 +150,15 @@ def _too_few(votes: PreferenceVotes, pairs: int, held_out: int, left_out: dict[s
     )
 
 
-def _publish(services: Services, content: _Content, key_id: str | None) -> tuple[str, str | None]:
+def _publish(database: Database, files: FileStore, content: _Content, key_id: str | None) -> tuple[str, str | None]:
     """The ids of the training file and of the holdout's, None where nothing is held out. Both or none. Blocks."""
     name = f"ratings-{time.strftime('%Y-%m-%d', time.gmtime())}"
     with ExitStack() as stack:
         parts = [(name, content.train), (f"{name}-holdout", content.holdout)]
-        written = [(name, stack.enter_context(_written(services, text))) for name, text in parts if text]
-        with services.database.session() as session:
+        written = [(name, stack.enter_context(_written(files, text))) for name, text in parts if text]
+        with database.session() as session:
             rows = [
-                services.files.publish(
+                files.publish(
                     session,
                     incoming,
                     filename=f"{name}.jsonl",
@@ -171,8 +173,8 @@ def _publish(services: Services, content: _Content, key_id: str | None) -> tuple
     return rows[0].id, rows[1].id if len(rows) > 1 else None
 
 
-def _written(services: Services, text: bytes) -> Incoming:
-    incoming = services.files.contents.incoming()
+def _written(files: FileStore, text: bytes) -> Incoming:
+    incoming = files.contents.incoming()
     try:
         incoming.write(text)
         incoming.settle()
@@ -182,9 +184,9 @@ def _written(services: Services, text: bytes) -> Incoming:
     return incoming
 
 
-async def _forget(services: Services, file_ids: Sequence[str | None]) -> None:
+async def _forget(files: FileStore, file_ids: Sequence[str | None]) -> None:
     for file_id in filter(None, file_ids):
         try:
-            await services.files.delete(file_id)
+            await files.delete(file_id)
         except NotFound:
             continue

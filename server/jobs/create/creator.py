@@ -31,7 +31,6 @@ from server.jobs.create import inputs
 from server.jobs.create.body import CreateJob, read_request
 from server.jobs.create.configuration import Checked, Ground, check, compose, in_run_dir
 from server.jobs.events import add_event
-from server.jobs.run.queue import Runner
 from server.settings import Settings
 from server.storage.database import Database
 from server.storage.tables import FileRow, JobRow, new_id, now_s
@@ -102,10 +101,11 @@ class JobCreator:
         database: Database,
         registry: Registry,
         files: FileStore,
-        runner: Runner,
+        on_created: Callable[[], None],
     ) -> None:
+        """on_created: called after each new job, which is queued then."""
         self._settings, self._database = settings, database
-        self._registry, self._files, self._runner = registry, files, runner
+        self._registry, self._files, self._on_created = registry, files, on_created
         self._lock = asyncio.Lock()
         self._device: Device | None = None
 
@@ -130,7 +130,7 @@ class JobCreator:
                 if found is None:
                     raise
                 return found
-        self._runner.wake()
+        self._on_created()
         return row
 
     async def made_before(self, asked: bytes, sender: Sender) -> JobRow | None:

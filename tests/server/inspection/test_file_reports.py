@@ -84,7 +84,7 @@ def test_a_process_that_says_much_is_read_beside_the_event_loop(
         threads.append(threading.current_thread())
         return json.loads(said)
 
-    monkeypatch.setattr(server.inspection, "json", SimpleNamespace(loads=loads, dumps=json.dumps))
+    monkeypatch.setattr(server.inspection.processes, "json", SimpleNamespace(loads=loads, dumps=json.dumps))
     said = program(tmp_path, "print('{\"answer\": 1}')")
     assert asyncio.run(Inspections(said).ask("report")) == 1
     assert threads != [threading.main_thread()]

@@ -64,7 +64,7 @@ class CreateAssignment(BaseModel):
 @router.post("/campaigns", status_code=201)
 async def create_campaign(body: CreateCampaign, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """A new campaign; its answers are generated in the background."""
-    await refuse_unknown(services, caller, body.models)
+    await refuse_unknown(services.registry, services.database, caller, body.models)
     plan = store.Plan(
         name=body.name,
         models=_versions(services, body.models),

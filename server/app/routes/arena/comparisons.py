@@ -113,8 +113,8 @@ def _refuse_contradictions(body: CreateComparison, *, blind: bool) -> None:
 async def _models(services: Services, caller: Caller, body: CreateComparison, *, blind: bool) -> list[str]:
     """The models in the order of their sides."""
     if body.models is None:
-        return await pair_draw.draw_pair(services, caller)
-    await refuse_unknown(services, caller, body.models)
+        return await pair_draw.draw_pair(services.registry, services.database, services.pair_votes, caller)
+    await refuse_unknown(services.registry, services.database, caller, body.models)
     return random.sample(body.models, len(body.models)) if blind else body.models
 
 
@@ -151,7 +151,9 @@ class Comparison:
         yield b"data: [DONE]\n\n"
 
     def _events(self) -> AsyncIterator[generate.Event]:
-        return generate.generate(self._services, self._caller, self._body.sampling(), self._sides, blind=self._blind)
+        return generate.generate(
+            self._services.inference, self._caller, self._body.sampling(), self._sides, blind=self._blind
+        )
 
     def _raise_failure(self) -> None:
         for side in self._sides.values():

@@ -92,7 +92,9 @@ async def create_job_from_ratings(
 ) -> dict[str, Any]:
     """Make a training file of the votes and start the `dpo` job on it; the prompts held out become a file as well."""
     sender = Sender.of(caller, request.headers)
-    row = await training_file.create_job(services, body, sender, asked=await request.body())
+    row = await training_file.create_job(
+        services.database, services.files, services.jobs, body, sender, asked=await request.body()
+    )
 
     def shown(session: Session) -> dict[str, Any]:
         job = states.read(session, row.id)

@@ -25,4 +25,4 @@ async def infer(request: Request) -> Response:
     # Not by Depends: FastAPI resolves each on the way of every request, and a token waits for it.
     services: Services = request.app.state.services
     caller: Caller = getattr(request.state, "caller", ANYBODY)
-    return EngineAnswer(services, caller, request.url.path, model_of(body), body)
+    return EngineAnswer(services.inference, caller, request.url.path, model_of(body), body)

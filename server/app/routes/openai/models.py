@@ -27,7 +27,10 @@ router = APIRouter(prefix="/v1", tags=["models"])
 async def list_models(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """Every model that a request may name: bases and further names, tuned ones, aliases, remote engines' models."""
     bases = [_base_object(services, name) for name in services.registry.base_names]
-    tuned = [_tuned_object(services, adapter) for adapter in await tuned_models.usable(services, caller)]
+    tuned = [
+        _tuned_object(services, adapter)
+        for adapter in await tuned_models.usable(services.registry, services.database, caller)
+    ]
     remote = [_remote_object(name) for name in services.registry.remote_names]
     return {"object": "list", "data": [*bases, *tuned, *await _alias_objects(services, caller), *remote]}
 
@@ -65,7 +68,7 @@ async def delete_model(model: str, services: ServicesDep, caller: CallerDep) -> 
             param="model",
             code="remote_model",
         )
-    adapter = await tuned_models.remove(services, model)
+    adapter = await tuned_models.remove(services.registry, services.database, services.aliases, model)
     return {"id": adapter.name, "object": "model", "deleted": True}
 
 

@@ -52,8 +52,10 @@ async def create_adapter(request: Request, services: ServicesDep) -> dict[str, A
     """Take in a LoRA adapter that was made elsewhere: it answers from now on, or is refused with the reason."""
     with upload.private_folder(services.settings) as folder, Incoming(folder) as incoming:
         form = await read_form(request, "file", incoming, services.settings.max_file_bytes)
-        adapter = await run_in_threadpool(upload.take_in, services, incoming, folder, form.fields)
-    await upload.publish(services, adapter)
+        adapter = await run_in_threadpool(
+            upload.take_in, services.registry, services.settings, incoming, folder, form.fields
+        )
+    await upload.publish(services.registry, adapter)
     waiting = {other.id for other in await run_in_threadpool(services.registry.waiting)}
     return _adapter_object(adapter, is_published=adapter.id not in waiting)
 
@@ -81,7 +83,7 @@ async def delete_adapter(adapter_id: str, services: ServicesDep, caller: CallerD
     """Delete an adapter by its id."""
     if adapter_id not in {adapter["id"] for adapter in await _objects(services, caller)}:
         raise _not_found(adapter_id)
-    adapter = await tuned_models.remove(services, adapter_id)
+    adapter = await tuned_models.remove(services.registry, services.database, services.aliases, adapter_id)
     return {"id": adapter.id, "object": "adapter", "deleted": True}
 
 
@@ -95,8 +97,8 @@ def _not_found(adapter_id: str) -> NotFound:
 
 async def _objects(services: Services, caller: Caller) -> list[dict[str, Any]]:
     """What the caller may use, then what waits to be published."""
-    published = await tuned_models.usable(services, caller)
-    waiting = await tuned_models.waiting(services, caller)
+    published = await tuned_models.usable(services.registry, services.database, caller)
+    waiting = await tuned_models.waiting(services.registry, services.database, caller)
     return [
         *(_adapter_object(adapter, is_published=True) for adapter in published),
         *(_adapter_object(adapter, is_published=False) for adapter in waiting),
@@ -121,7 +123,10 @@ def _adapter_object(adapter: Adapter, *, is_published: bool) -> dict[str, Any]:
 @router.get("/adapters/{adapter_id}/archive", response_class=StreamingResponse)
 async def download_adapter(adapter_id: str, services: ServicesDep, caller: CallerDep) -> StreamingResponse:
     """The adapter as a .tar.gz: what PEFT reads, and a manifest with how it was made."""
-    there = [*await tuned_models.usable(services, caller), *await tuned_models.waiting(services, caller)]
+    there = [
+        *await tuned_models.usable(services.registry, services.database, caller),
+        *await tuned_models.waiting(services.registry, services.database, caller),
+    ]
     for adapter in there:
         if adapter.id == adapter_id:
             try:

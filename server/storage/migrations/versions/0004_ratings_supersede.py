@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from server.arena.ratings.facts import facts_of
+from server.storage.migrations.rating_facts_0004 import facts_of
 
 revision = "0004"
 down_revision = "0003"
