@@ -195,7 +195,7 @@ def program(folder: Path, then: str) -> tuple[str, ...]:
 
 def test_a_caller_who_leaves_ends_the_process(start_gateway: StartGateway, tmp_path: Path) -> None:
     gateway = start_gateway()
-    object.__setattr__(gateway.services, "inspections", Inspections(program(tmp_path, "time.sleep(600)")))
+    object.__setattr__(gateway.services.file_reports, "inspections", Inspections(program(tmp_path, "time.sleep(600)")))
     before = set(tmp_path.iterdir())
     file_id = add_file(gateway, text=lines(CHAT))
     host, port = gateway.url.removeprefix("http://").split(":")

@@ -39,9 +39,9 @@ def side(model: str, finish_reason: str = "stop") -> str:
 
 KILLED = """
 import os, signal, sys
-import server.arena.ratings.facts
+import server.storage.migrations.rating_facts_0004
 from server.storage.database import Database
-server.arena.ratings.facts.facts_of = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+server.storage.migrations.rating_facts_0004.facts_of = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 Database(sys.argv[1]).migrate()
 """
 """A migration that is killed when the new table is there and its first vote is to be filled."""
