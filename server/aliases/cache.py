@@ -6,18 +6,17 @@ The command line may write there beside a running server, so the book is read ag
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from server.storage.database import Database
 from server.storage.tables import AliasRow
+from server.wire.background import BackgroundLoop
 
 REFRESH_S = 1.0
 """What the command line changes counts after about this many seconds."""
@@ -37,20 +36,18 @@ class AliasBook:
         self._warned: set[str] = set()
         self._reading = asyncio.Lock()
         self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._task: asyncio.Task[None] | None = None
+        self._refreshing = BackgroundLoop(
+            self.read, "The aliases can't be read now and stay as they were", pause_s=REFRESH_S
+        )
 
     async def start(self) -> None:
         """Returns when the aliases have been read; from then on changes made elsewhere are noticed, too."""
         await self.read()
-        self._task = asyncio.create_task(self._keep_up())
+        self._refreshing.start()
 
     async def stop(self) -> None:
         """Stops looking for changes."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._refreshing.stop()
 
     async def read(self) -> None:
         """Brings the book up to date."""
@@ -77,16 +74,6 @@ class AliasBook:
             else:
                 self.current[row.name] = row.model
         return row
-
-    async def _keep_up(self) -> None:
-        while True:
-            await asyncio.sleep(REFRESH_S)
-            try:
-                await self.read()
-            except SQLAlchemyError as error:
-                logger.warning("The aliases can't be read now; they stay as they were: %s", error)
-            except Exception:  # the outermost catcher of this task: without it nobody would look any more
-                logger.exception("Reading the aliases met something unforeseen; they stay as they were")
 
     def _is_reserved(self, name: str) -> bool:
         if name in self._reserved and name not in self._warned:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from server.wire.child_process import run_child
 from training.config.config import FileFormat, Method, OnLeakage
 from training.data.examples import Example
 from training.data.formats.read import FAULTS_SHOWN, DataError, Fault, iter_examples, method_fault
@@ -124,32 +125,16 @@ async def _ask(question: dict[str, Any], command: Sequence[str], time_out_s: flo
 async def _answer(question: dict[str, Any], command: Sequence[str]) -> dict[str, Any]:
     ends: list[str] = []
     for _ in range(ATTEMPTS):
-        code, said = await _run([*command, json.dumps(question)])
+        child = await run_child([*command, json.dumps(question)])
         with contextlib.suppress(ValueError):
-            if code == 0:
-                answer: dict[str, Any] = json.loads(said)
+            if child.code == 0:
+                answer: dict[str, Any] = json.loads(child.stdout)
                 return answer
-        ends.append(f"signal {-code}" if code < 0 else f"exit code {code}")
+        ends.append(f"signal {-child.code}" if child.code < 0 else f"exit code {child.code}")
     raise FileCheckError(
         f"The process that checks files died {ATTEMPTS} times ({', '.join(ends)}). Memory may have run out: "
         "free some, or give a smaller file."
     )
-
-
-async def _run(command: Sequence[str]) -> tuple[int, bytes]:
-    """The exit code and what was written to standard output."""
-    # The child's standard input is a pipe that ends with us: then the child ends, too.
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        said = await process.stdout.read() if process.stdout else b""
-        return await process.wait(), said
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
 
 
 def main(arguments: Sequence[str]) -> int:

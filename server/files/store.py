@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import weakref
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from server.files.contents import Contents, Incoming, copy, remove
 from server.files.rules import FINE_TUNE
 from server.storage.database import Database
 from server.storage.tables import FileRow, UploadPartRow, UploadRow, new_id, now_s
+from server.wire.background import BackgroundLoop
 from server.wire.errors import NotFound
 
 log = logging.getLogger(__name__)
@@ -91,8 +92,12 @@ class FileStore:
         """files_dir: created if absent, for our eyes only. check_command: the process that checks a file."""
         self.contents = Contents(files_dir)
         self._database, self._check_command = database, tuple(check_command)
-        self._woken = [asyncio.Event() for _ in range(1 + MAX_CHECKS)]
-        self._work: list[asyncio.Task[None]] = []
+        self._loops = [
+            BackgroundLoop(
+                work, "Files can't be looked after now", pause_s=SWEEP_EVERY_S, failure_pause_s=AFTER_FAULT_S
+            )
+            for work in (self._sweep, *[self._check_waiting] * MAX_CHECKS)
+        ]
         self._checking: set[str] = set()
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -162,9 +167,9 @@ class FileStore:
         await run_in_threadpool(remove, [self.path(file_id)])
 
     def wake(self) -> None:
-        """Says that there is a file to check, or something to remove. From the event loop."""
-        for woken in self._woken:
-            woken.set()
+        """Says that there is a file to check, or something to remove."""
+        for loop in self._loops:
+            loop.wake()
 
     async def start(self) -> None:
         """Goes on with checks that were under way, and looks for what has expired from now on."""
@@ -176,16 +181,12 @@ class FileStore:
                 orphaned,
                 self.contents.orphaned,
             )
-        works = [self._sweep, *[self._check_waiting] * MAX_CHECKS]
-        self._work = [
-            asyncio.create_task(_keep_at(work, woken)) for work, woken in zip(works, self._woken, strict=True)
-        ]
+        for loop in self._loops:
+            loop.start()
 
     async def stop(self) -> None:
         """Returns when nothing is under way any more."""
-        for work in self._work:
-            work.cancel()
-        await asyncio.gather(*self._work, return_exceptions=True)
+        await asyncio.gather(*(loop.stop() for loop in self._loops))
 
     async def _check_waiting(self) -> None:
         while row := await self._database.run(partial(_next_unchecked, busy=tuple(self._checking))):
@@ -230,20 +231,6 @@ def remove_if_rolled_back(session: Session, content: Path) -> None:
     asked: list[Session] = []
     event.listen(session, "before_commit", asked.append, once=True)
     event.listen(session, "after_rollback", lambda _: None if asked else content.unlink(missing_ok=True), once=True)
-
-
-async def _keep_at(work: Callable[[], Awaitable[None]], woken: asyncio.Event) -> None:
-    """Works now, whenever it is woken, and every `SWEEP_EVERY_S`."""
-    while True:
-        woken.clear()
-        try:
-            await work()
-        except Exception:  # the outermost catcher of this task: the next round tries again
-            log.exception("files could not be looked after")
-            await asyncio.sleep(AFTER_FAULT_S)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SWEEP_EVERY_S):  # `wait_for` can lose a cancellation (gh-86296)
-                await woken.wait()
 
 
 def _known(session: Session) -> tuple[set[str], set[str], set[str]]:

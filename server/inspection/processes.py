@@ -7,14 +7,12 @@ asker. It refuses to know what is asked.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
+from server.wire.child_process import Finished, run_child
 from server.wire.errors import BadRequest, ServerError, ServiceUnavailable
 
 COMMAND = (sys.executable, "-m", "training.inspection.answer")
@@ -23,8 +21,6 @@ AT_ONCE = 2
 MOST_WAITING = 16
 TIMEOUT_S = 300.0
 """For waiting and working together: 50,000 chats, duplicates and all, took less than a minute."""
-
-T = TypeVar("T")
 
 
 class Inspections:
@@ -51,7 +47,7 @@ class Inspections:
         self._waiting += 1
         try:
             async with asyncio.timeout(self._timeout_s), self._turns:
-                code, said = await self._run(json.dumps({"ask": ask, **question}).encode() + b"\n")
+                child = await run_child(self._command, json.dumps({"ask": ask, **question}).encode() + b"\n")
         except TimeoutError as error:
             raise ServiceUnavailable(
                 f"The inspection had no answer after {self._timeout_s:.0f} s and was ended. Try again when the machine "
@@ -61,32 +57,12 @@ class Inspections:
             ) from error
         finally:
             self._waiting -= 1
-        return await asyncio.to_thread(_read, code, said)  # it may be many MB, and others wait for the event loop
-
-    async def _run(self, question: bytes) -> tuple[int, bytes]:
-        """The exit code and what was written; nothing of the process is left, whoever gives up."""
-        # Its standard input is a pipe that ends with us: then it ends, too, should this process be killed.
-        process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True
-        )
-        try:
-            if process.stdin is None or process.stdout is None:
-                raise RuntimeError("asyncio made no pipes")
-            process.stdin.write(question)
-            with contextlib.suppress(ConnectionError):  # it died before it read: its exit code tells
-                await process.stdin.drain()
-            said = await process.stdout.read()
-            return await process.wait(), said
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
+        return await asyncio.to_thread(_read, child)  # it may be many MB, and others wait for the event loop
 
 
-def _read(code: int, said: bytes) -> Any:
+def _read(child: Finished) -> Any:
     try:
-        told: Mapping[str, Any] = json.loads(said) if code == 0 else {}
+        told: Mapping[str, Any] = json.loads(child.stdout) if child.code == 0 else {}
     except ValueError:
         told = {}
     if "answer" in told:
@@ -95,8 +71,7 @@ def _read(code: int, said: bytes) -> Any:
         first, *others = told["refused"]
         text = " ".join([first["message"], *(other["message"] for other in others)])
         raise BadRequest(text, param=first["param"], code="invalid_value")
-    ended = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
     raise ServerError(
-        f"The process that inspects files {ended}. Memory may have run out: free some, or give a smaller file.",
+        f"The process that inspects files {child}. Memory may have run out: free some, or give a smaller file.",
         code="inspection_failed",
     )

@@ -6,15 +6,13 @@ Also the gate as this server is set. Here is known how the program is started an
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
 import shutil
-import signal
 import sys
 from collections.abc import Sequence
 
 from server.jobs.run.context import NICE
+from server.wire.child_process import Finished, run_child
 from serving import Adapter, AdapterError, AdapterPlace, BaseModel, Device, VLLMSettings, inspect_device
 from serving.engines.remote.engine import Noting, RemoteEngine
 from serving.engines.vllm.arguments import cpu_dtype, runs_on_cpu
@@ -41,43 +39,27 @@ class ParityProcess:
         Raises: AdapterError when that can't be computed here; the message holds the program's own words.
         """
         async with self._one_at_a_time:
-            said, complaint, status = await self._run(adapter, base)
+            child = await self._run(adapter, base)
         try:
-            told = json.loads(next((line for line in said.splitlines() if line.startswith("{")), ""))
+            told = json.loads(next((line for line in child.stdout.splitlines() if line.startswith(b"{")), b""))
         except ValueError:
             told = None
         if not isinstance(told, dict):
-            ended = f"ended with {status}" if status >= 0 else f"was killed by signal {-status}"
-            raise AdapterError(f"{adapter.name} can't be checked: the program {ended}: {_tail(complaint)} {_REMEDY}")
+            raise AdapterError(f"{adapter.name} can't be checked: the program {child}: {_tail(child.stderr)} {_REMEDY}")
         if "error" in told:
             raise AdapterError(f"{adapter.name} can't be checked: {told['error']} Save it again with PEFT.")
         return Reference.from_json(told)
 
-    async def _run(self, adapter: Adapter, base: BaseModel) -> tuple[str, str, int]:
-        """(stdout, stderr, exit code); nothing of the process is left afterwards, whoever gives up."""
-        process = await asyncio.create_subprocess_exec(
-            *await asyncio.to_thread(_politely, self._command),
-            str(base.path),
-            str(adapter.path),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
+    async def _run(self, adapter: Adapter, base: BaseModel) -> Finished:
+        command = await asyncio.to_thread(_politely, self._command)
         try:
             async with asyncio.timeout(self._timeout_s):
-                out, err = await process.communicate()
+                return await run_child([*command, str(base.path), str(adapter.path)], keep_stderr=True)
         except TimeoutError as error:
             raise AdapterError(
                 f"{adapter.name} can't be checked: PEFT's log-probabilities weren't there in {self._timeout_s:.0f} s. "
                 f"{_REMEDY}"
             ) from error
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
-        return out.decode("utf-8", "replace"), err.decode("utf-8", "replace"), process.returncode or 0
 
 
 def _politely(command: Sequence[str]) -> tuple[str, ...]:
@@ -87,8 +69,8 @@ def _politely(command: Sequence[str]) -> tuple[str, ...]:
     return tuple(command)
 
 
-def _tail(complaint: str) -> str:
-    lines = [line.strip() for line in complaint.splitlines() if line.strip()]
+def _tail(stderr: bytes) -> str:
+    lines = [line.strip() for line in stderr.decode("utf-8", "replace").splitlines() if line.strip()]
     return (lines[-1] if lines else "it said nothing.")[-400:].removeprefix("error: ")
 
 

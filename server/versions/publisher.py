@@ -7,11 +7,10 @@ It refuses to know how they are judged. A job's result and an upload are publish
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from dataclasses import dataclass, field
 
+from server.wire.background import BackgroundLoop
 from serving import Adapter, AdapterError, Registry, ServingError
 
 PAUSE_S = 1.0
@@ -21,35 +20,21 @@ AGAIN_AFTER_S = 30.0
 logger = logging.getLogger(__name__)
 
 
-@dataclass
 class Publisher:
     """Looks for adapters that wait for the gate, one after another."""
 
-    registry: Registry
-    pause_s: float = PAUSE_S
-    again_after_s: float = AGAIN_AFTER_S
-    _not_before: dict[str, float] = field(default_factory=dict)
-    _task: asyncio.Task[None] | None = None
+    def __init__(self, registry: Registry, *, pause_s: float = PAUSE_S, again_after_s: float = AGAIN_AFTER_S) -> None:
+        self.registry, self.again_after_s = registry, again_after_s
+        self._not_before: dict[str, float] = {}
+        self._looking = BackgroundLoop(self._publish_waiting, "Adapters can't be published now", pause_s=pause_s)
 
     async def start(self) -> None:
         """Begins to look."""
-        self._task = asyncio.create_task(self._look())
+        self._looking.start()
 
     async def stop(self) -> None:
         """Returns when nothing is being judged any more."""
-        if self._task:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
-
-    async def _look(self) -> None:
-        while True:
-            try:
-                await self._publish_waiting()
-            except Exception:  # a full disk passes, and whatever it was, the next adapter must be seen
-                logger.exception("Adapters can't be published now")
-            await asyncio.sleep(self.pause_s)
+        await self._looking.stop()
 
     async def _publish_waiting(self) -> None:
         for adapter in await asyncio.to_thread(self.registry.waiting):

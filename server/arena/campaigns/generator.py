@@ -7,7 +7,6 @@ away is waited for, with growing pauses, and the campaign says so; what the engi
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from server.arena.comparisons import generate
 from server.arena.comparisons.generate import Side
 from server.inference.ask import Inference
 from server.inference.visible import visible_names
+from server.wire.background import BackgroundLoop
 from server.wire.errors import APIError, BadRequest, ServerError
 
 log = logging.getLogger(__name__)
@@ -59,33 +59,25 @@ class Generator:
         self._pauses_s = tuple(pauses_s)
         self._under_way: dict[int, asyncio.Task[None]] = {}
         self._pauses: dict[tuple[str, str], _Pause] = {}
-        self._awake = work
-        self._working: asyncio.Task[None] | None = None
+        self._working = BackgroundLoop(
+            self._begin_waiting,
+            "Answers for campaigns can't be looked for now",
+            pause_s=POLL_S,
+            failure_pause_s=self._pauses_s[-1],
+            awake=work,
+        )
 
     async def start(self) -> None:
         """Begins to generate, what an earlier server left first."""
-        self._working = asyncio.create_task(self._work())
+        self._working.start()
 
     async def stop(self) -> None:
         """Returns when nothing is being generated; what wasn't finished is still to be done."""
-        tasks = [task for task in (self._working, *self._under_way.values()) if task]
+        await self._working.stop()
+        tasks = list(self._under_way.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _work(self) -> None:
-        while True:
-            self._awake.clear()
-            pause_s = POLL_S
-            try:
-                await self._begin_waiting()
-            except Exception as error:  # the database may be away: it comes back, and the work is in it
-                known = isinstance(error, SQLAlchemyError)
-                log.warning("answers for campaigns can't be looked for now: %s", error, exc_info=not known)
-                pause_s = self._pauses_s[-1]
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):  # `wait_for` can lose a cancellation (gh-86296)
-                    await self._awake.wait()
 
     async def _begin_waiting(self) -> None:
         free = self._concurrency - len(self._under_way)
@@ -111,7 +103,7 @@ class Generator:
             await asyncio.sleep(self._pauses_s[-1])
         finally:
             self._under_way.pop(task.number, None)
-            self._awake.set()
+            self._working.wake()
 
     async def _generate(self, task: Task) -> None:
         side = Side(task.model, messages=task.messages)

@@ -7,7 +7,6 @@ that would be missed after a crash.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -24,12 +23,13 @@ from server.jobs.events import add_event
 from server.jobs.run import finish
 from server.jobs.run.capacity import Started, why_wait
 from server.jobs.run.cleanup import clear
-from server.jobs.run.context import Workshop, is_passing
+from server.jobs.run.context import Workshop
 from server.jobs.run.job_run import JobRun
 from server.jobs.run.recovery import take_up
 from server.settings import Settings
 from server.storage.database import Database
 from server.storage.tables import JobRow, now_s
+from server.wire.background import BackgroundLoop
 from serving import Engine, Registry
 from serving.engines.accelerator import Accelerator
 from training.config.config import Method
@@ -69,9 +69,7 @@ class Runner:
         self._accelerator = accelerator or Accelerator()
         self._workshop = Workshop(settings, database, engine, registry, files, tuple(command), on_end)
         self._command = self._workshop.command
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._woken = asyncio.Event()
-        self._looking: asyncio.Task[None] | None = None
+        self._looking = BackgroundLoop(self._look, "The queue can't be looked at now", pause_s=_TIMER_S)
         self._runs: dict[str, JobRun] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         """Of the runs, by job."""
@@ -84,48 +82,27 @@ class Runner:
 
     async def start(self) -> None:
         """Takes up what an earlier server left, and begins to work."""
-        self._loop = asyncio.get_running_loop()
         self._workshop.leaving.clear()
         self._accelerator.open()
         self._command = await asyncio.to_thread(self._workshop.command_here)
         for job in await take_up(self._workshop):
             self._run(job)
-        self._looking = asyncio.create_task(self._look_again_and_again())
+        self._looking.start()
 
     async def stop(self) -> None:
         """Returns when no process of a job is left; each has written a checkpoint if it could."""
-        self._loop = None
         self._workshop.leaving.set()
         self._accelerator.close()
-        for task in filter(None, (self._looking, *self._checks.values())):
+        await self._looking.stop()
+        for task in self._checks.values():
             task.cancel()
         for run in self._runs.values():
             run.leave()
-        waited_for = [task for task in (self._looking, *self._checks.values(), *self._tasks.values()) if task]
-        await asyncio.gather(*waited_for, return_exceptions=True)
-        self._looking = None
+        await asyncio.gather(*self._checks.values(), *self._tasks.values(), return_exceptions=True)
 
     def wake(self) -> None:
         """Says that there may be something to do: a job is new, or its status was changed. From any thread."""
-        loop = self._loop
-        if loop:
-            with contextlib.suppress(RuntimeError):  # it was closed this very moment: nothing runs any more
-                loop.call_soon_threadsafe(self._woken.set)
-
-    async def _look_again_and_again(self) -> None:
-        while True:
-            self._woken.clear()
-            try:
-                await self._look()
-            except Exception as error:  # the outermost catcher: the next look may see it otherwise, and jobs go on
-                if is_passing(error):
-                    logger.warning("The queue waits for the database: %s", error)
-                else:
-                    logger.exception("Looking at the queue met something unforeseen")
-            with contextlib.suppress(TimeoutError):
-                # `wait_for` would lose a cancellation that comes in the moment of the wake-up (Python 3.11, gh-86296).
-                async with asyncio.timeout(_TIMER_S):
-                    await self._woken.wait()
+        self._looking.wake()
 
     async def _look(self) -> None:
         await self._tell_runs()
@@ -231,7 +208,7 @@ class Runner:
                 del self._runs[job_id]
             if not task.cancelled() and (error := task.exception()):
                 logger.error("The work on job %s ended unforeseen", job_id, exc_info=error)
-            self._woken.set()
+            self._looking.wake()
 
         task.add_done_callback(done)
 

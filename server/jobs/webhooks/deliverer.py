@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from server.jobs.webhooks.sender import TIMEOUT_S, Sender, UnreachableError
 from server.storage.database import Database
 from server.storage.tables import WebhookDeliveryRow, WebhookEndpointRow, now_s
+from server.wire.background import BackgroundLoop
 
 log = logging.getLogger(__name__)
 
@@ -51,20 +52,21 @@ class Deliverer:
         """Attempts by delivery that the database couldn't be told of."""
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._endpoint_of: dict[str, str] = {}
-        self._working: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._awake = asyncio.Event()
+        self._working = BackgroundLoop(
+            self._work, "Webhooks can't be sent now", pause_s=POLL_S, failure_pause_s=DATABASE_PAUSE_S
+        )
+        self._forgotten_at = float("-inf")
         self._sender: Sender | None = None
 
     async def start(self) -> None:
         """Begins to send, what an earlier server left first."""
-        self._loop = asyncio.get_running_loop()
         self._sender = Sender(self._timeout_s)
-        self._working = asyncio.create_task(self._work())
+        self._working.start()
 
     async def stop(self) -> None:
         """Returns when nothing is being sent; what isn't delivered stays in the outbox."""
-        tasks = [task for task in (self._working, *self._under_way.values()) if task]
+        await self._working.stop()
+        tasks = list(self._under_way.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -73,8 +75,7 @@ class Deliverer:
 
     def wake(self) -> None:
         """Says that there may be something to send. From any thread."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._awake.set)
+        self._working.wake()
 
     async def send_sample(self, endpoint: WebhookEndpointRow, event_id: str, payload: str) -> int:
         """The status of the endpoint's answer to an event that is sent now, once, past the outbox.
@@ -86,26 +87,10 @@ class Deliverer:
         return await self._sender.send(endpoint, event_id, payload)
 
     async def _work(self) -> None:
-        forgotten_at = float("-inf")
-        while True:
-            self._awake.clear()
-            pause_s = POLL_S
-            try:
-                if time.monotonic() - forgotten_at > 3600:
-                    await self._database.run(_forget_old)
-                    forgotten_at = time.monotonic()
-                await self._begin_due()
-            except SQLAlchemyError as error:  # the database is away: it may come back, and the outbox is in it
-                log.warning("webhooks wait for the database: %s", error)
-                pause_s = DATABASE_PAUSE_S
-            except Exception:
-                log.exception("the webhooks' outbox could not be worked through")
-                pause_s = DATABASE_PAUSE_S
-            try:
-                async with asyncio.timeout(pause_s):  # `wait_for` can lose a cancellation (gh-86296)
-                    await self._awake.wait()
-            except TimeoutError:
-                continue
+        if time.monotonic() - self._forgotten_at > 3600:
+            await self._database.run(_forget_old)
+            self._forgotten_at = time.monotonic()
+        await self._begin_due()
 
     async def _begin_due(self) -> None:
         busy, under_way = Counter(self._endpoint_of.values()), frozenset(self._under_way)
@@ -130,7 +115,7 @@ class Deliverer:
             await asyncio.sleep(self._pause_after(attempts) or max(self._pauses_s, default=DATABASE_PAUSE_S))
         finally:
             del self._under_way[delivery.id], self._endpoint_of[delivery.id]
-            self._awake.set()
+            self._working.wake()
 
     async def _attempt(self, delivery: WebhookDeliveryRow, endpoint: WebhookEndpointRow) -> tuple[str, str]:
         """What became of the delivery, and the endpoint's answer in a word."""

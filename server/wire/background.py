@@ -1,0 +1,72 @@
+"""Work beside requests: done now, whenever it is woken, and after each pause. Knows nothing of the work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+
+from sqlalchemy.exc import SQLAlchemyError
+
+logger = logging.getLogger(__name__)
+
+
+class BackgroundLoop:
+    """One task that does a piece of work again and again. What is to be done must be found anew each time."""
+
+    def __init__(
+        self,
+        work: Callable[[], Awaitable[None]],
+        failure: str,
+        *,
+        pause_s: float,
+        failure_pause_s: float | None = None,
+        awake: asyncio.Event | None = None,
+    ) -> None:
+        """failure: what the log says when the work fails, such as "webhooks can't be sent now".
+
+        failure_pause_s: the pause after a failure; by default as any other.
+        awake: ends a pause when it is set; by default an event of its own.
+        """
+        self._work, self._failure = work, failure
+        self._pause_s = pause_s
+        self._failure_pause_s = pause_s if failure_pause_s is None else failure_pause_s
+        self._awake = awake or asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin, on the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.create_task(self._keep_working())
+
+    async def stop(self) -> None:
+        """Return when the work has been cancelled, wherever it was."""
+        task, self._task, self._loop = self._task, None, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def wake(self) -> None:
+        """End the pause, or have no pause after the work that is being done. From any thread; stopped: does nothing."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it was closed this very moment
+                self._loop.call_soon_threadsafe(self._awake.set)
+
+    async def _keep_working(self) -> None:
+        while True:
+            self._awake.clear()
+            pause_s = self._pause_s
+            try:
+                await self._work()
+            except SQLAlchemyError as error:  # the database may be away: it comes back, and what is to do is in it
+                logger.warning("%s: %s", self._failure, error)
+                pause_s = self._failure_pause_s
+            except Exception:  # the outermost catcher of this task: without it nobody would do the work any more
+                logger.exception("%s", self._failure)
+                pause_s = self._failure_pause_s
+            with contextlib.suppress(TimeoutError):
+                # `wait_for` can lose a cancellation that comes in the moment of the wake-up (Python 3.11, gh-86296).
+                async with asyncio.timeout(pause_s):
+                    await self._awake.wait()
