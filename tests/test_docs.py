@@ -16,22 +16,22 @@ from server.cli import app as command_line
 from server.settings import Settings
 
 REPOSITORY = Path(__file__).parents[1]
-PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
 COMMAND = re.compile(r"^\$ (?:.venv/bin/)?tuneloop (.+?)(?:\s+#.*)?$", re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_links_and_images_lead_somewhere(page: Path) -> None:
     targets = [target for target in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in target]
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
 def commands() -> Iterator[tuple[str, str]]:
-    """(page, what stands after `tuneloop`) for every command line in the docs."""
+    """Yield (page, arguments of `tuneloop`) for every command line in the docs."""
     for page in PAGES:
         for found in COMMAND.findall(page.read_text(encoding="utf-8")):
-            yield page.name, found
+            yield str(page.relative_to(REPOSITORY)), found
 
 
 @pytest.mark.parametrize(("page", "line"), sorted(set(commands())))
