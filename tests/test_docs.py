@@ -16,22 +16,37 @@ from server.cli.main import app as command_line
 from server.settings import Settings
 
 REPOSITORY = Path(__file__).parents[1]
-PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
+ANCHOR = re.compile(r"\]\(([^)#\s]*)#([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 COMMAND = re.compile(r"^\$ (?:.venv/bin/)?tuneloop (.+?)(?:\s+#.*)?$", re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_links_and_images_lead_somewhere(page: Path) -> None:
     targets = [target for target in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in target]
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_links_to_a_section_lead_to_its_heading(page: Path) -> None:
+    links = [link for link in ANCHOR.findall(page.read_text(encoding="utf-8")) if "://" not in link[0]]
+    found = [(target, anchor, anchors(page.parent / target if target else page)) for target, anchor in links]
+    assert [(target, anchor) for target, anchor, there in found if anchor not in there] == []
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, made as GitHub makes them."""
+    headings = HEADING.findall(page.read_text(encoding="utf-8"))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def commands() -> Iterator[tuple[str, str]]:
-    """(page, what stands after `tuneloop`) for every command line in the docs."""
+    """Yield (page, arguments of `tuneloop`) for every command line in the docs."""
     for page in PAGES:
         for found in COMMAND.findall(page.read_text(encoding="utf-8")):
-            yield page.name, found
+            yield str(page.relative_to(REPOSITORY)), found
 
 
 @pytest.mark.parametrize(("page", "line"), sorted(set(commands())))

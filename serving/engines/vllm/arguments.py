@@ -1,6 +1,6 @@
 """How to run vLLM on this machine: arguments, environment, memory. It refuses to start anything.
 
-Figures behind the choices were measured with vLLM 0.32 on two cores: docs/serving.md has them.
+Figures behind the choices were measured with vLLM 0.32 on two cores: docs/engineering/serving.md.
 """
 
 import importlib.metadata
