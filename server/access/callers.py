@@ -25,10 +25,6 @@ async def _key_id(request: Request) -> str | None:
     return caller_of(request).key_id
 
 
-async def _project(request: Request) -> str:
-    return caller_of(request).project
-
-
 async def _admin(request: Request) -> Caller:
     caller = caller_of(request)
     if not caller.is_admin:
@@ -44,7 +40,5 @@ CallerDep = Annotated[Caller, Depends(_caller)]
 """Who makes the request."""
 KeyIdDep = Annotated[str | None, Depends(_key_id)]
 """The id of the API key that made the request; None on a keyless server."""
-ProjectDep = Annotated[str, Depends(_project)]
-"""The project of the key that made the request; DEFAULT_PROJECT on a keyless server."""
 AdminDep = Annotated[Caller, Depends(_admin)]
 """Who makes the request; anybody but an admin gets a 403."""

@@ -1,6 +1,6 @@
 """Aliases in the database: which names may be one, what each stands for, the way back, and who changed it.
 
-The database is the truth. What a running server has of it in memory is in `alias_book`. Knows no engines and no access:
+The database is the truth. What a running server has of it in memory is in `cache`. Knows no engines and no access:
 whoever calls has made sure that the model is there and may be used.
 """
 

@@ -1,6 +1,6 @@
 """An adapter on disk: an immutable directory with a manifest, and the names that adapters get.
 
-It refuses to know whether an adapter is fit to be served (`adapter_check`) and whether it is (`registry`).
+It refuses to know whether an adapter is fit to be served (`check`) and whether it is (`registry`).
 """
 
 import json

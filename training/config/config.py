@@ -237,15 +237,6 @@ class TrainingConfig:
         _refuse(faults)
         return cls(**values)
 
-    @classmethod
-    def from_yaml(cls, path: Path) -> TrainingConfig:
-        """The configuration in the YAML file at `path`.
-
-        Raises:
-            ConfigError: as `from_dict`, or because `path` can't be read or isn't a YAML mapping.
-        """
-        return cls.from_dict(read_yaml(path))
-
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` turns them back into an equal configuration."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

@@ -1,26 +1,6 @@
 """The frame that every page hangs in: top bar, links, language, theme, the key, notices, and what a refresh must keep.
 
-How to add a page, all on one Gradio app and each with an address of its own:
-
-1. `ui/texts/NAME.py` with `ENGLISH` and `CHINESE`, dicts of the same keys (`NAME.title`…): found by itself.
-   `ui/styles/NAME.css`: found by itself. `ui/calls/NAME.py`: `async def x(client, api_key, …)` over
-   `client.call(method, path, api_key, body=None, query=None)`, which raises `UIError` with a `Problem`.
-2. `ui/NAME.py` with a class that fulfils `Page`: its `__init__(frame)` lays components out in the current Blocks and
-   wires their events (with `**QUIET`); `outputs`, `open` and `speak` say what to draw. One line for it in
-   `ui.app.PAGES`.
-3. A handler takes `frame.session` (the tab's `session_class` object) and `frame.api_key` as inputs. When a call raises
-   `UIError`, return `frame.problem(error.problem, session)`; list `*frame.outputs` among the event's outputs. It says
-   what to do, and shows the key's form when the server wants a key. What `open` raises is shown in the same way.
-4. A refresh, each tab for itself: `frame.kept.fields(prompt=self.prompt, …)` keeps inputs as the reader changes them
-   (done in the browser, without a call), `frame.kept.restored(session)` gives them back in `open`. Any other state:
-   `frame.kept.put({...})` among a handler's updates, with `frame.kept.component` among its outputs; `session.kept` has
-   it again when `open` is called. Both lie in sessionStorage under `tuneloop.NAME`.
-5. `query` is the address's query, e.g. {"campaign": "camp_1"}; `frame.address(query)` among the updates, with
-   `frame.address_bar` among the outputs, changes it without loading the page. With `?invite=TOKEN` the token is the
-   tab's key and the links to other pages are hidden.
-6. The browser's own code may call the API on the page's origin: `await tuneloop.upload(file, purpose, onProgress)`
-   gives the file object, `tuneloop.download(path, name)` saves an answer; both send the tab's key. (Gradio's own
-   upload stays shut: it would take files from anybody.)
+How to add a page: CONTRIBUTING.md.
 
 Owns what all pages share. Knows nothing of what a page does.
 """
@@ -121,7 +101,7 @@ class Frame:
         return [self.notice, self.key_group]
 
     def say(self, words: str = "") -> Updates:
-        """HTML from `render` at the top of the page; nothing clears it."""
+        """HTML at the top of the page; nothing clears it."""
         return {self.notice: gr.update(value=words, visible=bool(words))}
 
     def problem(self, problem: Problem, session: Session) -> Updates:

@@ -1,6 +1,6 @@
 """Generates the sides of a comparison at once, as events. What it heard is what gets stored: no client reports it.
 
-Knows nothing of HTTP answers and of the database; `routes/comparisons.py` joins them.
+Knows nothing of HTTP answers and of the database; the route joins them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Chooses the votes that count, and says of the others why they don't. Reads columns: there may be 100,000.
 
-unfinished, error   an answer has no end of its own: see `rating_facts.py`, as for the next
+unfinished, error   an answer has no end of its own: see `ratings/facts.py`, as for the next
 identity_leak       an answer says who gave it
 same_model          the two answers are one model's
 not_blind           the rater had seen the names

@@ -60,7 +60,7 @@ def add_rating(
         BadRequest: the comparison has more than two sides.
         Conflict: that rater has voted on it, or the vote that is to be superseded has been already; or a campaign gave
             it to another rater.
-        Forbidden: the vote that is to be superseded came from another caller; see `vote_rights.py`.
+        Forbidden: the vote that is to be superseded came from another caller; see `rights.py`.
         IntegrityError: somebody else took this vote's place just now; asked again, this says so.
     """
     comparison = get_comparison(session, comparison_id)

@@ -1,4 +1,4 @@
-"""Owns the metrics of each model: who counts, and how Prometheus is told. What is counted is in `model_counts`."""
+"""Owns the metrics of each model: who counts, and how Prometheus is told. What is counted is in `counts`."""
 
 from __future__ import annotations
 

@@ -43,12 +43,12 @@ _CODES = {
     "output_exists": ("server_error", None),
     "internal_error": ("server_error", None),
 }
+"""A run's code → the job's code and param; others, such as `out_of_memory`, are passed on as they are."""
 _FILES = {
     "validation_file": ("invalid_validation_file", "validation_file"),
     "mix_file": ("invalid_mix_file", "tuneloop.mix_file"),
 }
 """The setting whose file has faults → the job's code and param."""
-"""A run's code → the job's code and param; others, such as `out_of_memory`, are told as they are."""
 
 logger = logging.getLogger(__name__)
 

@@ -72,7 +72,7 @@ class RatingRow(Base):
     left_model: Mapped[str] = mapped_column(default="")
     right_model: Mapped[str] = mapped_column(default="")
     prompt_sha: Mapped[str] = mapped_column(default="")
-    """Tells prompts apart; see `rating_facts.py`, as for the next three."""
+    """Tells prompts apart; see `arena/ratings/facts.py`, as for the next three."""
     pair_sha: Mapped[str] = mapped_column(default="")
     fault: Mapped[str | None]
     style: Mapped[list[Any] | None]

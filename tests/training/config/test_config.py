@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from training.config.config import ConfigError, TrainingConfig
+from training.config.config import ConfigError, TrainingConfig, read_yaml
 
 REQUIRED = {"base_model": "org/some-model", "training_file": "examples.jsonl", "output_dir": "adapters/adapter-1"}
 DOCS = Path(__file__).parents[3] / "docs" / "training.md"
@@ -35,7 +35,7 @@ def test_a_configuration_survives_json() -> None:
 def test_numbers_in_yaml_may_be_written_as_people_write_them(tmp_path: Path, written: str, value: float) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(f"base_model: org/1e5\ntraining_file: 3e\noutput_dir: y\nlearning_rate: {written}\n")
-    config = TrainingConfig.from_yaml(path)
+    config = TrainingConfig.from_dict(read_yaml(path))
     assert (config.learning_rate, config.base_model, config.training_file) == (value, "org/1e5", "3e")
 
 
@@ -115,7 +115,7 @@ def test_the_served_name_of_a_folder_is_its_name_and_of_a_hub_id_the_id(tmp_path
 def test_yaml_is_read(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("base_model: org/some-model\ntraining_file: a.jsonl\noutput_dir: out\ntarget_modules: [q_proj]\n")
-    assert TrainingConfig.from_yaml(path).target_modules == ("q_proj",)
+    assert TrainingConfig.from_dict(read_yaml(path)).target_modules == ("q_proj",)
 
 
 @pytest.mark.parametrize("content", ["- a\n- b\n", "a: [\n", ""])
@@ -123,7 +123,7 @@ def test_yaml_that_is_no_mapping_is_refused(tmp_path: Path, content: str) -> Non
     path = tmp_path / "run.yaml"
     path.write_text(content)
     with pytest.raises(ConfigError, match=r"run\.yaml"):
-        TrainingConfig.from_yaml(path)
+        TrainingConfig.from_dict(read_yaml(path))
 
 
 def test_the_docs_list_every_setting_with_its_default_and_meaning() -> None:

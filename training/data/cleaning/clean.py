@@ -6,7 +6,7 @@
             case Dropped(line, reason): …
 
 `clean_file` does it from file to files, with a report, and can split what stays. Rows stream: memory holds digests and
-signatures of the rows that stayed, never the rows. The rules are in `cleaning_rules`.
+signatures of the rows that stayed, never the rows. The rules are in `rules`.
 """
 
 from __future__ import annotations

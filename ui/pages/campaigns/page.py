@@ -1,7 +1,7 @@
 """The campaigns page: start one, watch it, invite raters, close it, go to its results.
 
 `/campaigns` lists all with the form for a new one; `/campaigns?campaign=ID` shows one. While something is under way the
-page looks again by itself. Owns what each action does; `campaigns_form` and `campaigns_render` own the HTML.
+page looks again by itself. Owns what each action does; `form` and `render` own the HTML.
 """
 
 from __future__ import annotations

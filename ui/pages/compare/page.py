@@ -1,7 +1,7 @@
 """The Compare page: one conversation with two to four models side by side.
 
-Owns what happens when its controls are used; `compare_layout` owns the components, `compare_view` what they
-show, `compare_conversation` the state, `calls.compare` the wire.
+Owns what happens when its controls are used; `layout` owns the components, `view` what they
+show, `conversation` the state, `calls` the wire.
 """
 
 from __future__ import annotations

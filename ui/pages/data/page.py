@@ -1,7 +1,7 @@
 """The data page: files of examples come in, are looked through, cleaned, and sent to training.
 
-Owns what each action does; `data_state` owns the state, `data_render`, `data_report` and `data_cleaning` the HTML. The
-browser uploads straight to the API (`data.js`); all else goes through `calls.data`. The address holds which file is
+Owns what each action does; `state` owns the state, `render`, `report` and `cleaning` the HTML. The
+browser uploads straight to the API (`data.js`); all else goes through `calls`. The address holds which file is
 open, so that a refresh and a shared link show the same.
 """
 

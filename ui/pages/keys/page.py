@@ -1,7 +1,7 @@
 """The page of keys and settings, for admins: keys made, shown once and revoked; webhooks and settings to look at.
 
 The first key ever shuts the door for everybody without one, so the tab takes it as its own at once. Owns what each
-action does; `keys_state` owns the state, `keys_render` the HTML.
+action does; `state` owns the state, `render` the HTML.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The leaderboard page: what the votes say, how sure that is, and the button that trains on them.
 
 The filters stand in the address, so that a refresh and a sent link keep them. Owns what each action does;
-`leaderboard_filters` owns the filters, `leaderboard_render` and `leaderboard_quality` the HTML.
+`filters` owns the filters, `render` and `quality` the HTML.
 """
 
 from __future__ import annotations

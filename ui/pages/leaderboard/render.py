@@ -1,6 +1,6 @@
 """The leaderboard page's HTML from the server's figures: heading, filters, ratings, decisions, and the way to train.
 
-`leaderboard_quality` adds scores, agreement and bias. Every foreign word is escaped. Computes no statistics: the server
+`quality` adds scores, agreement and bias. Every foreign word is escaped. Computes no statistics: the server
 has worked out what stands here.
 """
 

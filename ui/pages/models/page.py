@@ -1,7 +1,7 @@
 """The models page: versions as a family tree, the chosen one's card, aliases, engines, and adapters in and out.
 
-It looks anew every few seconds while it is open, and draws what has changed. Owns what each action does; `models_state`
-owns the state, `models_render`, `models_tree` and `models_card` the HTML.
+It looks anew every few seconds while it is open, and draws what has changed. Owns what each action does; `state`
+owns the state, `render`, `tree` and `card` the HTML.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Two ways in. Without an invitation the rater asks a prompt and the server draws the two models; with `?invite=TOKEN` the
 campaign's pairs come one after the other. One POST stores verdict, scores, flag and comment together, so that a vote is
-there whole or not at all. Owns the components; `rate_flow` owns what each action does, `rate_state` the state,
-`rate_render` the HTML.
+there whole or not at all. Owns the components; `flow` owns what each action does, `state` the state,
+`render` the HTML.
 """
 
 from __future__ import annotations

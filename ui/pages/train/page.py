@@ -1,6 +1,6 @@
 """The training page: a form with a preflight, the queue, and one job with its curves while they come.
 
-Owns what each action does; `train_state` owns the state, `train_form`, `train_jobs` and `train_job` the HTML. The
+Owns what each action does; `state` owns the state, `form`, `jobs` and `job` the HTML. The
 browser asks for news every two seconds (`train.js`), and only blocks that have changed are sent. The address holds
 which job is open, so that a refresh, and a server that was started again, show the same.
 """

@@ -1,6 +1,6 @@
 """`/v1/fine_tuning/jobs` as OpenAI has it. https://platform.openai.com/docs/api-reference/fine-tuning
 
-Owned here: paths and parameters. What a request must be is in `jobs/request.py`, what becomes of a job in `jobs/`.
+Owned here: paths and parameters. What a request must be is in `jobs/create/body.py`, what becomes of a job in `jobs/`.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ generator by the offset that CUDA's has (https://github.com/vllm-project/vllm/pu
 raises `CPU Generator does not use offset`, and the engine dies with all that it was answering. It happens to a prompt
 longer than a step, and to short ones that fill a step together. Here the generator is kept from drawing such a token.
 
-It refuses to know vLLM: `vllm_on_cpu` puts these functions into it.
+It refuses to know vLLM: `server` puts these functions into it.
 """
 
 import hashlib

@@ -3,7 +3,7 @@
 1. A request for the base, in one batch with a request for an adapter, is answered with the adapter in the last slot.
    The operations for processors take the adapter of a token by an index that is -1 where there is none, and to torch
    -1 means the last (https://github.com/vllm-project/vllm/pull/48421). Until that slot is filled, nothing shows.
-2. Those operations copy an adapter's matrices once for every token, layer by layer and slice by slice. `lora_on_cpu`
+2. Those operations copy an adapter's matrices once for every token, layer by layer and slice by slice. `lora`
    takes their place, and the place of what calls them for linear layers.
 3. A request for the log-probabilities of its prompt (`prompt_logprobs`) kills the engine when another is in the batch:
    logits of all its tokens are to be changed by the adapters of the batch's requests. No adapter that we load is on the
@@ -12,7 +12,7 @@
    `select_unquantized_moe_backend`); on a processor there is none, and the first request kills the engine. Adapters
    that leave the experts alone need none of it: here the experts are computed as without adapters. It must be started
    with `--lora-target-modules` that name no expert.
-5. A request with a seed kills the engine when its prompt is read in more than one step. `seeds_on_cpu` has the reason
+5. A request with a seed kills the engine when its prompt is read in more than one step. `seeds` has the reason
    and the remedy, and keeps seeds apart that torch takes for the same.
 6. On a processor with AMX a short prompt kills an engine that has read no longer one: Linux lets a process use AMX's
    tiles only after it has asked (https://docs.kernel.org/arch/x86/xstate.html). vLLM's attention doesn't ask, but
