@@ -158,8 +158,9 @@ def _promotion(session: ModelsSession) -> str:
     return (
         f'<form class="models-promote" data-do="promote"><div><label class="live-label" for="models-alias">'
         f'{said(language, "models.alias.name")}</label><input class="live-field" id="models-alias" name="alias" '
-        f'list="models-known" maxlength="200" autocomplete="off" placeholder="{said(language, "models.alias.example")}" required><datalist '
-        f'id="models-known">{known}</datalist></div><div><label class="live-label" for="models-target">'
+        f'list="models-known" maxlength="200" autocomplete="off" '
+        f'placeholder="{said(language, "models.alias.example")}" required><datalist id="models-known">{known}'
+        f'</datalist></div><div><label class="live-label" for="models-target">'
         f'{said(language, "models.alias.target")}</label><select class="live-select" id="models-target" name="model">'
         f'{options}</select></div><button class="live-button" id="models-promote">{said(language, "models.promote")}'
         f"</button></form>"

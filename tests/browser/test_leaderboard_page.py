@@ -128,7 +128,9 @@ def test_too_few_votes_to_train_on_are_told_in_the_servers_numbers(url: str, are
     expect(page.locator("#board-train")).to_be_enabled()
 
 
-@pytest.mark.parametrize(("query", "words"), [("", "No ratings yet"), ("?rater=Nobody", "No ratings match these filters")])
+@pytest.mark.parametrize(
+    ("query", "words"), [("", "No ratings yet"), ("?rater=Nobody", "No ratings match these filters")]
+)
 def test_without_votes_the_page_says_where_they_come_from(
     url: str, arena: Arena, open_page: OpenPage, axe: FindFaults, query: str, words: str
 ) -> None:

@@ -18,14 +18,14 @@ from ui.render import PAGES
 BANNED: dict[Language, tuple[str, ...]] = {
     "en": (
         "told", "tells", "whoever", "shall", "anew", "mend", "nobody", "perhaps", "for good", "all the same", "at once",
-        "be read", "so many", "go(es)? on", "take[sn]? (in|back)", "look(s|ed)? (again|through)", "much alike", "foreseen",
-        "said before", "not there any more", "br(eak|oke)s? off", "held up", "wants? an", "by heart", "learned", "votes?",
-        "voted", "judged?", "judgements?", "faults?", "drawn?", "draws", "h[oe]ld back", "stands? for", "labelled",
-        "model engine",
+        "be read", "so many", "go(es)? on", "take[sn]? (in|back)", "look(s|ed)? (again|through)", "much alike",
+        "foreseen", "said before", "not there any more", "br(eak|oke)s? off", "held up", "wants? an", "by heart",
+        "learned", "votes?", "voted", "judged?", "judgements?", "faults?", "drawn?", "draws", "h[oe]ld back",
+        "stands? for", "labelled", "model engine",
     ),
     "zh": (
-        "您", "基础模型", "投票", "[张这]票", "模型引擎", "起点模型", "学习部分", "遮盖", "去掉", "死记硬背", "可见分晓", "抽取",
-        "会发生什么", "再看一次", "还没有", "那里为准",
+        "您", "基础模型", "投票", "[张这]票", "模型引擎", "起点模型", "学习部分", "遮盖", "去掉", "死记硬背",
+        "可见分晓", "抽取", "会发生什么", "再看一次", "还没有", "那里为准",
     ),
 }  # fmt: skip
 

@@ -26,8 +26,8 @@ ENGLISH: Mapping[str, str] = {
     "keys.revoke": "Revoke",
     "keys.revoke.sure": "Revoke the key {name}? Requests that use it are rejected immediately. This can't be undone.",
     "keys.revoke.own": "This tab uses the key {name}. Revoke it? You'll need another key to continue.",
-    "keys.last_admin": "This is the last admin key. Without it, this page stays locked until someone runs `tuneloop keys "
-    "create --admin` on the server. Create another admin key first.",
+    "keys.last_admin": "This is the last admin key. Without it, this page stays locked until someone runs "
+    "`tuneloop keys create --admin` on the server. Create another admin key first.",
     "keys.force": "Revoke anyway",
     "keys.force.sure": "Revoke the last admin key? You'll lose access to this page.",
     "keys.name": "Key name",

@@ -78,8 +78,8 @@ ENGLISH: Mapping[str, str] = {
     "leaderboard.dimensions_info": "Mean scores from 1 to 5, with {confidence}% confidence intervals.",
     "leaderboard.no_scores": "No dimension scores yet. Raters can add them when they rate a pair.",
     "leaderboard.agreement": "Rater agreement",
-    "leaderboard.agreement_info": "Krippendorff's α: 1 is perfect agreement, 0 is chance level. An item is a pair rated "
-    "by two or more raters.",
+    "leaderboard.agreement_info": "Krippendorff's α: 1 is perfect agreement, 0 is chance level. An item is a pair "
+    "rated by two or more raters.",
     "leaderboard.verdicts": "Verdict",
     "leaderboard.alpha": "α",
     "leaderboard.items": "Items",
