@@ -233,7 +233,9 @@ def _key_header(api_key: str) -> dict[str, str]:
     if not api_key:
         return {}
     if not (api_key.isascii() and api_key.isprintable()):
-        raise UIError(Problem("unauthorized", "A key is plain ASCII text; this one holds other characters."))
+        raise UIError(
+            Problem("unauthorized", "API keys contain only printable ASCII characters; this one contains others.")
+        )
     return {"Authorization": f"Bearer {api_key}"}
 
 

@@ -53,7 +53,7 @@ def test_the_key_is_asked_for_kept_for_the_tab_and_stays_out_of_addresses(keyed_
     page.on("request", lambda request: addresses.append(request.url))
     expect(page.locator("#tl-api-key")).to_be_visible()
     give_key(page, "sk-wrong")
-    expect(page.locator(".tl-problem")).to_contain_text("missing or not valid")
+    expect(page.locator(".tl-problem")).to_contain_text("missing or invalid")
     give_key(page, KEY)
     expect(page.locator("#tl-api-key")).to_be_hidden()
     expect(page.locator("#tl-model-a input")).to_have_value("base")

@@ -47,7 +47,7 @@ def test_a_campaign_goes_from_the_form_to_its_close(
     fill(page)
     page.locator("#camp-create").click()
     page.wait_for_url("**/campaigns?campaign=camp_1")
-    expect(page.locator(".tl-notice")).to_contain_text("The campaign is there.")
+    expect(page.locator(".tl-notice")).to_contain_text("Campaign created.")
     assert arena.asked("/v1/campaigns") == [
         {
             "name": "Spring", "models": [BASE, CAPTAIN], "prompts": ["One?", "Two?"], "raters_per_item": 2,
@@ -55,7 +55,7 @@ def test_a_campaign_goes_from_the_form_to_its_close(
         }
     ]  # fmt: skip
     arena.campaigns["camp_1"] |= {"status": "open", "answers": {"done": 40, "total": 40, "failed": 0}}
-    expect(page.locator(".camp-chip")).to_have_text("open")  # by itself
+    expect(page.locator(".camp-chip")).to_have_text("Open")  # by itself
 
     page.locator("#camp-rater").fill("Ann")
     page.locator("#camp-invite").click()
@@ -66,12 +66,12 @@ def test_a_campaign_goes_from_the_form_to_its_close(
 
     page.on("dialog", lambda dialog: dialog.accept())
     page.locator("#camp-revoke-inv_1").click()
-    expect(page.locator(".camp-state")).to_have_text("revoked")
+    expect(page.locator(".camp-state")).to_have_text("Revoked")
     expect(page.locator(".camp-link")).to_have_count(0)
     page.locator("#camp-close").click()
-    expect(page.locator(".camp-chip")).to_have_text("closed")
+    expect(page.locator(".camp-chip")).to_have_text("Closed")
     page.locator("#camp-reopen").click()
-    expect(page.locator(".camp-chip")).to_have_text("open")
+    expect(page.locator(".camp-chip")).to_have_text("Open")
     page.locator("#camp-delete").click()
     expect(page.locator("#camp-create")).to_be_visible()
     page.wait_for_url("**/campaigns")
@@ -99,7 +99,7 @@ def test_the_half_filled_form_survives_a_refresh_and_a_refusal(url: str, arena: 
 def test_what_is_missing_is_said_before_anything_is_sent(url: str, arena: Arena, open_page: OpenPage) -> None:
     page = open_page(url)
     page.locator("#camp-create").click()
-    expect(page.locator(".tl-notice")).to_contain_text("Give the campaign a name.")
+    expect(page.locator(".tl-notice")).to_contain_text("Enter a campaign name.")
     page.locator("#camp-name").fill("Spring")
     page.locator("#camp-create").click()
     expect(page.locator(".tl-notice")).to_contain_text("Choose two to eight models.")
@@ -130,8 +130,8 @@ def test_a_running_campaign_shows_failures_agreement_and_who_voted(
     page = open_page(url)
     page.get_by_role("link", name="Harbour").click()
     expect(page.locator(".camp-raters")).to_contain_text("Ann 19")
-    expect(page.locator(".tl-page-campaigns")).to_contain_text("α 0.71 (64 pairs judged by two or more)")
-    expect(page.locator(".tl-page-campaigns")).to_contain_text("Answers that failed: 1")
+    expect(page.locator(".tl-page-campaigns")).to_contain_text("α 0.71 (64 pairs rated by two or more)")
+    expect(page.locator(".tl-page-campaigns")).to_contain_text("Failed answers: 1")
     expect(page.locator("#camp-delete")).to_have_count(0)
     assert axe(page) == []
     arena.campaigns["camp_1"]["votes"] = {"done": 32, "total": 120}

@@ -113,8 +113,8 @@ def test_an_action_whose_end_comes_late_takes_nothing_back(
     expect_done(page)
     page.wait_for_timeout(500)  # the question's own end
     late_ends.append(3.0)
-    page.get_by_role("button", name="Mark differing words").click()
-    expect(page.get_by_role("button", name="Mark differing words")).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("button", name="Highlight differences").click()
+    expect(page.get_by_role("button", name="Highlight differences")).to_have_attribute("aria-pressed", "true")
     page.get_by_role("button", name="Edit").click()
     expect(page.locator(".compare-editing")).to_be_visible()
     page.wait_for_timeout(3_500)  # for what would take it back

@@ -44,7 +44,7 @@ def test_each_pane_names_its_model_and_shows_its_words_and_numbers(
     assert answers(page) == [LIGHTHOUSE, f"O night! {LIGHTHOUSE}"]
     for status in page.locator(".tl-status").all():
         expect(status).to_contain_text(re.compile(r"first token 0\.12 s.*tokens/s.*tokens in 0\.6 s", re.DOTALL))
-    page.get_by_role("button", name="Mark differing words").click()
+    page.get_by_role("button", name="Highlight differences").click()
     expect(page.locator(".compare-differs")).to_have_text(["O night"])
     expect(page.locator("#tl-sent")).to_be_hidden()
     screenshot(page, "compare-en-light")
@@ -151,14 +151,14 @@ def test_a_share_link_shows_the_comparison_and_the_reader_may_go_on(
     link = page.locator("[data-copy]")
     path = link.get_attribute("data-copy")
     link.click()
-    expect(link).to_have_text("Copied ✓")
+    expect(link).to_have_text("✓ Copied")
 
     reader = open_page(f"{url}/{path}")
     expect(reader.locator(".tl-pane.tl-done")).to_have_count(4)
     assert prompts(reader) == ["Hello?", "And then?"]
     assert answers(reader) == answers(page)
     expect(reader.locator("#tl-prompt")).to_be_hidden()
-    reader.get_by_role("button", name="Go on from here").click()
+    reader.get_by_role("button", name="Continue from here").click()
     expect(reader.locator("#tl-prompt")).to_be_visible()
     expect(reader).not_to_have_url(re.compile("comparison"))
     send(reader, "Third?")
@@ -223,7 +223,7 @@ def test_words_of_another_model_are_never_shown(url: str, script: Script, open_p
     script.answered_by[POET] = CAPTAIN
     page = opened(open_page, url)
     send(page, "Who are you?")
-    expect(page.locator(".tl-pane.tl-failed .tl-problem")).to_contain_text("came from another model")
+    expect(page.locator(".tl-pane.tl-failed .tl-problem")).to_contain_text("A different model answered")
     assert answers(page) == [f"{BASE} answers: Who are you?"]
 
 
@@ -250,7 +250,7 @@ def test_an_answer_that_breaks_off_keeps_its_words(url: str, script: Script, ope
     send(page, "Tell me.")
     expect(page.locator(".tl-pane.tl-failed")).to_have_count(2)
     assert answers(page) == ["The tower keeps"] * 2
-    expect(page.locator(".tl-problem").first).to_contain_text("broke off")
+    expect(page.locator(".tl-problem").first).to_contain_text("connection was lost")
 
 
 def test_two_tabs_never_show_each_others_answers(url: str, open_page: OpenPage) -> None:
@@ -292,10 +292,10 @@ def test_markup_and_other_scripts_are_shown_as_text(
     expect(page.locator(".tl-pane img")).to_have_count(0)
     direction = "element => getComputedStyle(element).direction"
     assert [page.locator(".tl-answer").nth(side).evaluate(direction) for side in (0, 1)] == ["ltr", "rtl"]
-    page.get_by_role("button", name="Mark differing words").click()
+    page.get_by_role("button", name="Highlight differences").click()
     expect(page.locator(".compare-differs").first).to_be_visible()
     assert answers(page)[0] == HOSTILE
-    assert page.title() == "tuneloop"
+    assert page.title() == "Compare models · tuneloop"
     screenshot(page, "compare-scripts")
 
 
@@ -320,7 +320,7 @@ def test_a_server_with_only_its_base_says_how_to_get_a_tuned_model(
 def test_sending_needs_a_prompt_and_different_models(url: str, script: Script, open_page: OpenPage) -> None:
     page = opened(open_page, url)
     page.locator("#tl-send").click()
-    expect(page.locator(".tl-notice")).to_have_text("Type a prompt first.")
+    expect(page.locator(".tl-notice")).to_have_text("Enter a prompt first.")
     page.locator("#tl-model-b input").click()
     page.get_by_role("option", name=BASE, exact=True).click()
     send(page, "Hello?")
@@ -352,11 +352,11 @@ def test_the_page_is_chinese_for_a_chinese_browser_and_switches(
 ) -> None:
     script.answers |= {BASE: CHINESE, POET: "啊，巴黎！法国的首都。"}
     page = opened(open_page, url, locale="zh-CN", color_scheme="dark")
-    expect(page.locator("h1")).to_have_text("对比模型")
+    expect(page.locator("h1")).to_have_text("模型对比")
     send(page, "法国的首都是哪里？")
     expect_done(page)
     expect(page.locator(".tl-status").first).to_contain_text("首 token")
-    page.get_by_role("button", name="标出不同的词").click()
+    page.get_by_role("button", name="高亮差异").click()
     expect(page.locator(".compare-differs").first).to_be_visible()
     screenshot(page, "compare-zh-dark")
     before = answers(page)
@@ -390,7 +390,7 @@ def test_nothing_serious_stands_in_the_way_of_assistive_technology(
     assert axe(page) == []
     send(page, "Hello?")
     expect_done(page)
-    page.get_by_role("button", name="Mark differing words").click()
+    page.get_by_role("button", name="Highlight differences").click()
     page.get_by_role("button", name="Edit").first.click()
     expect(page.locator(".compare-editing")).to_be_visible()
     assert axe(page) == []

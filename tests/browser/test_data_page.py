@@ -64,11 +64,11 @@ def test_an_uploaded_file_is_shown_with_its_faults_its_figures_and_what_is_learn
     expect(faults).to_have_count(2)
     expect(faults.first).to_contain_text("30")
     expect(faults.first).to_contain_text("no message has the role assistant")
-    expect(page.locator(".data-figures")).to_contain_text("1 email; first in line 29")
+    expect(page.locator(".data-figures")).to_contain_text("1 email; first on line 29")
     expect(page.locator(".data-histogram svg")).to_have_attribute("aria-label", re.compile("characters"))
     learned = page.locator(".data-example").first.locator("mark")
     expect(learned).to_have_text("Night 0: and the lamp held.")
-    expect(page.get_by_role("row", name="nights.jsonl")).to_contain_text("has faults")
+    expect(page.get_by_role("row", name="nights.jsonl")).to_contain_text("Has errors")
     assert axe(page) == []
     screenshot(page, "data")
 
@@ -78,7 +78,7 @@ def test_an_uploaded_file_is_shown_with_its_faults_its_figures_and_what_is_learn
     expect(page.locator(".data-examples")).to_contain_text(HTML)
     expect(page.locator(".data-examples")).to_contain_text(ARABIC)
     expect(page.locator(".data-examples")).to_contain_text(CHINESE)
-    assert page.title() == "tuneloop"
+    assert page.title() == "Training data · tuneloop"
 
     page.reload()
     expect(page.locator(".data-examples")).to_contain_text(HTML)
@@ -92,22 +92,22 @@ def test_cleaning_makes_another_file_that_opens_and_goes(
     give(page, jsonl(tmp_path, "twice.jsonl", *EXAMPLES[:12], EXAMPLES[0], chat("Nobody answers?", None)))
     expect(page.locator(".data-faults tbody tr")).to_have_count(1)
     page.fill("#data-near_duplicates", "7")
-    page.get_by_role("button", name="Clean into a new file").click()
+    page.get_by_role("button", name="Create cleaned file").click()
     expect(page.locator(".tl-problem")).to_contain_text("must be 0.3 to 1")
     page.fill("#data-near_duplicates", "")
-    page.get_by_role("button", name="Clean into a new file").click()
+    page.get_by_role("button", name="Create cleaned file").click()
     expect(page.locator(".data-cleaned")).to_contain_text("14 rows read, 12 kept, 2 dropped")
-    expect(page.locator(".data-cleaned")).to_contain_text("said before")
+    expect(page.locator(".data-cleaned")).to_contain_text("Duplicate")
     screenshot(page, "data-cleaning")
-    page.get_by_role("button", name="Open the cleaned file").click()
+    page.get_by_role("button", name="Open cleaned file").click()
     expect(page.locator(".data-filename")).to_have_text("twice.cleaned.jsonl")
-    expect(page.locator(".tl-page-data")).to_contain_text("No faults")
+    expect(page.locator(".tl-page-data")).to_contain_text("No errors")
     train = page.locator(".data-filename + .live-row a")
     assert str(train.get_attribute("href")).startswith("train?file=file-")
 
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("row", name="twice.cleaned.jsonl").get_by_role("button", name="Delete").click()
-    expect(page.locator(".tl-notice")).to_contain_text("twice.cleaned.jsonl is deleted")
+    expect(page.locator(".tl-notice")).to_contain_text("twice.cleaned.jsonl deleted")
     expect(page.locator(".data-filename")).to_have_count(0)
 
 
@@ -116,7 +116,7 @@ def test_a_file_that_is_no_jsonl_is_refused_with_its_lines(
 ) -> None:
     page = open_page(f"{gateway.url}/data")
     give(page, jsonl(tmp_path, "bad.jsonl", "hello", "[1]"))
-    expect(page.locator(".tl-problem")).to_contain_text("bad.jsonl was not taken")
+    expect(page.locator(".tl-problem")).to_contain_text("bad.jsonl wasn't uploaded")
     expect(page.locator(".tl-problem")).to_contain_text("line 2: it is an array")
     give(page, jsonl(tmp_path, "examples.csv", "a,b"))
     expect(page.locator(".tl-problem")).to_contain_text("name it .jsonl")
@@ -130,8 +130,8 @@ def test_tokens_of_a_model_mark_what_is_learned(
     page = open_page(f"{gateway.url}/data?file={file_id}")
     expect(page.locator(".data-figures")).to_contain_text("characters")
     page.select_option("#data-base", "base")
-    expect(page.locator(".data-figures")).to_contain_text("of the tokens", timeout=90_000)
-    expect(page.locator(".data-example").first).to_contain_text("learned")
+    expect(page.locator(".data-figures")).to_contain_text("loss is computed", timeout=90_000)
+    expect(page.locator(".data-example").first).to_contain_text("trained on")
     screenshot(page, "data-tokens")
     page.reload()
     expect(page.locator("#data-base")).to_have_value("base", timeout=90_000)
@@ -141,7 +141,7 @@ def test_an_empty_server_says_how_to_begin_in_chinese_on_a_phone(
     gateway: Gateway, open_page: OpenPage, tmp_path: Path, axe: FindFaults, screenshot: Screenshot
 ) -> None:
     page = open_page(f"{gateway.url}/data", **PHONE)
-    expect(page.locator(".tl-empty-state")).to_contain_text("还没有文件")
+    expect(page.locator(".tl-empty-state")).to_contain_text("暂无文件")
     assert axe(page) == []
     give(page, jsonl(tmp_path, "nights.jsonl", *EXAMPLES))
     expect(page.locator(".data-figures")).to_contain_text("样本数")
@@ -159,7 +159,7 @@ def test_a_server_that_is_away_for_a_while_is_told_and_goes_on(
         page = open_page(f"{pages.url}/data?file={file_id}")
         expect(page.locator(".data-example")).to_have_count(1)
     page.get_by_role("button", name="Refresh").click()
-    expect(page.locator(".tl-problem")).to_contain_text("tuneloop can't be reached")
+    expect(page.locator(".tl-problem")).to_contain_text("Can't reach tuneloop")
     expect(page.locator(".data-example")).to_have_count(1)
     with paged_gateway(tmp_path, pages):
         page.get_by_role("button", name="Refresh").click()

@@ -47,15 +47,15 @@ def test_the_first_key_is_shown_once_and_the_tab_uses_it_from_then_on(
     gateway: Gateway, open_page: OpenPage, screenshot: Screenshot, axe: FindFaults
 ) -> None:
     page = open_page(f"{gateway.url}/keys")
-    expect(page.locator(".tl-notice")).to_contain_text("There is no key yet")
+    expect(page.locator(".tl-notice")).to_contain_text("No API keys yet")
     assert axe(page) == []
     key = make_first(page)
     assert key.startswith("sk-tuneloop-")
     assert gateway.http.get("/v1/models").status_code == 401
-    expect(page.locator(".keys-fresh")).to_contain_text("every request needs a key")
+    expect(page.locator(".keys-fresh")).to_contain_text("Every request now needs a key")
     expect(page.locator(".keys-table").first.locator("tbody tr")).to_have_count(1)
     expect(page.locator("#keys-name")).to_have_value("")
-    expect(page.locator(".keys-sign").last).to_have_text("this tab's")
+    expect(page.locator(".keys-sign").last).to_have_text("This tab")
     page.locator("#keys-copy").click()
     expect(page.locator("#keys-copy")).to_have_text("✓ Copied")
     assert axe(page) == []
@@ -82,10 +82,10 @@ def test_a_later_key_is_made_used_and_revoked(gateway: Gateway, open_page: OpenP
     expect(page.locator(".keys-fresh")).to_have_count(0)
     page.on("dialog", lambda dialog: dialog.accept())
     page.locator(f"#revoke-{next(one['id'] for one in listed(gateway, admin) if not one['is_admin'])}").click()
-    expect(page.locator(".keys-done")).to_contain_text("is revoked")
+    expect(page.locator(".keys-done")).to_contain_text("revoked")
     expect(page.get_by_text("revoked 20")).to_have_count(1)
     assert gateway.http.get("/v1/models", headers=bearer).status_code == 401
-    assert page.title() == "tuneloop"
+    assert page.title() == "Keys and settings · tuneloop"
     assert page.locator(".keys-table img").count() == 0
 
 
@@ -106,7 +106,7 @@ def test_a_plain_key_and_a_wrong_one_are_told_what_is_wanted(gateway: Gateway, o
     admin = gateway.http.post("/v1/keys", json={"name": "admin"}).json()["key"]
     plain = gateway.http.post("/v1/keys", json={}, headers={"Authorization": f"Bearer {admin}"}).json()["key"]
     page = open_page(f"{gateway.url}/keys")
-    for wrong, words in (("sk-tuneloop-wrong", "it is mistyped"), (plain, "wants an admin's key")):
+    for wrong, words in (("sk-tuneloop-wrong", "it is mistyped"), (plain, "requires an admin key")):
         use_key(page, wrong)
         expect(page.locator(".tl-problem")).to_contain_text(words)
         expect(page.locator(".keys-table")).to_have_count(0)
@@ -139,7 +139,7 @@ def test_a_server_that_is_down_is_told_and_the_page_fits_a_phone(
     tmp_path: Path, pages: Pages, open_page: OpenPage, screenshot: Screenshot, axe: FindFaults
 ) -> None:
     page = open_page(f"{pages.url}/keys", viewport={"width": 390, "height": 844})
-    expect(page.locator(".tl-problem")).to_contain_text("can't be reached")
+    expect(page.locator(".tl-problem")).to_contain_text("Can't reach tuneloop")
     with paged_gateway(tmp_path, pages):
         page.reload()
         make_first(page)

@@ -40,11 +40,12 @@ def test_what_the_votes_say_is_shown_with_its_uncertainty(
 ) -> None:
     page = open_page(url)
     expect(page.locator(".plot-row")).to_have_count(3)
-    for words in ("214 votes count", f"{CAPTAIN} is better", "About 310 more votes would decide it.", "tentative",
-                  "No sign that the side matters.", "10 left out"):  # fmt: skip
+    for words in ("214 ratings", f"{CAPTAIN} is better", "About 310 more ratings needed.", "Tentative",
+                  "No evidence of position bias.", "10 excluded"):  # fmt: skip
         expect(page.locator(".board")).to_contain_text(words)
-    expect(page.locator(".heat-table td", has_text="62 %")).to_have_attribute("title", f"{CAPTAIN} is preferred to "
-                                                                              f"{POET} in 62 % (53 % to 71 %); 72 direct votes")  # noqa: E501  # fmt: skip
+    expect(page.locator(".heat-table td", has_text="62%")).to_have_attribute(
+        "title", f"{CAPTAIN} beats {POET} in 62% of comparisons (53% to 71%); direct ratings: 72"
+    )
     assert axe(page) == []
     screenshot(page, "leaderboard-en-light")
 
@@ -112,7 +113,7 @@ def test_training_on_the_votes_starts_one_job_and_leads_to_it(url: str, arena: A
     page = open_page(f"{url}?campaign={CAMPAIGN}")
     page.locator("#board-model").select_option(POET)
     page.locator("#board-train").click()
-    expect(page.locator(".board-started")).to_contain_text("96 pairs from 120 votes")
+    expect(page.locator(".board-started")).to_contain_text("96 pairs from 120 ratings")
     expect(page.locator(".board-started a")).to_have_attribute("href", "train?job=ftjob-1")
     assert arena.asked("/fine_tuning_jobs") == [{"model": POET, "campaign": CAMPAIGN}]
     expect(page.locator("#board-model")).to_have_value(POET)
@@ -127,7 +128,9 @@ def test_too_few_votes_to_train_on_are_told_in_the_servers_numbers(url: str, are
     expect(page.locator("#board-train")).to_be_enabled()
 
 
-@pytest.mark.parametrize(("query", "words"), [("", "No votes yet"), ("?rater=Nobody", "No votes under these filters")])
+@pytest.mark.parametrize(
+    ("query", "words"), [("", "No ratings yet"), ("?rater=Nobody", "No ratings match these filters")]
+)
 def test_without_votes_the_page_says_where_they_come_from(
     url: str, arena: Arena, open_page: OpenPage, axe: FindFaults, query: str, words: str
 ) -> None:

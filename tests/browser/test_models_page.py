@@ -54,13 +54,13 @@ def test_the_tree_leads_to_each_versions_card_and_a_refresh_keeps_the_choice(
     choose(page, BRAVER)
     card = page.locator(".models-card")
     expect(card.locator(".models-chain li")).to_have_count(3)
-    expect(card).to_contain_text("✓ passed")
+    expect(card).to_contain_text("✓ Passed")
     expect(card).to_contain_text("3.83 → 0.62")
-    expect(card.get_by_role("link", name="Compare with its parent")).to_have_attribute(
+    expect(card.get_by_role("link", name="Compare with parent")).to_have_attribute(
         "href", f"./?models={CAPTAIN.replace(':', '%3A')}%2C{BRAVER.replace(':', '%3A')}"
     )
     expect(card.locator("a[href^='train?job=ftjob-']")).to_have_count(1)
-    expect(page.locator(".models-engines")).to_contain_text("base answers")
+    expect(page.locator(".models-engines")).to_contain_text("base Ready")
     assert axe(page) == []
     screenshot(page, "models-en-light")
     page.reload()
@@ -74,18 +74,18 @@ def test_an_alias_is_made_promoted_rolled_back_and_deleted(gateway: Gateway, ope
     answer_questions(page)
     page.locator("#models-alias").fill("support")
     page.locator("#models-promote").click()
-    expect(page.locator(".models-done")).to_contain_text(f"support stands for {BRAVER} now")
+    expect(page.locator(".models-done")).to_contain_text(f"support now points to {BRAVER}")
     page.get_by_role("button", name="History").click()
     expect(page.locator(".models-history li")).to_have_count(2)
     page.get_by_role("button", name="Roll back").click()
-    expect(page.locator(".models-done")).to_contain_text(f"support stands for {CAPTAIN} again")
+    expect(page.locator(".models-done")).to_contain_text(f"support points to {CAPTAIN} again")
     expect(page.locator(".models-history li")).to_have_count(3)
     assert gateway.http.get("/v1/aliases/support").json()["model"] == CAPTAIN
     page.locator("#models-alias").fill("no such/../name")
     page.locator("#models-promote").click()
     expect(page.locator(".tl-problem")).to_contain_text("no such/../name")
     page.locator("#models-unalias-0").click()
-    expect(page.locator(".models-done")).to_contain_text("The alias support is deleted")
+    expect(page.locator(".models-done")).to_contain_text("Alias support deleted")
     assert gateway.http.get("/v1/aliases/support").status_code == 404
 
 
@@ -108,7 +108,7 @@ def test_what_an_alias_stands_for_cant_be_deleted_and_the_rest_goes_after_a_ques
     assert gateway.http.delete("/v1/aliases/brave").status_code == 200
     expect(page.locator("#models-delete")).to_be_enabled(timeout=15_000)
     page.locator("#models-delete").click()
-    expect(page.locator(".models-done")).to_contain_text(f"{BRAVER} is deleted")
+    expect(page.locator(".models-done")).to_contain_text(f"{BRAVER} deleted")
     expect_models(page, 2)
     assert gateway.http.get(f"/v1/models/{BRAVER}").status_code == 404
 
@@ -129,7 +129,7 @@ def test_a_model_goes_out_and_comes_in_again_under_another_name(
     page.locator("#models-file").set_input_files(archive)
     page.locator("#models-new-name").fill("old-salt")
     page.locator("#models-import").click()
-    expect(page.locator(".models-done")).to_contain_text("old-salt is taken in")
+    expect(page.locator(".models-done")).to_contain_text("old-salt imported")
     expect(page.locator(".models-name")).to_have_text("old-salt")
     assert gateway.http.get("/v1/models/old-salt").status_code == 200
 
@@ -168,8 +168,8 @@ def test_states_are_told_and_a_new_one_shows_without_a_refresh(
     page.locator(f".models-node[data-model='{POET}']").click()
     expect(page.locator(".models-card .tl-problem")).to_contain_text(HOSTILE)
     expect(page.locator(".models-card img")).to_have_count(0)
-    expect(page.locator(".models-tree .models-bad")).to_have_text("未通过")
-    assert page.title() == "tuneloop"
+    expect(page.locator(".models-tree .models-bad")).to_have_text("未发布")
+    assert page.title() == "模型 · tuneloop"
     assert axe(page) == []
     screenshot(page, "models-zh-dark")
 
@@ -177,7 +177,7 @@ def test_states_are_told_and_a_new_one_shows_without_a_refresh(
 def test_an_engine_that_is_down_is_told_and_the_models_stay(gateway: Gateway, open_page: OpenPage) -> None:
     page = open_page(f"{gateway.url}/models")
     gateway.engine.state = EngineState.DEAD
-    expect(page.locator(".models-engines")).to_contain_text("has failed")
+    expect(page.locator(".models-engines")).to_contain_text("Failed, restarting")
     expect_models(page, 3)
     page.locator("#models-alias").fill("bosun")
     page.locator("#models-promote").click()
@@ -190,7 +190,7 @@ def test_an_open_page_outlives_a_restart_of_the_server(tmp_path: Path, pages: Pa
         page = open_page(f"{pages.url}/models")
         expect_models(page, 2)
     page.locator(".models-node").first.click()
-    expect(page.locator(".tl-problem")).to_contain_text("can't be reached")
+    expect(page.locator(".tl-problem")).to_contain_text("Can't reach tuneloop")
     expect_models(page, 2)
     with paged_gateway(tmp_path, pages) as after:
         make(after, POET)
@@ -209,7 +209,7 @@ def test_without_a_key_the_page_asks_for_one_and_a_plain_key_sees_no_engines(
     page.locator("#tl-api-key input").fill(plain)
     page.locator("#tl-use-key").click()
     expect_models(page, 3)
-    expect(page.get_by_text("shown to admins only")).to_be_visible()
+    expect(page.get_by_text("visible to admins only")).to_be_visible()
     expect(page.locator("#tl-api-key")).to_be_hidden()
 
 
@@ -218,7 +218,7 @@ def test_an_empty_server_says_how_to_begin_and_the_page_fits_a_phone(
 ) -> None:
     with paged_gateway(tmp_path, pages) as gateway:
         page = open_page(f"{gateway.url}/models", viewport={"width": 390, "height": 844})
-        expect(page.locator(".tl-empty-state")).to_contain_text("No tuned model yet")
+        expect(page.locator(".tl-empty-state")).to_contain_text("No tuned models yet")
         make(gateway, CAPTAIN)
         page.reload()
         expect_models(page, 2)

@@ -98,7 +98,7 @@ def test_flag_comment_and_name_go_with_the_vote(url: str, arena: Arena, open_pag
     page.locator("#rate-unsafe-right").check()
     page.locator("#rate-comment").fill("1, 2 and 3 are typed, not chosen")
     page.locator("#rate-store").click()
-    expect(page.locator(".rate-last")).to_contain_text("You found both bad.")
+    expect(page.locator(".rate-last")).to_contain_text("You rated both bad.")
     assert arena.asked("/ratings") == [
         {"verdict": "both_bad", "unsafe": "right", "comment": "1, 2 and 3 are typed, not chosen", "rater": "Ann"}
     ]
@@ -126,7 +126,7 @@ def test_an_invited_rater_goes_from_pair_to_pair_and_sees_nothing_else(
     url: str, arena: Arena, open_page: OpenPage, screenshot: Screenshot, axe: FindFaults
 ) -> None:
     page = open_page(invited(url))
-    expect(page.locator(".rate-progress")).to_contain_text("You rate as Ann in “Harbour answers”.")
+    expect(page.locator(".rate-progress")).to_contain_text("You're rating as Ann in “Harbour answers”.")
     expect(page.locator("#rate-prompt")).to_have_count(0)
     expect(page.locator(".tl-nav")).to_be_hidden()
     assert axe(page) == []
@@ -134,8 +134,8 @@ def test_an_invited_rater_goes_from_pair_to_pair_and_sees_nothing_else(
         expect(page.locator(".rate-question")).to_contain_text(f"Question {number}:")
         vote(page, verdict)
         expect(page.locator("#rate-count")).to_have_text(f"{number} of 3 rated")
-    expect(page.locator(".tl-empty-state")).to_contain_text("All done, thank you.")
-    expect(page.locator(".rate-last")).to_contain_text("You found both equally good.")
+    expect(page.locator(".tl-empty-state")).to_contain_text("All done. Thank you!")
+    expect(page.locator(".rate-last")).to_contain_text("You rated both equally good.")
     assert [body["verdict"] for body in arena.asked("/ratings")] == ["left", "right", "tie"]
     assert all("rater" not in body for body in arena.asked("/ratings"))
     screenshot(page, "rate-invited-done")
@@ -169,7 +169,7 @@ def test_an_undone_vote_is_replaced_by_the_next_one_even_after_a_refresh(
     vote(page, "left")
     expect(page.locator(".rate-question")).to_contain_text("Question 2:")
     page.locator("#rate-undo").click()
-    expect(page.locator(".tl-notice")).to_contain_text("taken back")
+    expect(page.locator(".tl-notice")).to_contain_text("Rating undone")
     expect(page.locator(".rate-question")).to_contain_text("Question 1:")
     expect(page.locator("#rate-count")).to_have_text("0 of 3 rated")
     page.reload()
@@ -185,7 +185,7 @@ def test_a_vote_that_is_too_old_stays_and_the_rater_is_told(url: str, arena: Are
     expect(page.locator("#rate-undo")).to_be_visible()
     arena.refuse["POST", "/withdraw"] = (409, "undo_too_late", "A vote can be undone for 60 s.")
     page.locator("#rate-undo").click()
-    expect(page.locator(".tl-notice")).to_contain_text("Nothing was undone")
+    expect(page.locator(".tl-notice")).to_contain_text("it wasn't undone here")
     expect(page.locator("#rate-undo")).to_have_count(0)
     expect(page.locator("#rate-count")).to_have_text("1 of 3 rated")
 
@@ -198,7 +198,7 @@ def test_of_two_tabs_on_one_pair_one_votes_and_the_other_goes_on(url: str, arena
     vote(first, "left")
     expect(first.locator("#rate-count")).to_have_text("1 of 3 rated")
     vote(second, "right")
-    expect(second.locator(".tl-notice")).to_contain_text("has your vote already")
+    expect(second.locator(".tl-notice")).to_contain_text("already rated this pair")
     expect(second.locator(".rate-question")).to_contain_text("Question 2:")
     assert [rating["verdict"] for rating in arena.ratings.values()] == ["left"]
 
@@ -252,7 +252,7 @@ def test_leaving_while_the_answers_are_written_keeps_the_prompt(url: str, arena:
     ask(page)
     expect(page.locator(".rate-text").first).to_contain_text("The")
     page.reload()
-    expect(page.locator(".tl-notice")).to_contain_text("weren't finished")
+    expect(page.locator(".tl-notice")).to_contain_text("weren't saved")
     expect(page.locator("#rate-prompt")).to_have_value(PROMPT)
     arena.pause_s = 0
     page.locator("#rate-send").click()
@@ -293,9 +293,9 @@ def test_a_chinese_reader_on_a_dark_phone_can_rate(
     url: str, arena: Arena, open_page: OpenPage, screenshot: Screenshot, axe: FindFaults
 ) -> None:
     page = open_page(invited(url), locale="zh-CN", color_scheme="dark", **PHONE)
-    expect(page.locator(".tl-title")).to_have_text("给两个回答评分")
+    expect(page.locator(".tl-title")).to_have_text("回答评分")
     page.locator("#rate-verdict-right").tap()
-    expect(page.locator("#rate-store")).to_contain_text("保存投票")
+    expect(page.locator("#rate-store")).to_contain_text("提交评分")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert axe(page) == []
     screenshot(page, "rate-zh-dark-phone")
@@ -308,7 +308,7 @@ def test_a_change_of_language_keeps_the_vote_in_the_making(url: str, arena: Aren
     page.locator("#rate-verdict-left").click()
     page.locator("#rate-left-fluency-2").check(force=True)
     page.get_by_text("中文").click()
-    expect(page.locator("#rate-store")).to_contain_text("保存投票")
+    expect(page.locator("#rate-store")).to_contain_text("提交评分")
     expect(page.locator("#rate-left-fluency-2")).to_be_checked()
     expect(page.locator(".rate-left .rate-text").first).to_have_text(ANSWERS["left"])
 
@@ -334,7 +334,7 @@ def test_over_the_real_gateway_a_campaign_goes_from_form_to_leaderboard(tmp_path
         expect(rater.locator(".tl-empty-state")).to_contain_text("All done")
 
         page.get_by_role("link", name="Leaderboard of this campaign").click()
-        expect(page.locator(".board-summary")).to_contain_text("2 votes count")
+        expect(page.locator(".board-summary")).to_contain_text("2 ratings")
         expect(page.locator(".plot-row")).to_have_count(2)
         ratings = gateway.http.get("/v1/ratings").json()["data"]
         assert {(one["rater"], one["verdict"], one["blind"]) for one in ratings} == {("Ann", "left", True)}

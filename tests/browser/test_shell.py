@@ -10,6 +10,7 @@ from playwright.sync_api import Route, expect
 from tests.browser.conftest import FindFaults, OpenPage
 from tests.browser.scripted import Script, scripted_app
 from tests.ui.running import running
+from ui.frame.style import title
 from ui.html.elements import PAGES
 
 pytestmark = pytest.mark.browser
@@ -28,14 +29,17 @@ def test_each_page_has_an_address_and_marks_its_own_link(url: str, open_page: Op
         expect(page.locator(".tl-nav a[aria-current=page]")).to_have_count(1)
         expect(page.locator(f".tl-page-{name}")).to_be_visible()
         assert page.url.removeprefix(url).strip("/") == ("" if name == PAGES[0] else name)
+        expect(page).to_have_title(title(name, "en"))
 
 
 def test_language_and_theme_hold_on_every_page(url: str, open_page: OpenPage) -> None:
     page = open_page(url, color_scheme="light")
     page.get_by_text("中文", exact=True).click()
     expect(page.locator(".tl-nav a[aria-current]")).to_have_text("对比")
-    page.get_by_role("button", name="浅色或深色").click()
+    expect(page).to_have_title(title("compare", "zh"))
+    page.get_by_role("button", name="切换主题").click()
     page.goto(f"{url}/rate")
+    expect(page).to_have_title(title("rate", "zh"))
     expect(page.locator(".tl-nav a[aria-current]")).to_have_text("评分")
     expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
     expect(page.locator("body")).to_have_class("dark")

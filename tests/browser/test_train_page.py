@@ -96,12 +96,12 @@ def test_a_form_is_checked_then_started_and_the_job_paused_resumed_and_cancelled
     page.fill("#train-suffix", "keeper")
     page.get_by_text("Hyperparameters").click()
     page.fill("#train-n_epochs", "2")
-    page.get_by_role("button", name="Check what will happen").dblclick()
-    expect(page.locator(".train-foreseen")).to_contain_text("This training can start", timeout=150_000)
+    page.get_by_role("button", name="Run preflight check").dblclick()
+    expect(page.locator(".train-foreseen")).to_contain_text("Ready to start", timeout=150_000)
     expect(page.locator("h1")).to_be_visible()  # what comes while another is at work changes nothing
-    expect(page.locator(".train-answers")).to_contain_text("fits into memory")
-    expect(page.locator(".train-answers")).to_contain_text("can be served")
-    expect(page.locator(".train-foreseen .data-figures")).to_contain_text("2 epochs")
+    expect(page.locator(".train-answers")).to_contain_text("Fits in memory")
+    expect(page.locator(".train-answers")).to_contain_text("Can be served")
+    expect(page.locator(".train-foreseen .data-figures")).to_contain_text("epochs: 2")
     assert axe(page) == []
     screenshot(page, "train-preflight")
 
@@ -117,14 +117,14 @@ def test_a_form_is_checked_then_started_and_the_job_paused_resumed_and_cancelled
     expect(page.locator("#train-suffix")).to_be_visible()
 
     change(gateway, job["id"], status="queued")
-    expect(page.locator("section[data-job]")).to_contain_text("number 1 in the queue")
+    expect(page.locator("section[data-job]")).to_contain_text("#1 in queue")
     page.get_by_role("button", name="Pause").click()
-    expect(page.locator("section[data-job]")).to_contain_text("paused")
+    expect(page.locator("section[data-job]")).to_contain_text("Paused")
     page.get_by_role("button", name="Resume").click()
-    expect(page.locator("section[data-job]")).to_contain_text("number 1 in the queue")
+    expect(page.locator("section[data-job]")).to_contain_text("#1 in queue")
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Cancel").click()
-    expect(page.locator("section[data-job]")).to_contain_text("cancelled")
+    expect(page.locator("section[data-job]")).to_contain_text("Cancelled")
 
 
 def test_curves_grow_while_the_job_runs_and_stay_over_a_refresh(
@@ -132,7 +132,7 @@ def test_curves_grow_while_the_job_runs_and_stay_over_a_refresh(
 ) -> None:
     job_id = running_job(gateway, estimated_finish=now_s() + 600)
     page = open_page(f"{gateway.url}/train?job={job_id}")
-    expect(page.locator(".tl-page-train")).to_contain_text("The curve begins with the first step")
+    expect(page.locator(".tl-page-train")).to_contain_text("The loss curve appears after the first step")
     tell(gateway, job_id, 1, 20)
     expect(page.locator("#train-steps")).to_have_text("Step 20 of 60")
     expect(page.locator(".curve svg[role=img]").first).to_have_attribute("aria-label", re.compile("at step 20"))
@@ -157,7 +157,7 @@ def test_curves_grow_while_the_job_runs_and_stay_over_a_refresh(
             )
         )  # fmt: skip
     change(gateway, job_id, status="succeeded", fine_tuned_model=TUNED, finished_at=now_s(), trained_tokens=12_345)
-    compare = page.get_by_role("link", name="Compare it with where it started")
+    compare = page.get_by_role("link", name="Compare with parent")
     expect(compare).to_have_attribute("href", "./?models=base%2Cft%3Abase%3Apersonal%3Akeeper%3Akkkkkkkk")
     expect(page.get_by_role("row", name="ckpt-step-45")).to_be_visible()
     screenshot(page, "train-succeeded")
@@ -186,15 +186,15 @@ def test_what_cannot_start_is_told_before_it_is_started(gateway: Gateway, open_p
     page = open_page(f"{gateway.url}/train")
     page.get_by_text("QLoRA and memory").click()
     page.fill("#train-r", "64")
-    page.get_by_role("button", name="Check what will happen").click()
-    expect(page.locator(".train-foreseen")).to_contain_text("can't start as it is", timeout=150_000)
+    page.get_by_role("button", name="Run preflight check").click()
+    expect(page.locator(".train-foreseen")).to_contain_text("can't start with these settings", timeout=150_000)
     expect(page.locator(".train-problems")).to_contain_text("the engine hot-loads ranks up to 16")
     expect(page.locator(".train-problems")).to_contain_text("must have at least 10 examples")
-    expect(page.locator(".train-answers")).to_contain_text("can't be served")
+    expect(page.locator(".train-answers")).to_contain_text("Can't be served")
     expect(page.locator("#train-start")).to_be_disabled()
     page.fill("#train-r", "16")
     page.locator("#train-r").blur()
-    expect(page.locator(".train-foreseen")).to_contain_text("Check again")
+    expect(page.locator(".train-foreseen")).to_contain_text("Run the check again")
     assert gateway.http.get("/v1/fine_tuning/jobs").json()["data"] == []
 
 
@@ -204,7 +204,7 @@ def test_the_automatic_method_is_that_of_the_file_even_while_the_engine_is_down(
     gateway.services.engine.state = EngineState.DEAD  # type: ignore[attr-defined]
     file_id = add_file(gateway, text=PREFERENCES)
     page = open_page(f"{gateway.url}/train?file={file_id}")
-    page.get_by_role("button", name="Check what will happen").click()
+    page.get_by_role("button", name="Run preflight check").click()
     expect(page.locator("#train-start")).to_be_enabled(timeout=150_000)
     page.locator("#train-start").click()
     expect(page.locator("section[data-job]")).to_contain_text("dpo")
@@ -215,9 +215,9 @@ def test_the_automatic_method_is_that_of_the_file_even_while_the_engine_is_down(
 def test_two_tabs_see_the_same_job_each_in_its_own_way(gateway: Gateway, open_page: OpenPage) -> None:
     job_id = running_job(gateway, status="queued")
     one, other = open_page(f"{gateway.url}/train?job={job_id}"), open_page(f"{gateway.url}/train", locale="zh-CN")
-    expect(other.locator(".train-table")).to_contain_text("等待中")
+    expect(other.locator(".train-table")).to_contain_text("排队中")
     one.get_by_role("button", name="Pause").click()
-    expect(one.locator("section[data-job]")).to_contain_text("paused")
+    expect(one.locator("section[data-job]")).to_contain_text("Paused")
     expect(other.locator(".train-table")).to_contain_text("已暂停")
     expect(other.locator("#train-job")).to_have_count(0)
 
@@ -251,7 +251,7 @@ def test_an_empty_server_leads_to_the_data_page_and_an_unknown_job_is_told(
     gateway: Gateway, open_page: OpenPage, axe: FindFaults
 ) -> None:
     page = open_page(f"{gateway.url}/train?job=ftjob-none")
-    expect(page.locator(".tl-empty-state")).to_contain_text("No file to train on yet")
-    expect(page.locator(".tl-notice")).to_contain_text("There is no such job")
-    expect(page.get_by_role("link", name="To the data page")).to_have_attribute("href", "data")
+    expect(page.locator(".tl-empty-state")).to_contain_text("No training files yet")
+    expect(page.locator(".tl-notice")).to_contain_text("Job not found")
+    expect(page.get_by_role("link", name="Upload examples")).to_have_attribute("href", "data")
     assert axe(page) == []

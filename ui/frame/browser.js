@@ -7,7 +7,8 @@ window.tuneloop = {
   },
   applyLanguage(language, names) {
     document.documentElement.lang = language === 'zh' ? 'zh-CN' : 'en';
-    for (const [id, name] of Object.entries(names[language])) {
+    document.title = names[language].title;
+    for (const [id, name] of Object.entries(names[language].signs)) {
       const button = document.getElementById(id);
       if (button) { button.title = name; button.ariaLabel = name; }
     }

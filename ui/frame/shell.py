@@ -167,7 +167,8 @@ class _Hung:
         opening = [self._language, self._key, self._opened, frame.session]
         opened = list(dict.fromkeys([self._everything, self._key, *spoken, frame.kept.component, frame.address_bar]))
         blocks.load(self._open, opening, opened, js=style.open_js(self._name), **QUIET)
-        self._language.input(self._speak, [self._language, frame.session], spoken, js=style.LANGUAGE_JS, **QUIET)
+        speak_js = style.language_js(self._name)
+        self._language.input(self._speak, [self._language, frame.session], spoken, js=speak_js, **QUIET)
         gr.on(
             [self._use_key.click, self._key.submit],
             self._take_key,

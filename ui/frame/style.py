@@ -11,7 +11,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from ui.words.i18n import TEXTS
+from ui.words.i18n import TEXTS, Language, text
 
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC",
          "WenQuanYi Micro Hei", "sans-serif")  # fmt: skip
@@ -30,12 +30,7 @@ HEAD = (
 
 # Buttons that show a sign alone get their names here, for screen readers and as tooltips.
 _SIGNS = {"tl-theme": "header.theme"}
-_NAMES = json.dumps({spoken: {sign: texts[key] for sign, key in _SIGNS.items()} for spoken, texts in TEXTS.items()})
 
-LANGUAGE_JS = f"""(language, ...others) => {{
-  tuneloop.speak(language, {_NAMES});
-  return [language, ...others];
-}}"""
 KEY_JS = """(key, ...others) => {
   tuneloop.keepKey(key);
   return [key, ...others];
@@ -52,9 +47,28 @@ STYLESHEETS = (
 """What all pages share comes first; a page's own sheet may overrule it."""
 
 
+def title(page: str, language: Language) -> str:
+    """What the browser shows as the page's title, on its tab and in its history."""
+    return f"{text(language, f'{page}.title')} · tuneloop"
+
+
+def language_js(page: str) -> str:
+    """Puts what the browser itself holds of the page into the chosen language."""
+    return f"""(language, ...others) => {{
+  tuneloop.speak(language, {_names(page)});
+  return [language, ...others];
+}}"""
+
+
 def open_js(page: str) -> str:
     """What the browser tells when a page opens: its language, the tab's key, the query and what was kept."""
-    return f"(_language, _key, _opened, session) => [...tuneloop.open('{page}', {_NAMES}), session]"
+    return f"(_language, _key, _opened, session) => [...tuneloop.open('{page}', {_names(page)}), session]"
+
+
+def _names(page: str) -> str:
+    """By language: the page's title, and the names of its signs by their ids; JSON."""
+    signs = {spoken: {sign: texts[key] for sign, key in _SIGNS.items()} for spoken, texts in TEXTS.items()}
+    return json.dumps({spoken: {"title": title(page, spoken), "signs": signs[spoken]} for spoken in TEXTS})
 
 
 def keep_js(page: str) -> str:

@@ -1,7 +1,7 @@
 """Every word on the pages, in English and 中文.
 
-Joins the `texts` of each page's folder and what pages share, and chooses one text by key. Knows nothing of
-components; values put into a text are plain text too, escaped by whoever writes HTML.
+Joins the `texts` of each page's folder and what pages share, and chooses one text by key; `docs/style.md` says how they
+are worded. Knows nothing of components; values put into a text are plain text too, escaped by whoever writes HTML.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def answer(request: httpx.Request) -> httpx.Response:
     return httpx.Response(200, json={"data": []})
 
 
-@pytest.mark.parametrize(("language", "words"), [("en", "is not there any more"), ("zh", "已经不存在了")])
+@pytest.mark.parametrize(("language", "words"), [("en", "no longer exists"), ("zh", "不存在或已删除")])
 def test_an_unknown_campaign_is_told_above_the_list_of_those_there_are(language: Language, words: str) -> None:
     session = CampaignsSession(language=language)
     page = lone_page(CampaignsPage, "campaigns", answer)

@@ -63,9 +63,16 @@ def test_a_refused_upload_tells_the_servers_reason() -> None:
     assert objection.value.values == {"reason": "too large"}
 
 
+@pytest.mark.parametrize("reason", ["network", ""])
+def test_an_upload_that_broke_off_says_so_in_the_readers_language(reason: str) -> None:
+    with pytest.raises(Objection) as objection:
+        body_of(Action("create", FILLED | {"source": "upload"}, refused={"file": reason}))
+    assert objection.value.key == "upload_broken"
+
+
 def test_with_one_model_the_form_says_what_is_missing() -> None:
     shown = new_campaign(["base"], [], "en", 0)
-    assert "there are 1" in shown
+    assert "available: 1" in shown
     assert "<form" not in shown
 
 
@@ -81,16 +88,16 @@ def test_what_holds_a_campaign_up_and_what_failed_is_told() -> None:
     campaign = campaign_object("c", "c", ["base", "ft:x"], error={"message": "The engine is down."}, answers=answers)
     shown = render.progress(campaign, [{"model": "ft:x", "error": {"message": "too long"}}], 0.0, "en")
     assert "The engine is down." in shown
-    assert "Answers that failed: 2" in shown
+    assert "Failed answers: 2" in shown
     assert "too long" in shown
 
 
 @pytest.mark.parametrize(
     ("invitation", "state", "has_button"),
     [
-        ({"expires_at": 100, "revoked_at": None}, "valid", True),
-        ({"expires_at": 50, "revoked_at": None}, "expired", False),
-        ({"expires_at": 100, "revoked_at": 40}, "revoked", False),
+        ({"expires_at": 100, "revoked_at": None}, "Valid", True),
+        ({"expires_at": 50, "revoked_at": None}, "Expired", False),
+        ({"expires_at": 100, "revoked_at": 40}, "Revoked", False),
     ],
 )
 def test_only_a_valid_invitation_can_be_revoked(invitation: dict[str, Any], state: str, has_button: bool) -> None:

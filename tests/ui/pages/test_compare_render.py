@@ -56,13 +56,13 @@ def test_a_finished_answer_shows_its_numbers_and_that_it_was_cut() -> None:
         "done", content="Hi", finish_reason="length", completion_tokens=21, time_to_first_token_s=0.25, duration_s=2.25
     )
     html = drawn(done)
-    for part in ("first token 0.25 s", "10 tokens/s", "21 tokens in 2.2 s", "cut at max tokens"):
+    for part in ("first token 0.25 s", "10 tokens/s", "21 tokens in 2.2 s", "Max tokens reached"):
         assert part in html
-    assert "cut at" not in drawn(replace(done, finish_reason="stop"))
+    assert "Max tokens" not in drawn(replace(done, finish_reason="stop"))
 
 
 def test_an_answer_without_a_word_says_so() -> None:
-    assert "ended without a word" in drawn(Pane("done"))
+    assert "returned an empty answer" in drawn(Pane("done"))
 
 
 def test_differences_are_marked_only_when_both_answers_are_finished() -> None:

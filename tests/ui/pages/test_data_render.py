@@ -34,7 +34,7 @@ REPORT: dict[str, Any] = {
     ("language", "words", "each"),
     [
         ("en", "Not rendered by the model's chat template", "tools in 12, names in 3"),
-        ("zh", "模型的聊天模板不渲染", "工具：12 条, 名字：3 条"),
+        ("zh", "模型的聊天模板未渲染", "工具：12 条, 名称：3 条"),
     ],
 )
 def test_what_is_not_rendered_is_counted_in_the_report_and_named_at_each_example(

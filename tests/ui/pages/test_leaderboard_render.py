@@ -52,8 +52,8 @@ def test_a_dot_stands_on_its_interval_to_scale() -> None:
 def test_the_plot_says_in_words_what_it_shows() -> None:
     shown = render.ratings(LEADERBOARD, "en")
     assert f"{CAPTAIN}: 1124, between 1077 and 1171" in shown
-    assert f"Nothing can be said yet about: {LONE}." in shown
-    assert f"The dashed line is {BASE} at 1000." in shown
+    assert f"Not scored yet: {LONE}." in shown
+    assert f"The dashed line marks {BASE}, fixed at 1000." in shown
 
 
 def test_groups_that_never_met_are_shown_apart_and_told_so() -> None:
@@ -66,20 +66,20 @@ def test_groups_that_never_met_are_shown_apart_and_told_so() -> None:
 
 def test_the_matrix_turns_a_pairs_rate_round_for_the_other_side() -> None:
     shown = render.matrix(LEADERBOARD, "en")
-    assert f"{POET} is preferred to {CAPTAIN} in 38 % (29 % to 47 %); 72 direct votes" in shown
+    assert f"{POET} beats {CAPTAIN} in 38% of comparisons (29% to 47%); direct ratings: 72" in shown
 
 
 def test_each_pair_is_decided_or_says_what_it_would_take() -> None:
     shown = render.decisions(LEADERBOARD, "en")
     assert f"{CAPTAIN} is better" in shown
-    assert "About 310 more votes would decide it." in shown
+    assert "About 310 more ratings needed." in shown
     assert "Not comparable" in shown
 
 
 def test_alpha_on_few_items_gets_no_reading() -> None:
     few = LEADERBOARD | {"agreement": {"verdict": {"alpha": 0.95, "lower": 0.1, "upper": 1.0, "items": 3}}}
-    assert "too few items" in quality.quality(few, "en")
-    assert "reliable" in quality.quality(LEADERBOARD, "en")
+    assert "Too few items" in quality.quality(few, "en")
+    assert "Reliable" in quality.quality(LEADERBOARD, "en")
 
 
 def test_the_best_rated_model_is_offered_first_for_training_and_no_alias() -> None:

@@ -39,7 +39,7 @@ def test_foreign_model_names_are_escaped_in_the_stored_vote() -> None:
 def test_a_blind_pair_names_nobody() -> None:
     session = RateSession(pair=Pair("cmp_1", (), Answer("a", True), Answer("b", True), True), phase="voting")
     words = render.panes(session)
-    assert words.count("hidden until you vote") == 2
+    assert words.count("Hidden until you rate") == 2
     assert "rate-model" not in words
 
 
@@ -54,7 +54,7 @@ def test_undo_is_offered_while_it_works_and_not_after() -> None:
 @pytest.mark.parametrize(
     ("campaign", "remaining", "title"),
     [
-        ({"status": "open"}, 0, "All done, thank you."),
+        ({"status": "open"}, 0, "All done. Thank you!"),
         ({"status": "generating"}, 0, "Nothing to rate right now"),
         ({"status": "open"}, 3, "Nothing to rate right now"),
         ({"status": "closed"}, 3, "This campaign is closed"),

@@ -57,7 +57,7 @@ def _prompts(action: Action) -> dict[str, Any]:
     match action.text("source"):
         case "upload":
             if "file" in action.refused:
-                raise Objection("upload_failed", reason=action.refused["file"])
+                raise _upload_objection(action.refused["file"])
             if "file" not in action.files:
                 raise Objection("no_file")
             return {"prompts_file": action.files["file"]}
@@ -69,6 +69,11 @@ def _prompts(action: Action) -> dict[str, Any]:
     if not prompts:
         raise Objection("no_prompts")
     return {"prompts": prompts}
+
+
+def _upload_objection(reason: str) -> Objection:
+    """Of a connection that broke the browser knows no more than that."""
+    return Objection("upload_broken") if reason in ("", "network") else Objection("upload_failed", reason=reason)
 
 
 def _number(action: Action, name: str, kind: type[int] | type[float]) -> int | float:

@@ -24,7 +24,7 @@ def said(language: Language, key: str, **values: object) -> str:
 
 def percent(share: float | None) -> str:
     """A share as whole percents; a dash where there is none."""
-    return "–" if share is None else f"{100 * share:.0f} %"
+    return "–" if share is None else f"{100 * share:.0f}%"
 
 
 def card(language: Language, title: str, content: str, *, hint: str = "") -> str:

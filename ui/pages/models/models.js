@@ -19,7 +19,7 @@ const imported = button => {
   for (const [header, value] of Object.entries(tuneloop.authorization())) request.setRequestHeader(header, value);
   request.upload.onprogress = event => {
     const share = Math.round(100 * event.loaded / event.total);
-    sent = share < 100 ? `${button.dataset.sending} ${share} %` : button.dataset.checking;
+    sent = share < 100 ? `${button.dataset.sending} ${share}%` : button.dataset.checking;
     tell(sent);
   };
   const upload = String(Date.now());

@@ -158,8 +158,9 @@ def _promotion(session: ModelsSession) -> str:
     return (
         f'<form class="models-promote" data-do="promote"><div><label class="live-label" for="models-alias">'
         f'{said(language, "models.alias.name")}</label><input class="live-field" id="models-alias" name="alias" '
-        f'list="models-known" maxlength="200" autocomplete="off" placeholder="support" required><datalist '
-        f'id="models-known">{known}</datalist></div><div><label class="live-label" for="models-target">'
+        f'list="models-known" maxlength="200" autocomplete="off" '
+        f'placeholder="{said(language, "models.alias.example")}" required><datalist id="models-known">{known}'
+        f'</datalist></div><div><label class="live-label" for="models-target">'
         f'{said(language, "models.alias.target")}</label><select class="live-select" id="models-target" name="model">'
         f'{options}</select></div><button class="live-button" id="models-promote">{said(language, "models.promote")}'
         f"</button></form>"
@@ -193,7 +194,8 @@ def importing(session: ModelsSession) -> str:
         f'<label class="live-label" for="models-file">{said(language, "models.import.file")}</label>'
         f'<input class="live-field" id="models-file" type="file" accept=".gz,.tgz,.zip,.tar.gz"></div><div>'
         f'<label class="live-label" for="models-new-name">{said(language, "models.import.name")}</label>'
-        f'<input class="live-field" id="models-new-name" maxlength="200" autocomplete="off" placeholder="support-bot">'
+        f'<input class="live-field" id="models-new-name" maxlength="200" autocomplete="off" '
+        f'placeholder="{said(language, "models.import.example")}">'
         f'</div><button type="button" class="live-button" id="models-import" data-import{words}>'
         f'{said(language, "models.import.go")}</button></div><label class="live-hint"><input type="checkbox" '
         f'id="models-same-base"> {said(language, "models.import.same_base")}</label>'
