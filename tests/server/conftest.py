@@ -22,6 +22,7 @@ from server.jobs.run.queue import TRAINING
 from server.jobs.webhooks.deliverer import Deliverer
 from server.settings import Settings
 from server.storage.database import Database
+from tests.databases import compiled_once
 from tests.http_server import HTTPServer
 from tests.server.fake_engine import FakeEngine, Script, streamed
 
@@ -70,10 +71,13 @@ def start_gateway(tmp_path: Path, database_url: str | None, migrated_sqlite: Pat
         **settings: Any,
     ) -> Gateway:
         chosen = Settings(data_dir=tmp_path / "data", **({"database_url": database_url} | settings))
-        if chosen.database_url is None and not (file := chosen.data_dir / "tuneloop.db").exists():
-            make_data_dir(chosen.data_dir)
+        make_data_dir(chosen.data_dir)
+        file = chosen.data_dir / "tuneloop.db"
+        has_its_tables = not stops and chosen.database_url == database_url and not file.exists()
+        if has_its_tables and database_url is None:
             shutil.copy(migrated_sqlite, file)
-        database = open_database(chosen)
+        database = Database(chosen.resolved_database_url) if has_its_tables else open_database(chosen)
+        compiled_once(database)
         engine = FakeEngine(tmp_path / "base", script)
         services = make_services(chosen, engine, database, training=training)
         if webhooks is not None:

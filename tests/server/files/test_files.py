@@ -418,9 +418,11 @@ def commits_without_an_answer(gateway: Gateway, table: str) -> Iterator[None]:
 
     event.listen(engine, "after_cursor_execute", note)
     engine.dialect.do_commit = lose  # type: ignore[method-assign]
-    yield
-    engine.dialect.do_commit = commit  # type: ignore[method-assign]
-    event.remove(engine, "after_cursor_execute", note)
+    try:
+        yield
+    finally:
+        engine.dialect.do_commit = commit  # type: ignore[method-assign]
+        event.remove(engine, "after_cursor_execute", note)
 
 
 @pytest.mark.both_databases
