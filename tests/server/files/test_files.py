@@ -72,7 +72,7 @@ def check_processes() -> list[int]:
             command = (status.parent / "cmdline").read_bytes()
         except OSError:
             continue
-        if parent == os.getpid() and b"server.files.check" in command:
+        if parent == os.getpid() and b"server.files.check_process" in command:
             found.append(int(status.parent.name))
     return found
 
@@ -449,7 +449,7 @@ def test_a_file_whose_row_was_refused_leaves_nothing(gateway: Gateway) -> None:
 HANGS = (
     "import json, os, sys, time\n"
     "if b'hang' in open(json.loads(sys.argv[1])['file'], 'rb').read(): time.sleep(600)\n"
-    "os.execv(sys.executable, [sys.executable, '-m', 'server.files.check', sys.argv[1]])"
+    "os.execv(sys.executable, [sys.executable, '-m', 'server.files.check_process', sys.argv[1]])"
 )
 """A check that comes to no end with a file that says hang."""
 
