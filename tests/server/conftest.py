@@ -22,6 +22,7 @@ from server.jobs.run.queue import TRAINING
 from server.jobs.webhooks.deliverer import Deliverer
 from server.settings import Settings
 from server.storage.database import Database
+from serving.registry import loading
 from tests.databases import compiled_once
 from tests.http_server import HTTPServer
 from tests.server.fake_engine import FakeEngine, Script, streamed
@@ -42,6 +43,10 @@ class Gateway:
     stop: Callable[[], None]
     """Stops the server before the test ends; the database stays usable."""
 
+    def know_keys(self) -> None:
+        """Has keys that were made or revoked in the table alone count at once, not only within a second."""
+        self.services.keys.forget()
+
     def error(self, response: httpx.Response) -> dict[str, Any]:
         """The error in OpenAI's envelope, all four keys there."""
         error: dict[str, Any] = response.json()["error"]
@@ -54,7 +59,9 @@ StartGateway = Callable[..., Gateway]
 
 
 @pytest.fixture
-def start_gateway(tmp_path: Path, database_url: str | None, migrated_sqlite: Path) -> Iterator[StartGateway]:
+def start_gateway(
+    tmp_path: Path, database_url: str | None, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[StartGateway]:
     """Start a gateway whose engine follows `script` (by default: says hello as whoever was asked).
 
     webhooks: what the deliverer is made with, such as shorter pauses. training: the command that trains.
@@ -62,6 +69,7 @@ def start_gateway(tmp_path: Path, database_url: str | None, migrated_sqlite: Pat
     Started again in the same test, it finds the data directory and the database as the one before left them.
     """
     stops: list[Callable[[], None]] = []
+    monkeypatch.setattr(loading, "ABORT_GRACE_S", 0.0)  # no engine here goes on with what is given up
 
     def start(
         script: Script = lambda body: streamed(body["model"], "hel", "lo"),
