@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import certifi
 import httpx
 import pytest
 import yaml
@@ -52,8 +54,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name our markers."""
+    """Name our markers, and spare the processes that tests start what they need not do."""
     config.addinivalue_line("markers", "both_databases: runs on SQLite, then on PostgreSQL")
+    # Else each of the hundreds of commands and checks compiles what it imports of ours.
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # No test asks anybody for whom an authority vouches, and reading all of them takes every HTTP client half as long
+    # as a gateway takes to start: here there is one.
+    authority = tempfile.NamedTemporaryFile("w", suffix=".pem")  # noqa: SIM115 — it is there until the session's end
+    authority.write(Path(certifi.where()).read_text(encoding="utf-8").partition("-----END CERTIFICATE-----")[0])
+    authority.write("-----END CERTIFICATE-----\n")
+    authority.flush()
+    config.add_cleanup(authority.close)
+    os.environ["SSL_CERT_FILE"] = authority.name
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

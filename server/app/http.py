@@ -63,6 +63,7 @@ MAX_FAULTS = 8
 MAX_FAULT = 300
 """Characters that each may have: it may quote what came."""
 
+VERSION = version("tuneloop")
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
@@ -73,7 +74,7 @@ def create_app(services: Services, *, lifespan: Lifespan | None = None) -> FastA
     """
     app: FastAPI = FastAPIOffline(
         title="tuneloop",
-        version=version("tuneloop"),
+        version=VERSION,
         description=DESCRIPTION,
         redoc_url=None,
         lifespan=lifespan,

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from server.access.keys import Caller
-from server.files.check import FileCheckError, JobCheck, check_for_job
+from server.files.check import FileCheckError, check_for_job
+from server.files.check_process import JobCheck
 from server.files.store import FileStore
 from server.inspection.processes import Inspections
 from server.jobs.create import inputs

@@ -22,6 +22,8 @@ from server.jobs.run.queue import TRAINING
 from server.jobs.webhooks.deliverer import Deliverer
 from server.settings import Settings
 from server.storage.database import Database
+from serving.registry import loading
+from tests.databases import compiled_once
 from tests.http_server import HTTPServer
 from tests.server.fake_engine import FakeEngine, Script, streamed
 
@@ -41,6 +43,10 @@ class Gateway:
     stop: Callable[[], None]
     """Stops the server before the test ends; the database stays usable."""
 
+    def know_keys(self) -> None:
+        """Has keys that were made or revoked in the table alone count at once, not only within a second."""
+        self.services.keys.forget()
+
     def error(self, response: httpx.Response) -> dict[str, Any]:
         """The error in OpenAI's envelope, all four keys there."""
         error: dict[str, Any] = response.json()["error"]
@@ -53,7 +59,9 @@ StartGateway = Callable[..., Gateway]
 
 
 @pytest.fixture
-def start_gateway(tmp_path: Path, database_url: str | None, migrated_sqlite: Path) -> Iterator[StartGateway]:
+def start_gateway(
+    tmp_path: Path, database_url: str | None, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[StartGateway]:
     """Start a gateway whose engine follows `script` (by default: says hello as whoever was asked).
 
     webhooks: what the deliverer is made with, such as shorter pauses. training: the command that trains.
@@ -61,6 +69,7 @@ def start_gateway(tmp_path: Path, database_url: str | None, migrated_sqlite: Pat
     Started again in the same test, it finds the data directory and the database as the one before left them.
     """
     stops: list[Callable[[], None]] = []
+    monkeypatch.setattr(loading, "ABORT_GRACE_S", 0.0)  # no engine here goes on with what is given up
 
     def start(
         script: Script = lambda body: streamed(body["model"], "hel", "lo"),
@@ -70,10 +79,13 @@ def start_gateway(tmp_path: Path, database_url: str | None, migrated_sqlite: Pat
         **settings: Any,
     ) -> Gateway:
         chosen = Settings(data_dir=tmp_path / "data", **({"database_url": database_url} | settings))
-        if chosen.database_url is None and not (file := chosen.data_dir / "tuneloop.db").exists():
-            make_data_dir(chosen.data_dir)
+        make_data_dir(chosen.data_dir)
+        file = chosen.data_dir / "tuneloop.db"
+        has_its_tables = not stops and chosen.database_url == database_url and not file.exists()
+        if has_its_tables and database_url is None:
             shutil.copy(migrated_sqlite, file)
-        database = open_database(chosen)
+        database = Database(chosen.resolved_database_url) if has_its_tables else open_database(chosen)
+        compiled_once(database)
         engine = FakeEngine(tmp_path / "base", script)
         services = make_services(chosen, engine, database, training=training)
         if webhooks is not None:

@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from server.arena.comparisons.holdout import HOLDOUT_FRACTION
 from server.arena.preferences.pairs import PreferenceVotes
 from server.arena.ratings.reading import Wanted, list_ratings
-from server.files.check import MIN_EXAMPLES
+from server.files.check_process import MIN_EXAMPLES
 from server.files.contents import Incoming
 from server.files.rules import FINE_TUNE
 from server.files.store import FileStore

@@ -12,6 +12,7 @@ from server.storage.tables import WebhookEndpointRow
 
 TIMEOUT_S = 10.0
 """An endpoint that takes longer has not taken the event. It should answer first and work afterwards."""
+USER_AGENT = f"tuneloop/{version('tuneloop')}"
 
 
 class UnreachableError(Exception):
@@ -27,7 +28,7 @@ class Sender:
             timeout=aiohttp.ClientTimeout(total=timeout_s),
             connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Content-Type": "application/json", "User-Agent": f"tuneloop/{version('tuneloop')}"},
+            headers={"Content-Type": "application/json", "User-Agent": USER_AGENT},
         )
         self._timeout_s = timeout_s
 

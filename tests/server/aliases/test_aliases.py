@@ -21,13 +21,13 @@ from typer.testing import CliRunner
 
 from server.access.keys import create_key
 from server.aliases import changes as aliases
-from server.aliases.cache import REFRESH_S
 from server.cli.main import USERS_MISTAKES
 from server.cli.main import app as command_line
 from serving import EngineState
 from tests.conftest import run_cli
 from tests.server.conftest import Gateway, StartGateway
 from tests.server.fake_engine import streamed
+from tests.server.files.test_files import eventually
 from tests.server.jobs.test_fine_tuning_api import config_of, create
 from tests.server.versions.test_checkpoint_permissions import CHECKPOINT, add_checkpoint
 from tests.serving.adapters.adapters_on_disk import write_adapter, write_base
@@ -116,7 +116,7 @@ def keys(place: Place) -> Iterator[dict[str, Place]]:
     """The place as seen with a key of each of two projects."""
     with place.gateway.database.session() as session:
         secrets = {project: create_key(session, project, project=project) for project in ("owner", "other")}
-    time.sleep(REFRESH_S)  # until then the server may not have read of the new keys
+    place.gateway.know_keys()
     yield {
         project: Place(place.gateway, place.database_url, {"Authorization": f"Bearer {secret}"})
         for project, (_key, secret) in secrets.items()
@@ -319,18 +319,21 @@ def test_a_model_that_an_alias_stands_for_cannot_be_deleted(place: Place) -> Non
 
 
 def test_a_model_that_goes_while_it_is_loaded_is_not_promoted(place: Place) -> None:
-    loading = threading.Event()
+    loading, going = threading.Event(), threading.Event()
 
     async def load_slowly(name: str, path: Path) -> None:
         loading.set()
-        await asyncio.sleep(0.5)
+        assert await asyncio.to_thread(going.wait, 10)
 
     place.gateway.engine.load_adapter = load_slowly  # type: ignore[method-assign]
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(2) as pool:
         promoting = pool.submit(httpx.put, f"{place.gateway.url}/v1/aliases/support", json={"model": ONE}, timeout=20)
         assert loading.wait(10)
-        place.remove_from_disk(ONE)
+        removing = pool.submit(place.remove_from_disk, ONE)
+        eventually(lambda: ONE not in place.gateway.services.registry.names())
+        going.set()
         place.refused(promoting.result(), 404, "model_not_found")
+        removing.result()
     assert place.ask("GET", "/aliases").json()["data"] == []
 
 
@@ -459,14 +462,14 @@ def test_command_line_promotes_and_rolls_back_beside_a_running_server(place: Pla
     assert f"support stands for {ONE}" in done.stdout, done.stderr
     adapter_id = place.gateway.services.registry.get(TWO).id
     assert f"support stands for {TWO}" in place.cli("promote", "support", adapter_id)
-    time.sleep(REFRESH_S + 0.5)
+    eventually(lambda: place.gateway.services.aliases.current.get("support") == TWO)
     assert place.answered_by("support") == TWO
     line = next(line for line in place.cli("list").splitlines() if TWO in line)
     assert "support" in line
     assert f"support stands for {ONE}" in place.cli("rollback", "support")
     told = place.cli("aliases")
     assert [word in told for word in (ONE, TWO, "promote", "rollback", "support")] == [True] * 5
-    time.sleep(REFRESH_S + 0.5)
+    eventually(lambda: place.gateway.services.aliases.current.get("support") == ONE)
     assert place.answered_by("support") == ONE
     assert f"support stands for {TWO}" in place.cli("rollback", "support", "--to", TWO)
 

@@ -72,7 +72,7 @@ def check_processes() -> list[int]:
             command = (status.parent / "cmdline").read_bytes()
         except OSError:
             continue
-        if parent == os.getpid() and b"server.files.check" in command:
+        if parent == os.getpid() and b"server.files.check_process" in command:
             found.append(int(status.parent.name))
     return found
 
@@ -418,9 +418,11 @@ def commits_without_an_answer(gateway: Gateway, table: str) -> Iterator[None]:
 
     event.listen(engine, "after_cursor_execute", note)
     engine.dialect.do_commit = lose  # type: ignore[method-assign]
-    yield
-    engine.dialect.do_commit = commit  # type: ignore[method-assign]
-    event.remove(engine, "after_cursor_execute", note)
+    try:
+        yield
+    finally:
+        engine.dialect.do_commit = commit  # type: ignore[method-assign]
+        event.remove(engine, "after_cursor_execute", note)
 
 
 @pytest.mark.both_databases
@@ -447,7 +449,7 @@ def test_a_file_whose_row_was_refused_leaves_nothing(gateway: Gateway) -> None:
 HANGS = (
     "import json, os, sys, time\n"
     "if b'hang' in open(json.loads(sys.argv[1])['file'], 'rb').read(): time.sleep(600)\n"
-    "os.execv(sys.executable, [sys.executable, '-m', 'server.files.check', sys.argv[1]])"
+    "os.execv(sys.executable, [sys.executable, '-m', 'server.files.check_process', sys.argv[1]])"
 )
 """A check that comes to no end with a file that says hang."""
 

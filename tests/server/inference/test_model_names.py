@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from urllib.parse import quote
 
 import pytest
 from openai import OpenAI
 
-from server.access.keys import REFRESH_S, create_key
+from server.access.keys import create_key
 from server.app.data_dir import StartError
 from server.storage.tables import JobCheckpointRow
 from tests.server.conftest import Gateway, StartGateway
@@ -76,7 +75,7 @@ def test_a_checkpoint_of_another_project_is_neither_listed_nor_tuned(gateway: Ga
         )  # fmt: skip
         secrets = {project: create_key(session, project, project=project)[1] for project in ("ours", "theirs")}
     file_id = add_file(gateway)
-    time.sleep(REFRESH_S)  # until then the server may not have read of the new keys
+    gateway.know_keys()
     for project, secret in secrets.items():
         headers = {"Authorization": f"Bearer {secret}"}
         listed = gateway.http.get("/v1/models", headers=headers).json()["data"]

@@ -17,6 +17,7 @@ from server.app.run import at_work
 from server.app.services import Services
 from server.settings import Settings
 from serving import EngineLimits, resolve_base_model
+from tests.databases import compiled_once
 from tests.server.fake_engine import FakeAnswer, FakeEngine
 
 TRAINER = (sys.executable, "-m", "tests.server.jobs.fake_trainer")
@@ -27,7 +28,7 @@ def services_over(settings: Settings, base_dir: Path, command: tuple[str, ...]) 
     engine = FakeEngine(base_dir.with_name("engine"), lambda body: FakeAnswer(b"{}"))
     engine.base = resolve_base_model(str(base_dir))
     engine.limits = EngineLimits(32, 4, 8, 512)
-    return make_services(settings, engine, open_database(settings), training=command)
+    return make_services(settings, engine, compiled_once(open_database(settings)), training=command)
 
 
 async def main(data_dir: Path, base_dir: Path, database_url: str, command: tuple[str, ...]) -> None:

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from server.access.keys import REFRESH_S, create_key
+from server.access.keys import create_key
 from server.cli.main import app as command_line
 from serving import AdapterError, AdapterMisfitError, BaseModel, EngineUnavailableError, ParityError
 from tests.server.conftest import Gateway, StartGateway
@@ -268,7 +268,7 @@ def test_keys_upload_alike_and_see_each_others_adapters_but_not_what_is_broken(
     """An adapter is of no project: only checkpoints are, and nobody uploads one of those."""
     with gateway.database.session() as session:
         keys = {project: create_key(session, project, project=project)[1] for project in ("ours", "theirs")}
-    time.sleep(REFRESH_S)
+    gateway.know_keys()
     assert post(gateway, archive).status_code == 401
     ours, theirs = ({"Authorization": f"Bearer {keys[project]}"} for project in ("ours", "theirs"))
     broken = write_adapter(gateway.services.settings.adapters_dir, base, manifest={"manifest_version": 9})
