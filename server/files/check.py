@@ -24,7 +24,8 @@ from training.data.formats.read import FAULTS_SHOWN, DataError, Fault, iter_exam
 from training.data.splits import refuse_leakage
 
 MIN_EXAMPLES = 10
-"""Fewest examples in a training file, as OpenAI has it: https://platform.openai.com/docs/guides/supervised-fine-tuning"""
+"""Fewest examples in a training file, as OpenAI has it:
+https://platform.openai.com/docs/guides/supervised-fine-tuning"""
 ATTEMPTS = 3
 """Times that a check is tried whose process dies."""
 START_S = 120.0

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from server.access.keys import Caller
 from server.inference.ask import Inference
-from server.wire.disconnect import until_left
+from server.wire.disconnect import wait_for_disconnect
 from server.wire.errors import BadRequest, from_serving
 from serving import ServingError
 
@@ -81,7 +81,7 @@ class EngineAnswer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answering = asyncio.create_task(self._answer(send))
-        leaving = asyncio.create_task(until_left(receive))
+        leaving = asyncio.create_task(wait_for_disconnect(receive))
         try:
             await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -112,7 +112,8 @@ class EngineAnswer(Response):
 
 
 async def whole_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The chunks of an event stream, cut where events end (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+    """The chunks of an event stream, cut where events end
+    (https://html.spec.whatwg.org/multipage/server-sent-events.html).
 
     An engine that dies may leave half an event behind. Passed on, it would swallow the error event that follows.
     """
