@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from server.access.checkpoints import foreign_among, hidden_among
 from server.access.keys import Caller
 from server.aliases import changes
-from server.storage.list_pages import page_of
+from server.storage.list_pages import fetch_page
 from server.storage.tables import AliasChangeRow, AliasRow
 from server.wire.errors import BadRequest, Conflict
 from serving import Registry
@@ -92,7 +92,7 @@ class AliasView:
         row = self.session.get(AliasRow, name)
         if row is not None and self._is_foreign(row):
             raise changes.not_found(name)
-        rows, has_more = page_of(self.session, AliasChangeRow, of_it, after=after, limit=limit)
+        rows, has_more = fetch_page(self.session, AliasChangeRow, of_it, after=after, limit=limit)
         told = {model for row in rows for model in (row.from_model, row.to_model) if model}
         foreign = foreign_among(self.session, self.caller, told)
         return [_change_object(row, foreign) for row in rows], has_more

@@ -59,7 +59,7 @@ async def open_services(settings: Settings, bases: Sequence[BaseModel]) -> Async
         StartError: the address is public and there are no keys, or `base_model_map` can't be meant.
         EngineStartError: settings of the engines can't be meant.
     """
-    with contextlib.closing(open_database(settings)) as database, database.held():
+    with contextlib.closing(open_database(settings)) as database, database.lock_for_server():
         _refuse_public_without_keys(settings, database)
         further_names = base_aliases(settings, [base.name for base in bases])
         common, device = engine_settings(settings), await asyncio.to_thread(inspect_device)

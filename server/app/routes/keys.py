@@ -14,7 +14,7 @@ from server.access import key_requests
 from server.access.callers import AdminDep
 from server.access.keys import APIKey, list_keys
 from server.app.services import ServicesDep
-from server.storage.list_pages import list_page
+from server.storage.list_pages import build_list_page
 from server.storage.tables import DEFAULT_PROJECT
 from server.wire.errors import BadRequest
 
@@ -47,7 +47,7 @@ async def list_api_keys(
     keys = await services.database.run(list_keys)
     shown = [_key_object(key, admin.key_id) for key in (keys if order == "asc" else keys[::-1])]
     page = shown[_after(shown, after) :]
-    return list_page(page[:limit], has_more=len(page) > limit)
+    return build_list_page(page[:limit], has_more=len(page) > limit)
 
 
 @router.post("", status_code=201)

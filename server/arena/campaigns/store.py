@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from server.access import checkpoints
 from server.access.keys import Caller
-from server.storage.list_pages import page_of
+from server.storage.list_pages import fetch_page
 from server.storage.tables import (
     CampaignAnswerRow,
     CampaignAssignmentRow,
@@ -115,7 +115,7 @@ def page(
     session: Session, caller: Caller, *, after: str | None, limit: int, ascending: bool
 ) -> tuple[list[CampaignRow], bool]:
     """Campaigns that are there for this caller, and whether more follow. A page may hold fewer than `limit`."""
-    rows, has_more = page_of(session, CampaignRow, after=after, limit=limit, ascending=ascending)
+    rows, has_more = fetch_page(session, CampaignRow, after=after, limit=limit, ascending=ascending)
     foreign = checkpoints.foreign_among(session, caller, {model for row in rows for model in row.models})
     return [row for row in rows if not foreign.intersection(row.models)], has_more
 

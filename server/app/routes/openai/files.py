@@ -27,7 +27,7 @@ from server.files.rules import (
     refuse_wrong_extension,
 )
 from server.files.store import file_object, get_file, live
-from server.storage.list_pages import list_page, page_of
+from server.storage.list_pages import build_list_page, fetch_page
 from server.storage.tables import FileRow
 from server.wire.errors import BadRequest
 
@@ -79,8 +79,10 @@ async def list_files(
     def read(session: Session) -> dict[str, Any]:
         where = () if purpose is None else (FileRow.purpose == purpose.replace("\0", ""),)
         ascending = order == "asc"
-        rows, has_more = page_of(session, FileRow, *where, after=after, limit=limit, shown=live(), ascending=ascending)
-        return list_page([file_object(row) for row in rows], has_more=has_more)
+        rows, has_more = fetch_page(
+            session, FileRow, *where, after=after, limit=limit, visible=live(), ascending=ascending
+        )
+        return build_list_page([file_object(row) for row in rows], has_more=has_more)
 
     return await services.database.run(read)
 

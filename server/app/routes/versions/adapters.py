@@ -18,7 +18,7 @@ from server.access.keys import Caller
 from server.app.services import Services, ServicesDep
 from server.files.contents import Incoming
 from server.files.form import openapi_form, read_form
-from server.storage.list_pages import list_page
+from server.storage.list_pages import build_list_page
 from server.versions import tuned_models, upload
 from server.versions.download import AdapterArchive
 from server.wire.errors import NotFound
@@ -66,7 +66,7 @@ async def list_adapters(services: ServicesDep, caller: CallerDep) -> dict[str, A
     objects = await _objects(services, caller)
     # What is broken can't be told apart by project, so only an admin is told of it.
     broken = dict(services.registry.broken()) if caller.is_admin else {}
-    return list_page(objects, has_more=False) | {"broken": broken}
+    return build_list_page(objects, has_more=False) | {"broken": broken}
 
 
 @router.get("/adapters/{adapter_id}")

@@ -20,7 +20,7 @@ from server.access.keys import Caller
 from server.aliases import changes as aliases
 from server.aliases.view import AliasView
 from server.app.services import Services, ServicesDep
-from server.storage.list_pages import list_page
+from server.storage.list_pages import build_list_page
 from server.wire.errors import BadRequest, Conflict, ServiceUnavailable
 from serving import EngineState
 from serving.adapters.names import taken_names
@@ -50,7 +50,7 @@ class RollBackAlias(BaseModel):
 @router.get("/aliases")
 async def list_aliases(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """The aliases, by name."""
-    return list_page(await _view(services, caller, lambda view: view.objects(view.all())), has_more=False)
+    return build_list_page(await _view(services, caller, lambda view: view.objects(view.all())), has_more=False)
 
 
 @router.get(ALIAS + "/history")
@@ -64,7 +64,7 @@ async def list_alias_history(
     """Every change of the alias, newest first; a deleted one's, too."""
     aliases.check_name(name)
     changes, has_more = await _view(services, caller, lambda view: view.history(name, after=after, limit=limit))
-    return list_page(changes, has_more=has_more)
+    return build_list_page(changes, has_more=has_more)
 
 
 @router.get(ALIAS)
