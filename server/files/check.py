@@ -1,7 +1,7 @@
-"""Looks through files of examples in a process of its own: both ends of it. Knows no HTTP and no database.
+"""Checks files of examples in a child process: both the parent's side and the child's.
 
-`python -m server.files.check QUESTION` answers one question with one line of JSON. It has a low priority, and ends when
-its owner does, however that ends.
+`python -m server.files.check QUESTION` answers one question with one line of JSON. It runs at a low priority, and ends
+when its parent does, in whatever way that ends.
 """
 
 from __future__ import annotations
@@ -27,43 +27,43 @@ MIN_EXAMPLES = 10
 """Fewest examples in a training file, as OpenAI has it:
 https://platform.openai.com/docs/guides/supervised-fine-tuning"""
 ATTEMPTS = 3
-"""Times that a check is tried whose process dies."""
+"""How often a check is tried if its process dies."""
 START_S = 120.0
 SLOWEST_BYTES_PER_S = 1e6
-"""How long a check may take: it has this long to start, and goes through files at this pace at least. With two cores
-to itself it does 60 MB/s, but it gives way to all else."""
+"""How long a check may take: this long to start, plus the time to read the files at this pace. With two cores to itself
+it reads 60 MB/s, but it runs at a low priority."""
 COMMAND = (sys.executable, "-m", "server.files.check")
 NICE = 10
 
 
 class FileCheckError(Exception):
-    """The process died each time it was tried, or came to no end. The message says how."""
+    """The process died at each attempt, or timed out. The message says which."""
 
 
 @dataclass(frozen=True)
 class FileFaults:
-    """What one file was found to be."""
+    """What a check found in one file."""
 
     examples: int
     faults: tuple[str, ...]
-    """The first `FAULTS_SHOWN`, each with its line: `line 3: …`."""
+    """The first `FAULTS_SHOWN` faults, each with its line: `line 3: …`."""
     found: int
-    """How many there are in all; 0 for a file that can be learned from."""
+    """Total number of faults; 0 for a usable file."""
 
-    def told(self) -> str:
-        """The faults as sentences for a person, ending in "and N more" where some are left out."""
+    def describe(self) -> str:
+        """Return the faults as readable sentences, ending in "and N more" if some are left out."""
         more = self.found - len(self.faults)
         return "; ".join(self.faults) + (f"; and {more} more" if more else "")
 
 
 @dataclass(frozen=True)
 class JobCheck:
-    """What the files of a job were found to be."""
+    """What a check found in the files of a job."""
 
     code: str | None = None
-    """`invalid_training_file`, `invalid_validation_file` or `invalid_n_examples`; None when the job may run."""
+    """`invalid_training_file`, `invalid_validation_file` or `invalid_n_examples`; None if the job may run."""
     message: str | None = None
-    """What is wrong, for a person: the faults by line. It holds no path of this machine."""
+    """A readable message with the faults by line. It contains no path of this machine."""
     param: str | None = None
     """`training_file` or `validation_file`."""
 
@@ -77,12 +77,12 @@ async def check_for_job(
     on_leakage: OnLeakage = "refuse",
     command: Sequence[str] = COMMAND,
 ) -> JobCheck:
-    """Whether a job can learn by `method` from `training`, and be measured on `validation`; found in a process.
+    """Check in a child process whether a job can train by `method` on `training` and be evaluated on `validation`.
 
-    Cancelling the task that waits here ends the process.
+    Cancelling the caller kills the process.
 
     Raises:
-        FileCheckError: the process died `ATTEMPTS` times, or took far too long.
+        FileCheckError: the process died `ATTEMPTS` times, or timed out.
         FileNotFoundError: a file isn't there.
     """
     question = {
@@ -92,69 +92,69 @@ async def check_for_job(
         "file_format": file_format,
         "on_leakage": on_leakage,
     }
-    # Three times: it may go through the training file once more, to compare the two.
-    time_out_s = 3 * _time_out_s(*(path for path in (training, validation) if path is not None))
-    return JobCheck(**await _ask({"job": question}, command, time_out_s))
+    # Three times: the training file may be read once more, to compare the two.
+    time_out_s = 3 * _compute_timeout_s(*(path for path in (training, validation) if path is not None))
+    return JobCheck(**await _run_with_timeout({"job": question}, command, time_out_s))
 
 
 async def check_file(path: Path, *, command: Sequence[str] = COMMAND) -> FileFaults:
-    """Whether some method can learn from each record of the file; found in a process.
+    """Check in a child process whether each record of the file can be trained on by some method.
 
     Raises:
-        FileCheckError: the process died `ATTEMPTS` times, or took far too long.
+        FileCheckError: the process died `ATTEMPTS` times, or timed out.
         FileNotFoundError: the file isn't there.
     """
-    answer = await _ask({"file": str(path)}, command, _time_out_s(path))
+    answer = await _run_with_timeout({"file": str(path)}, command, _compute_timeout_s(path))
     return FileFaults(answer["examples"], tuple(answer["faults"]), answer["found"])
 
 
-def _time_out_s(*paths: Path) -> float:
+def _compute_timeout_s(*paths: Path) -> float:
     return START_S + sum(path.stat().st_size for path in paths) / SLOWEST_BYTES_PER_S
 
 
-async def _ask(question: dict[str, Any], command: Sequence[str], time_out_s: float) -> dict[str, Any]:
+async def _run_with_timeout(question: dict[str, Any], command: Sequence[str], timeout_s: float) -> dict[str, Any]:
     try:
-        async with asyncio.timeout(time_out_s):
-            return await _answer(question, command)
+        async with asyncio.timeout(timeout_s):
+            return await _run_process(question, command)
     except TimeoutError as error:
         raise FileCheckError(
-            f"The process that checks files had not ended after {time_out_s:.0f} s. See that the machine has time for "
+            f"The process that checks files had not ended after {timeout_s:.0f} s. See that the machine has time for "
             "it, or give a smaller file."
         ) from error
 
 
-async def _answer(question: dict[str, Any], command: Sequence[str]) -> dict[str, Any]:
-    ends: list[str] = []
+async def _run_process(question: dict[str, Any], command: Sequence[str]) -> dict[str, Any]:
+    failures: list[str] = []
     for _ in range(ATTEMPTS):
         child = await run_child([*command, json.dumps(question)])
         with contextlib.suppress(ValueError):
             if child.code == 0:
                 answer: dict[str, Any] = json.loads(child.stdout)
                 return answer
-        ends.append(f"signal {-child.code}" if child.code < 0 else f"exit code {child.code}")
+        failures.append(f"signal {-child.code}" if child.code < 0 else f"exit code {child.code}")
     raise FileCheckError(
-        f"The process that checks files died {ATTEMPTS} times ({', '.join(ends)}). Memory may have run out: "
+        f"The process that checks files died {ATTEMPTS} times ({', '.join(failures)}). Memory may have run out: "
         "free some, or give a smaller file."
     )
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Answers the question in the one argument on standard output; what runs as the process."""
+    """Run the check given as the only argument and print the result as JSON; the child's entry point."""
     os.nice(NICE)
-    threading.Thread(target=_end_with_owner, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     question = json.loads(arguments[0])
     if "job" in question:
-        answer = asdict(_job_check(question["job"]))
+        answer = asdict(_check_job(question["job"]))
     else:
-        answer = asdict(_Tally(Path(question["file"]), None, "auto").whole().result())
-    with contextlib.suppress(BrokenPipeError):  # the owner has died just now
+        answer = asdict(_FileScan(Path(question["file"]), None, "auto").read_all().result())
+    with contextlib.suppress(BrokenPipeError):  # the parent has just died
         os.write(sys.stdout.fileno(), json.dumps(answer).encode())
     return 0
 
 
-def _job_check(question: dict[str, Any]) -> JobCheck:
+def _check_job(question: dict[str, Any]) -> JobCheck:
     validation = question["validation"]
-    return _check(
+    return _check_files(
         Path(question["training"]),
         None if validation is None else Path(validation),
         question["method"],
@@ -163,16 +163,16 @@ def _job_check(question: dict[str, Any]) -> JobCheck:
     )
 
 
-def _end_with_owner() -> None:
-    os.read(sys.stdin.fileno(), 1)  # nothing is ever written: it returns at the end
+def _exit_with_parent() -> None:
+    os.read(sys.stdin.fileno(), 1)  # nothing is ever written: it returns when the parent's end closes
     os._exit(1)
 
 
-class _Tally:
-    """Goes through a file once: gives its examples, counts them, and keeps the first faults."""
+class _FileScan:
+    """One pass over a file: yields its examples, counts them, and keeps the first faults."""
 
     def __init__(self, path: Path, method: Method | None, file_format: FileFormat) -> None:
-        """method: what must be able to learn from each example; None: any."""
+        """method: the method that each example must be usable for; None: any method."""
         self.path, self.method, self.file_format = path, method, file_format
         self.examples = self.found = 0
         self.faults: list[str] = []
@@ -189,8 +189,8 @@ class _Tally:
                 self.labels.add(item.label)
                 yield item
 
-    def whole(self) -> _Tally:
-        """Itself, once it has gone through the file and kept no example."""
+    def read_all(self) -> _FileScan:
+        """Read the whole file without keeping the examples, and return self."""
         for _ in self:
             pass
         if self.method == "kto" and not self.found and len(self.labels) < 2:
@@ -198,7 +198,7 @@ class _Tally:
         return self
 
     def result(self) -> FileFaults:
-        """What was found so far."""
+        """Return what was found so far."""
         return FileFaults(self.examples, tuple(self.faults), self.found)
 
     def _add(self, fault: Fault) -> None:
@@ -207,38 +207,38 @@ class _Tally:
             self.faults.append(str(fault))
 
 
-def _check(
+def _check_files(
     training: Path, validation: Path | None, method: Method, file_format: FileFormat, on_leakage: OnLeakage
 ) -> JobCheck:
-    first = _Tally(training, method, file_format).whole()
+    first = _FileScan(training, method, file_format).read_all()
     if first.found:
-        return _refused(first.result(), "training")
+        return _build_refusal(first.result(), "training")
     if first.examples < MIN_EXAMPLES:
         message = f"Training file has {first.examples} example(s), but must have at least {MIN_EXAMPLES} examples"
         return JobCheck("invalid_n_examples", message, "training_file")
     if validation is None:
         return JobCheck()
-    second = _Tally(validation, method, "auto")
-    measured = list(second)
+    second = _FileScan(validation, method, "auto")
+    validation_examples = list(second)
     if second.found:
-        return _refused(second.result(), "validation")
+        return _build_refusal(second.result(), "validation")
     if on_leakage == "drop":
         return JobCheck()
     try:
         refuse_leakage(
-            _Tally(training, method, file_format),
-            measured,
+            _FileScan(training, method, file_format),
+            validation_examples,
             training_file=Path("the training file"),
             validation_file=Path("the validation file"),
         )
     except DataError as error:
         shown = tuple(str(fault) for fault in error.faults[:FAULTS_SHOWN])
-        return _refused(FileFaults(len(measured), shown, len(error.faults)), "validation")
+        return _build_refusal(FileFaults(len(validation_examples), shown, len(error.faults)), "validation")
     return JobCheck()
 
 
-def _refused(result: FileFaults, role: str) -> JobCheck:
-    message = f"The {role} file has {result.found} fault(s): {result.told()}"
+def _build_refusal(result: FileFaults, role: str) -> JobCheck:
+    message = f"The {role} file has {result.found} fault(s): {result.describe()}"
     return JobCheck(f"invalid_{role}_file", message, f"{role}_file")
 
 
