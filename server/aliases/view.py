@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from server.access.checkpoints import foreign_among, hidden_among
+from server.access.checkpoints import find_foreign, find_hidden
 from server.access.keys import Caller
 from server.aliases import changes
 from server.storage.list_pages import fetch_page
@@ -39,7 +39,7 @@ class AliasView:
     def all(self) -> list[AliasRow]:
         """Every alias that is there for the caller, by name."""
         rows = changes.live(self.session)
-        foreign = foreign_among(self.session, self.caller, [str(row.model) for row in rows])
+        foreign = find_foreign(self.session, self.caller, [str(row.model) for row in rows])
         return [row for row in rows if row.model not in foreign]
 
     def refuse_foreign(self, name: str) -> None:
@@ -65,7 +65,7 @@ class AliasView:
         row = self.get(name)
         if wanted is None:
             model, passed = changes.way_back(row.trail, self._there(row.trail).__contains__)
-            foreign = foreign_among(self.session, self.caller, passed)
+            foreign = find_foreign(self.session, self.caller, passed)
             gone = [one for one in passed if one not in foreign]
             if model is None:
                 raise changes.nothing_before(name, gone)
@@ -94,7 +94,7 @@ class AliasView:
             raise changes.not_found(name)
         rows, has_more = fetch_page(self.session, AliasChangeRow, of_it, after=after, limit=limit)
         told = {model for row in rows for model in (row.from_model, row.to_model) if model}
-        foreign = foreign_among(self.session, self.caller, told)
+        foreign = find_foreign(self.session, self.caller, told)
         return [_change_object(row, foreign) for row in rows], has_more
 
     def objects(self, rows: Sequence[AliasRow]) -> list[dict[str, Any]]:
@@ -103,12 +103,12 @@ class AliasView:
         return [_alias_object(row, changes.way_back(row.trail, there.__contains__)[0]) for row in rows]
 
     def _is_foreign(self, row: AliasRow) -> bool:
-        return bool(foreign_among(self.session, self.caller, [str(row.model)]))
+        return bool(find_foreign(self.session, self.caller, [str(row.model)]))
 
     def _there(self, models: Iterable[str]) -> frozenset[str]:
         """Those of these models that the caller can ask for."""
         there = frozenset(models).intersection(self.registry.names())
-        return there - hidden_among(self.session, self.caller, there)
+        return there - find_hidden(self.session, self.caller, there)
 
 
 def _alias_object(row: AliasRow, previous_model: str | None) -> dict[str, Any]:

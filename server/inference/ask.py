@@ -104,7 +104,7 @@ class Inference:
             APIError: the model is unknown to this caller, the engine is away, or it refused the request.
         """
         try:
-            await checkpoints.check(self.database, self.registry, caller, model)
+            await checkpoints.check_access(self.database, self.registry, caller, model)
             async with AsyncExitStack() as held:
                 yield await self._ask_twice(held, path, model, body)
         except ServingError as error:

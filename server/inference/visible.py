@@ -33,6 +33,6 @@ async def visible_names(registry: Registry, database: Database, caller: Caller) 
     """Every name that this caller can ask for."""
     names = registry.names()
     unseen = await database.run(
-        lambda session: checkpoints.hidden_among(session, caller, names, version_of=registry.version_of)
+        lambda session: checkpoints.find_hidden(session, caller, names, version_of=registry.version_of)
     )
     return set(names) - unseen

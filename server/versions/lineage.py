@@ -83,7 +83,7 @@ class Family:
         for row in aliases.live(session):
             by_model[str(row.model)].append(row.name)
         bases = {name: pool.base.name for name in registry.base_names if (pool := registry.base_pool(name))}
-        hidden = checkpoint_access.foreign_among(session, caller, known)
+        hidden = checkpoint_access.find_foreign(session, caller, known)
         family = cls(bases, disk, jobs, checkpoints, by_model, registry.remote_names, hidden=hidden)
         family.files = _files(session, jobs.values())
         return family

@@ -29,7 +29,7 @@ async def waiting(registry: Registry, database: Database, caller: Caller) -> lis
 
 async def _shown(database: Database, caller: Caller, adapters: list[Adapter]) -> list[Adapter]:
     names = [adapter.name for adapter in adapters]
-    unseen = await database.run(lambda session: checkpoint_access.hidden_among(session, caller, names))
+    unseen = await database.run(lambda session: checkpoint_access.find_hidden(session, caller, names))
     return [adapter for adapter in adapters if adapter.name not in unseen]
 
 

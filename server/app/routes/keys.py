@@ -59,10 +59,10 @@ async def create_api_key(
     keyless = admin.key_id is None
     try:
         key, secret = await services.database.run(
-            lambda session: key_requests.make(session, asked.name, asked.project, asked.admin, keyless=keyless)
+            lambda session: key_requests.create(session, asked.name, asked.project, asked.admin, keyless=keyless)
         )
     finally:
-        services.keys.forget()  # also where somebody else's was the first
+        services.keys.invalidate()  # also where somebody else's was the first
     response.headers["cache-control"] = "no-store"
     return _key_object(key, admin.key_id) | {"key": secret, "notice": NOW_REQUIRED if keyless else None}
 
@@ -71,7 +71,7 @@ async def create_api_key(
 async def revoke_api_key(key_id: str, services: ServicesDep, admin: AdminDep, force: bool = False) -> dict[str, Any]:
     """Revoke a key: it stays in the list and is refused from the next request on."""
     key = await services.database.run(lambda session: key_requests.revoke(session, key_id, force=force))
-    services.keys.forget()
+    services.keys.invalidate()
     return _key_object(key, admin.key_id) | {"deleted": True}
 
 

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Query, Request
 from sqlalchemy.orm import Session
 
 from server.access.callers import CallerDep
-from server.access.checkpoints import usable_by
+from server.access.checkpoints import is_usable_by
 from server.app.services import Services, ServicesDep
 from server.jobs import listing, states
 from server.jobs.create.body import CreateJob
@@ -111,7 +111,7 @@ async def list_checkpoints(
         states.read(session, job_id)
         where = [JobCheckpointRow.job_id == job_id]
         if caller.key_id is not None:
-            where.append(usable_by(caller.project))
+            where.append(is_usable_by(caller.project))
         rows, has_more = fetch_page(session, JobCheckpointRow, *where, after=after, limit=limit)
         return build_list_page([checkpoint_object(row) for row in rows], has_more=has_more)
 

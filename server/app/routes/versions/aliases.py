@@ -100,7 +100,7 @@ async def roll_back_alias(
         row, model, gone = await _view(services, caller, lambda view: view.way_back(name, wanted))
         if model != row.model:
             trail = row.trail
-            await checkpoints.check(services.database, services.registry, caller, model)
+            await checkpoints.check_access(services.database, services.registry, caller, model)
             async with _loaded(services, model):
                 row = await services.aliases.commit(
                     lambda session: aliases.roll_back(session, name, model, key_id, seen=trail)
@@ -145,7 +145,7 @@ async def _target(services: Services, caller: Caller, model: str) -> str:
         BadRequest: it is itself an alias.
     """
     registry = services.registry
-    await checkpoints.check(services.database, registry, caller, model)
+    await checkpoints.check_access(services.database, registry, caller, model)
     if registry.version_of(model) != model:
         raise BadRequest(
             f"{model!r} is itself an alias, of {registry.version_of(model)}. Name the model that is meant.",
