@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from server.access.checkpoints import is_checkpoint
 from server.access.keys import KeyStore, list_keys
-from server.aliases.cache import AliasBook
+from server.aliases.cache import AliasCache
 from server.app.data_dir import StartError, open_database
 from server.app.engines import (
     base_aliases,
@@ -110,7 +110,7 @@ def make_services(
     pools = pools or [pool_of(engine)]
     base_names = [pool.base.name for pool in pools]
     further_names = base_aliases(settings, base_names)
-    aliases = AliasBook(database, reserved=(*base_names, *further_names))
+    aliases = AliasCache(database, reserved=(*base_names, *further_names))
     registry = Registry(
         settings.adapters_dir,
         pools,

@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from server.access import checkpoints as checkpoint_access
 from server.access.keys import Caller
 from server.aliases import changes
-from server.aliases.cache import AliasBook
+from server.aliases.cache import AliasCache
 from server.jobs import states
 from server.jobs.run import checkpoints
 from server.storage.database import Database
@@ -33,7 +33,7 @@ async def _shown(database: Database, caller: Caller, adapters: list[Adapter]) ->
     return [adapter for adapter in adapters if adapter.name not in unseen]
 
 
-async def remove(registry: Registry, database: Database, aliases: AliasBook, model: str) -> Adapter:
+async def remove(registry: Registry, database: Database, aliases: AliasCache, model: str) -> Adapter:
     """The adapter that is gone now, and its checkpoint's row with it.
 
     Raises:

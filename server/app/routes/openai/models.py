@@ -88,7 +88,7 @@ def _remote_object(name: str) -> dict[str, Any]:
 
 async def _alias_objects(services: Services, caller: Caller) -> list[dict[str, Any]]:
     """Those of the models that this caller may use, by name."""
-    rows = await services.database.run(lambda session: AliasView(session, services.registry, caller).all())
+    rows = await services.database.run(lambda session: AliasView(session, services.registry, caller).list_all())
     return [_alias_object(services, row) for row in rows if row.name in services.aliases.current]
 
 
