@@ -119,7 +119,7 @@ def make_services(
         remotes=remotes,
         gate=gate,
         is_gated=lambda adapter: not is_checkpoint(adapter.name),
-        observer=metrics.observer(),
+        observer=metrics.make_observer(),
     )
     fleet = Fleet(registry, wanted_limits(settings))
     files = FileStore(settings.files_dir, database)
