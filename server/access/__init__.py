@@ -1,6 +1,6 @@
-"""Who asks, and what they may use.
+"""Who calls, and what they may use.
 
-keys          API keys and what they open
-callers       the key behind a request
+keys          API keys
+callers       who makes a request, as FastAPI dependencies
 checkpoints   which projects may use a checkpoint
 """

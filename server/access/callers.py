@@ -1,4 +1,4 @@
-"""Who makes a request, as routes ask for it."""
+"""Who makes a request, as FastAPI dependencies."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from server.access.keys import ANYBODY, Caller
 from server.wire.errors import Forbidden
 
 
-def caller_of(request: Request) -> Caller:
-    """Who makes the request."""
+def get_caller(request: Request) -> Caller:
+    """Return who makes the request."""
     caller: Caller = getattr(request.state, "caller", ANYBODY)
     return caller
 
 
-# Coroutines all: FastAPI would run plain functions in a thread, for each request.
-async def _caller(request: Request) -> Caller:
-    return caller_of(request)
+# All coroutines: FastAPI would run plain functions in a thread for each request.
+async def _resolve_caller(request: Request) -> Caller:
+    return get_caller(request)
 
 
-async def _key_id(request: Request) -> str | None:
-    return caller_of(request).key_id
+async def _resolve_key_id(request: Request) -> str | None:
+    return get_caller(request).key_id
 
 
-async def _admin(request: Request) -> Caller:
-    caller = caller_of(request)
+async def _require_admin(request: Request) -> Caller:
+    caller = get_caller(request)
     if not caller.is_admin:
         raise Forbidden(
             f"The API key {caller.key_id} is no admin's, and this endpoint wants one. "
@@ -36,9 +36,9 @@ async def _admin(request: Request) -> Caller:
     return caller
 
 
-CallerDep = Annotated[Caller, Depends(_caller)]
+CallerDep = Annotated[Caller, Depends(_resolve_caller)]
 """Who makes the request."""
-KeyIdDep = Annotated[str | None, Depends(_key_id)]
+KeyIdDep = Annotated[str | None, Depends(_resolve_key_id)]
 """The id of the API key that made the request; None on a keyless server."""
-AdminDep = Annotated[Caller, Depends(_admin)]
-"""Who makes the request; anybody but an admin gets a 403."""
+AdminDep = Annotated[Caller, Depends(_require_admin)]
+"""Who makes the request; anyone but an admin gets a 403."""

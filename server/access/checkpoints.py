@@ -1,7 +1,7 @@
-"""Who may use a checkpoint: the project whose job made it, and the projects that were let in. An alias is there for
-those who may use what it stands for.
+"""Who may use a checkpoint: the project whose job made it, and projects with a permission. An alias is visible to those
+who may use the model it stands for.
 
-The one place where that is decided. Knows no HTTP. A model that is no checkpoint costs no query: its name says so.
+This is the only place that decides it. A model that isn't a checkpoint, as its name shows, costs no query.
 https://platform.openai.com/docs/api-reference/fine-tuning/list-permissions
 """
 
@@ -19,49 +19,51 @@ from server.storage.tables import CheckpointPermissionRow, JobCheckpointRow, Job
 from serving import ModelNotFoundError, Registry
 
 CHECKPOINT = re.compile(r":ckpt-step-\d+\Z")
-_NAMED_IN_QUERY = 500
-"""Names that a query may list; SQLite takes some thousand parameters."""
+_MAX_QUERY_NAMES = 500
+"""Most names in one query; SQLite takes a few thousand parameters."""
 
 
 def is_checkpoint(model: str) -> bool:
-    """Whether the name is one that a checkpoint has."""
+    """Return whether the name is that of a checkpoint."""
     return CHECKPOINT.search(model) is not None
 
 
-def hidden_among(
+def find_hidden(
     session: Session, caller: Caller, names: Iterable[str], *, version_of: Callable[[str], str] = lambda name: name
 ) -> frozenset[str]:
-    """Those of these names that aren't there for this caller: none on a keyless server.
+    """Return those of the names that are hidden from this caller: none on a keyless server.
 
-    version_of: what an alias among them stands for; a name that is none stands for itself.
-    A checkpoint that no row tells the project of is there for nobody.
+    version_of: resolves aliases; any other name stands for itself.
+    A checkpoint without a row, and so without a project, is hidden from everyone.
     """
     if caller.key_id is None:
         return frozenset()
     versions = {name: version for name in names if is_checkpoint(version := version_of(name))}
-    hidden = frozenset(versions.values()) - _among(session, versions.values(), usable_by(caller.project))
+    hidden = frozenset(versions.values()) - _filter_checkpoints(
+        session, versions.values(), is_usable_by(caller.project)
+    )
     return frozenset(name for name, version in versions.items() if version in hidden)
 
 
-def foreign_among(session: Session, caller: Caller, names: Iterable[str]) -> frozenset[str]:
-    """As `hidden_among`, but those that are gone are nobody's any more: for what tells of the past."""
-    hidden = hidden_among(session, caller, names)
-    return _among(session, hidden, true())
+def find_foreign(session: Session, caller: Caller, names: Iterable[str]) -> frozenset[str]:
+    """Like `find_hidden`, but without checkpoints that no longer exist: for lists of past events."""
+    hidden = find_hidden(session, caller, names)
+    return _filter_checkpoints(session, hidden, true())
 
 
-def _among(session: Session, names: Iterable[str], where: ColumnElement[bool]) -> frozenset[str]:
-    """The checkpoints of these names for which the condition holds."""
+def _filter_checkpoints(session: Session, names: Iterable[str], where: ColumnElement[bool]) -> frozenset[str]:
+    """Return the checkpoints of these names that fulfil the condition."""
     checkpoints = frozenset(names)
     if not checkpoints:
         return frozenset()
     query = select(JobCheckpointRow.model).where(where)
-    if len(checkpoints) <= _NAMED_IN_QUERY:
+    if len(checkpoints) <= _MAX_QUERY_NAMES:
         query = query.where(JobCheckpointRow.model.in_(checkpoints))
     return checkpoints & frozenset(session.scalars(query))
 
 
-def usable_by(project: str) -> ColumnElement[bool]:
-    """The condition of a checkpoint that keys of this project may use."""
+def is_usable_by(project: str) -> ColumnElement[bool]:
+    """Return the condition for checkpoints that keys of this project may use."""
     own = exists().where(JobRow.id == JobCheckpointRow.job_id, JobRow.project == project)
     permitted = exists().where(
         CheckpointPermissionRow.checkpoint == JobCheckpointRow.model, CheckpointPermissionRow.project_id == project
@@ -69,12 +71,12 @@ def usable_by(project: str) -> ColumnElement[bool]:
     return or_(own, permitted)
 
 
-async def check(database: Database, registry: Registry, caller: Caller, model: str) -> None:
-    """Returns when the caller may use this model, by its name, an alias or its adapter's id.
+async def check_access(database: Database, registry: Registry, caller: Caller, model: str) -> None:
+    """Check that the caller may use this model, given by its name, an alias or its adapter's id.
 
     Raises:
-        ModelNotFoundError: it is not there, or not for this caller: the two look the same.
-        AdapterError: the adapter is known to be unfit.
+        ModelNotFoundError: it doesn't exist, or is hidden from this caller: the two look the same.
+        AdapterError: the adapter is known to be unservable.
     """
     version = registry.version_of(model)
     if caller.key_id is None or version in registry.base_names:
@@ -84,22 +86,22 @@ async def check(database: Database, registry: Registry, caller: Caller, model: s
     except ModelNotFoundError as error:
         if version in registry.remote_names:
             return
-        unseen = await _hidden(database, registry, caller, (*error.available, model))
-        raise _not_found(model, error.available, unseen, error.reason) from error
-    if is_checkpoint(name) and name in await _hidden(database, registry, caller, [name]):
+        hidden = await _fetch_hidden(database, registry, caller, (*error.available, model))
+        raise _not_found_error(model, error.available, hidden, error.reason) from error
+    if is_checkpoint(name) and name in await _fetch_hidden(database, registry, caller, [name]):
         available = registry.names()
-        unseen = await _hidden(database, registry, caller, available)
-        raise _not_found(model, available, unseen, None)
+        hidden = await _fetch_hidden(database, registry, caller, available)
+        raise _not_found_error(model, available, hidden, None)
 
 
-async def _hidden(database: Database, registry: Registry, caller: Caller, names: Iterable[str]) -> frozenset[str]:
-    return await database.run(lambda session: hidden_among(session, caller, names, version_of=registry.version_of))
+async def _fetch_hidden(database: Database, registry: Registry, caller: Caller, names: Iterable[str]) -> frozenset[str]:
+    return await database.run(lambda session: find_hidden(session, caller, names, version_of=registry.version_of))
 
 
-def _not_found(
-    model: str, names: list[str] | tuple[str, ...], unseen: frozenset[str], reason: str | None
+def _not_found_error(
+    model: str, names: list[str] | tuple[str, ...], hidden: frozenset[str], reason: str | None
 ) -> ModelNotFoundError:
-    # Why a hidden one is not served would tell that it is there.
+    # The reason why a hidden model isn't served would reveal that it exists.
     return ModelNotFoundError(
-        model, [name for name in names if name not in unseen], None if model in unseen else reason
+        model, [name for name in names if name not in hidden], None if model in hidden else reason
     )

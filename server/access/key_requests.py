@@ -1,6 +1,6 @@
-"""Makes and revokes keys for whoever asks over HTTP, so that nobody locks the admins out by mistake.
+"""Creates and revokes keys over HTTP, with rules that keep admins from locking themselves out.
 
-What a key is stands in `keys`; the command line, which its user can always reach, asks that directly.
+The command line, which is always available on the server's machine, uses `keys` directly.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from server.storage.tables import APIKeyRow, is_id, now_s
 from server.wire.errors import BadRequest, Conflict, NotFound, Unauthorized
 
 MAX_NAME = 100
-"""Characters of a key's name."""
+"""Longest name of a key, in characters."""
 
 
-def make(session: Session, name: str, project: str, is_admin: bool | None, *, keyless: bool) -> tuple[APIKey, str]:
-    """The new key and its secret.
+def create(session: Session, name: str, project: str, is_admin: bool | None, *, keyless: bool) -> tuple[APIKey, str]:
+    """Create a key; return it with its secret.
 
-    keyless: whether whoever asks has no key, and so can make the first ever and no other: from it on every request
+    keyless: whether the caller has no key. Such a caller can only create the very first key, after which every request
     needs one.
 
     Raises:
-        BadRequest: name or project can't be one, or the first key would be no admin's.
-        Unauthorized: keyless, and somebody else's was the first.
+        BadRequest: the name or project is invalid, or the first key isn't to be an admin's.
+        Unauthorized: keyless, and someone else has created the first key.
     """
-    _check(name, project)
+    _check_fields(name, project)
     if keyless:
-        _be_the_first(session)
+        _lock_for_first_key(session)
     if keyless and is_admin is False:
         raise BadRequest(
             "admin is false, but the first key must be an admin's: without one nobody could make another here. "
@@ -40,15 +40,15 @@ def make(session: Session, name: str, project: str, is_admin: bool | None, *, ke
 
 
 def revoke(session: Session, key_id: str, *, force: bool) -> APIKey:
-    """The key, which is good for nothing from the commit on. Revoked before: as it was.
+    """Revoke the key as of the commit, and return it; one that was revoked before is returned unchanged.
 
-    force: whether the last admin's key may go, too.
+    force: allow revoking the last admin's key.
 
     Raises:
         NotFound: there is no such key.
         Conflict: it is the last admin's.
     """
-    # A write, be it of nothing, makes two who revoke each other's keys wait for one another.
+    # A write that changes nothing: two admins who revoke each other's keys are serialized by it.
     session.execute(update(APIKeyRow).where(APIKeyRow.is_admin).values(name=APIKeyRow.name))
     row = session.get(APIKeyRow, key_id) if is_id(key_id) else None
     if row is None:
@@ -56,17 +56,17 @@ def revoke(session: Session, key_id: str, *, force: bool) -> APIKey:
             f"No key has the id {key_id[:100]!r}. GET /v1/keys lists them.", code="key_not_found", param="id"
         )
     if row.revoked_at is None:
-        if row.is_admin and not force and _admins_left(session) == 1:
-            raise _last_admin(row)
+        if row.is_admin and not force and _count_admins(session) == 1:
+            raise _last_admin_error(row)
         row.revoked_at = now_s()
     return next(key for key in list_keys(session) if key.id == key_id)
 
 
-def _be_the_first(session: Session) -> None:
-    """Until this transaction ends nobody else makes a key. Raises: Unauthorized."""
+def _lock_for_first_key(session: Session) -> None:
+    """Lock the table until the transaction ends. Raises: Unauthorized if a key exists."""
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text("LOCK TABLE api_keys IN SHARE ROW EXCLUSIVE MODE"))
-    else:  # a write, be it of nothing, has SQLite's other writers wait
+    else:  # a write that changes nothing makes SQLite's other writers wait
         session.execute(update(APIKeyRow).where(APIKeyRow.id == "").values(name=""))
     if session.scalar(select(APIKeyRow.id).limit(1)) is not None:
         raise Unauthorized(
@@ -75,7 +75,7 @@ def _be_the_first(session: Session) -> None:
         )
 
 
-def _check(name: str, project: str) -> None:
+def _check_fields(name: str, project: str) -> None:
     if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
         raise BadRequest(
             f"name must be 1 to {MAX_NAME} printable characters that say who or what will use the key.",
@@ -91,12 +91,12 @@ def _check(name: str, project: str) -> None:
         )
 
 
-def _admins_left(session: Session) -> int:
-    good = select(func.count()).select_from(APIKeyRow).where(APIKeyRow.is_admin, APIKeyRow.revoked_at.is_(None))
-    return session.scalar(good) or 0
+def _count_admins(session: Session) -> int:
+    count = select(func.count()).select_from(APIKeyRow).where(APIKeyRow.is_admin, APIKeyRow.revoked_at.is_(None))
+    return session.scalar(count) or 0
 
 
-def _last_admin(row: APIKeyRow) -> Conflict:
+def _last_admin_error(row: APIKeyRow) -> Conflict:
     return Conflict(
         f"{row.id} is the last admin's key: without it nobody can make keys or set up webhooks here. Make another "
         "admin's key first, or send force=true; then only `tuneloop keys create --admin` on the server's machine "

@@ -1,6 +1,6 @@
-"""Owns API keys: makes them, hashes them, checks them, and says whose they are. Knows nothing of routes.
+"""API keys: creating, hashing, checking and revoking them.
 
-A key is `sk-tuneloop-` and 43 random characters (256 bits): nothing to guess, so a plain SHA-256 is a safe hash.
+A key is `sk-tuneloop-` and 43 random characters (256 bits). It can't be guessed, so a plain SHA-256 is a safe hash.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from server.storage.tables import DEFAULT_PROJECT, APIKeyRow, new_id, now_s
 
 KEY_PREFIX = "sk-tuneloop-"
 PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-"""What a project's id looks like. A project is there as soon as a key names it."""
+"""The format of a project's id. A project exists as soon as a key names it."""
 REFRESH_S = 1.0
-"""A key made or revoked elsewhere (by the command line) counts after at most this many seconds."""
+"""Seconds after which a key that was created or revoked by the command line takes effect, at the latest."""
 
 
 @dataclass(frozen=True)
 class APIKey:
-    """A key as it is listed: never the key itself."""
+    """A key as it is listed, without its secret."""
 
     id: str
     name: str
@@ -40,7 +40,7 @@ class APIKey:
 
 @dataclass(frozen=True)
 class Invitation:
-    """One rater's way into one campaign."""
+    """One rater's invitation to one campaign."""
 
     id: str
     campaign_id: str
@@ -55,31 +55,31 @@ class Caller:
     """None on a keyless server."""
     project: str
     is_admin: bool
-    """Whether it may set up webhooks and let projects use checkpoints."""
+    """Whether it may set up webhooks and grant checkpoint permissions."""
     invitation: Invitation | None = None
-    """Where it is a campaign's rater; `server/arena/campaigns/invitations.py` says what that opens."""
+    """Set for a campaign's rater; `server/arena/campaigns/invitations.py` has what that allows."""
 
     @property
     def rater(self) -> str | None:
-        """In whose name alone it votes; None where it may say so itself."""
+        """The only rater that it may rate as; None if it may choose."""
         return self.invitation.rater if self.invitation else None
 
     @property
     def campaign(self) -> str | None:
-        """Id of the campaign that it is confined to."""
+        """Id of the campaign that it is restricted to."""
         return self.invitation.campaign_id if self.invitation else None
 
 
 ANYBODY = Caller(None, DEFAULT_PROJECT, is_admin=True)
-"""Who comes to a keyless server: somebody on this machine, who could make an admin's key as well."""
+"""The caller on a keyless server: someone on this machine, who could create an admin key anyway."""
 
 
 def create_key(
     session: Session, name: str, *, project: str = DEFAULT_PROJECT, is_admin: bool | None = None
 ) -> tuple[APIKey, str]:
-    """A new key's record and the key, which is shown this once.
+    """Create a key; return its record and its secret, which is shown only this once.
 
-    is_admin: None makes the first key ever an admin's, as whoever sets a server up needs one, and no later key.
+    is_admin: None makes the very first key an admin's, since setting up a server needs one, and no later key.
     """
     if is_admin is None:
         is_admin = session.scalar(select(APIKeyRow.id).limit(1)) is None
@@ -94,16 +94,16 @@ def create_key(
         is_admin=is_admin,
     )
     session.add(row)
-    return _shown(row), secret
+    return _to_api_key(row), secret
 
 
 def list_keys(session: Session) -> list[APIKey]:
-    """Every key that was ever made, oldest first, the revoked ones with the time of it."""
-    return [_shown(row) for row in session.scalars(select(APIKeyRow).order_by(APIKeyRow.created_at, APIKeyRow.id))]
+    """Return every key ever created, oldest first; revoked ones have `revoked_at`."""
+    return [_to_api_key(row) for row in session.scalars(select(APIKeyRow).order_by(APIKeyRow.created_at, APIKeyRow.id))]
 
 
 def revoke_key(session: Session, key_id: str) -> bool:
-    """Whether there was such a key. A revoked key stays in the list, so that the door it guarded stays shut."""
+    """Revoke the key; return whether it exists. Its row stays, so that the server doesn't become keyless again."""
     row = session.get(APIKeyRow, key_id)
     if row is None:
         return False
@@ -112,7 +112,7 @@ def revoke_key(session: Session, key_id: str) -> bool:
 
 
 class KeyStore:
-    """Which keys are good now. Reads the table at most once in `REFRESH_S`, so that a request costs no query."""
+    """The valid keys. Reads the table at most once per `REFRESH_S`, so that a request costs no query."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -121,24 +121,24 @@ class KeyStore:
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
 
-    async def required(self) -> bool:
-        """Whether requests need a key: from the first key ever made, even when all are revoked since."""
+    async def is_required(self) -> bool:
+        """Return whether requests need a key: once one was ever created, even if all have been revoked."""
         await self._refresh()
         return self._any_ever_made
 
     async def identify(self, secret: str) -> Caller | None:
-        """Whose key it is, or None where it is not a good one."""
+        """Return the key's caller, or None if the key isn't valid."""
         await self._refresh()
         return self._callers_by_hash.get(_hash(secret))
 
-    def forget(self) -> None:
-        """The next request reads the table again: a key was made or revoked here, and counts at once."""
+    def invalidate(self) -> None:
+        """Read the table again at the next request, after a key was created or revoked in this process."""
         self._read_at = float("-inf")
 
     async def _refresh(self) -> None:
         if self._is_fresh():
             return
-        # Whoever comes meanwhile waits: before the first reading, "no keys" would be a guess that opens the door.
+        # Other requests wait meanwhile: before the first read, assuming "no keys" would let anyone in.
         async with self._reading:
             if self._is_fresh():
                 return
@@ -157,5 +157,5 @@ def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _shown(row: APIKeyRow) -> APIKey:
+def _to_api_key(row: APIKeyRow) -> APIKey:
     return APIKey(row.id, row.name, row.prefix, row.created_at, row.revoked_at, row.project, row.is_admin)

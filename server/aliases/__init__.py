@@ -1,6 +1,6 @@
-"""Names that stand for a model and can be moved to another.
+"""Aliases: names that stand for a model and can be moved to another.
 
 changes   set, remove, roll back
-cache     what every process has in memory
-view      what clients are shown
+cache     the aliases in memory
+view      the aliases as one caller sees them
 """

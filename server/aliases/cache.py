@@ -1,6 +1,6 @@
-"""What a running server has of the aliases in memory, so that a request costs no query. The database is the truth.
+"""The aliases in memory, so that a request costs no query. The database is authoritative.
 
-The command line may write there beside a running server, so the book is read again about once a second. Knows no HTTP.
+The command line may change the database beside a running server, so the cache is refreshed about once a second.
 """
 
 from __future__ import annotations
@@ -19,54 +19,56 @@ from server.storage.tables import AliasRow
 from server.wire.background import BackgroundLoop
 
 REFRESH_S = 1.0
-"""What the command line changes counts after about this many seconds."""
+"""Changes by the command line take effect after about this many seconds."""
 
 logger = logging.getLogger(__name__)
 
 
-class AliasBook:
-    """Alias → model, as the database has it. Its coroutines belong to the server's event loop."""
+class AliasCache:
+    """Alias → model, as in the database. Its coroutines must run on the server's event loop."""
 
     def __init__(self, database: Database, *, reserved: Collection[str] = ()) -> None:
-        """reserved: names that mean something else on this server; an alias of such a name isn't served."""
+        """reserved: names that already mean something else on this server; an alias of such a name isn't served."""
         self.current: dict[str, str] = {}
-        """The same object for good, changed in place: a registry reads it at each request."""
+        """Always the same dict, changed in place: the registry reads it at each request."""
         self._database = database
         self._reserved = frozenset(reserved)
         self._warned: set[str] = set()
         self._reading = asyncio.Lock()
-        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._refreshing = BackgroundLoop(
             self.read, "The aliases can't be read now and stay as they were", pause_s=REFRESH_S
         )
 
     async def start(self) -> None:
-        """Returns when the aliases have been read; from then on changes made elsewhere are noticed, too."""
+        """Read the aliases, then keep refreshing them in the background."""
         await self.read()
         self._refreshing.start()
 
     async def stop(self) -> None:
-        """Stops looking for changes."""
+        """Stop refreshing."""
         await self._refreshing.stop()
 
     async def read(self) -> None:
-        """Brings the book up to date."""
-        # Under the lock, or a reading that began before a commit would undo what the commit has just put in here.
+        """Refresh the cache from the database."""
+        # With the lock: a read that began before a commit would undo what the commit has just put in here.
         async with self._reading:
-            found = {name: model for name, model in await self._database.run(_live) if not self._is_reserved(name)}
+            found = {
+                name: model for name, model in await self._database.run(_read_aliases) if not self._is_reserved(name)
+            }
             for name in self.current.keys() - found.keys():
                 del self.current[name]
             self.current.update(found)
 
     @asynccontextmanager
-    async def changing(self, name: str) -> AsyncIterator[None]:
-        """Whoever else wants to change this alias waits until the context is left."""
-        lock = self._changing.get(name) or self._changing.setdefault(name, asyncio.Lock())
-        async with lock:
+    async def lock(self, name: str) -> AsyncIterator[None]:
+        """Lock this alias: others who want to change it wait until the context is left."""
+        name_lock = self._locks.get(name) or self._locks.setdefault(name, asyncio.Lock())
+        async with name_lock:
             yield
 
     async def commit(self, change: Callable[[Session], AliasRow]) -> AliasRow:
-        """The row after this change, done in one transaction. Requests that begin after the return see the change."""
+        """Commit the change in one transaction and return the row. Requests that begin afterwards see the change."""
         async with self._reading:
             row = await self._database.run(change)
             if row.model is None:
@@ -82,6 +84,6 @@ class AliasBook:
         return name in self._reserved
 
 
-def _live(session: Session) -> list[tuple[str, str]]:
+def _read_aliases(session: Session) -> list[tuple[str, str]]:
     rows = session.execute(select(AliasRow.name, AliasRow.model).where(AliasRow.model.is_not(None)))
     return [(row.name, str(row.model)) for row in rows]

@@ -1,7 +1,7 @@
-"""Aliases in the database: which names may be one, what each stands for, the way back, and who changed it.
+"""Aliases in the database: valid names, targets, rollbacks and history.
 
-The database is the truth. What a running server has of it in memory is in `cache`. Knows no engines and no access:
-whoever calls has made sure that the model is there and may be used.
+The database is authoritative; `cache` has the copy in memory. The caller has to check that a target exists and may be
+used.
 """
 
 from __future__ import annotations
@@ -19,107 +19,107 @@ from serving.adapters.names import check_chosen_name
 from serving.errors import AdapterError
 
 MAX_TRAIL = 100
-"""Steps that an alias can be rolled back by; its history has every one."""
-_OURS = ("/history", "/rollback")
-"""Ends of the paths that ask about an alias: no name may end so."""
+"""Most steps that an alias can be rolled back; its history is complete."""
+_RESERVED_SUFFIXES = ("/history", "/rollback")
+"""Endings of the paths below an alias; no name may end with them."""
 
 
 def check_name(name: str) -> None:
-    """Raises BadRequest unless an alias could be called so."""
+    """Raise BadRequest unless this is a valid name for an alias."""
     try:
         check_chosen_name(name)
     except AdapterError as error:
         raise BadRequest(str(error), code="invalid_value", param="name") from error
-    if name.endswith(_OURS):
+    if name.endswith(_RESERVED_SUFFIXES):
         raise BadRequest(
-            f"The alias {name!r} must not end with {' or '.join(_OURS)}: such paths ask about an alias. "
+            f"The alias {name!r} must not end with {' or '.join(_RESERVED_SUFFIXES)}: such paths ask about an alias. "
             "Choose another name.",
             code="invalid_value",
             param="name",
         )
 
 
-def live(session: Session) -> Sequence[AliasRow]:
-    """The aliases that there are, by name."""
+def read_aliases(session: Session) -> Sequence[AliasRow]:
+    """Return the existing aliases, sorted by name."""
     return session.scalars(select(AliasRow).where(AliasRow.model.is_not(None)).order_by(AliasRow.name)).all()
 
 
-def models_in_use(session: Session) -> dict[str, str]:
-    """Model → an alias that stands for it."""
-    return {str(row.model): row.name for row in live(session)}
+def find_models_in_use(session: Session) -> dict[str, str]:
+    """Return model → an alias that stands for it."""
+    return {str(row.model): row.name for row in read_aliases(session)}
 
 
 def get(session: Session, name: str) -> AliasRow:
-    """The alias of this name. Raises: NotFound."""
-    row = session.get(AliasRow, name) if _is_name(name) else None
+    """Return the alias of this name. Raises: NotFound."""
+    row = session.get(AliasRow, name) if _is_valid_name(name) else None
     if row is None or row.model is None:
-        raise not_found(name)
+        raise alias_not_found_error(name)
     return row
 
 
 def promote(session: Session, name: str, model: str, by: str | None) -> AliasRow:
-    """The alias, which stands for `model` from the commit on; nothing is changed where it does already.
+    """Point the alias to `model` as of the commit, and return it; unchanged if it already stands for `model`.
 
-    by: id of the key that asked for it.
+    by: id of the key that requested it.
     """
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     blank: dict[str, Any] = {"name": name, "model": None, "trail": [], "created_at": now_s(), "updated_at": now_s()}
     session.execute(insert(AliasRow).values(blank).on_conflict_do_nothing())
-    row = _locked(session, name)
+    row = _lock_row(session, name)
     if row.model is None:
         row.trail, row.created_at = [], now_s()
     if row.model != model:
-        _change(session, row, "promote", model, [*row.trail, model][-MAX_TRAIL:], by)
+        _record_change(session, row, "promote", model, [*row.trail, model][-MAX_TRAIL:], by)
     return row
 
 
-def roll_back(session: Session, name: str, model: str, by: str | None, *, seen: Sequence[str]) -> AliasRow:
-    """The alias, which stands again for `model`: what it was promoted to since is off the trail.
+def roll_back(session: Session, name: str, model: str, by: str | None, *, expected_trail: Sequence[str]) -> AliasRow:
+    """Point the alias back to `model`, drop what came after it from the trail, and return the alias.
 
-    seen: the trail by which `model` was chosen.
+    expected_trail: the trail by which `model` was chosen.
 
     Raises:
         NotFound: there is no such alias.
-        Conflict: somebody else has changed it since.
+        Conflict: it has been changed since.
     """
-    row = _locked(session, name)
+    row = _lock_row(session, name)
     if row.model is None:
-        raise not_found(name)
-    if row.trail != list(seen):
+        raise alias_not_found_error(name)
+    if row.trail != list(expected_trail):
         raise Conflict(
             f"Somebody else has just changed the alias {name!r}; it stands for {row.model} now. Look, and ask again.",
             code="alias_changed",
             param="name",
         )
-    _change(session, row, "rollback", model, _cut(row.trail, model), by)
+    _record_change(session, row, "rollback", model, _trim_trail(row.trail, model), by)
     return row
 
 
 def delete(session: Session, name: str, by: str | None) -> AliasRow:
-    """The alias as it is now that it stands for nothing. Raises: NotFound."""
-    row = _locked(session, name)
+    """Delete the alias and return its row. Raises: NotFound."""
+    row = _lock_row(session, name)
     if row.model is None:
-        raise not_found(name)
-    _change(session, row, "delete", None, [], by)
+        raise alias_not_found_error(name)
+    _record_change(session, row, "delete", None, [], by)
     return row
 
 
-def way_back(trail: Sequence[str], is_there: Callable[[str], bool]) -> tuple[str | None, list[str]]:
-    """Where a rollback leads, None where there is nothing before; and what is passed over on the way, being gone."""
-    gone: list[str] = []
+def find_rollback_target(trail: Sequence[str], is_available: Callable[[str], bool]) -> tuple[str | None, list[str]]:
+    """Return the target of a rollback, None if there is none, and the earlier models that were skipped as missing."""
+    missing: list[str] = []
     for model in reversed(trail[:-1]):
         if model == trail[-1]:
             continue
-        if is_there(model):
-            return model, gone
-        if model not in gone:
-            gone.append(model)
-    return None, gone
+        if is_available(model):
+            return model, missing
+        if model not in missing:
+            missing.append(model)
+    return None, missing
 
 
-def nothing_before(name: str, gone: Collection[str]) -> Conflict:
-    """The refusal to roll back an alias that has stood for nothing else that is still there."""
-    why = f"what it stood for before is gone: {', '.join(gone)}" if gone else "it has stood for nothing else"
+def no_previous_model_error(name: str, missing: Collection[str]) -> Conflict:
+    """Return the error for an alias that never stood for another model that still exists."""
+    why = f"what it stood for before is gone: {', '.join(missing)}" if missing else "it has stood for nothing else"
     return Conflict(
         f"The alias {name!r} can't be rolled back: {why}. PUT /v1/aliases/{name} points it to another model.",
         code="no_previous_model",
@@ -127,14 +127,14 @@ def nothing_before(name: str, gone: Collection[str]) -> Conflict:
     )
 
 
-def was(session: Session, name: str, model: str) -> bool:
-    """Whether the alias ever stood for this model."""
-    known = select(AliasChangeRow.id).where(AliasChangeRow.alias == name, AliasChangeRow.to_model == model)
-    return session.scalar(known.limit(1)) is not None
+def has_stood_for(session: Session, name: str, model: str) -> bool:
+    """Return whether the alias ever stood for this model."""
+    query = select(AliasChangeRow.id).where(AliasChangeRow.alias == name, AliasChangeRow.to_model == model)
+    return session.scalar(query.limit(1)) is not None
 
 
 def refuse_in_use(aliases: Mapping[str, str], model: str) -> None:
-    """Raises Conflict when one of these aliases stands for the model, so that it can't be deleted."""
+    """Raise Conflict if one of these aliases stands for the model, so that it can't be deleted."""
     for alias, version in aliases.items():
         if version == model:
             raise Conflict(
@@ -146,14 +146,14 @@ def refuse_in_use(aliases: Mapping[str, str], model: str) -> None:
             )
 
 
-def not_found(name: str) -> NotFound:
-    """The refusal of an alias that there isn't."""
+def alias_not_found_error(name: str) -> NotFound:
+    """Return the error for an alias that doesn't exist."""
     return NotFound(
         f"There is no alias {name[:200]!r}. GET /v1/aliases lists them.", code="alias_not_found", param="name"
     )
 
 
-def _is_name(name: str) -> bool:
+def _is_valid_name(name: str) -> bool:
     try:
         check_name(name)
     except BadRequest:
@@ -161,18 +161,20 @@ def _is_name(name: str) -> bool:
     return True
 
 
-def _locked(session: Session, name: str) -> AliasRow:
-    """The alias's row, which nobody else changes before this transaction ends. Raises: NotFound."""
-    # A write, be it of nothing: SQLite lets reads of the same state go on to contradicting writes.
-    touched = session.execute(update(AliasRow).where(AliasRow.name == name).values(name=AliasRow.name))
-    if not cast("CursorResult[Any]", touched).rowcount:
-        raise not_found(name)
+def _lock_row(session: Session, name: str) -> AliasRow:
+    """Lock the alias's row until the transaction ends, and return it. Raises: NotFound."""
+    # A write that changes nothing: SQLite would let two reads of the same state lead to conflicting writes.
+    result = session.execute(update(AliasRow).where(AliasRow.name == name).values(name=AliasRow.name))
+    if not cast("CursorResult[Any]", result).rowcount:
+        raise alias_not_found_error(name)
     return session.scalars(
         select(AliasRow).where(AliasRow.name == name).execution_options(populate_existing=True)
     ).one()
 
 
-def _change(session: Session, row: AliasRow, action: str, model: str | None, trail: list[str], by: str | None) -> None:
+def _record_change(
+    session: Session, row: AliasRow, action: str, model: str | None, trail: list[str], by: str | None
+) -> None:
     now = now_s()
     session.add(
         AliasChangeRow(
@@ -183,8 +185,8 @@ def _change(session: Session, row: AliasRow, action: str, model: str | None, tra
     row.model, row.trail, row.updated_at = model, trail, now
 
 
-def _cut(trail: Sequence[str], model: str) -> list[str]:
-    """The trail up to where it last was at `model`; one step longer where it never was."""
+def _trim_trail(trail: Sequence[str], model: str) -> list[str]:
+    """Return the trail up to its last occurrence of `model`, or with `model` appended if it has none."""
     before = list(trail[:-1])
     if model not in before:
         return [*trail, model][-MAX_TRAIL:]

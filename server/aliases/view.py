@@ -1,6 +1,6 @@
-"""Aliases as one caller sees them: which are there, where a rollback leads, what the history tells.
+"""Aliases as one caller sees them: the list, rollback targets and the history. Read only.
 
-Who may not use a checkpoint sees neither its aliases nor its name. Changes nothing, and knows no requests.
+A caller who may not use a checkpoint sees neither its aliases nor its name.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from server.access.checkpoints import foreign_among, hidden_among
+from server.access.checkpoints import find_foreign, find_hidden
 from server.access.keys import Caller
 from server.aliases import changes
-from server.storage.list_pages import page_of
+from server.storage.list_pages import fetch_page
 from server.storage.tables import AliasChangeRow, AliasRow
 from server.wire.errors import BadRequest, Conflict
 from serving import Registry
@@ -30,20 +30,20 @@ class AliasView:
     caller: Caller
 
     def get(self, name: str) -> AliasRow:
-        """The alias. Raises: NotFound."""
+        """Return the alias. Raises: NotFound."""
         row = changes.get(self.session, name)
         if self._is_foreign(row):
-            raise changes.not_found(name)
+            raise changes.alias_not_found_error(name)
         return row
 
-    def all(self) -> list[AliasRow]:
-        """Every alias that is there for the caller, by name."""
-        rows = changes.live(self.session)
-        foreign = foreign_among(self.session, self.caller, [str(row.model) for row in rows])
+    def list_all(self) -> list[AliasRow]:
+        """Return every alias that is visible to the caller, sorted by name."""
+        rows = changes.read_aliases(self.session)
+        foreign = find_foreign(self.session, self.caller, [str(row.model) for row in rows])
         return [row for row in rows if row.model not in foreign]
 
     def refuse_foreign(self, name: str) -> None:
-        """Raises Conflict where there is such an alias and it isn't this caller's to change."""
+        """Raise Conflict if the alias exists and this caller may not change it."""
         row = self.session.get(AliasRow, name)
         if row is not None and self._is_foreign(row):
             raise Conflict(
@@ -52,66 +52,68 @@ class AliasView:
                 param="name",
             )
 
-    def way_back(self, name: str, wanted: str | None) -> tuple[AliasRow, str, list[str]]:
-        """The alias, the model that it is to be rolled back to, and what is passed over, being gone.
+    def find_rollback_target(self, name: str, requested: str | None) -> tuple[AliasRow, str, list[str]]:
+        """Return the alias, the model to roll it back to, and the models that were skipped as missing.
 
-        wanted: one that it stood for; None for the one before.
+        requested: a model that it stood for; None for the previous one.
 
         Raises:
             NotFound: there is no such alias.
-            Conflict: there is nothing before.
-            BadRequest: it never stood for `wanted`.
+            Conflict: there is no previous model.
+            BadRequest: it never stood for `requested`.
         """
         row = self.get(name)
-        if wanted is None:
-            model, passed = changes.way_back(row.trail, self._there(row.trail).__contains__)
-            foreign = foreign_among(self.session, self.caller, passed)
-            gone = [one for one in passed if one not in foreign]
+        if requested is None:
+            model, skipped = changes.find_rollback_target(row.trail, self._find_available(row.trail).__contains__)
+            foreign = find_foreign(self.session, self.caller, skipped)
+            gone = [skip for skip in skipped if skip not in foreign]
             if model is None:
-                raise changes.nothing_before(name, gone)
+                raise changes.no_previous_model_error(name, gone)
             return row, model, gone
-        if not changes.was(self.session, name, wanted):
+        if not changes.has_stood_for(self.session, name, requested):
             raise BadRequest(
-                f"The alias {name!r} never stood for {wanted[:200]!r}. GET /v1/aliases/{name}/history lists what it "
+                f"The alias {name!r} never stood for {requested[:200]!r}. GET /v1/aliases/{name}/history lists what it "
                 "stood for; PUT points it to something new.",
                 code="model_not_in_history",
                 param="model",
             )
-        return row, wanted, []
+        return row, requested, []
 
-    def history(self, name: str, *, after: str | None, limit: int) -> tuple[list[dict[str, Any]], bool]:
-        """A page of the alias's changes, newest first, and whether there are more; a deleted alias has them, too.
+    def list_history(self, name: str, *, after: str | None, limit: int) -> tuple[list[dict[str, Any]], bool]:
+        """Return a page of the alias's changes, newest first, and whether there are more; also for a deleted alias.
 
         Raises:
-            NotFound: there never was such an alias.
-            BadRequest: `after` is none of its changes.
+            NotFound: there has never been such an alias.
+            BadRequest: `after` isn't one of its changes.
         """
         of_it = AliasChangeRow.alias == name
         if self.session.scalar(select(AliasChangeRow.id).where(of_it).limit(1)) is None:
-            raise changes.not_found(name)
+            raise changes.alias_not_found_error(name)
         row = self.session.get(AliasRow, name)
         if row is not None and self._is_foreign(row):
-            raise changes.not_found(name)
-        rows, has_more = page_of(self.session, AliasChangeRow, of_it, after=after, limit=limit)
-        told = {model for row in rows for model in (row.from_model, row.to_model) if model}
-        foreign = foreign_among(self.session, self.caller, told)
-        return [_change_object(row, foreign) for row in rows], has_more
+            raise changes.alias_not_found_error(name)
+        rows, has_more = fetch_page(self.session, AliasChangeRow, of_it, after=after, limit=limit)
+        models = {model for row in rows for model in (row.from_model, row.to_model) if model}
+        foreign = find_foreign(self.session, self.caller, models)
+        return [_build_change_object(row, foreign) for row in rows], has_more
 
-    def objects(self, rows: Sequence[AliasRow]) -> list[dict[str, Any]]:
-        """The aliases on the wire; `previous_model` is where a rollback leads."""
-        there = self._there({model for row in rows for model in row.trail})
-        return [_alias_object(row, changes.way_back(row.trail, there.__contains__)[0]) for row in rows]
+    def build_objects(self, rows: Sequence[AliasRow]) -> list[dict[str, Any]]:
+        """Return the aliases as the API's objects; `previous_model` is the target of a rollback."""
+        available = self._find_available({model for row in rows for model in row.trail})
+        return [
+            _build_alias_object(row, changes.find_rollback_target(row.trail, available.__contains__)[0]) for row in rows
+        ]
 
     def _is_foreign(self, row: AliasRow) -> bool:
-        return bool(foreign_among(self.session, self.caller, [str(row.model)]))
+        return bool(find_foreign(self.session, self.caller, [str(row.model)]))
 
-    def _there(self, models: Iterable[str]) -> frozenset[str]:
-        """Those of these models that the caller can ask for."""
-        there = frozenset(models).intersection(self.registry.names())
-        return there - hidden_among(self.session, self.caller, there)
+    def _find_available(self, models: Iterable[str]) -> frozenset[str]:
+        """Return those of the models that the caller can use."""
+        available = frozenset(models).intersection(self.registry.names())
+        return available - find_hidden(self.session, self.caller, available)
 
 
-def _alias_object(row: AliasRow, previous_model: str | None) -> dict[str, Any]:
+def _build_alias_object(row: AliasRow, previous_model: str | None) -> dict[str, Any]:
     return {
         "id": row.name,
         "object": "alias",
@@ -123,8 +125,8 @@ def _alias_object(row: AliasRow, previous_model: str | None) -> dict[str, Any]:
     }
 
 
-def _change_object(row: AliasChangeRow, foreign: frozenset[str]) -> dict[str, Any]:
-    """foreign: models whose names the caller isn't told."""
+def _build_change_object(row: AliasChangeRow, foreign: frozenset[str]) -> dict[str, Any]:
+    """foreign: models whose names are hidden from the caller."""
     return {
         "id": row.id,
         "object": "alias.change",

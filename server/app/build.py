@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from server.access.checkpoints import is_checkpoint
 from server.access.keys import KeyStore, list_keys
-from server.aliases.cache import AliasBook
+from server.aliases.cache import AliasCache
 from server.app.data_dir import StartError, open_database
 from server.app.engines import (
     base_aliases,
@@ -59,7 +59,7 @@ async def open_services(settings: Settings, bases: Sequence[BaseModel]) -> Async
         StartError: the address is public and there are no keys, or `base_model_map` can't be meant.
         EngineStartError: settings of the engines can't be meant.
     """
-    with contextlib.closing(open_database(settings)) as database, database.held():
+    with contextlib.closing(open_database(settings)) as database, database.lock_for_server():
         _refuse_public_without_keys(settings, database)
         further_names = base_aliases(settings, [base.name for base in bases])
         common, device = engine_settings(settings), await asyncio.to_thread(inspect_device)
@@ -110,7 +110,7 @@ def make_services(
     pools = pools or [pool_of(engine)]
     base_names = [pool.base.name for pool in pools]
     further_names = base_aliases(settings, base_names)
-    aliases = AliasBook(database, reserved=(*base_names, *further_names))
+    aliases = AliasCache(database, reserved=(*base_names, *further_names))
     registry = Registry(
         settings.adapters_dir,
         pools,
@@ -119,7 +119,7 @@ def make_services(
         remotes=remotes,
         gate=gate,
         is_gated=lambda adapter: not is_checkpoint(adapter.name),
-        observer=metrics.observer(),
+        observer=metrics.make_observer(),
     )
     fleet = Fleet(registry, wanted_limits(settings))
     files = FileStore(settings.files_dir, database)

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from server.access.keys import KeyStore
-from server.aliases.cache import AliasBook
+from server.aliases.cache import AliasCache
 from server.arena.comparisons.pair_votes import PairVotes
 from server.arena.leaderboard.boards import Leaderboards
 from server.files.store import FileStore
@@ -40,7 +40,7 @@ class Services:
     runner: Runner
     webhooks: Deliverer
     jobs: JobCreator
-    aliases: AliasBook
+    aliases: AliasCache
     fleet: Fleet
     inference: Inference
     inspections: Inspections

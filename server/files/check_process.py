@@ -1,7 +1,7 @@
-"""The process that looks through files of examples: `python -m server.files.check_process QUESTION`.
+"""The child process that checks files of examples: `python -m server.files.check_process QUESTION`.
 
-It answers one question with one line of JSON, has a low priority, and ends when its owner does, however that ends.
-Whoever uploads a few examples waits for its start alone, so it loads only what it needs. `check` asks it.
+It answers one question with one line of JSON, runs at a low priority, and ends when its parent does, in whatever way
+that ends. After a small upload its start is all that the client waits for, so it imports only what it needs.
 """
 
 from __future__ import annotations
@@ -27,49 +27,49 @@ NICE = 10
 
 @dataclass(frozen=True)
 class FileFaults:
-    """What one file was found to be."""
+    """What a check found in one file."""
 
     examples: int
     faults: tuple[str, ...]
-    """The first `FAULTS_SHOWN`, each with its line: `line 3: …`."""
+    """The first `FAULTS_SHOWN` faults, each with its line: `line 3: …`."""
     found: int
-    """How many there are in all; 0 for a file that can be learned from."""
+    """Total number of faults; 0 for a usable file."""
 
-    def told(self) -> str:
-        """The faults as sentences for a person, ending in "and N more" where some are left out."""
+    def describe(self) -> str:
+        """Return the faults as readable sentences, ending in "and N more" if some are left out."""
         more = self.found - len(self.faults)
         return "; ".join(self.faults) + (f"; and {more} more" if more else "")
 
 
 @dataclass(frozen=True)
 class JobCheck:
-    """What the files of a job were found to be."""
+    """What a check found in the files of a job."""
 
     code: str | None = None
-    """`invalid_training_file`, `invalid_validation_file` or `invalid_n_examples`; None when the job may run."""
+    """`invalid_training_file`, `invalid_validation_file` or `invalid_n_examples`; None if the job may run."""
     message: str | None = None
-    """What is wrong, for a person: the faults by line. It holds no path of this machine."""
+    """A readable message with the faults by line. It contains no path of this machine."""
     param: str | None = None
     """`training_file` or `validation_file`."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Answers the question in the one argument on standard output; what runs as the process."""
+    """Run the check given as the only argument and print the result as JSON; the child's entry point."""
     os.nice(NICE)
-    threading.Thread(target=_end_with_owner, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     question = json.loads(arguments[0])
     if "job" in question:
-        answer = asdict(_job_check(question["job"]))
+        answer = asdict(_check_job(question["job"]))
     else:
-        answer = asdict(_Tally(Path(question["file"]), None, "auto").whole().result())
-    with contextlib.suppress(BrokenPipeError):  # the owner has died just now
+        answer = asdict(_FileScan(Path(question["file"]), None, "auto").read_all().result())
+    with contextlib.suppress(BrokenPipeError):  # the parent has just died
         os.write(sys.stdout.fileno(), json.dumps(answer).encode())
     return 0
 
 
-def _job_check(question: dict[str, Any]) -> JobCheck:
+def _check_job(question: dict[str, Any]) -> JobCheck:
     validation = question["validation"]
-    return _check(
+    return _check_files(
         Path(question["training"]),
         None if validation is None else Path(validation),
         question["method"],
@@ -78,16 +78,16 @@ def _job_check(question: dict[str, Any]) -> JobCheck:
     )
 
 
-def _end_with_owner() -> None:
-    os.read(sys.stdin.fileno(), 1)  # nothing is ever written: it returns at the end
+def _exit_with_parent() -> None:
+    os.read(sys.stdin.fileno(), 1)  # nothing is ever written: it returns when the parent's end closes
     os._exit(1)
 
 
-class _Tally:
-    """Goes through a file once: gives its examples, counts them, and keeps the first faults."""
+class _FileScan:
+    """One pass over a file: yields its examples, counts them, and keeps the first faults."""
 
     def __init__(self, path: Path, method: Method | None, file_format: FileFormat) -> None:
-        """method: what must be able to learn from each example; None: any."""
+        """method: the method that each example must be usable for; None: any method."""
         self.path, self.method, self.file_format = path, method, file_format
         self.examples = self.found = 0
         self.faults: list[str] = []
@@ -104,8 +104,8 @@ class _Tally:
                 self.labels.add(item.label)
                 yield item
 
-    def whole(self) -> _Tally:
-        """Itself, once it has gone through the file and kept no example."""
+    def read_all(self) -> _FileScan:
+        """Read the whole file without keeping the examples, and return self."""
         for _ in self:
             pass
         if self.method == "kto" and not self.found and len(self.labels) < 2:
@@ -113,7 +113,7 @@ class _Tally:
         return self
 
     def result(self) -> FileFaults:
-        """What was found so far."""
+        """Return what was found so far."""
         return FileFaults(self.examples, tuple(self.faults), self.found)
 
     def _add(self, fault: Fault) -> None:
@@ -122,40 +122,40 @@ class _Tally:
             self.faults.append(str(fault))
 
 
-def _check(
+def _check_files(
     training: Path, validation: Path | None, method: Method, file_format: FileFormat, on_leakage: OnLeakage
 ) -> JobCheck:
-    first = _Tally(training, method, file_format).whole()
+    first = _FileScan(training, method, file_format).read_all()
     if first.found:
-        return _refused(first.result(), "training")
+        return _build_refusal(first.result(), "training")
     if first.examples < MIN_EXAMPLES:
         message = f"Training file has {first.examples} example(s), but must have at least {MIN_EXAMPLES} examples"
         return JobCheck("invalid_n_examples", message, "training_file")
     if validation is None:
         return JobCheck()
-    second = _Tally(validation, method, "auto")
-    measured = list(second)
+    second = _FileScan(validation, method, "auto")
+    validation_examples = list(second)
     if second.found:
-        return _refused(second.result(), "validation")
+        return _build_refusal(second.result(), "validation")
     if on_leakage == "drop":
         return JobCheck()
     from training.data.splits import refuse_leakage  # late: it loads NumPy, which takes as long as all of the rest
 
     try:
         refuse_leakage(
-            _Tally(training, method, file_format),
-            measured,
+            _FileScan(training, method, file_format),
+            validation_examples,
             training_file=Path("the training file"),
             validation_file=Path("the validation file"),
         )
     except DataError as error:
         shown = tuple(str(fault) for fault in error.faults[:FAULTS_SHOWN])
-        return _refused(FileFaults(len(measured), shown, len(error.faults)), "validation")
+        return _build_refusal(FileFaults(len(validation_examples), shown, len(error.faults)), "validation")
     return JobCheck()
 
 
-def _refused(result: FileFaults, role: str) -> JobCheck:
-    message = f"The {role} file has {result.found} fault(s): {result.told()}"
+def _build_refusal(result: FileFaults, role: str) -> JobCheck:
+    message = f"The {role} file has {result.found} fault(s): {result.describe()}"
     return JobCheck(f"invalid_{role}_file", message, f"{role}_file")
 
 

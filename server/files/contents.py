@@ -1,9 +1,9 @@
-"""Contents on disk: written aside, made durable, then renamed to the id they are known by. Knows no rows and no HTTP.
+"""File contents on disk: written to a temporary file, synced, then renamed to their id.
 
 FOLDER/file-…       the content of a file
 FOLDER/parts/part_… one part of an upload
-FOLDER/incoming/…   what is being written; whatever lies there at start is left over from a server that died
-FOLDER/orphaned/…   contents that the database doesn't know: perhaps another database does, so they are kept
+FOLDER/incoming/…   what is being written; anything there at startup is left over from a killed server
+FOLDER/orphaned/…   contents without a row in the database; kept, since they may belong to another database
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import BinaryIO
 CHUNK_BYTES = 2**20
 
 
-class Incoming:
-    """A content that is being written. Used as a context, which removes what wasn't published."""
+class IncomingFile:
+    """A file that is being written. As a context manager it removes what wasn't published."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / secrets.token_hex(12)
@@ -28,7 +28,7 @@ class Incoming:
         self._hash = hashlib.sha256()
         self.bytes = 0
 
-    def __enter__(self) -> Incoming:
+    def __enter__(self) -> IncomingFile:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -37,63 +37,63 @@ class Incoming:
 
     @property
     def sha256(self) -> str:
-        """Of what has been written, as hexadecimal digits."""
+        """Hash of what has been written so far, in hexadecimal digits."""
         return self._hash.hexdigest()
 
     def write(self, chunk: bytes | memoryview) -> None:
-        """Adds to the end."""
+        """Append `chunk`."""
         self._hash.update(chunk)
         self._file.write(chunk)
         self.bytes += len(chunk)
 
     def flush(self) -> None:
-        """Makes all of it readable at `path`."""
+        """Make everything written so far readable at `path`."""
         self._file.flush()
 
-    def settle(self) -> None:
-        """Makes it durable where it is. Nothing can be added any more."""
+    def sync(self) -> None:
+        """Sync the file to disk and close it: nothing can be appended any more."""
         if not self._file.closed:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
 
     def publish(self, target: Path) -> None:
-        """Moves it to `target`, durably: after a power cut it is there, and whole. Quick once it is settled."""
-        self.settle()
+        """Rename the file to `target` so that it survives a power cut. Fast if `sync` was called before."""
+        self.sync()
         self.path.rename(target)
         sync_folder(target.parent)
 
 
 class Contents:
-    """The folder of all contents."""
+    """The folder with the contents of all files."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._parts, self._incoming, self.orphaned = (folder / name for name in ("parts", "incoming", "orphaned"))
 
     def path(self, file_id: str) -> Path:
-        """Where the content of this file lies."""
+        """Return the path of this file's content."""
         return self._folder / file_id
 
     def part_path(self, part_id: str) -> Path:
-        """Where this part of an upload lies."""
+        """Return the path of this upload part."""
         return self._parts / part_id
 
-    def incoming(self) -> Incoming:
-        """A new content, empty."""
+    def create_incoming(self) -> IncomingFile:
+        """Return a new, empty file."""
         self.make_folders()
-        return Incoming(self._incoming)
+        return IncomingFile(self._incoming)
 
     def make_folders(self) -> None:
-        """Makes what is missing of the folders, for our eyes only."""
+        """Create the missing folders, readable by this user only."""
         for folder in (self._folder, self._parts, self._incoming, self.orphaned):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    def tidy(self, file_ids: Collection[str], part_ids: Collection[str], deleted_ids: Collection[str]) -> int:
-        """Removes what was being written, and contents of deleted files. Nothing may be under way.
+    def clean_up(self, file_ids: Collection[str], part_ids: Collection[str], deleted_ids: Collection[str]) -> int:
+        """Remove unfinished files and the contents of deleted files; return how many contents were orphaned now.
 
-        A content that is nobody's is put among the orphaned, and brought back when its row is there again: whoever
-        opens an empty or an older database loses nothing by it. How many were put away now comes back.
+        Nothing may be written meanwhile. A content without a row is moved to `orphaned`, and back once its row exists
+        again: opening an empty or older database loses nothing.
         """
         self.make_folders()
         remove(self._incoming.iterdir())
@@ -103,11 +103,11 @@ class Contents:
                 path.rename(self.path(path.name))
             elif path.name in part_ids and not self.part_path(path.name).exists():
                 path.rename(self.part_path(path.name))
-        nobodys = [path for path in _files(self._folder) if path.name not in file_ids]
-        nobodys += [path for path in _files(self._parts) if path.name not in part_ids]
-        for path in nobodys:
+        orphans = [path for path in _files(self._folder) if path.name not in file_ids]
+        orphans += [path for path in _files(self._parts) if path.name not in part_ids]
+        for path in orphans:
             path.rename(self.orphaned / path.name)
-        return len(nobodys)
+        return len(orphans)
 
 
 def _files(*folders: Path) -> list[Path]:
@@ -115,20 +115,20 @@ def _files(*folders: Path) -> list[Path]:
 
 
 def remove(paths: Iterable[Path]) -> None:
-    """Removes these files; those that are gone already are passed over."""
+    """Remove these files; those that are already gone are skipped."""
     for path in paths:
         path.unlink(missing_ok=True)
 
 
-def copy(source: Path, target: Incoming) -> None:
-    """Adds all of `source` to the end of `target`."""
+def copy(source: Path, target: IncomingFile) -> None:
+    """Append all of `source` to `target`."""
     with source.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
             target.write(chunk)
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
-    """`target` is the same content: a second name for it, or a durable copy where the file system gives none.
+    """Make `target` a hard link to `source`, or a synced copy where the file system has no hard links.
 
     Raises:
         FileNotFoundError: `source` is gone.
@@ -142,7 +142,7 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Returns when what was made, renamed or removed in the folder would survive a power cut."""
+    """Sync the folder: what was created, renamed or removed in it then survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,6 +1,6 @@
-"""Reads a multipart form whose one file goes straight to disk. Knows no purpose of it.
+"""Reads a multipart form with one file, which is streamed to disk.
 
-Bytes come from the event loop; what parses, hashes and writes them runs in a thread, a batch at a time.
+The event loop receives the bytes; a thread parses, hashes and writes them, a batch at a time.
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 
-from server.files.contents import Incoming
+from server.files.contents import IncomingFile
 from server.wire.errors import BadRequest, PayloadTooLarge
 
 BATCH_BYTES = 2**20
-"""Bytes that are handed to the thread at once."""
+"""Bytes that are passed to the thread at once."""
 MAX_FIELDS = 32
 MAX_FIELD_BYTES = 64 * 1024
 FORM_OVERHEAD_BYTES = 2**20
-"""What a form may have beside its file."""
+"""Allowance for everything in a form besides its file."""
 
 
 def openapi_form(required: Sequence[str], properties: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What a route says of its form, for /docs, since it reads the form by itself."""
+    """Return the OpenAPI description of a form, for /docs: routes that read the form themselves need it."""
     schema = {"type": "object", "required": list(required), "properties": properties}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
 @dataclass
 class Form:
-    """What came beside the file's bytes."""
+    """A form without the bytes of its file."""
 
     fields: dict[str, str] = field(default_factory=dict)
     filename: str | None = None
-    """As the client gave it; None where no file came."""
+    """As the client sent it; None if there was no file."""
 
 
-async def read_form(request: Request, file_field: str, into: Incoming, max_file_bytes: int) -> Form:
-    """The form in the request's body; the content of its field `file_field` is in `into`.
+async def read_form(request: Request, file_field: str, into: IncomingFile, max_file_bytes: int) -> Form:
+    """Read the form in the request's body; the content of its field `file_field` is written to `into`.
 
     Raises:
-        BadRequest: it is no such form, or it ended midway.
+        BadRequest: it isn't such a form, or it is incomplete.
         PayloadTooLarge: the file has more than `max_file_bytes`.
         OSError: the disk is full.
     """
@@ -75,14 +75,14 @@ def _boundary(request: Request) -> bytes:
 
 
 class _Reader:
-    """The parser's callbacks: what has been read so far of a form."""
+    """The parser's callbacks, and what they have read of the form so far."""
 
-    def __init__(self, boundary: bytes, file_field: str, into: Incoming, max_file_bytes: int) -> None:
+    def __init__(self, boundary: bytes, file_field: str, into: IncomingFile, max_file_bytes: int) -> None:
         self._file_field, self._into, self._max_file_bytes = file_field, into, max_file_bytes
         self._form = Form()
         self._header, self._value = bytearray(), bytearray()
         self._disposition = b""
-        self._name, self._text = "", bytearray()
+        self._name, self._decode = "", bytearray()
         self._ended = False
         self._parser = MultipartParser(
             boundary,
@@ -92,21 +92,21 @@ class _Reader:
                 "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
                 "on_header_end": self._end_header,
                 "on_headers_finished": self._end_headers,
-                "on_part_data": self._take,
+                "on_part_data": self._add_part_data,
                 "on_part_end": self._end_part,
                 "on_end": self._end_form,
             },
         )
 
     def feed(self, data: bytes) -> None:
-        """Goes on with the next bytes."""
+        """Parse the next bytes."""
         self._parser.write(data)
 
     def end(self) -> Form:
-        """The form, which must be whole by now.
+        """Return the form, which must be complete.
 
         Raises:
-            BadRequest: it isn't, or it has no file.
+            BadRequest: it is incomplete, or has no file.
         """
         if not self._ended:
             raise BadRequest("The form ended before its closing boundary. Send it again.", code="incomplete_body")
@@ -120,7 +120,7 @@ class _Reader:
 
     def _begin_part(self) -> None:
         self._disposition = b""
-        self._text.clear()
+        self._decode.clear()
 
     def _end_header(self) -> None:
         if self._header.lower() == b"content-disposition":
@@ -132,10 +132,10 @@ class _Reader:
         _, options = parse_options_header(self._disposition)
         if b"name" not in options:
             raise BadRequest("A part of the form has no name.", code="invalid_multipart")
-        self._name = _text(options[b"name"])
+        self._name = _decode(options[b"name"])
         if self._name == self._file_field:
-            self._refuse_second()
-            self._form.filename = _text(options.get(b"filename", b""))
+            self._refuse_second_file()
+            self._form.filename = _decode(options.get(b"filename", b""))
         elif b"filename" in options:
             raise BadRequest(
                 f"The form has a file in the field {self._name[:100]!r}; give one file, in `{self._file_field}`.",
@@ -143,12 +143,12 @@ class _Reader:
                 param=self._name[:100],
             )
         else:
-            self._refuse_field_again()
+            self._refuse_repeated_field()
 
-    def _take(self, data: bytes, start: int, end: int) -> None:
+    def _add_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._name != self._file_field:
-            self._text += data[start:end]
-            if len(self._text) > MAX_FIELD_BYTES:
+            self._decode += data[start:end]
+            if len(self._decode) > MAX_FIELD_BYTES:
                 raise BadRequest(
                     f"The field {self._name[:100]!r} has more than {MAX_FIELD_BYTES} bytes.",
                     code="string_above_max_length",
@@ -156,17 +156,17 @@ class _Reader:
                 )
             return
         if self._into.bytes + end - start > self._max_file_bytes:
-            raise too_large(self._max_file_bytes, self._file_field)
+            raise file_too_large_error(self._max_file_bytes, self._file_field)
         self._into.write(memoryview(data)[start:end])
 
     def _end_part(self) -> None:
         if self._name != self._file_field:
-            self._form.fields[self._name] = _text(bytes(self._text))
+            self._form.fields[self._name] = _decode(bytes(self._decode))
 
     def _end_form(self) -> None:
         self._ended = True
 
-    def _refuse_second(self) -> None:
+    def _refuse_second_file(self) -> None:
         if self._form.filename is not None:
             raise BadRequest(
                 f"The form has more than one file in `{self._file_field}`; give one at a time.",
@@ -174,7 +174,7 @@ class _Reader:
                 param=self._file_field,
             )
 
-    def _refuse_field_again(self) -> None:
+    def _refuse_repeated_field(self) -> None:
         if self._name in self._form.fields or len(self._form.fields) >= MAX_FIELDS:
             raise BadRequest(
                 f"The field {self._name[:100]!r} stands twice in the form, or there are more than {MAX_FIELDS} fields.",
@@ -183,8 +183,8 @@ class _Reader:
             )
 
 
-def too_large(max_bytes: int, param: str) -> PayloadTooLarge:
-    """The refusal of a file above `max_bytes`."""
+def file_too_large_error(max_bytes: int, param: str) -> PayloadTooLarge:
+    """Return the error for a file above `max_bytes`."""
     remedy = (
         "Send less, raise the setting max_file_bytes, or send a file for training in parts: POST /v1/uploads"
         if param == "file"
@@ -193,7 +193,7 @@ def too_large(max_bytes: int, param: str) -> PayloadTooLarge:
     return PayloadTooLarge(f"The file is larger than {max_bytes} bytes. {remedy}.", code="file_too_large", param=param)
 
 
-def _text(value: bytes) -> str:
+def _decode(value: bytes) -> str:
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError:

@@ -1,6 +1,6 @@
-"""What a file must be to be taken: its purpose, its name and, for fine-tuning, its lines. Opens no database.
+"""Rules for uploaded files: the purpose, the name and, for fine-tuning, the lines.
 
-The rules and the words are those of https://platform.openai.com/docs/api-reference/files/create
+The rules and messages follow https://platform.openai.com/docs/api-reference/files/create
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from training.data.formats.json_records import Broken, decode
 from training.data.formats.read import FAULTS_SHOWN
 
 Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data"]
-"""What a client may upload for. OpenAI's `evals` isn't among them: there are no evals here."""
+"""The purposes that a client may upload for. OpenAI's `evals` is missing: there are no evals here."""
 PURPOSES: tuple[str, ...] = get_args(Purpose)
 FINE_TUNE: Purpose = "fine-tune"
 MIN_EXPIRY_S, MAX_EXPIRY_S = 3600, 30 * 24 * 3600
 BATCH_EXPIRY_S = MAX_EXPIRY_S
-"""Files for batches expire after 30 days where nothing else is said, as they do at OpenAI."""
+"""By default, files for batches expire after 30 days, as with OpenAI."""
 MAX_LINE_BYTES = 10 * 10**6
-"""Longest line of a training file."""
+"""Longest line of a training file, in bytes."""
 MAX_FILENAME_CHARACTERS = 255
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
-"""Characters that no name may have: control characters, and those that turn around what follows them."""
+"""Characters not allowed in names: control characters, and those that change the text direction."""
 
 
-def purpose_of(value: str | None) -> str:
-    """The purpose that was asked for.
+def parse_purpose(value: str | None) -> str:
+    """Return the requested purpose.
 
     Raises:
-        BadRequest: there is none, or none of that name.
+        BadRequest: it is missing or unknown.
     """
     if value is None:
         raise BadRequest(
@@ -51,9 +51,10 @@ def purpose_of(value: str | None) -> str:
     return value
 
 
-def clean_filename(given: str) -> str:
-    """The last part of the name without control characters, at most 255 characters; `upload` where nothing is left."""
-    name = _CONTROL.sub("", given).replace("\\", "/").rstrip("/ ").rpartition("/")[2].strip()
+def clean_filename(filename: str) -> str:
+    """Return the last part of the path without control characters, at most 255 characters; `upload` if nothing is
+    left."""
+    name = _CONTROL.sub("", filename).replace("\\", "/").rstrip("/ ").rpartition("/")[2].strip()
     if name in ("", ".", ".."):
         return "upload"
     suffix = PurePosixPath(name).suffix[:16]
@@ -61,10 +62,10 @@ def clean_filename(given: str) -> str:
 
 
 def refuse_wrong_extension(filename: str, purpose: str, *, param: str = "file") -> None:
-    """Looks whether the name fits the purpose. A name without extension does: that of bytes in the SDK is `upload`.
+    """Check that the name fits the purpose. One without an extension does: the SDK names bytes `upload`.
 
     Raises:
-        BadRequest: it doesn't.
+        BadRequest: it doesn't fit.
     """
     suffix = PurePosixPath(filename).suffix
     if purpose == FINE_TUNE and suffix.lower() not in ("", ".jsonl"):
@@ -76,22 +77,22 @@ def refuse_wrong_extension(filename: str, purpose: str, *, param: str = "file") 
         )
 
 
-def expiry_s(purpose: str, asked_s: int | None) -> int | None:
-    """Seconds that a new file is kept; None where it is kept until it is deleted."""
-    return asked_s or (BATCH_EXPIRY_S if purpose == "batch" else None)
+def choose_expiry_s(purpose: str, requested_s: int | None) -> int | None:
+    """Return how many seconds a new file is kept; None if until it is deleted."""
+    return requested_s or (BATCH_EXPIRY_S if purpose == "batch" else None)
 
 
 def refuse_wrong_content(path: Path, purpose: str) -> None:
-    """Looks whether the content fits the purpose, line by line; blocks for as long as reading takes.
+    """Check line by line that the content fits the purpose. Blocks while it reads the file.
 
     Raises:
-        BadRequest: it is empty, or it should be JSONL and isn't; the faults are listed with their lines.
+        BadRequest: it is empty, or should be JSONL and isn't; the message lists the faults with their lines.
     """
     if purpose != FINE_TUNE:
         if not path.stat().st_size:
             raise BadRequest("The file is empty. Give one with a content.", code="empty_file", param="file")
         return
-    faults, found = line_faults(path)
+    faults, found = find_line_faults(path)
     if found:
         shown = "".join(f"\n{fault}" for fault in faults)
         more = f"\nand {found - len(faults)} more" if found > len(faults) else ""
@@ -102,28 +103,28 @@ def refuse_wrong_content(path: Path, purpose: str) -> None:
         )
 
 
-def line_faults(path: Path) -> tuple[list[str], int]:
-    """The first faults of a file that should be JSONL, and how many there are. A line at a time is in memory."""
+def find_line_faults(path: Path) -> tuple[list[str], int]:
+    """Return the first faults of a JSONL file, and how many there are. Holds one line in memory at a time."""
     faults: list[str] = []
-    found, seen, encoding_told = 0, False, False
+    found, has_lines, encoding_reported = 0, False, False
     with path.open("rb") as file:
         for line, text in read_lines(file):
             if isinstance(text, bytes) and not text.strip():
                 continue
-            reason = _line_fault(text)
-            if reason is None or (reason.encoding and encoding_told):
-                seen = True
+            reason = _check_line(text)
+            if reason is None or (reason.encoding and encoding_reported):
+                has_lines = True
                 continue
-            encoding_told = encoding_told or reason.encoding
-            found, seen = found + 1, True
+            encoding_reported = encoding_reported or reason.encoding
+            found, has_lines = found + 1, True
             if len(faults) < FAULTS_SHOWN:
                 faults.append(f"line {line}: {reason.reason}")
-    if not seen:
+    if not has_lines:
         return ["it is empty; give at least one example"], 1
     return faults, found
 
 
-def _line_fault(text: bytes | Broken) -> Broken | None:
+def _check_line(text: bytes | Broken) -> Broken | None:
     if isinstance(text, Broken):
         return text
     if len(text) > MAX_LINE_BYTES:

@@ -1,4 +1,4 @@
-"""Uploads in parts: their rows, their parts on disk, and the file they become, once. Knows no HTTP but its errors.
+"""Uploads in parts: their rows, their parts on disk, and the file that they become, exactly once.
 
 https://platform.openai.com/docs/api-reference/uploads
 """
@@ -13,9 +13,9 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from server.files.contents import Incoming, copy, remove
-from server.files.rules import expiry_s, refuse_wrong_content
-from server.files.store import FileStore, file_object, live, remove_if_rolled_back
+from server.files.contents import IncomingFile, copy, remove
+from server.files.rules import choose_expiry_s, refuse_wrong_content
+from server.files.store import FileStore, file_object, is_live, remove_if_rolled_back
 from server.storage.database import Database
 from server.storage.tables import FileRow, UploadPartRow, UploadRow, new_id, now_s
 from server.wire.errors import BadRequest, Conflict, NotFound
@@ -26,14 +26,14 @@ MAX_PART_BYTES = 64 * 2**20
 
 
 def add_upload(session: Session, row: UploadRow) -> dict[str, Any]:
-    """The new upload, waiting for its parts."""
+    """Store a new upload, waiting for its parts, and return its object."""
     session.add(row)
     session.flush()
     return upload_object(row, None)
 
 
 def upload_object(row: UploadRow, file: FileRow | None) -> dict[str, Any]:
-    """The upload on the wire. https://platform.openai.com/docs/api-reference/uploads/object"""
+    """Return the upload as the API's object. https://platform.openai.com/docs/api-reference/uploads/object"""
     return {
         "id": row.id,
         "object": "upload",
@@ -42,24 +42,24 @@ def upload_object(row: UploadRow, file: FileRow | None) -> dict[str, Any]:
         "expires_at": row.expires_at,
         "filename": row.filename,
         "purpose": row.purpose,
-        "status": _status(row),
+        "status": _get_status(row),
         "file": None if file is None else file_object(file),
     }
 
 
 def part_object(row: UploadPartRow) -> dict[str, Any]:
-    """The part on the wire. https://platform.openai.com/docs/api-reference/uploads/part-object"""
+    """Return the part as the API's object. https://platform.openai.com/docs/api-reference/uploads/part-object"""
     return {"id": row.id, "object": "upload.part", "created_at": row.created_at, "upload_id": row.upload_id}
 
 
 class Uploads:
-    """What can be done with uploads."""
+    """The operations on uploads."""
 
     def __init__(self, files: FileStore, database: Database) -> None:
         self._files, self._database = files, database
 
     async def refuse_ended(self, upload_id: str) -> None:
-        """Looks whether parts may be added.
+        """Check that parts may be added.
 
         Raises:
             NotFound: there is no such upload.
@@ -67,12 +67,12 @@ class Uploads:
         """
         await self._database.run(lambda session: _refuse_ended(_get_upload(session, upload_id)))
 
-    async def add_part(self, upload_id: str, incoming: Incoming) -> dict[str, Any]:
-        """The new part with this content.
+    async def add_part(self, upload_id: str, incoming: IncomingFile) -> dict[str, Any]:
+        """Store this content as a new part and return its object.
 
         Raises:
             NotFound, Conflict: as `refuse_ended`.
-            BadRequest: the parts together are far more than was announced.
+            BadRequest: the parts are far larger together than was announced.
         """
         part = UploadPartRow(id=new_id("part"), upload_id=upload_id, bytes=incoming.bytes, created_at=now_s())
         target = self._files.contents.part_path(part.id)
@@ -85,43 +85,43 @@ class Uploads:
         return await self._database.run(work)
 
     async def complete(self, upload_id: str, part_ids: Sequence[str], md5: str | None) -> dict[str, Any]:
-        """The completed upload with its file; completing again gives the same answer.
+        """Complete the upload and return it with its file; completing it again returns the same.
 
         Raises:
             NotFound: there is no such upload.
             Conflict: it is cancelled or expired.
-            BadRequest: the parts don't make the file that was announced; the upload goes on waiting.
+            BadRequest: the parts don't add up to the announced file; the upload stays pending.
         """
         async with self._files.lock(upload_id):
-            row, parts, file = await self._database.run(lambda session: _read(session, upload_id))
+            row, parts, file = await self._database.run(lambda session: _read_upload(session, upload_id))
             if row.status == "completed":
                 return upload_object(row, file)
             _refuse_ended(row)
-            chosen = _in_order(parts, part_ids)
-            _refuse_wrong_size(row, sum(part.bytes for part in chosen))
-            answer = await run_in_threadpool(self._complete, row, chosen, md5)
-            await self._free([part.id for part in parts])
-            return answer
+            ordered = _order_parts(parts, part_ids)
+            _refuse_wrong_size(row, sum(part.bytes for part in ordered))
+            completed = await run_in_threadpool(self._assemble_file, row, ordered, md5)
+            await self._remove_contents([part.id for part in parts])
+            return completed
 
     async def cancel(self, upload_id: str) -> dict[str, Any]:
-        """The cancelled upload; cancelling again gives the same answer.
+        """Cancel the upload and return it; cancelling it again returns the same.
 
         Raises:
             NotFound: there is no such upload.
             Conflict: it is completed or expired.
         """
-        answer, part_ids = await self._database.run(lambda session: _cancel(session, upload_id))
-        await self._free(part_ids)
-        return answer
+        cancelled, part_ids = await self._database.run(lambda session: _cancel(session, upload_id))
+        await self._remove_contents(part_ids)
+        return cancelled
 
-    async def _free(self, part_ids: Sequence[str]) -> None:
-        """Removes the contents of the parts; the sweep, their rows."""
+    async def _remove_contents(self, part_ids: Sequence[str]) -> None:
+        """Remove the contents of the parts; the sweep removes their rows."""
         await run_in_threadpool(remove, [self._files.contents.part_path(part_id) for part_id in part_ids])
         self._files.wake()
 
-    def _complete(self, row: UploadRow, parts: Sequence[UploadPartRow], md5: str | None) -> dict[str, Any]:
-        """Puts the parts together and makes a file of them. Blocks."""
-        with self._files.contents.incoming() as incoming:
+    def _assemble_file(self, row: UploadRow, parts: Sequence[UploadPartRow], md5: str | None) -> dict[str, Any]:
+        """Join the parts and store them as a file. Blocks."""
+        with self._files.contents.create_incoming() as incoming:
             try:
                 for part in parts:
                     copy(self._files.contents.part_path(part.id), incoming)
@@ -133,19 +133,19 @@ class Uploads:
             _refuse_wrong_md5(incoming, md5)
             refuse_wrong_content(incoming.path, row.purpose)
             with self._database.session() as session:
-                return self._end(session, row, incoming)
+                return self._publish_file(session, row, incoming)
 
-    def _end(self, session: Session, row: UploadRow, incoming: Incoming) -> dict[str, Any]:
+    def _publish_file(self, session: Session, row: UploadRow, incoming: IncomingFile) -> dict[str, Any]:
         file = self._files.publish(
             session,
             incoming,
             filename=row.filename,
             purpose=row.purpose,
             created_by=row.created_by,
-            expires_after_s=expiry_s(row.purpose, row.file_expires_after_s),
+            expires_after_s=choose_expiry_s(row.purpose, row.file_expires_after_s),
         )
-        ended = update(UploadRow).where(*_pending(row.id)).values(status="completed", file_id=file.id)
-        if not _changed(session, ended):  # raising rolls back, which takes the new file away
+        completion = update(UploadRow).where(*_is_pending(row.id)).values(status="completed", file_id=file.id)
+        if not _execute_update(session, completion):  # raising rolls back, which removes the new file
             raise Conflict(
                 f"The upload {row.id!r} was cancelled, completed or expired meanwhile.", code="upload_not_pending"
             )
@@ -159,12 +159,12 @@ def _get_upload(session: Session, upload_id: str) -> UploadRow:
     return row
 
 
-def _status(row: UploadRow) -> str:
+def _get_status(row: UploadRow) -> str:
     return "expired" if row.status == "pending" and row.expires_at <= now_s() else row.status
 
 
 def _refuse_ended(row: UploadRow) -> None:
-    if (status := _status(row)) != "pending":
+    if (status := _get_status(row)) != "pending":
         raise Conflict(
             f"The upload {row.id!r} is {status}; only a pending one goes on. Create a new one: POST /v1/uploads.",
             code="upload_not_pending",
@@ -172,25 +172,25 @@ def _refuse_ended(row: UploadRow) -> None:
         )
 
 
-def _pending(upload_id: str) -> tuple[Any, ...]:
+def _is_pending(upload_id: str) -> tuple[Any, ...]:
     return UploadRow.id == upload_id, UploadRow.status == "pending", UploadRow.expires_at > now_s()
 
 
-def _changed(session: Session, statement: Any) -> bool:
+def _execute_update(session: Session, statement: Any) -> bool:
     result: Any = session.execute(statement)
     return bool(result.rowcount)
 
 
 def _add_part(session: Session, part: UploadPartRow) -> dict[str, Any]:
-    # Changes nothing, but holds the upload until this is committed: it cannot be completed or cancelled meanwhile.
-    if not _changed(session, update(UploadRow).where(*_pending(part.upload_id)).values(status="pending")):
+    # Changes nothing, but locks the upload until the commit: it can't be completed or cancelled meanwhile.
+    if not _execute_update(session, update(UploadRow).where(*_is_pending(part.upload_id)).values(status="pending")):
         _refuse_ended(_get_upload(session, part.upload_id))
     announced = session.scalars(select(UploadRow.bytes).where(UploadRow.id == part.upload_id)).one()
-    there = session.scalar(
+    stored_bytes = session.scalar(
         select(func.coalesce(func.sum(UploadPartRow.bytes), 0)).where(UploadPartRow.upload_id == part.upload_id)
     )
-    # A client that lost an answer sends the part again, so some more than announced must be let in.
-    if int(there or 0) + part.bytes > 2 * announced + MAX_PART_BYTES:
+    # A client that lost a response sends the part again, so somewhat more than announced must be accepted.
+    if int(stored_bytes or 0) + part.bytes > 2 * announced + MAX_PART_BYTES:
         raise BadRequest(
             f"The parts of the upload {part.upload_id!r} have more than twice the {announced} bytes announced. "
             "Complete it, or create one with the right `bytes`.",
@@ -202,15 +202,15 @@ def _add_part(session: Session, part: UploadPartRow) -> dict[str, Any]:
     return part_object(part)
 
 
-def _read(session: Session, upload_id: str) -> tuple[UploadRow, list[UploadPartRow], FileRow | None]:
-    # Parts first: where they are gone because somebody else ended the upload, the status tells.
+def _read_upload(session: Session, upload_id: str) -> tuple[UploadRow, list[UploadPartRow], FileRow | None]:
+    # Parts first: if they are gone because another request ended the upload, the status shows it.
     parts = list(session.scalars(select(UploadPartRow).where(UploadPartRow.upload_id == upload_id)))
     row = _get_upload(session, upload_id)
-    file = session.scalar(select(FileRow).where(FileRow.id == row.file_id, live())) if row.file_id else None
+    file = session.scalar(select(FileRow).where(FileRow.id == row.file_id, is_live())) if row.file_id else None
     return row, parts, file
 
 
-def _in_order(parts: Sequence[UploadPartRow], part_ids: Sequence[str]) -> list[UploadPartRow]:
+def _order_parts(parts: Sequence[UploadPartRow], part_ids: Sequence[str]) -> list[UploadPartRow]:
     known = {part.id: part for part in parts}
     for place, part_id in enumerate(part_ids):
         if part_id not in known:
@@ -234,7 +234,7 @@ def _refuse_wrong_size(row: UploadRow, size: int) -> None:
         )
 
 
-def _refuse_wrong_md5(incoming: Incoming, md5: str | None) -> None:
+def _refuse_wrong_md5(incoming: IncomingFile, md5: str | None) -> None:
     if md5 is None:
         return
     with incoming.path.open("rb") as file:
@@ -248,7 +248,7 @@ def _refuse_wrong_md5(incoming: Incoming, md5: str | None) -> None:
 
 
 def _cancel(session: Session, upload_id: str) -> tuple[dict[str, Any], Sequence[str]]:
-    cancelled = _changed(session, update(UploadRow).where(*_pending(upload_id)).values(status="cancelled"))
+    cancelled = _execute_update(session, update(UploadRow).where(*_is_pending(upload_id)).values(status="cancelled"))
     row = _get_upload(session, upload_id)
     if not cancelled and row.status != "cancelled":
         _refuse_ended(row)

@@ -1,7 +1,7 @@
-"""From a model's name to the engine's bytes.
+"""Inference requests, from a model's name to the engine's bytes.
 
-ask       one request to an engine
-answer    its answer, as routes send it on
-visible   which models a caller may name
-metrics/  what is counted
+ask       sends a request to an engine
+answer    its answer as an HTTP response
+visible   which models a caller can see
+metrics/  counters and Prometheus metrics
 """

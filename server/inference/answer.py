@@ -1,4 +1,4 @@
-"""An engine's answer over HTTP: bytes as they are, errors in OpenAI's words, and an end when the caller leaves."""
+"""An engine's answer as an HTTP response: unchanged bytes, OpenAI's errors, cancelled when the client disconnects."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from starlette.types import Receive, Scope, Send
 
 from server.access.keys import Caller
 from server.inference.ask import Inference
-from server.wire.disconnect import until_left
+from server.wire.disconnect import wait_for_disconnect
 from server.wire.errors import BadRequest, from_serving
 from serving import ServingError
 
-_ENGINES_OWN = ("kv_transfer_params", "ec_transfer_params")
-"""What vLLM writes into a request's `vllm_xargs` itself, and fails over where a client has."""
+_ENGINE_PARAMETERS = ("kv_transfer_params", "ec_transfer_params")
+"""Parameters that vLLM itself puts into `vllm_xargs`; it fails if a client sends them."""
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
 
 
-def model_of(body: bytes) -> str:
-    """The body's `model`.
+def read_model(body: bytes) -> str:
+    """Return the body's `model`.
 
     Raises:
-        BadRequest: the body is no JSON object, names no model, or holds what is the engine's own.
+        BadRequest: the body isn't a JSON object, names no model, or has a parameter that only engines may set.
     """
     try:
-        content = _parsed(body)
+        content = _parse_json(body)
     except (ValueError, RecursionError) as error:
         raise BadRequest(
             f"The request body is not valid JSON: {error}. Send a JSON object such as "
@@ -44,9 +44,9 @@ def model_of(body: bytes) -> str:
             param="model",
             code="missing_required_parameter" if model is None else "invalid_type",
         )
-    given = content.get("vllm_xargs")
-    extra = given if isinstance(given, dict) else {}
-    for name in _ENGINES_OWN:
+    xargs = content.get("vllm_xargs")
+    extra = xargs if isinstance(xargs, dict) else {}
+    for name in _ENGINE_PARAMETERS:
         if name in extra:
             raise BadRequest(
                 f"vllm_xargs can't hold {name}: engines use it among themselves. Leave it out.",
@@ -56,43 +56,43 @@ def model_of(body: bytes) -> str:
     return model
 
 
-def _parsed(body: bytes) -> object:
-    """What vLLM's own parser would make of it, in a fraction of the time: a body with a picture is megabytes."""
+def _parse_json(body: bytes) -> object:
+    """Parse the body as vLLM would, but much faster: a body with an image has megabytes."""
     try:
         return orjson.loads(body)
-    except ValueError:  # what it alone refuses, such as NaN, is vLLM's to judge
+    except ValueError:  # orjson is stricter, for example about NaN, and vLLM decides
         content = json.loads(body)
     try:
         json.dumps(content, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:  # vLLM takes it, can't send it to its engine, and answers 500
+    except UnicodeEncodeError as error:  # vLLM accepts it, fails to pass it to its engine, and answers 500
         raise ValueError("it holds half of a surrogate pair, as of a broken emoji") from error
     return content
 
 
 class EngineAnswer(Response):
-    """Streams the engine's answer to the caller, and stops the engine when the caller leaves."""
+    """Streams the engine's answer to the client, and cancels it when the client disconnects."""
 
     def __init__(self, inference: Inference, caller: Caller, path: str, model: str, body: bytes) -> None:
         super().__init__()
         self._inference, self._caller = inference, caller
         self._path, self._model, self._body = path, model, body
         self.has_begun = False
-        """Whether the caller has got anything of it."""
+        """Whether the client has received anything of it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answering = asyncio.create_task(self._answer(send))
-        leaving = asyncio.create_task(until_left(receive))
+        answer_task = asyncio.create_task(self._stream(send))
+        disconnect_task = asyncio.create_task(wait_for_disconnect(receive))
         try:
-            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({answer_task, disconnect_task}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (answering, leaving):
+            for task in (answer_task, disconnect_task):
                 if not task.done():
                     task.cancel()
-            await asyncio.wait({answering, leaving})
-        if not answering.cancelled():
-            answering.result()
+            await asyncio.wait({answer_task, disconnect_task})
+        if not answer_task.cancelled():
+            answer_task.result()
 
-    async def _answer(self, send: Send) -> None:
+    async def _stream(self, send: Send) -> None:
         async with self._inference.ask(self._caller, self._path, self._model, self._body) as answer:
             content_type = answer.headers.get("content-type", "application/json")
             is_stream = content_type.startswith("text/event-stream")
@@ -102,30 +102,31 @@ class EngineAnswer(Response):
             self.has_begun = True
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
             try:
-                async for chunk in whole_events(answer.chunks()) if is_stream else answer.chunks():
+                async for chunk in split_at_events(answer.chunks()) if is_stream else answer.chunks():
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
             except ServingError as error:
                 if not is_stream:
-                    raise  # the length is announced already: a broken connection is the honest answer
+                    raise  # the length has already been sent, so the connection must break
                 await send({"type": "http.response.body", "body": from_serving(error).event(), "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def whole_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The chunks of an event stream, cut where events end (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+async def split_at_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield the bytes of an event stream, split only at the ends of events.
 
     An engine that dies may leave half an event behind. Passed on, it would swallow the error event that follows.
+    https://html.spec.whatwg.org/multipage/server-sent-events.html
     """
-    begun = b""
+    pending = b""
     async for chunk in chunks:
-        chunk = begun + chunk if begun else chunk
+        chunk = pending + chunk if pending else chunk
         if chunk.endswith(_EVENT_ENDS):
-            begun = b""
+            pending = b""
             yield chunk
             continue
-        ended = max(chunk.rfind(end) + len(end) if end in chunk else 0 for end in _EVENT_ENDS)
-        begun = chunk[ended:]
-        if ended:
-            yield chunk[:ended]
-    if begun:
-        yield begun
+        complete = max(chunk.rfind(end) + len(end) if end in chunk else 0 for end in _EVENT_ENDS)
+        pending = chunk[complete:]
+        if complete:
+            yield chunk[:complete]
+    if pending:
+        yield pending

@@ -1,4 +1,4 @@
-"""Which models a request names: that each is there for the caller. Knows nothing of what they are to do."""
+"""Which models a caller can see."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from serving import Registry
 async def refuse_unknown(
     registry: Registry, database: Database, caller: Caller, models: Sequence[str], *, param: str = "models"
 ) -> None:
-    """Returns when this caller may use all of these models.
+    """Check that this caller may use all of these models.
 
     Raises:
-        NotFound: one isn't there, or not for this caller: the two look the same.
+        NotFound: one doesn't exist, or is hidden from this caller: the two look the same.
     """
-    names = await visible_names(registry, database, caller)
+    names = await list_visible_names(registry, database, caller)
     for model in models:
         if model not in names:
             raise NotFound(
@@ -29,10 +29,10 @@ async def refuse_unknown(
             )
 
 
-async def visible_names(registry: Registry, database: Database, caller: Caller) -> set[str]:
-    """Every name that this caller can ask for."""
+async def list_visible_names(registry: Registry, database: Database, caller: Caller) -> set[str]:
+    """Return every model name that this caller can use."""
     names = registry.names()
-    unseen = await database.run(
-        lambda session: checkpoints.hidden_among(session, caller, names, version_of=registry.version_of)
+    hidden = await database.run(
+        lambda session: checkpoints.find_hidden(session, caller, names, version_of=registry.version_of)
     )
-    return set(names) - unseen
+    return set(names) - hidden

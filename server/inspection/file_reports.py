@@ -127,7 +127,7 @@ class FileReports:
             APIError: the file or a setting can't be used, or no row stays.
         """
         row = await self._examples_file(file_id)
-        with await run_in_threadpool(self.files.contents.incoming) as place:
+        with await run_in_threadpool(self.files.contents.create_incoming) as place:
             # Plain files among what is being written: whatever a killed server leaves of them, its next start removes.
             kept, dropped, told = (
                 place.path.with_name(f"{place.path.name}.{name}") for name in ("kept", "gone", "told")

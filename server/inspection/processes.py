@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from server.wire.child_process import Finished, run_child
+from server.wire.child_process import ChildResult, run_child
 from server.wire.errors import BadRequest, ServerError, ServiceUnavailable
 
 COMMAND = (sys.executable, "-m", "training.inspection.answer")
@@ -60,7 +60,7 @@ class Inspections:
         return await asyncio.to_thread(_read, child)  # it may be many MB, and others wait for the event loop
 
 
-def _read(child: Finished) -> Any:
+def _read(child: ChildResult) -> Any:
     try:
         told: Mapping[str, Any] = json.loads(child.stdout) if child.code == 0 else {}
     except ValueError:

@@ -1,1 +1,1 @@
-"""The database: connections, tables, migrations, pages of a list."""
+"""The database: connections, tables, migrations, list pages."""

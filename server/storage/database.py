@@ -1,4 +1,4 @@
-"""Owns the connection to the database and its schema's version. Knows nothing of what the rows mean."""
+"""The database connection and the version of its schema."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from starlette.concurrency import run_in_threadpool
 
 T = TypeVar("T")
 
-_READS = ("SELECT", "PRAGMA", "SAVEPOINT", "RELEASE", "ROLLBACK")
-"""How statements begin that take no turn."""
-TURN_TIMEOUT_S = 30
-"""After so long a writer goes without its turn, and waits as SQLite does: one that hangs must not stop all writing."""
+_READ_STATEMENTS = ("SELECT", "PRAGMA", "SAVEPOINT", "RELEASE", "ROLLBACK")
+"""First words of the statements that don't take the write lock."""
+WRITE_LOCK_TIMEOUT_S = 30
+"""After this long a writer goes on without the lock and waits as SQLite does: one that hangs must not block the
+others."""
 CONNECT_TIMEOUT_S = 5
 POOL_TIMEOUT_S = 10
 LOCK_PATIENCE_S = 5.0
-"""So long PostgreSQL may take to notice that the server which held the lock is gone."""
+"""How long PostgreSQL may take to notice that the server which held the lock is gone."""
 SERVER_LOCK = 0x74756E656C6F6F70
-"""The number of PostgreSQL's advisory lock that a server holds: "tuneloop" in ASCII."""
+"""Number of the PostgreSQL advisory lock that a server holds: "tuneloop" in ASCII."""
 
 
 class DatabaseError(Exception):
@@ -48,7 +49,7 @@ class Database:
         self._sessions = sessionmaker(self._engine, expire_on_commit=False)
 
     def migrate(self) -> None:
-        """Bring the schema to this version's, wholly or not at all.
+        """Upgrade the schema to this version, wholly or not at all.
 
         Raises:
             DatabaseError: the database cannot be reached or written.
@@ -58,8 +59,8 @@ class Database:
         try:
             with self._engine.begin() as connection:
                 if self._engine.dialect.name == "sqlite":
-                    # Else the driver begins with the first row that is written, and tables made before would stay made
-                    # when the rest is cut off.
+                    # Otherwise the driver begins the transaction at the first row written, and tables created before
+                    # that would remain if the migration is interrupted.
                     connection.exec_driver_sql("BEGIN IMMEDIATE")
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
@@ -77,7 +78,7 @@ class Database:
             yield session
 
     async def run(self, work: Callable[[Session], T]) -> T:
-        """The result of `work(session)`, done in one transaction in a worker thread."""
+        """Run `work(session)` in one transaction in a worker thread and return its result."""
 
         def transaction() -> T:
             with self.session() as session:
@@ -86,9 +87,9 @@ class Database:
         return await run_in_threadpool(transaction)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the database for one server: two would run each other's jobs. SQLite's file lies in a data directory,
-        which is held already. One that was just stopped or killed may hold it for some moments yet.
+    def lock_for_server(self) -> Iterator[None]:
+        """Lock the database for one server, as two would run each other's jobs. SQLite's file lies in a data directory,
+        which is locked already. A server that was just stopped or killed may hold the lock for a moment longer.
 
         Raises:
             DatabaseError: another server holds it.
@@ -97,9 +98,9 @@ class Database:
             yield
             return
         with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            patient_until_s = time.monotonic() + LOCK_PATIENCE_S
+            deadline_s = time.monotonic() + LOCK_PATIENCE_S
             while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": SERVER_LOCK}):
-                if time.monotonic() < patient_until_s:
+                if time.monotonic() < deadline_s:
                     time.sleep(0.1)
                     continue
                 shown = self._engine.url.render_as_string(hide_password=True)
@@ -113,45 +114,45 @@ class Database:
                 connection.invalidate()  # the lock goes with the connection, which may be broken by now
 
     def close(self) -> None:
-        """Return every connection."""
+        """Close every connection."""
         self._engine.dispose()
 
 
 def _create_engine(url: str) -> Engine:
-    # hide_parameters: errors are logged, and what is bound may be a secret or somebody's text.
+    # hide_parameters: errors are logged, and a bound value may be a secret or someone's text.
     if not url.startswith("sqlite"):
-        # A request that cannot have a connection soon is better told so than kept waiting; see errors.from_database.
+        # A request that can't get a connection soon should fail rather than wait; see errors.from_database.
         connect = {"connect_timeout": CONNECT_TIMEOUT_S} if url.startswith("postgresql+psycopg") else {}
         return create_engine(
             url, pool_pre_ping=True, pool_timeout=POOL_TIMEOUT_S, connect_args=connect, hide_parameters=True
         )
-    # Python's driver begins a transaction with its first write, never with a read: so a write waits its turn (up to
-    # `timeout`), where one that had read an older state before would fail at once as "database is locked".
+    # Python's driver begins a transaction at the first write, never at a read. So a writer waits (up to `timeout`); had
+    # it read an older state in the same transaction, it would fail at once as "database is locked".
     engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
-    def _tune(connection: Any, _record: Any) -> None:
-        # WAL lets readers go on while one writes; FULL makes an acknowledged vote survive a power cut too.
+    def _set_pragmas(connection: Any, _record: Any) -> None:
+        # WAL: readers go on while one writes. FULL: an acknowledged rating survives a power cut.
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
-    _take_turns(engine)
+    _serialize_writes(engine)
     return engine
 
 
-def _take_turns(engine: Engine) -> None:
-    """Lets this process's writers go one after another.
+def _serialize_writes(engine: Engine) -> None:
+    """Make this process's writers wait for each other on a lock.
 
-    SQLite's own waiting is a sleep and another try, up to 0.1 s each: under many writers some starve until they fail.
+    SQLite itself waits by sleeping up to 0.1 s and trying again: with many writers, some starve until they fail.
     """
-    turn = threading.Lock()
+    write_lock = threading.Lock()
 
     @event.listens_for(engine, "before_cursor_execute")
-    def _begin(connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
-        if not statement.lstrip().upper().startswith(_READS) and not connection.info.get("turn"):
-            connection.info["turn"] = turn.acquire(timeout=TURN_TIMEOUT_S)
+    def _acquire(connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
+        if not statement.lstrip().upper().startswith(_READ_STATEMENTS) and not connection.info.get("has_write_lock"):
+            connection.info["has_write_lock"] = write_lock.acquire(timeout=WRITE_LOCK_TIMEOUT_S)
 
     @event.listens_for(engine, "checkin")
-    def _end(_connection: Any, record: Any) -> None:
-        if record.info.pop("turn", False):
-            turn.release()
+    def _release(_connection: Any, record: Any) -> None:
+        if record.info.pop("has_write_lock", False):
+            write_lock.release()

@@ -12,30 +12,30 @@ from server.storage.tables import Base
 from server.wire.errors import BadRequest
 
 RowT = TypeVar("RowT", bound=Base)
-"""A table with a `number`, in whose order its rows came, and an `id`."""
+"""A table with an `id` and a `number` that grows in the order of insertion."""
 
 
-def page_of(
+def fetch_page(
     session: Session,
     table: type[RowT],
     *where: ColumnElement[bool],
     after: str | None,
     limit: int,
-    shown: ColumnElement[bool] | None = None,
+    visible: ColumnElement[bool] | None = None,
     ascending: bool = False,
 ) -> tuple[Sequence[RowT], bool]:
-    """At most `limit` rows that follow the row with the id `after`, newest first, and whether there are more.
+    """Return at most `limit` rows after the row with the id `after`, newest first, and whether there are more.
 
-    shown: what else holds for the rows of a page, but needn't hold for `after`, which may be gone since: who deletes
-    what a page has shown can go on to the next.
+    visible: a further condition on the rows of the page, but not on `after`, which may have been deleted since: a
+    client that deletes the rows of one page can still ask for the next.
 
     Raises:
         BadRequest: `after` is no id of such a row.
     """
     columns: Any = table
     query = select(table).where(*where)
-    if shown is not None:
-        query = query.where(shown)
+    if visible is not None:
+        query = query.where(visible)
     query = query.order_by(columns.number if ascending else columns.number.desc())
     if after is not None:
         number = session.scalar(select(columns.number).where(columns.id == after, *where))
@@ -50,8 +50,8 @@ def page_of(
     return rows[:limit], len(rows) > limit
 
 
-def list_page(items: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
-    """The page that holds `items`."""
+def build_list_page(items: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
+    """Return `items` as a page of a list."""
     return {
         "object": "list",
         "data": list(items),

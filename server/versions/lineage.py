@@ -80,10 +80,10 @@ class Family:
         checkpoints = {row.model: row for row in session.scalars(select(JobCheckpointRow))}
         known = {*disk.adapters, *checkpoints, *(job.model for job in jobs.values())}
         by_model = defaultdict(list)
-        for row in aliases.live(session):
+        for row in aliases.read_aliases(session):
             by_model[str(row.model)].append(row.name)
         bases = {name: pool.base.name for name in registry.base_names if (pool := registry.base_pool(name))}
-        hidden = checkpoint_access.foreign_among(session, caller, known)
+        hidden = checkpoint_access.find_foreign(session, caller, known)
         family = cls(bases, disk, jobs, checkpoints, by_model, registry.remote_names, hidden=hidden)
         family.files = _files(session, jobs.values())
         return family

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from server.jobs.run.context import NICE
-from server.wire.child_process import Finished, run_child
+from server.wire.child_process import ChildResult, run_child
 from serving import Adapter, AdapterError, AdapterPlace, BaseModel, Device, VLLMSettings, inspect_device
 from serving.engines.remote.engine import Noting, RemoteEngine
 from serving.engines.vllm.arguments import cpu_dtype, runs_on_cpu
@@ -50,7 +50,7 @@ class ParityProcess:
             raise AdapterError(f"{adapter.name} can't be checked: {told['error']} Save it again with PEFT.")
         return Reference.from_json(told)
 
-    async def _run(self, adapter: Adapter, base: BaseModel) -> Finished:
+    async def _run(self, adapter: Adapter, base: BaseModel) -> ChildResult:
         command = await asyncio.to_thread(_politely, self._command)
         try:
             async with asyncio.timeout(self._timeout_s):

@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from server.access import checkpoints as checkpoint_access
 from server.access.keys import Caller
 from server.aliases import changes
-from server.aliases.cache import AliasBook
+from server.aliases.cache import AliasCache
 from server.jobs import states
 from server.jobs.run import checkpoints
 from server.storage.database import Database
@@ -29,11 +29,11 @@ async def waiting(registry: Registry, database: Database, caller: Caller) -> lis
 
 async def _shown(database: Database, caller: Caller, adapters: list[Adapter]) -> list[Adapter]:
     names = [adapter.name for adapter in adapters]
-    unseen = await database.run(lambda session: checkpoint_access.hidden_among(session, caller, names))
+    unseen = await database.run(lambda session: checkpoint_access.find_hidden(session, caller, names))
     return [adapter for adapter in adapters if adapter.name not in unseen]
 
 
-async def remove(registry: Registry, database: Database, aliases: AliasBook, model: str) -> Adapter:
+async def remove(registry: Registry, database: Database, aliases: AliasCache, model: str) -> Adapter:
     """The adapter that is gone now, and its checkpoint's row with it.
 
     Raises:

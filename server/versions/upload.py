@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapter_format.names import InvalidNameError, fine_tuned_model_name
-from server.files.contents import Incoming
+from server.files.contents import IncomingFile
 from server.settings import Settings
 from server.wire.errors import APIError, BadRequest, Conflict, from_serving
 from serving import Adapter, AdapterError, AdapterMisfitError, EngineError, Registry, ServingError, import_adapter
@@ -54,7 +54,7 @@ def remove_leftovers(settings: Settings) -> None:
 
 
 def take_in(
-    registry: Registry, settings: Settings, incoming: Incoming, folder: Path, fields: Mapping[str, str]
+    registry: Registry, settings: Settings, incoming: IncomingFile, folder: Path, fields: Mapping[str, str]
 ) -> Adapter:
     """The adapter in the uploaded archive, checked and in its place, but not yet tried on the engine. Blocks.
 

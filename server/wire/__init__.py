@@ -1,1 +1,1 @@
-"""What every route and job shares: errors, JSON that can be stored, CSV, child processes."""
+"""Shared by all routes and jobs: errors, storable JSON, CSV, child processes, background loops."""

@@ -1,4 +1,4 @@
-"""Work beside requests: done now, whenever it is woken, and after each pause. Knows nothing of the work."""
+"""Background work: done at the start, whenever it is woken, and after each pause."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class BackgroundLoop:
-    """One task that does a piece of work again and again. What is to be done must be found anew each time."""
+    """One task that repeats a piece of work. Each round must find for itself what there is to do."""
 
     def __init__(
         self,
@@ -26,8 +26,8 @@ class BackgroundLoop:
     ) -> None:
         """failure: what the log says when the work fails, such as "webhooks can't be sent now".
 
-        failure_pause_s: the pause after a failure; by default as any other.
-        awake: ends a pause when it is set; by default an event of its own.
+        failure_pause_s: the pause after a failure; default: `pause_s`.
+        awake: the event that ends a pause; default: one of its own.
         """
         self._work, self._failure = work, failure
         self._pause_s = pause_s
@@ -37,21 +37,21 @@ class BackgroundLoop:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin, on the running event loop."""
+        """Start the task on the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._keep_working())
 
     async def stop(self) -> None:
-        """Return when the work has been cancelled, wherever it was."""
+        """Cancel the work and return when it has ended."""
         task, self._task, self._loop = self._task, None, None
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
     def wake(self) -> None:
-        """End the pause, or have no pause after the work that is being done. From any thread; stopped: does nothing."""
+        """End the pause, or skip the next one. Callable from any thread; does nothing once stopped."""
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # it was closed this very moment
+            with contextlib.suppress(RuntimeError):  # the loop was closed just now
                 self._loop.call_soon_threadsafe(self._awake.set)
 
     async def _keep_working(self) -> None:
@@ -60,13 +60,13 @@ class BackgroundLoop:
             pause_s = self._pause_s
             try:
                 await self._work()
-            except SQLAlchemyError as error:  # the database may be away: it comes back, and what is to do is in it
+            except SQLAlchemyError as error:  # the database is away: it comes back, and holds what is to do
                 logger.warning("%s: %s", self._failure, error)
                 pause_s = self._failure_pause_s
-            except Exception:  # the outermost catcher of this task: without it nobody would do the work any more
+            except Exception:  # the outermost catcher: without it the task would end for good
                 logger.exception("%s", self._failure)
                 pause_s = self._failure_pause_s
             with contextlib.suppress(TimeoutError):
-                # `wait_for` can lose a cancellation that comes in the moment of the wake-up (Python 3.11, gh-86296).
+                # `wait_for` can lose a cancellation that arrives together with the wake-up (Python 3.11, gh-86296).
                 async with asyncio.timeout(pause_s):
                     await self._awake.wait()

@@ -1,4 +1,4 @@
-"""A program that is asked something and answers on standard output. Knows nothing of the program."""
+"""Runs a child process that reads its input from stdin and answers on stdout."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A program that has ended."""
+class ChildResult:
+    """The result of a child process that has ended."""
 
     code: int
     """The exit code, or the negated number of the signal that killed it."""
     stdout: bytes
     stderr: bytes
-    """Empty unless it was asked for."""
+    """Empty unless `keep_stderr` was set."""
 
     def __str__(self) -> str:
         return f"was killed by signal {-self.code}" if self.code < 0 else f"ended with {self.code}"
 
 
-async def run_child(command: Sequence[str], question: bytes = b"", *, keep_stderr: bool = False) -> Finished:
-    """Return what came of the command, once it has ended. Cancelling the caller kills it and all that it started.
+async def run_child(command: Sequence[str], stdin: bytes = b"", *, keep_stderr: bool = False) -> ChildResult:
+    """Run the command to its end and return its result. Cancelling the caller kills it and all its children.
 
-    question: written to its standard input, which stays open: it ends with this process, so that a program that
-    watches it ends too, should this process be killed.
+    stdin: written to its standard input, which then stays open. It closes when this process dies, so that a child
+    that watches it can end as well.
     """
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -40,11 +40,11 @@ async def run_child(command: Sequence[str], question: bytes = b"", *, keep_stder
     try:
         if process.stdin is None or process.stdout is None:
             raise RuntimeError("asyncio made no pipes")
-        process.stdin.write(question)
-        with contextlib.suppress(ConnectionError):  # it died before it read: its exit code tells
+        process.stdin.write(stdin)
+        with contextlib.suppress(ConnectionError):  # it died before it read its input: see its exit code
             await process.stdin.drain()
         stdout, stderr = await asyncio.gather(_read(process.stdout), _read(process.stderr))
-        return Finished(await process.wait(), stdout, stderr)
+        return ChildResult(await process.wait(), stdout, stderr)
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Work that ends when its caller leaves."""
+"""Work that is cancelled when the client disconnects."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from serving.engines.racing import first_of
 T = TypeVar("T")
 
 
-async def until_left(receive: Receive) -> None:
-    """Returns once the caller has left."""
+async def wait_for_disconnect(receive: Receive) -> None:
+    """Return once the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def unless_left(request: Request, work: Coroutine[None, None, T]) -> T:
-    """What `work`, a coroutine, returns. When the caller leaves first, it is cancelled.
+async def run_until_disconnect(request: Request, work: Coroutine[None, None, T]) -> T:
+    """Return the result of the coroutine `work`, which is cancelled if the client disconnects first.
 
     Raises:
-        ClientDisconnect: the caller left; nobody reads what is answered.
+        ClientDisconnect: the client disconnected, so nobody reads the response.
     """
-    return await first_of(work, _left(request))
+    return await first_of(work, _raise_on_disconnect(request))
 
 
-async def _left(request: Request) -> NoReturn:
-    await until_left(request.receive)
+async def _raise_on_disconnect(request: Request) -> NoReturn:
+    await wait_for_disconnect(request.receive)
     raise ClientDisconnect

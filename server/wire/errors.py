@@ -46,16 +46,16 @@ _FAULT_CODES = {
     "too_long": "array_above_max_length",
     "json_invalid": "invalid_json",
 }
-"""OpenAI's words for the kinds of faults that pydantic finds."""
+"""OpenAI's error code for each pydantic error type."""
 
 
 MAX_MESSAGE = 8000
-"""Characters of an error's message: it may quote what came, and that may be megabytes."""
+"""Longest error message, in characters: it may quote the request, which can be megabytes."""
 MAX_PARAM = 300
 
 
 class APIError(Exception):
-    """An error as the client will see it."""
+    """An error that is sent to the client."""
 
     status = 500
     error_type = "server_error"
@@ -68,27 +68,27 @@ class APIError(Exception):
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        self.message = _cut(message, MAX_MESSAGE)
+        self.message = _truncate(message, MAX_MESSAGE)
         super().__init__(self.message)
         self.code = code
-        self.param = param and _cut(param, MAX_PARAM)
+        self.param = param and _truncate(param, MAX_PARAM)
         self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:
-        """OpenAI's error envelope."""
+        """Return OpenAI's error envelope."""
         return {"error": {"message": self.message, "type": self.error_type, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
-        """The error as an HTTP answer."""
+        """Return the error as an HTTP response."""
         return JSONResponse(self.body(), self.status, self.headers)
 
     def event(self) -> bytes:
-        """The error as a server-sent event: what ends a stream that failed after its first byte."""
+        """Return the error as a server-sent event, the last one of a stream that failed after its first byte."""
         return b"data: " + json.dumps(self.body()).encode() + b"\n\n"
 
 
 class BadRequest(APIError):
-    """The request breaks a rule; its message says which and how to mend it."""
+    """The request breaks a rule; the message says which one and how to fix it."""
 
     status, error_type = 400, "invalid_request_error"
 
@@ -103,25 +103,26 @@ class Unauthorized(APIError):
 
 
 class Forbidden(APIError):
-    """Understood, and not allowed."""
+    """The caller may not do this."""
 
     status, error_type = 403, "invalid_request_error"
 
 
 class NotFound(APIError):
-    """Nothing has that name, id or path."""
+    """Nothing exists under that name, id or path."""
 
     status, error_type = 404, "invalid_request_error"
 
 
 class MethodNotAllowed(APIError):
-    """The path exists, for another method."""
+    """The path exists, but not for this method."""
 
     status, error_type = 405, "invalid_request_error"
 
 
 class Conflict(APIError):
-    """The request contradicts what is there. OpenAI's SDKs retry 409 by themselves, which here would never help."""
+    """The request conflicts with the current state. Not retried: OpenAI's SDKs would retry a 409, which never helps
+    here."""
 
     status, error_type = 409, "invalid_request_error"
 
@@ -130,7 +131,7 @@ class Conflict(APIError):
 
 
 class PayloadTooLarge(APIError):
-    """The body is over the cap."""
+    """The body is over the size limit."""
 
     status, error_type = 413, "invalid_request_error"
 
@@ -142,36 +143,36 @@ class RequestTimeout(APIError):
 
 
 class URITooLong(APIError):
-    """The URL is over its bound."""
+    """The URL is too long."""
 
     status, error_type = 414, "invalid_request_error"
 
 
 class HeadersTooLarge(APIError):
-    """The header fields are over their bound, in bytes or in number."""
+    """The header fields are too large or too many."""
 
     status, error_type = 431, "invalid_request_error"
 
 
 class TooManyRequests(APIError):
-    """The caller asks faster than it may. The type is OpenAI's, which says what there were too many of."""
+    """The caller is over its rate limit. As with OpenAI, `type` says what there were too many of."""
 
     status, error_type = 429, "requests"
 
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         headers = {
             "Retry-After": str(max(1, math.ceil(retry_after_s))),
-            "retry-after-ms": str(max(1, math.ceil(retry_after_s * 1000))),  # what OpenAI's SDKs look at first
+            "retry-after-ms": str(max(1, math.ceil(retry_after_s * 1000))),  # OpenAI's SDKs read this first
         }
         super().__init__(message, code="rate_limit_exceeded", headers=headers)
 
 
 class ServerError(APIError):
-    """Our fault. The log has the traceback under the request id; the client gets the id only."""
+    """An unexpected failure. The log has the traceback under the request id; the client gets only the id."""
 
 
 class ServiceUnavailable(APIError):
-    """The engine cannot answer now, and may soon."""
+    """Temporarily unavailable: retrying soon may work."""
 
     status = 503
 
@@ -181,17 +182,17 @@ class ServiceUnavailable(APIError):
         super().__init__(message, code=code, headers={"Retry-After": retry_after})
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
+def _truncate(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
 
 
 def fault_code(kind: str) -> str:
-    """The code for a fault that pydantic found, by its type; our own types are codes already."""
+    """Return OpenAI's code for a pydantic error type; our own error types are codes already."""
     return _FAULT_CODES.get(kind, "invalid_type" if kind.endswith(("_type", "_parsing")) else kind)
 
 
 def from_serving(error: serving.ServingError) -> APIError:
-    """The HTTP error for an exception of `serving`, most specific first."""
+    """Return the HTTP error for an exception of `serving`, most specific first."""
     match error:
         case serving.ModelNotFoundError():
             return NotFound(str(error), code="model_not_found", param="model")
@@ -199,8 +200,8 @@ def from_serving(error: serving.ServingError) -> APIError:
             return ServiceUnavailable(str(error), retry_after_s=error.retry_after_s)
         case serving.AdapterMisfitError():
             how = "POST /v1/engines/restart or `tuneloop engines restart`"
-            told = f"{error} An admin has the engine restarted for it with {how}."
-            return Conflict(told, code="engine_restart_required", param="model")
+            message = f"{error} An admin has the engine restarted for it with {how}."
+            return Conflict(message, code="engine_restart_required", param="model")
         case serving.AdapterInUseError():
             return Conflict(str(error), code="model_in_use", param="model")
         case serving.ParityError():
@@ -212,7 +213,7 @@ def from_serving(error: serving.ServingError) -> APIError:
 
 
 def from_database(error: Exception) -> APIError | None:
-    """The HTTP error for an exception of the database; None where it isn't one that a request can meet."""
+    """Return the HTTP error for a database exception; None if a request can't cause it."""
     match error:
         case DataError():  # a NUL character, a number too large: SQLite takes what PostgreSQL refuses
             return BadRequest(
@@ -228,7 +229,7 @@ def from_database(error: Exception) -> APIError | None:
 
 
 def from_disk(error: Exception) -> APIError | None:
-    """The HTTP error for a disk that is full, whoever met it; None where that isn't it."""
+    """Return the HTTP error if `error` means that the disk is full, else None."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if not full and not (isinstance(error, OperationalError) and "disk is full" in str(error.orig)):
         return None
@@ -247,7 +248,7 @@ def _database_unavailable() -> ServiceUnavailable:
 
 
 def from_engine(status: int, body: bytes) -> APIError:
-    """vLLM's error answer in OpenAI's words. vLLM puts the status into `code` and class names into `type`."""
+    """Return OpenAI's error for vLLM's error response, which has the status in `code` and class names in `type`."""
     message, param = _engine_message(body)
     if status == 404:
         return NotFound(message, code="model_not_found", param=param or "model")

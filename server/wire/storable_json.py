@@ -1,4 +1,5 @@
-"""JSON that can leave again as it came: a request can say what no answer can, half a character or NaN, say."""
+"""JSON that can be stored and sent back unchanged: requests may hold what no response can, such as NaN or half a
+character."""
 
 from __future__ import annotations
 
@@ -7,12 +8,12 @@ from collections.abc import Collection
 from typing import Any
 
 MOST_NESTED = 32
-"""Lists and objects in each other: more than any message needs, and few enough for everything that reads it again."""
+"""Nesting limit of lists and objects: more than any message needs, and few enough for every later reader."""
 
 
-def text_fault(value: Any) -> str | None:
-    """Why this JSON value can't be told again, with the remedy; None where it can."""
-    if _is_deeper(value, MOST_NESTED):
+def find_storage_fault(value: Any) -> str | None:
+    """Return why this JSON value can't be sent back unchanged, with the remedy; None if it can."""
+    if _is_nested_deeper(value, MOST_NESTED):
         return (
             f"has more than {MOST_NESTED} lists and objects in each other. Nest less, or give the inner ones as text."
         )
@@ -25,16 +26,16 @@ def text_fault(value: Any) -> str | None:
     return None
 
 
-def _is_deeper(value: Any, most: int) -> bool:
+def _is_nested_deeper(value: Any, most: int) -> bool:
     level = [value]
     for _ in range(most):
-        level = [inner for one in level for inner in _inside(one) if isinstance(inner, list | dict)]
+        level = [inner for parent in level for inner in _children(parent) if isinstance(inner, list | dict)]
         if not level:
             return False
     return True
 
 
-def _inside(value: Any) -> Collection[Any]:
+def _children(value: Any) -> Collection[Any]:
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list) else ()

@@ -204,7 +204,7 @@ def test_without_a_key_the_page_asks_for_one_and_a_plain_key_sees_no_engines(
     with gateway.database.session() as session:
         create_key(session, "admin")
         plain = create_key(session, "plain")[1]
-    gateway.services.keys.forget()
+    gateway.services.keys.invalidate()
     page = open_page(f"{gateway.url}/models")
     page.locator("#tl-api-key input").fill(plain)
     page.locator("#tl-use-key").click()

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.app.middleware.json_bounds import refuse_unwieldy
-from server.files.form import FORM_OVERHEAD_BYTES, too_large
+from server.files.form import FORM_OVERHEAD_BYTES, file_too_large_error
 from server.files.uploads import MAX_PART_BYTES
 from server.wire.errors import BadRequest, PayloadTooLarge
 
@@ -96,7 +96,7 @@ class BodyLimit:
 
     def _too_large(self, scope: Scope, limit: int) -> PayloadTooLarge:
         if (file_bytes := self._file_bytes(scope)) is not None:
-            return too_large(file_bytes, "file" if scope["path"] in FILE_PATHS else "data")
+            return file_too_large_error(file_bytes, "file" if scope["path"] in FILE_PATHS else "data")
         remedy = ", or raise the setting max_body_bytes" if limit == self.max_body_bytes else ""
         return PayloadTooLarge(
             f"The request body is larger than {limit} bytes. Send less{remedy}.", code="request_too_large"

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from server.access.keys import ANYBODY, Caller
 from server.app.middleware.body_limit import whole_body
 from server.app.routes.openai.inference import router
-from server.inference.answer import EngineAnswer, model_of
+from server.inference.answer import EngineAnswer, read_model
 from server.inference.ask import Inference
 from server.wire.errors import APIError
 
@@ -35,7 +35,7 @@ class DirectInference:
         answer: EngineAnswer | None = None
         try:
             body = await whole_body(receive)
-            answer = EngineAnswer(self.inference, caller, scope["path"], model_of(body), body)
+            answer = EngineAnswer(self.inference, caller, scope["path"], read_model(body), body)
             await answer(scope, receive, send)
         except APIError as error:
             if answer is not None and answer.has_begun:

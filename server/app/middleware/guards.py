@@ -35,7 +35,7 @@ class HostGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Health is told to anybody, and does not ask the database: that one may be what is wrong.
-        if scope["type"] in ("http", "websocket") and not _is_open(scope) and not await self.keys.required():
+        if scope["type"] in ("http", "websocket") and not _is_open(scope) and not await self.keys.is_required():
             headers = Headers(scope=scope)
             for name, value in (
                 ("Host", f"//{headers.get('host', '')}"),
@@ -83,7 +83,7 @@ class Authenticate:
         scheme, _, secret = Headers(scope=scope).get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and secret.strip().startswith(invitations.TOKEN_PREFIX):
             return await invitations.admit(self.database, secret.strip(), scope["method"], scope["path"])
-        if not self.always and not await self.keys.required():
+        if not self.always and not await self.keys.is_required():
             return ANYBODY
         if scheme.lower() != "bearer" or not secret.strip():
             raise Unauthorized(

@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 
 from server.app.services import ServicesDep
-from server.inference.metrics.engines import PASSED_ON, engines_own_metrics
+from server.inference.metrics.engines import PASSED_ON, fetch_engine_metrics
 from server.jobs.listing import count_jobs
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ async def readyz(services: ServicesDep) -> Response:
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(services: ServicesDep, request: Request) -> Response:
     """The gateway's metrics and its engines' own, these with a label `engine`, in Prometheus' text format."""
-    services.metrics.look_at_engines(services.registry.replicas)
+    services.metrics.set_engines(services.registry.replicas)
     try:
         services.metrics.count_jobs(await services.database.run(count_jobs))
         services.metrics.database_up.set(1)
@@ -43,5 +43,5 @@ async def metrics(services: ServicesDep, request: Request) -> Response:
         log.warning("jobs can't be counted: %s", error)
         services.metrics.database_up.set(0)
     is_passed_on = any(name in request.headers for name in PASSED_ON)
-    theirs = b"" if is_passed_on else await engines_own_metrics(services.registry.replicas)
-    return Response(services.metrics.exposition() + theirs, media_type=CONTENT_TYPE_LATEST)
+    theirs = b"" if is_passed_on else await fetch_engine_metrics(services.registry.replicas)
+    return Response(services.metrics.render() + theirs, media_type=CONTENT_TYPE_LATEST)

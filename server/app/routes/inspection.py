@@ -14,7 +14,7 @@ from server.app.services import ServicesDep
 from server.inspection.file_reports import MOST_EXAMPLES, CleaningQuestion, ReportQuestion
 from server.inspection.preflight import preflight
 from server.jobs.create.body import CreateJob
-from server.wire.disconnect import unless_left
+from server.wire.disconnect import run_until_disconnect
 
 router = APIRouter(prefix="/v1")
 _FILE = "/files/{file_id}"
@@ -28,7 +28,7 @@ async def report_file(
     file_id: str, request: Request, services: ServicesDep, body: ReportQuestion | None = None
 ) -> dict[str, Any]:
     """What the file holds, and every fault with its line. A process looks; it ends when the caller leaves."""
-    return await unless_left(request, services.file_reports.report(file_id, body or ReportQuestion()))
+    return await run_until_disconnect(request, services.file_reports.report(file_id, body or ReportQuestion()))
 
 
 @router.get(f"{_FILE}/examples", tags=["files"])
@@ -44,7 +44,7 @@ async def list_examples(
     """Examples as the base model will see them: which part is learned, which is context, what is cut off."""
     config = {} if max_length is None else {"max_length": max_length}
     work = services.file_reports.examples(file_id, base_model, config, offset, limit)
-    return await unless_left(request, work)
+    return await run_until_disconnect(request, work)
 
 
 @router.post(f"{_FILE}/clean", tags=["files"])
@@ -53,13 +53,13 @@ async def clean_file(
 ) -> dict[str, Any]:
     """A cleaned copy of the file as a new file, and what went and why. The file itself stays as it is."""
     settings = (body or CleaningQuestion()).settings
-    return await unless_left(request, services.file_reports.clean(file_id, settings, key_id))
+    return await run_until_disconnect(request, services.file_reports.clean(file_id, settings, key_id))
 
 
 @router.post("/fine_tuning/preflight", tags=["fine tuning"], openapi_extra=_BODY)
 async def preflight_job(request: Request, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """Does it fit, can its result be served, how long will it take? The body is that of a job; none is made."""
-    return await unless_left(
+    return await run_until_disconnect(
         request,
         preflight(services.database, services.files, services.inspections, services.jobs, await request.body(), caller),
     )

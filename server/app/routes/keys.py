@@ -14,7 +14,7 @@ from server.access import key_requests
 from server.access.callers import AdminDep
 from server.access.keys import APIKey, list_keys
 from server.app.services import ServicesDep
-from server.storage.list_pages import list_page
+from server.storage.list_pages import build_list_page
 from server.storage.tables import DEFAULT_PROJECT
 from server.wire.errors import BadRequest
 
@@ -47,7 +47,7 @@ async def list_api_keys(
     keys = await services.database.run(list_keys)
     shown = [_key_object(key, admin.key_id) for key in (keys if order == "asc" else keys[::-1])]
     page = shown[_after(shown, after) :]
-    return list_page(page[:limit], has_more=len(page) > limit)
+    return build_list_page(page[:limit], has_more=len(page) > limit)
 
 
 @router.post("", status_code=201)
@@ -59,10 +59,10 @@ async def create_api_key(
     keyless = admin.key_id is None
     try:
         key, secret = await services.database.run(
-            lambda session: key_requests.make(session, asked.name, asked.project, asked.admin, keyless=keyless)
+            lambda session: key_requests.create(session, asked.name, asked.project, asked.admin, keyless=keyless)
         )
     finally:
-        services.keys.forget()  # also where somebody else's was the first
+        services.keys.invalidate()  # also where somebody else's was the first
     response.headers["cache-control"] = "no-store"
     return _key_object(key, admin.key_id) | {"key": secret, "notice": NOW_REQUIRED if keyless else None}
 
@@ -71,7 +71,7 @@ async def create_api_key(
 async def revoke_api_key(key_id: str, services: ServicesDep, admin: AdminDep, force: bool = False) -> dict[str, Any]:
     """Revoke a key: it stays in the list and is refused from the next request on."""
     key = await services.database.run(lambda session: key_requests.revoke(session, key_id, force=force))
-    services.keys.forget()
+    services.keys.invalidate()
     return _key_object(key, admin.key_id) | {"deleted": True}
 
 

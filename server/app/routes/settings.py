@@ -13,7 +13,7 @@ from server.access.callers import AdminDep
 from server.app.services import ServicesDep
 from server.app.settings_shown import UNSET, describe
 from server.settings import is_secret
-from server.storage.list_pages import list_page
+from server.storage.list_pages import build_list_page
 
 router = APIRouter(prefix="/v1/settings", tags=["settings"])
 
@@ -32,4 +32,4 @@ async def list_settings(services: ServicesDep, admin: AdminDep) -> dict[str, Any
         }
         for name, value, origin, description in describe(services.settings)
     ]
-    return list_page(rows, has_more=False)
+    return build_list_page(rows, has_more=False)

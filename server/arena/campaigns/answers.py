@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from server.access.keys import Caller
 from server.arena.campaigns.store import LEFT_OUT, has_items
-from server.storage.list_pages import page_of
+from server.storage.list_pages import fetch_page
 from server.storage.tables import CampaignAnswerRow, CampaignItemRow, CampaignPromptRow, CampaignRow, now_s
 
 Error = dict[str, Any]
@@ -121,9 +121,9 @@ def page(
 ) -> tuple[list[dict[str, Any]], bool]:
     """Answers of a campaign as the wire has them, prompt by prompt, and whether more follow."""
     where = [CampaignAnswerRow.campaign_id == campaign_id]
-    shown = CampaignAnswerRow.status == status if status else None
-    rows, has_more = page_of(
-        session, CampaignAnswerRow, *where, after=after, limit=limit, shown=shown, ascending=ascending
+    visible = CampaignAnswerRow.status == status if status else None
+    rows, has_more = fetch_page(
+        session, CampaignAnswerRow, *where, after=after, limit=limit, visible=visible, ascending=ascending
     )
     asked = select(CampaignPromptRow).where(
         CampaignPromptRow.campaign_id == campaign_id, CampaignPromptRow.position.in_({row.position for row in rows})

@@ -19,7 +19,7 @@ from server.arena.campaigns.answers import Task
 from server.arena.comparisons import generate
 from server.arena.comparisons.generate import Side
 from server.inference.ask import Inference
-from server.inference.visible import visible_names
+from server.inference.visible import list_visible_names
 from server.wire.background import BackgroundLoop
 from server.wire.errors import APIError, BadRequest, ServerError
 
@@ -120,7 +120,7 @@ class Generator:
             await self._keep(task, side)
         elif error.status in _AWAY or (error.status in _PERHAPS and not await self._is_enough(task)):
             await self._pause(task, error)
-        elif error.status == _MISSING and task.model not in await visible_names(
+        elif error.status == _MISSING and task.model not in await list_visible_names(
             self._inference.registry, self._database, task.caller
         ):
             await self._give_up_all(task, error)

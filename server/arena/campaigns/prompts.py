@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from server.wire.errors import BadRequest
-from server.wire.storable_json import text_fault
+from server.wire.storable_json import find_storage_fault
 from training.data.formats.json_files import read_jsonl
 from training.data.formats.json_records import Broken
 from training.data.formats.read import FAULTS_SHOWN
@@ -97,7 +97,7 @@ def _of_record(record: Any) -> Messages | Broken:
 
 
 def _of_text_or_messages(prompt: Any) -> Messages | Broken:
-    if fault := text_fault(prompt):
+    if fault := find_storage_fault(prompt):
         return Broken(f"it {fault}")
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}] if prompt.strip() else Broken("the prompt is empty; give a text")

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from server.access import checkpoints
 from server.access.keys import Caller
-from server.storage.list_pages import page_of
+from server.storage.list_pages import fetch_page
 from server.storage.tables import (
     CampaignAnswerRow,
     CampaignAssignmentRow,
@@ -102,7 +102,7 @@ def get(session: Session, campaign_id: str, caller: Caller) -> CampaignRow:
         NotFound: there is none, or not for this caller.
     """
     row = session.scalar(select(CampaignRow).where(CampaignRow.id == campaign_id))
-    if row is None or checkpoints.foreign_among(session, caller, row.models):
+    if row is None or checkpoints.find_foreign(session, caller, row.models):
         raise NotFound(
             f"No campaign has the id {campaign_id[:200]!r}. GET /v1/campaigns lists them.",
             code="campaign_not_found",
@@ -115,8 +115,8 @@ def page(
     session: Session, caller: Caller, *, after: str | None, limit: int, ascending: bool
 ) -> tuple[list[CampaignRow], bool]:
     """Campaigns that are there for this caller, and whether more follow. A page may hold fewer than `limit`."""
-    rows, has_more = page_of(session, CampaignRow, after=after, limit=limit, ascending=ascending)
-    foreign = checkpoints.foreign_among(session, caller, {model for row in rows for model in row.models})
+    rows, has_more = fetch_page(session, CampaignRow, after=after, limit=limit, ascending=ascending)
+    foreign = checkpoints.find_foreign(session, caller, {model for row in rows for model in row.models})
     return [row for row in rows if not foreign.intersection(row.models)], has_more
 
 

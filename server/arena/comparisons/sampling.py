@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from server.wire.storable_json import text_fault
+from server.wire.storable_json import find_storage_fault
 
 
 class Sampling(BaseModel):
@@ -27,7 +27,7 @@ class Sampling(BaseModel):
     @field_validator("stop")
     @classmethod
     def _refuse_untellable(cls, stop: str | list[str] | None) -> str | list[str] | None:
-        if fault := text_fault(stop):
+        if fault := find_storage_fault(stop):
             raise PydanticCustomError("invalid_value", "It {fault}", {"fault": fault})
         return stop
 

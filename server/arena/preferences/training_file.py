@@ -20,7 +20,7 @@ from server.arena.comparisons.holdout import HOLDOUT_FRACTION
 from server.arena.preferences.pairs import PreferenceVotes
 from server.arena.ratings.reading import Wanted, list_ratings
 from server.files.check_process import MIN_EXAMPLES
-from server.files.contents import Incoming
+from server.files.contents import IncomingFile
 from server.files.rules import FINE_TUNE
 from server.files.store import FileStore
 from server.jobs.create.creator import JobCreator, Sender
@@ -173,11 +173,11 @@ def _publish(database: Database, files: FileStore, content: _Content, key_id: st
     return rows[0].id, rows[1].id if len(rows) > 1 else None
 
 
-def _written(files: FileStore, text: bytes) -> Incoming:
-    incoming = files.contents.incoming()
+def _written(files: FileStore, text: bytes) -> IncomingFile:
+    incoming = files.contents.create_incoming()
     try:
         incoming.write(text)
-        incoming.settle()
+        incoming.sync()
     except BaseException:
         incoming.__exit__()
         raise

@@ -73,13 +73,13 @@ def rollback(
 
     def change(session: Session) -> tuple[AliasRow, list[str]]:
         row = aliases.get(session, alias)
-        target, gone = (to, []) if to else aliases.way_back(row.trail, there.__contains__)
+        target, gone = (to, []) if to else aliases.find_rollback_target(row.trail, there.__contains__)
         if target is None:
-            raise aliases.nothing_before(alias, gone)
-        if not aliases.was(session, alias, target):
+            raise aliases.no_previous_model_error(alias, gone)
+        if not aliases.has_stood_for(session, alias, target):
             raise AdapterError(f"{alias} never stood for {target!r}. `tuneloop adapters aliases` shows what it did.")
         if target != row.model:
-            row = aliases.roll_back(session, alias, _target(settings, target), None, seen=row.trail)
+            row = aliases.roll_back(session, alias, _target(settings, target), None, expected_trail=row.trail)
         return row, gone
 
     with _as_told():
@@ -95,7 +95,7 @@ def list_aliases(loaded: LoadedSettings) -> None:
 
     Example: tuneloop adapters aliases
     """
-    rows, changes = in_database(loaded.settings, lambda session: (aliases.live(session), _changes(session)))
+    rows, changes = in_database(loaded.settings, lambda session: (aliases.read_aliases(session), _changes(session)))
     if not changes:
         out.print("There are no aliases yet. Make one with `tuneloop adapters promote ALIAS MODEL`.")
         return
@@ -118,7 +118,7 @@ def list_aliases(loaded: LoadedSettings) -> None:
 
 def current(settings: Settings) -> dict[str, str]:
     """Alias → what it stands for."""
-    return in_database(settings, lambda session: {row.name: str(row.model) for row in aliases.live(session)})
+    return in_database(settings, lambda session: {row.name: str(row.model) for row in aliases.read_aliases(session)})
 
 
 def in_database(settings: Settings, work: Callable[[Session], T]) -> T:

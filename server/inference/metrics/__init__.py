@@ -1,1 +1,1 @@
-"""What is counted, and how Prometheus is shown it."""
+"""The server's counters, and the metrics that Prometheus reads."""

@@ -1,4 +1,4 @@
-"""Owns the metrics of each model: who counts, and how Prometheus is told. What is counted is in `counts`."""
+"""The metrics of each model, as Prometheus reads them. The counters are in `counts`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from server.inference.metrics.counts import OUTCOMES, Counted, ModelCounts
+from server.inference.metrics.counts import OUTCOMES, ModelCounts, RequestCounts
 from server.wire.errors import APIError
 from serving import EngineUnavailableError
 from serving.registry.observer import RegistryObserver
@@ -24,7 +24,7 @@ _GAUGES = {
     "in_flight": "Requests that are being answered, or about to be.",
     "waiting": "Of these, the ones with nothing of an answer yet: the engine's queue, as clients feel it.",
 }
-_SPREADS = {
+_HISTOGRAMS = {
     "first_token": "From the request to the first bytes of a streamed answer.",
     "inter_token": "Between one event of a stream and the next.",
     "load": "Loads of an adapter into an engine, as many as there were.",
@@ -32,15 +32,15 @@ _SPREADS = {
 
 
 class ModelMetrics:
-    """What all models do. A model that was removed leaves nothing, so the labels stay as few as the models."""
+    """The counters of all models. Removed models are dropped, so that there are no more labels than models."""
 
     def __init__(self) -> None:
         self._models: dict[str, ModelCounts] = {}
         self._resolving = 0
 
     @contextmanager
-    def resolving(self) -> Iterator[None]:
-        """Counts a request while its model is looked up, loaded, or waited for."""
+    def count_resolving(self) -> Iterator[None]:
+        """Count a request while its model is looked up or loaded."""
         self._resolving += 1
         try:
             yield
@@ -48,22 +48,22 @@ class ModelMetrics:
             self._resolving -= 1
 
     @contextmanager
-    def request(self, model: str) -> Iterator[Counted]:
-        """Counts a request to this model, a name that the registry gave."""
-        counted = Counted(self._of(model))
-        outcome = "cancelled"  # left before the answer's end, without a word
+    def count_request(self, model: str) -> Iterator[RequestCounts]:
+        """Count a request to this model, given by its name in the registry."""
+        counts = RequestCounts(self._get_counts(model))
+        outcome = "cancelled"  # the generator was closed before the answer's end
         try:
-            yield counted
+            yield counts
         except BaseException as error:
-            outcome = _outcome(error)
+            outcome = _classify_error(error)
             raise
         finally:
-            counted.end(outcome)
+            counts.finish(outcome)
 
-    def observer(self) -> RegistryObserver:
-        """What the registry tells its loads to."""
+    def make_observer(self) -> RegistryObserver:
+        """Return the observer that the registry reports loads, evictions and refusals to."""
         return RegistryObserver(
-            loaded=lambda model, _engine, seconds: self._of(model).load.observe(seconds),
+            loaded=lambda model, _engine, seconds: self._get_counts(model).load.observe(seconds),
             evicted=lambda model, _engine: self._count(model, "evictions"),
             refused=lambda model, _reason: self._count(model, "load_failures"),
             parity=lambda model, passed: None if passed else self._count(model, "parity_failures"),
@@ -71,13 +71,13 @@ class ModelMetrics:
         )
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics as Prometheus' library takes them."""
+        """Return the metrics for Prometheus' library."""
         yield GaugeMetricFamily(
             "tuneloop_requests_resolving", "Requests that wait for their model to be loaded.", self._resolving
         )
-        yield from self._families()
+        yield from self._collect_models()
 
-    def _families(self) -> Iterator[Metric]:
+    def _collect_models(self) -> Iterator[Metric]:
         models = self._models.items()
         requests = CounterMetricFamily(
             "tuneloop_model_requests", f"Requests by outcome: {', '.join(OUTCOMES)}.", labels=["model", "outcome"]
@@ -96,25 +96,25 @@ class ModelMetrics:
             for name, model in models:
                 gauge.add_metric([name], getattr(model, attribute))
             yield gauge
-        for attribute, help_text in _SPREADS.items():
-            spread = HistogramMetricFamily(f"tuneloop_model_{attribute}_seconds", help_text, labels=["model"])
+        for attribute, help_text in _HISTOGRAMS.items():
+            histogram = HistogramMetricFamily(f"tuneloop_model_{attribute}_seconds", help_text, labels=["model"])
             for name, model in models:
                 seconds = getattr(model, attribute)
-                spread.add_metric([name], seconds.buckets(), seconds.sum_s)
-            yield spread
+                histogram.add_metric([name], seconds.list_buckets(), seconds.sum_s)
+            yield histogram
 
-    def _of(self, model: str) -> ModelCounts:
+    def _get_counts(self, model: str) -> ModelCounts:
         return self._models.setdefault(model, ModelCounts())
 
     def _count(self, model: str, attribute: str) -> None:
-        counted = self._of(model)
-        setattr(counted, attribute, getattr(counted, attribute) + 1)
+        counts = self._get_counts(model)
+        setattr(counts, attribute, getattr(counts, attribute) + 1)
 
     def _forget(self, model: str) -> None:
         self._models.pop(model, None)
 
 
-def _outcome(error: BaseException) -> str:
+def _classify_error(error: BaseException) -> str:
     match error:
         case asyncio.CancelledError() | GeneratorExit():
             return "cancelled"

@@ -1,4 +1,4 @@
-"""Owns the gateway's Prometheus metrics. Each app has a registry of its own, so that two apps never share counts."""
+"""The gateway's Prometheus metrics. Each app has its own registry, so that two apps never share counters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300)
 
 
 class Metrics:
-    """Counters of one app."""
+    """The counters of one app."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -36,15 +36,15 @@ class Metrics:
         )
         self.models = ModelMetrics()
         self._registry.register(self.models)
-        self._engines = _Engines()
+        self._engines = _EngineCollector()
         self._registry.register(self._engines)
 
-    def observer(self) -> RegistryObserver:
-        """What the registry tells its loads, evictions and refusals to."""
-        return self.models.observer()
+    def make_observer(self) -> RegistryObserver:
+        """Return the observer that the registry reports loads, evictions and refusals to."""
+        return self.models.make_observer()
 
-    def look_at_engines(self, replicas: Iterable[Replica]) -> None:
-        """Take down how these engines are now."""
+    def set_engines(self, replicas: Iterable[Replica]) -> None:
+        """Set the engines whose state is reported."""
         self._engines.replicas = tuple(replicas)
 
     def count_jobs(self, by_status: Mapping[str, int]) -> None:
@@ -57,19 +57,19 @@ class Metrics:
         self._requests.labels(route, method, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def exposition(self) -> bytes:
-        """The metrics in Prometheus' text format."""
+    def render(self) -> bytes:
+        """Return the metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
-class _Engines:
-    """How the engines are, asked when Prometheus asks."""
+class _EngineCollector:
+    """Reads the engines' state whenever Prometheus collects."""
 
     def __init__(self) -> None:
         self.replicas: tuple[Replica, ...] = ()
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics as Prometheus' library takes them."""
+        """Return the metrics for Prometheus' library."""
         up = GaugeMetricFamily("tuneloop_engine_up", "1 while the engine takes requests.", labels=["engine"])
         in_flight = GaugeMetricFamily(
             "tuneloop_engine_requests_in_flight", "Requests that hold the engine now.", labels=["engine"]

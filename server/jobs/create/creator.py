@@ -175,7 +175,7 @@ class JobCreator:
         """Everything checked, nothing written."""
         request = request.model_copy(update={"model": self._registry.version_of(request.model)})
         start = inputs.starting_point(self._registry, request.model)
-        if start and checkpoints.hidden_among(session, caller, [start.name]):
+        if start and checkpoints.find_hidden(session, caller, [start.name]):
             raise inputs.unavailable_model(request.model)
         files = [inputs.usable_file(session, file_id, param=param) for param, file_id in _files_of(request).items()]
         unchecked = tuple(dict.fromkeys(file.id for file in files if file.status == "uploaded"))

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, exists, select
 from sqlalchemy.orm import Session
 
 from server.files.rules import FINE_TUNE
-from server.files.store import live, unchecked
+from server.files.store import is_live, is_unchecked
 from server.jobs.create.body import CreateJob
 from server.storage.tables import FileRow, JobRow, is_id
 from server.wire.errors import BadRequest
@@ -29,7 +29,7 @@ def usable_file(session: Session, file_id: str, *, param: str) -> FileRow:
     Raises:
         BadRequest: there is none, or it is for something else.
     """
-    row = session.scalar(select(FileRow).where(FileRow.id == file_id, live())) if is_id(file_id) else None
+    row = session.scalar(select(FileRow).where(FileRow.id == file_id, is_live())) if is_id(file_id) else None
     if row is None:
         raise missing_file(file_id, param)
     if row.purpose != FINE_TUNE:
@@ -47,7 +47,7 @@ def awaits_a_check() -> ColumnElement[bool]:
     meanwhile nobody waits: the job has its own copy, and looks through that."""
     mix_file = JobRow.settings["mix_file"].as_string()
     named = FileRow.id.in_((JobRow.training_file, JobRow.validation_file, mix_file))
-    return exists().where(named, unchecked())
+    return exists().where(named, is_unchecked())
 
 
 def missing_file(file_id: str, param: str) -> BadRequest:

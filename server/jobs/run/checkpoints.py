@@ -98,7 +98,7 @@ async def let_go(workshop: Workshop, job_id: str) -> None:
         .order_by(JobCheckpointRow.step_number.desc())
         .offset(workshop.settings.checkpoints_kept)
     )
-    in_use = await workshop.transaction(changes.models_in_use)
+    in_use = await workshop.transaction(changes.find_models_in_use)
     for row in await workshop.transaction(lambda session: list(session.scalars(by_age))):
         if row.model in in_use:
             continue

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from server.files.contents import Incoming
+from server.files.contents import IncomingFile
 from server.jobs import states
 from server.jobs.events import Level, add_event
 from server.jobs.run.context import Workshop
@@ -134,7 +134,7 @@ async def fail_as_told(workshop: Workshop, job: JobRow, run: RunDirectory, failu
 
 
 def _succeed(
-    session: Session, workshop: Workshop, job: JobRow, run: RunDirectory, loaded: Loaded, content: Incoming
+    session: Session, workshop: Workshop, job: JobRow, run: RunDirectory, loaded: Loaded, content: IncomingFile
 ) -> None:
     """content: of the file of results."""
     manifest = run.manifest

@@ -78,7 +78,7 @@ def _tokens(side: Side) -> int:
 
 
 def _texts(value: Any) -> list[str]:
-    """Every text in a conversation, however its content is made up."""
+    """Return every text in a conversation, however its content is made up."""
     if isinstance(value, str):
         return [value]
     parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, Sequence) else ()
@@ -86,7 +86,7 @@ def _texts(value: Any) -> list[str]:
 
 
 def _sha(*texts: str) -> str:
-    """96 bits in hexadecimal digits: two of a billion different texts meet with a chance of 1 in 10^11."""
+    """Return 96 bits in hexadecimal digits: two of a billion different texts meet with a chance of 1 in 10^11."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:24]
 
 
@@ -134,7 +134,7 @@ _SENTENCE = re.compile(r"[^.!?\n。！？]+")
 
 
 def leaks(answer: str, prompt: str, models: Iterable[str]) -> bool:
-    """Whether the answer names a model, an assistant or a maker that the prompt didn't name.
+    """Return whether the answer names a model, an assistant or a maker that the prompt didn't name.
 
     models: the names of the two that are compared.
     """

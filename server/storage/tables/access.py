@@ -1,4 +1,4 @@
-"""Who may call: keys."""
+"""API keys."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ class APIKeyRow(Base):
     created_at: Mapped[int]
     revoked_at: Mapped[int | None]
     project: Mapped[str] = mapped_column(default=DEFAULT_PROJECT)
-    """Whose key it is: checkpoints answer to the project that made them, and to those that it lets in."""
+    """The key's project: checkpoints are served to the project that made them, and to those it gave permission."""
     is_admin: Mapped[bool] = mapped_column(default=False)
     """Whether it may grant permissions and set up webhooks."""

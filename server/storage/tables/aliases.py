@@ -1,4 +1,4 @@
-"""Free names for model versions, and their history."""
+"""Aliases of models, and their history."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from server.storage.tables.base import BIG, Base
 
 
 class AliasRow(Base):
-    """One alias, a free name for a model. It stays when the alias is deleted: the next of its name goes on in its
-    history, and two who make it at once meet in this row."""
+    """One alias: a name that stands for a model. The row outlives the alias: a later alias of the same name continues
+    its history, and two requests that create it at once are serialized by this row."""
 
     __tablename__ = "aliases"
 
     name: Mapped[str] = mapped_column(primary_key=True)
     model: Mapped[str | None]
-    """What answers to the name: a version, or a base's or remote model's name. None where the alias is deleted."""
+    """The model it stands for: a version, or the name of a base or remote model. None if the alias is deleted."""
     trail: Mapped[list[Any]]
-    """The way back: what it was promoted to, what it stands for now last. A rollback takes from the end."""
+    """The models it was promoted to, the current one last. A rollback removes from the end."""
     created_at: Mapped[int]
     updated_at: Mapped[int]
 

@@ -1,4 +1,4 @@
-"""What all tables share: naming, ids, the clock."""
+"""Shared by all tables: constraint names, ids, the clock."""
 
 from __future__ import annotations
 
@@ -18,30 +18,31 @@ NAMING = {
 }
 
 BIG = BigInteger().with_variant(Integer, "sqlite")
-"""64 bits; SQLite's INTEGER has them, and counts up by itself only under that name."""
+"""64 bits. SQLite's INTEGER has 64 bits too, and only a column of that name is auto-incremented."""
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 DEFAULT_PROJECT = "default"
-"""Where keys, files and jobs belong that name no project, and all of a server without keys."""
+"""The project of keys, files and jobs that name none, and of everything on a keyless server."""
 
 
 def new_id(prefix: str) -> str:
-    """A fresh random id (96 bits): `cmp_1f0c…`; a prefix that ends in a hyphen, such as `file-`, is taken as it is."""
+    """Return a new random id (96 bits) such as `cmp_1f0c…`; a prefix that ends in a hyphen, like `file-`, gets no
+    underscore."""
     separator = "" if prefix.endswith("-") else "_"
     return f"{prefix}{separator}{secrets.token_hex(12)}"
 
 
 def is_id(text: str) -> bool:
-    """Whether `text` can be the id of a row; of anything else a database needn't be asked, which may choke on it."""
+    """Return whether `text` can be the id of a row. Anything else isn't looked up: the database might fail on it."""
     return _ID.fullmatch(text) is not None
 
 
 def now_s() -> int:
-    """The time, in Unix seconds."""
+    """Return the current time in Unix seconds."""
     return int(time.time())
 
 
 class Base(DeclarativeBase):
-    """What all tables share."""
+    """Base class of all tables."""
 
     metadata = MetaData(naming_convention=NAMING)
     _json = JSON(none_as_null=True)

@@ -1,4 +1,4 @@
-"""Campaigns: prompts × models, what is judged, by whom."""
+"""Campaigns: prompts × models, the pairs to be rated, the raters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from server.storage.tables.base import BIG, Base
 
 
 class CampaignRow(Base):
-    """A fixed set of prompts, answered by a few models and judged pair by pair by several raters."""
+    """A fixed set of prompts, answered by a few models and rated pair by pair by several raters."""
 
     __tablename__ = "campaigns"
 
@@ -21,9 +21,9 @@ class CampaignRow(Base):
     status: Mapped[str] = mapped_column(index=True)
     """`generating`, `open`, `closed` or `failed`."""
     error: Mapped[dict[str, Any] | None]
-    """What the answers wait for, or why there are none: OpenAI's `message`, `type`, `param` and `code`."""
+    """What the answers are waiting for, or why there are none: OpenAI's `message`, `type`, `param` and `code`."""
     models: Mapped[list[Any]]
-    """Versions; an alias means something else one day."""
+    """Versions rather than aliases, which may be moved to another model."""
     prompts: Mapped[int]
     raters_per_item: Mapped[int]
     sampling: Mapped[dict[str, Any]]
@@ -33,7 +33,7 @@ class CampaignRow(Base):
     closed_at: Mapped[int | None]
     created_by: Mapped[str | None]
     project: Mapped[str]
-    """Whose rights count while the answers are generated."""
+    """The project whose permissions apply while the answers are generated."""
 
 
 class CampaignPromptRow(Base):
@@ -43,14 +43,14 @@ class CampaignPromptRow(Base):
 
     campaign_id: Mapped[str] = mapped_column(primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
-    """Counted from 0."""
+    """Counts from 0."""
     messages: Mapped[list[Any]]
     answered: Mapped[int] = mapped_column(default=0)
-    """Models that are through with it. Its change makes those wait that end with the same prompt at once."""
+    """How many models have finished with it. Updating it serializes models that finish the same prompt at once."""
 
 
 class CampaignAnswerRow(Base):
-    """One model's answer to one prompt: the list of what is to be generated, too."""
+    """One model's answer to one prompt. The pending rows are the queue of what is to be generated."""
 
     __tablename__ = "campaign_answers"
     __table_args__ = (
@@ -67,15 +67,15 @@ class CampaignAnswerRow(Base):
     status: Mapped[str]
     """`pending`, `done` or `failed`."""
     attempts: Mapped[int] = mapped_column(default=0)
-    """Failures so far of a kind that may pass."""
+    """Temporary failures so far."""
     answer: Mapped[dict[str, Any] | None]
-    """As a comparison keeps a side."""
+    """In the form in which a comparison stores a side."""
     error: Mapped[dict[str, Any] | None]
     finished_at: Mapped[int | None]
 
 
 class CampaignItemRow(Base):
-    """One prompt with two models' answers: what raters judge."""
+    """One prompt with two models' answers: what raters rate."""
 
     __tablename__ = "campaign_items"
     __table_args__ = (
@@ -89,15 +89,15 @@ class CampaignItemRow(Base):
     model_a: Mapped[str]
     model_b: Mapped[str]
     answers: Mapped[int] = mapped_column(default=0)
-    """Answers that are there; with both it can be judged. Below zero once one of them failed: it is left out."""
+    """Answers that exist; with both, the item can be rated. Negative once one of them failed: the item is skipped."""
     places_taken: Mapped[int] = mapped_column(default=0)
-    """Raters who have judged it or have it before them."""
+    """Raters who have rated it or are assigned to it now."""
     shuffle: Mapped[int]
-    """A random number; items come to raters in its order."""
+    """A random number; items are assigned in its order."""
 
 
 class CampaignRaterRow(Base):
-    """One rater in one campaign. Two requests of the same rater wait for each other at this row."""
+    """One rater in one campaign. Locking this row serializes the rater's requests."""
 
     __tablename__ = "campaign_raters"
 
@@ -107,7 +107,7 @@ class CampaignRaterRow(Base):
 
 
 class CampaignAssignmentRow(Base):
-    """One item before one rater, as a comparison of its own."""
+    """One item assigned to one rater, as a comparison of its own."""
 
     __tablename__ = "campaign_assignments"
     __table_args__ = (
@@ -121,12 +121,12 @@ class CampaignAssignmentRow(Base):
     item: Mapped[int] = mapped_column(BIG)
     rater: Mapped[str]
     status: Mapped[str]
-    """`open`; `rated`; `lapsed` when it was left lying, so that its place is free; `withdrawn`, as its vote was."""
+    """`open`; `rated`; `lapsed` if it timed out, which frees its place; `withdrawn` if its rating was withdrawn."""
     assigned_at: Mapped[int]
 
 
 class CampaignInvitationRow(Base):
-    """One rater's way into one campaign. The token is shown once and never stored: `sha256` is its hash."""
+    """One rater's invitation to one campaign. The token is shown once and never stored: `sha256` is its hash."""
 
     __tablename__ = "campaign_invitations"
 

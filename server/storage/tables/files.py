@@ -20,8 +20,8 @@ class FileRow(Base):
     bytes: Mapped[int] = mapped_column(BIG)
     sha256: Mapped[str]
     status: Mapped[str]
-    """`uploaded`, `processed` or `error`; `deleted` for one that has expired or was deleted. Of that only its place in
-    the lists is left, for whoever has read it on a page and asks for the next; `expires_at` is in the past."""
+    """`uploaded`, `processed` or `error`; `deleted` if it has expired or was deleted. A deleted row keeps only its
+    place in the lists, for a client that pages on from it; its `expires_at` is in the past."""
     status_details: Mapped[str | None]
     created_at: Mapped[int]
     expires_at: Mapped[int | None]

@@ -1,4 +1,4 @@
-"""Fine-tuning jobs with their events, their checkpoints and who else may use those."""
+"""Fine-tuning jobs with their events, their checkpoints and the permissions to use those."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class JobRow(Base):
     __table_args__ = (UniqueConstraint("created_by", "idempotency_key"), Index(None, "status", "number"))
 
     number: Mapped[int] = mapped_column(BIG, primary_key=True)
-    """The order of the queue, too: first come, first served."""
+    """Also the order of the queue: first in, first out."""
     id: Mapped[str] = mapped_column(unique=True)
     status: Mapped[str]
     """`validating_files`, `queued`, `running`, `paused`, `succeeded`, `failed` or `cancelled`."""
     pause_requested: Mapped[bool] = mapped_column(default=False)
-    """Whether the running process has been, or is to be, told to make way."""
+    """Whether the running process has been, or must be, asked to stop at a checkpoint."""
     created_at: Mapped[int]
     started_at: Mapped[int | None]
     """When its process was first started."""
@@ -30,7 +30,7 @@ class JobRow(Base):
     created_by: Mapped[str | None]
     project: Mapped[str]
     model: Mapped[str]
-    """What is tuned: the base's name, or the tuned model it goes on from."""
+    """What is tuned: the name of the base, or of the tuned model that training continues from."""
     training_file: Mapped[str]
     validation_file: Mapped[str | None]
     suffix: Mapped[str]
@@ -38,17 +38,17 @@ class JobRow(Base):
     method: Mapped[str]
     """`supervised`, `dpo`, `text` or `kto`."""
     hyperparameters: Mapped[dict[str, Any]]
-    """By OpenAI's names, as asked for; `auto` gives way to numbers once the run has worked them out."""
+    """By OpenAI's names, as requested; `auto` is replaced by a number once the run has chosen it."""
     base_learning_rate: Mapped[float]
     """What `learning_rate_multiplier` multiplies."""
     settings: Mapped[dict[str, Any]]
-    """What came in `tuneloop`: names of `TrainingConfig`."""
+    """The request's `tuneloop` settings, by `TrainingConfig`'s names."""
     integrations: Mapped[list[Any] | None]
     metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata")
     wanted_model: Mapped[str]
-    """The name that the tuned model will have."""
+    """The tuned model's future name."""
     adapter_id: Mapped[str]
-    """The name of the folder that the run will make."""
+    """Name of the folder that the run will create."""
     fine_tuned_model: Mapped[str | None]
     trained_tokens: Mapped[int | None] = mapped_column(BIG)
     result_files: Mapped[list[Any]]
@@ -57,18 +57,18 @@ class JobRow(Base):
     first_token_s: Mapped[float | None]
     """Seconds from the end of the training to the tuned model's first token."""
     attempts: Mapped[int] = mapped_column(default=0)
-    """Times in a row that its process died without a word."""
+    """How many times in a row its process died without an error message."""
     events_offset: Mapped[int] = mapped_column(BIG, default=0)
     """Bytes of the run's events.jsonl that are in the events table."""
     request_sha256: Mapped[str]
-    """Of the body that created it, to know a repeated request by."""
+    """Hash of the request body, to recognize a repeated request."""
     idempotency_key: Mapped[str | None]
     ratings: Mapped[dict[str, Any] | None]
-    """The votes that its training file was made from; None for a file that was uploaded."""
+    """The ratings that its training file was made from; None for an uploaded file."""
 
 
 class JobEventRow(Base):
-    """One thing that a job told. https://platform.openai.com/docs/api-reference/fine-tuning/event-object"""
+    """One event of a job. https://platform.openai.com/docs/api-reference/fine-tuning/event-object"""
 
     __tablename__ = "fine_tuning_events"
     __table_args__ = (Index(None, "job_id", "number"),)
@@ -86,7 +86,7 @@ class JobEventRow(Base):
 
 
 class JobCheckpointRow(Base):
-    """One checkpoint that is served under a name of its own.
+    """One checkpoint, served under a name of its own.
 
     https://platform.openai.com/docs/api-reference/fine-tuning/checkpoint-object
     """

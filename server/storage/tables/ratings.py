@@ -1,4 +1,4 @@
-"""Comparisons and the votes on them."""
+"""Comparisons and their ratings."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ class ComparisonRow(Base):
     created_by: Mapped[str | None]
     blind: Mapped[bool]
     messages: Mapped[list[Any]]
-    """What all of them were asked; empty where `histories` says what each was."""
+    """The messages that all models were given; empty if `histories` has each side's own."""
     sampling: Mapped[dict[str, Any]]
     left: Mapped[dict[str, Any]]
     right: Mapped[dict[str, Any]]
     others: Mapped[dict[str, Any] | None]
     """`third` and `fourth` of a comparison of more than two; None for a pair."""
     histories: Mapped[list[Any] | None]
-    """Each side's own messages, in the order of the sides, of conversations that went apart."""
+    """Each side's own messages, in the order of the sides, if the conversations have diverged."""
     campaign_id: Mapped[str | None]
     assigned_to: Mapped[str | None]
-    """The rater whom a campaign gave it to."""
+    """The rater that a campaign assigned it to."""
 
 
 class RatingRow(Base):
-    """One rater's verdict on one comparison. Rows are added and never changed: a later one supersedes an earlier.
+    """One rater's rating of one comparison. Rows are added and never changed: a later one supersedes an earlier.
 
-    Beside the vote stands what the statistics need of its comparison, so that they read narrow rows of one table.
+    The row also has what the statistics need of its comparison, so that they read narrow rows of a single table.
     """
 
     __tablename__ = "ratings"
@@ -55,24 +55,23 @@ class RatingRow(Base):
     created_at: Mapped[int]
     rater: Mapped[str]
     cast_by: Mapped[str | None]
-    """Id of the key or of the invitation that the vote came with, which alone may change it; None where nobody needed
-    one."""
+    """Id of the key or invitation that sent the rating, and alone may change it; None if none was needed."""
     verdict: Mapped[str]
-    """`left`, `right`, `tie` or `both_bad`; `withdrawn` where the rater took back the vote that this one supersedes."""
+    """`left`, `right`, `tie` or `both_bad`; `withdrawn` if the rater withdrew the rating that this one supersedes."""
     dimensions: Mapped[dict[str, Any]]
     unsafe: Mapped[str | None]
     comment: Mapped[str | None]
     supersedes: Mapped[str] = mapped_column(default="")
-    """Id of the same rater's vote whose place it takes; empty for the first. Two can't take the same place."""
+    """Id of the same rater's rating that this one replaces; empty for the first. A rating can be replaced only once."""
     names_seen: Mapped[bool] = mapped_column(default=False)
-    """Whether the rater had been shown the models' names by then."""
+    """Whether the rater had already seen the models' names."""
     blind: Mapped[bool] = mapped_column(default=False)
     """Whether the comparison is blind."""
     campaign: Mapped[str | None]
     left_model: Mapped[str] = mapped_column(default="")
     right_model: Mapped[str] = mapped_column(default="")
     prompt_sha: Mapped[str] = mapped_column(default="")
-    """Tells prompts apart; see `arena/ratings/facts.py`, as for the next three."""
+    """Identifies the prompt; for this and the next three see `arena/ratings/facts.py`."""
     pair_sha: Mapped[str] = mapped_column(default="")
     fault: Mapped[str | None]
     style: Mapped[list[Any] | None]

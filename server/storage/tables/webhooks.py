@@ -1,4 +1,4 @@
-"""Where events are sent, and what is on its way there."""
+"""Webhook endpoints, and the deliveries to them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from server.storage.tables.base import BIG, Base
 
 
 class WebhookEndpointRow(Base):
-    """Where events are sent to. https://platform.openai.com/docs/guides/webhooks
+    """An endpoint that events are sent to. https://platform.openai.com/docs/guides/webhooks
 
-    The secrets sign what is sent, so they are kept as they are; no answer shows them again and no log has them.
+    The secrets sign the deliveries, so they are stored in plain text; no response shows them again and no log has them.
     """
 
     __tablename__ = "webhook_endpoints"
@@ -31,7 +31,7 @@ class WebhookEndpointRow(Base):
 
 
 class WebhookDeliveryRow(Base):
-    """One event on its way to one endpoint. It is written in the transaction of what it tells of."""
+    """The delivery of one event to one endpoint, written in the same transaction as the change it reports."""
 
     __tablename__ = "webhook_deliveries"
     __table_args__ = (Index(None, "status", "next_attempt_at"),)
@@ -41,7 +41,7 @@ class WebhookDeliveryRow(Base):
     event_id: Mapped[str]
     event_type: Mapped[str]
     payload: Mapped[str]
-    """The JSON text, byte for byte what is signed and sent."""
+    """The JSON text that is signed and sent, byte for byte."""
     status: Mapped[str]
     """`pending`, `delivered` or `given_up`."""
     attempts: Mapped[int] = mapped_column(default=0)
@@ -49,4 +49,4 @@ class WebhookDeliveryRow(Base):
     created_at: Mapped[int]
     finished_at: Mapped[int | None]
     last_result: Mapped[str | None]
-    """The last answer's status, or why there was none."""
+    """The status of the last response, or why there was none."""

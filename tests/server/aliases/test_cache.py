@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from server.aliases import cache, changes
-from server.aliases.cache import AliasBook
+from server.aliases.cache import AliasCache
 from server.storage.database import Database
 
 
@@ -33,7 +33,7 @@ def test_a_fault_is_told_and_the_next_look_finds_what_has_changed(
         raise fault
 
     async def play() -> None:
-        book = AliasBook(database)
+        book = AliasCache(database)
         await book.start()
         try:
             monkeypatch.setattr(database, "run", failing)

@@ -24,7 +24,7 @@ from sqlalchemy import event, select, update
 from sqlalchemy.exc import OperationalError
 
 from server.files.check import check_file, check_for_job
-from server.files.contents import Incoming
+from server.files.contents import IncomingFile
 from server.storage.tables import FileRow
 from tests.server.conftest import Gateway, StartGateway
 
@@ -555,7 +555,7 @@ def test_a_full_disk_is_told_as_that_and_not_tried_again(gateway: Gateway, monke
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Incoming, "publish", full)
+    monkeypatch.setattr(IncomingFile, "publish", full)
     refused = gateway.http.post("/v1/files", files={"file": ("a.txt", b"x")}, data={"purpose": "user_data"})
     assert (refused.status_code, gateway.error(refused)["code"]) == (500, "disk_full")
     assert refused.headers["x-should-retry"] == "false"

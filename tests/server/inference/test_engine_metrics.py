@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from server.inference.metrics.engines import MAX_BYTES, PASSED_ON, engines_own_metrics
+from server.inference.metrics.engines import MAX_BYTES, PASSED_ON, fetch_engine_metrics
 from serving.registry.pool import Replica
 from tests.server.conftest import StartGateway
 from tests.server.fake_engine import FakeAnswer, FakeEngine
@@ -29,7 +29,7 @@ def test_no_more_is_read_of_an_exposition_than_may_be_shown(tmp_path: Path) -> N
     engine, small = (FakeEngine(tmp_path / "base", lambda _body: FakeAnswer()) for _ in range(2))
     engine.metrics = endless = EndlessAnswer(content_type="text/plain")
     small.metrics = FakeAnswer(b"# HELP b B.\nb 1.0\n", content_type="text/plain")
-    told = asyncio.run(engines_own_metrics([Replica("endless", engine), Replica("small", small)]))
+    told = asyncio.run(fetch_engine_metrics([Replica("endless", engine), Replica("small", small)]))
     assert told == b'# HELP b B.\nb{engine="small"} 1.0\n'
     assert endless.taken <= MAX_BYTES + len(CHUNK)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.inference.metrics.engines import merged
+from server.inference.metrics.engines import merge_expositions
 from serving import EngineState, EngineUnavailableError
 from tests.server.conftest import Gateway, StartGateway
 from tests.server.fake_engine import FakeAnswer, streamed
@@ -129,7 +129,7 @@ def test_an_answer_that_has_begun_is_never_asked_for_again(start_gateway: StartG
 
 
 def test_the_registry_tells_loads_evictions_and_refusals(gateway: Gateway) -> None:
-    observer = gateway.services.metrics.observer()
+    observer = gateway.services.metrics.make_observer()
     observer.loaded("ft:a", "engine-0", 0.2)
     observer.evicted("ft:a", "engine-0")
     observer.refused("ft:a", "its rank is too high")
@@ -172,6 +172,6 @@ def test_an_engine_that_is_down_is_told_to_be_and_not_asked(gateway: Gateway) ->
 
 
 def test_engines_share_each_family() -> None:
-    text = merged({"a": OWN, "b": OWN}).decode()
+    text = merge_expositions({"a": OWN, "b": OWN}).decode()
     assert text.count("# TYPE vllm:running gauge") == 1
     assert [sample(text, "vllm:running", engine=engine) for engine in "ab"] == [2, 2]

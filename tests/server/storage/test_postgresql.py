@@ -112,9 +112,13 @@ def test_database_that_is_down_lets_nobody_in(start_gateway: StartGateway, own_p
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_second_server_on_a_database_is_refused_until_the_first_is_gone(url: str) -> None:
     first, second = Database(url), Database(url)
-    with first.held(), pytest.raises(DatabaseError, match="in use by another running tuneloop"), second.held():
+    with (
+        first.lock_for_server(),
+        pytest.raises(DatabaseError, match="in use by another running tuneloop"),
+        second.lock_for_server(),
+    ):
         pass
-    with second.held():
+    with second.lock_for_server():
         pass
     first.close()
     second.close()

@@ -159,7 +159,7 @@ def test_another_projects_checkpoint_is_in_nobody_elses_tree(still: Gateway) -> 
         headers = [
             {"Authorization": f"Bearer {create_key(session, 'k', project=project)[1]}"} for project in ("a", "b")
         ]
-    still.services.keys.forget()
+    still.services.keys.invalidate()
     job = create(still, headers=headers[0]).json()
     checkpoint = job["tuneloop"]["fine_tuned_model"] + ":ckpt-step-1"
     folder = add_adapter(still, checkpoint)

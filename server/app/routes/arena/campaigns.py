@@ -19,7 +19,7 @@ from server.arena.campaigns.prompts import MAX_PROMPTS, prompts_of_file, prompts
 from server.arena.comparisons.sampling import Sampling
 from server.files.store import get_file
 from server.inference.visible import refuse_unknown
-from server.storage.list_pages import list_page
+from server.storage.list_pages import build_list_page
 from server.storage.tables import CampaignRow, is_id
 from server.wire.errors import APIError, BadRequest
 
@@ -88,7 +88,7 @@ async def list_campaigns(
 
     def read(session: Session) -> dict[str, Any]:
         rows, has_more = store.page(session, caller, after=after, limit=limit, ascending=order == "asc")
-        return list_page([campaign_object(session, row) for row in rows], has_more=has_more)
+        return build_list_page([campaign_object(session, row) for row in rows], has_more=has_more)
 
     return await services.database.run(read)
 
@@ -115,7 +115,7 @@ async def list_answers(
         page, has_more = answers.page(
             session, row.id, after=after, limit=limit, ascending=order == "asc", status=status
         )
-        return list_page(page, has_more=has_more)
+        return build_list_page(page, has_more=has_more)
 
     return await with_campaign(services, caller, campaign_id, read)
 

@@ -21,7 +21,7 @@ from server.arena.comparisons.store import ALL_SIDES, SIDES
 from server.inference.visible import refuse_unknown
 from server.storage.tables import ComparisonRow, new_id, now_s
 from server.wire.errors import APIError, BadRequest
-from server.wire.storable_json import text_fault
+from server.wire.storable_json import find_storage_fault
 
 router = APIRouter(prefix="/v1", tags=["comparisons"])
 
@@ -75,7 +75,7 @@ async def retrieve_comparison(comparison_id: str, services: ServicesDep) -> dict
 
 def _refuse_untellable(body: CreateComparison) -> None:
     for param, given in (("messages", [body.messages]), ("histories", body.histories or [])):
-        if fault := next((found for messages in given if (found := text_fault(messages))), None):
+        if fault := next((found for messages in given if (found := find_storage_fault(messages))), None):
             raise BadRequest(f"The conversation {fault}", param=param, code="invalid_value")
 
 

@@ -12,7 +12,7 @@ from server.access.callers import CallerDep
 from server.app.routes.arena.campaigns import Rater, with_campaign
 from server.app.services import ServicesDep
 from server.arena.campaigns import assignments, invitations
-from server.storage.list_pages import list_page, page_of
+from server.storage.list_pages import build_list_page, fetch_page
 from server.storage.tables import CampaignInvitationRow, CampaignRow
 from server.wire.errors import Forbidden
 
@@ -57,8 +57,8 @@ async def list_invitations(
 
     def read(session: Session, row: CampaignRow) -> dict[str, Any]:
         of_campaign = CampaignInvitationRow.campaign_id == row.id
-        rows, has_more = page_of(session, CampaignInvitationRow, of_campaign, after=after, limit=limit)
-        return list_page([invitations.invitation_object(invitation) for invitation in rows], has_more=has_more)
+        rows, has_more = fetch_page(session, CampaignInvitationRow, of_campaign, after=after, limit=limit)
+        return build_list_page([invitations.invitation_object(invitation) for invitation in rows], has_more=has_more)
 
     return await with_campaign(services, caller, campaign_id, read)
 

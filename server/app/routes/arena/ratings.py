@@ -26,7 +26,7 @@ from server.arena.ratings.votes import Verdict, Voter
 from server.jobs import listing, states
 from server.jobs.create.creator import Sender
 from server.jobs.objects import job_object
-from server.storage.list_pages import list_page
+from server.storage.list_pages import build_list_page
 from server.wire.errors import BadRequest
 
 router = APIRouter(prefix="/v1", tags=["ratings"])
@@ -68,7 +68,7 @@ async def list_ratings(services: ServicesDep, query: Annotated[ListQuery, Query(
 
     def read(session: Session) -> Response:
         page, has_more = reading.list_ratings(session, wanted, limit=query.limit, after=query.after, order=query.order)
-        return JSONResponse(list_page(page, has_more=has_more))  # made in the thread: there may be megabytes
+        return JSONResponse(build_list_page(page, has_more=has_more))  # made in the thread: there may be megabytes
 
     return await services.database.run(read)
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from server.access.callers import AdminDep
 from server.access.keys import PROJECT
 from server.app.services import ServicesDep
-from server.storage.list_pages import list_page, page_of
+from server.storage.list_pages import build_list_page, fetch_page
 from server.storage.tables import CheckpointPermissionRow, JobCheckpointRow, new_id, now_s
 from server.wire.errors import BadRequest, NotFound
 
@@ -41,7 +41,7 @@ async def create_permissions(
     """The permissions of these projects; one that is there already is returned as it is."""
     projects = _checked_projects(body.project_ids)
     rows = await services.database.run(lambda session: _grant(session, model, projects))
-    return list_page([_permission_object(row) for row in rows], has_more=False)
+    return build_list_page([_permission_object(row) for row in rows], has_more=False)
 
 
 @router.get(PERMISSIONS)
@@ -61,10 +61,10 @@ async def list_permissions(
         where = [CheckpointPermissionRow.checkpoint == model]
         if project_id is not None:
             where.append(CheckpointPermissionRow.project_id == project_id)
-        rows, has_more = page_of(
+        rows, has_more = fetch_page(
             session, CheckpointPermissionRow, *where, after=after, limit=limit, ascending=order == "ascending"
         )
-        return list_page([_permission_object(row) for row in rows], has_more=has_more)
+        return build_list_page([_permission_object(row) for row in rows], has_more=has_more)
 
     return await services.database.run(page)
 

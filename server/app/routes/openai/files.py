@@ -14,20 +14,20 @@ from starlette.concurrency import run_in_threadpool
 
 from server.access.callers import KeyIdDep
 from server.app.services import Services, ServicesDep
-from server.files.contents import CHUNK_BYTES, Incoming
+from server.files.contents import CHUNK_BYTES, IncomingFile
 from server.files.form import openapi_form, read_form
 from server.files.rules import (
     MAX_EXPIRY_S,
     MIN_EXPIRY_S,
     PURPOSES,
+    choose_expiry_s,
     clean_filename,
-    expiry_s,
-    purpose_of,
+    parse_purpose,
     refuse_wrong_content,
     refuse_wrong_extension,
 )
-from server.files.store import file_object, get_file, live
-from server.storage.list_pages import list_page, page_of
+from server.files.store import file_object, get_file, is_live
+from server.storage.list_pages import build_list_page, fetch_page
 from server.storage.tables import FileRow
 from server.wire.errors import BadRequest
 
@@ -54,10 +54,10 @@ FORM = openapi_form(
 @router.post("/files", openapi_extra=FORM)
 async def create_file(request: Request, services: ServicesDep, key_id: KeyIdDep) -> dict[str, Any]:
     """Upload a file. One for fine-tuning must be JSONL; its records are then checked beside the request."""
-    incoming = await run_in_threadpool(services.files.contents.incoming)
+    incoming = await run_in_threadpool(services.files.contents.create_incoming)
     with incoming:
         form = await read_form(request, "file", incoming, services.settings.max_file_bytes)
-        purpose = purpose_of(form.fields.pop("purpose", None))
+        purpose = parse_purpose(form.fields.pop("purpose", None))
         asked_s = _expires_after_s(form.fields)
         filename = clean_filename(form.filename or "")
         refuse_wrong_extension(filename, purpose)
@@ -79,8 +79,10 @@ async def list_files(
     def read(session: Session) -> dict[str, Any]:
         where = () if purpose is None else (FileRow.purpose == purpose.replace("\0", ""),)
         ascending = order == "asc"
-        rows, has_more = page_of(session, FileRow, *where, after=after, limit=limit, shown=live(), ascending=ascending)
-        return list_page([file_object(row) for row in rows], has_more=has_more)
+        rows, has_more = fetch_page(
+            session, FileRow, *where, after=after, limit=limit, visible=is_live(), ascending=ascending
+        )
+        return build_list_page([file_object(row) for row in rows], has_more=has_more)
 
     return await services.database.run(read)
 
@@ -123,7 +125,12 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _store(
-    services: Services, incoming: Incoming, filename: str, purpose: str, key_id: str | None, asked_s: int | None
+    services: Services,
+    incoming: IncomingFile,
+    filename: str,
+    purpose: str,
+    key_id: str | None,
+    asked_s: int | None,
 ) -> dict[str, Any]:
     """The stored file. Blocks."""
     incoming.flush()
@@ -135,7 +142,7 @@ def _store(
             filename=filename,
             purpose=purpose,
             created_by=key_id,
-            expires_after_s=expiry_s(purpose, asked_s),
+            expires_after_s=choose_expiry_s(purpose, asked_s),
         )
     return file_object(row)
 

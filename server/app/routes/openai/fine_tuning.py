@@ -13,13 +13,13 @@ from fastapi import APIRouter, Query, Request
 from sqlalchemy.orm import Session
 
 from server.access.callers import CallerDep
-from server.access.checkpoints import usable_by
+from server.access.checkpoints import is_usable_by
 from server.app.services import Services, ServicesDep
 from server.jobs import listing, states
 from server.jobs.create.body import CreateJob
 from server.jobs.create.creator import Sender
 from server.jobs.objects import checkpoint_object, event_object, job_object
-from server.storage.list_pages import list_page, page_of
+from server.storage.list_pages import build_list_page, fetch_page
 from server.storage.tables import JobCheckpointRow, JobEventRow, JobRow
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine tuning"])
@@ -49,9 +49,9 @@ async def list_jobs(
 
     def page(session: Session) -> dict[str, Any]:
         where = [listing.condition(session, *one) for one in wanted]
-        rows, has_more = page_of(session, JobRow, *where, after=after, limit=limit)
+        rows, has_more = fetch_page(session, JobRow, *where, after=after, limit=limit)
         places = listing.queue_positions(session, rows)
-        return list_page(
+        return build_list_page(
             [job_object(row, services.settings, queue_position=places.get(row.id)) for row in rows], has_more=has_more
         )
 
@@ -95,8 +95,8 @@ async def list_events(
 
     def page(session: Session) -> dict[str, Any]:
         states.read(session, job_id)
-        rows, has_more = page_of(session, JobEventRow, JobEventRow.job_id == job_id, after=after, limit=limit)
-        return list_page([event_object(row) for row in rows], has_more=has_more)
+        rows, has_more = fetch_page(session, JobEventRow, JobEventRow.job_id == job_id, after=after, limit=limit)
+        return build_list_page([event_object(row) for row in rows], has_more=has_more)
 
     return await services.database.run(page)
 
@@ -111,9 +111,9 @@ async def list_checkpoints(
         states.read(session, job_id)
         where = [JobCheckpointRow.job_id == job_id]
         if caller.key_id is not None:
-            where.append(usable_by(caller.project))
-        rows, has_more = page_of(session, JobCheckpointRow, *where, after=after, limit=limit)
-        return list_page([checkpoint_object(row) for row in rows], has_more=has_more)
+            where.append(is_usable_by(caller.project))
+        rows, has_more = fetch_page(session, JobCheckpointRow, *where, after=after, limit=limit)
+        return build_list_page([checkpoint_object(row) for row in rows], has_more=has_more)
 
     return await services.database.run(page)
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from server.access.keys import ANYBODY, Caller
 from server.app.services import Services
-from server.inference.answer import EngineAnswer, model_of
+from server.inference.answer import EngineAnswer, read_model
 
 router = APIRouter(prefix="/v1", tags=["inference"])
 
@@ -25,4 +25,4 @@ async def infer(request: Request) -> Response:
     # Not by Depends: FastAPI resolves each on the way of every request, and a token waits for it.
     services: Services = request.app.state.services
     caller: Caller = getattr(request.state, "caller", ANYBODY)
-    return EngineAnswer(services.inference, caller, request.url.path, model_of(body), body)
+    return EngineAnswer(services.inference, caller, request.url.path, read_model(body), body)

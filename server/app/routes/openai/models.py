@@ -40,7 +40,7 @@ async def retrieve_model(model: str, services: ServicesDep, caller: CallerDep) -
     """One model."""
     if model in services.registry.base_names:
         return _base_object(services, model)
-    await checkpoints.check(services.database, services.registry, caller, model)
+    await checkpoints.check_access(services.database, services.registry, caller, model)
     if model in services.aliases.current:
         return _alias_object(services, await services.database.run(lambda session: changes.get(session, model)))
     if model in services.registry.remote_names:
@@ -55,7 +55,7 @@ async def delete_model(model: str, services: ServicesDep, caller: CallerDep) -> 
         raise BadRequest(
             f"{model!r} is the base model; only tuned models can be deleted.", param="model", code="base_model"
         )
-    await checkpoints.check(services.database, services.registry, caller, model)
+    await checkpoints.check_access(services.database, services.registry, caller, model)
     if model in services.aliases.current:
         raise BadRequest(
             f"{model!r} is an alias; DELETE /v1/aliases/{model} deletes it, and keeps the model that it stands for.",
@@ -88,7 +88,7 @@ def _remote_object(name: str) -> dict[str, Any]:
 
 async def _alias_objects(services: Services, caller: Caller) -> list[dict[str, Any]]:
     """Those of the models that this caller may use, by name."""
-    rows = await services.database.run(lambda session: AliasView(session, services.registry, caller).all())
+    rows = await services.database.run(lambda session: AliasView(session, services.registry, caller).list_all())
     return [_alias_object(services, row) for row in rows if row.name in services.aliases.current]
 
 

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from server.access.callers import KeyIdDep
 from server.app.services import ServicesDep
 from server.files.form import openapi_form, read_form
-from server.files.rules import MAX_EXPIRY_S, MIN_EXPIRY_S, clean_filename, purpose_of, refuse_wrong_extension
+from server.files.rules import MAX_EXPIRY_S, MIN_EXPIRY_S, clean_filename, parse_purpose, refuse_wrong_extension
 from server.files.uploads import LIFETIME_S, MAX_PART_BYTES, Uploads, add_upload
 from server.storage.tables import UploadRow, new_id, now_s
 from server.wire.errors import BadRequest
@@ -55,7 +55,7 @@ class CompleteUpload(BaseModel):
 @router.post("/uploads")
 async def create_upload(body: CreateUpload, services: ServicesDep, key_id: KeyIdDep) -> dict[str, Any]:
     """Announce a file that comes in parts, within an hour."""
-    purpose, filename = purpose_of(body.purpose), clean_filename(body.filename)
+    purpose, filename = parse_purpose(body.purpose), clean_filename(body.filename)
     refuse_wrong_extension(filename, purpose, param="filename")
     if body.bytes > services.settings.max_upload_bytes:
         raise BadRequest(
@@ -85,7 +85,7 @@ async def create_upload_part(upload_id: str, request: Request, services: Service
     """Add a part, at most 64 MiB. Parts may come in any order, and at once."""
     uploads = Uploads(services.files, services.database)
     await uploads.refuse_ended(upload_id)
-    incoming = await run_in_threadpool(services.files.contents.incoming)
+    incoming = await run_in_threadpool(services.files.contents.create_incoming)
     with incoming:
         await read_form(request, "data", incoming, MAX_PART_BYTES)
         return await uploads.add_part(upload_id, incoming)

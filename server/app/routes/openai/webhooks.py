@@ -15,7 +15,7 @@ from server.app.services import ServicesDep
 from server.jobs.webhooks import endpoints, outbox
 from server.jobs.webhooks.endpoints import checked_event_types, checked_url, endpoint_object
 from server.jobs.webhooks.sender import UnreachableError
-from server.storage.list_pages import list_page, page_of
+from server.storage.list_pages import build_list_page, fetch_page
 from server.storage.tables import WebhookEndpointRow, new_id, now_s
 from server.wire.errors import BadRequest
 
@@ -85,9 +85,9 @@ async def list_endpoints(
 ) -> dict[str, Any]:
     """The endpoints, newest first."""
     rows, has_more = await services.database.run(
-        lambda session: page_of(session, WebhookEndpointRow, after=after, limit=limit)
+        lambda session: fetch_page(session, WebhookEndpointRow, after=after, limit=limit)
     )
-    return list_page([endpoint_object(row) for row in rows], has_more=has_more)
+    return build_list_page([endpoint_object(row) for row in rows], has_more=has_more)
 
 
 @router.get("/webhook_endpoints/{webhook_endpoint_id}")

@@ -16,9 +16,9 @@ from starlette.concurrency import run_in_threadpool
 from server.access.callers import CallerDep
 from server.access.keys import Caller
 from server.app.services import Services, ServicesDep
-from server.files.contents import Incoming
+from server.files.contents import IncomingFile
 from server.files.form import openapi_form, read_form
-from server.storage.list_pages import list_page
+from server.storage.list_pages import build_list_page
 from server.versions import tuned_models, upload
 from server.versions.download import AdapterArchive
 from server.wire.errors import NotFound
@@ -50,7 +50,7 @@ router = APIRouter(prefix="/v1", tags=["adapters"])
 @router.post("/adapters", status_code=201, openapi_extra=FORM)
 async def create_adapter(request: Request, services: ServicesDep) -> dict[str, Any]:
     """Take in a LoRA adapter that was made elsewhere: it answers from now on, or is refused with the reason."""
-    with upload.private_folder(services.settings) as folder, Incoming(folder) as incoming:
+    with upload.private_folder(services.settings) as folder, IncomingFile(folder) as incoming:
         form = await read_form(request, "file", incoming, services.settings.max_file_bytes)
         adapter = await run_in_threadpool(
             upload.take_in, services.registry, services.settings, incoming, folder, form.fields
@@ -66,7 +66,7 @@ async def list_adapters(services: ServicesDep, caller: CallerDep) -> dict[str, A
     objects = await _objects(services, caller)
     # What is broken can't be told apart by project, so only an admin is told of it.
     broken = dict(services.registry.broken()) if caller.is_admin else {}
-    return list_page(objects, has_more=False) | {"broken": broken}
+    return build_list_page(objects, has_more=False) | {"broken": broken}
 
 
 @router.get("/adapters/{adapter_id}")

@@ -20,7 +20,7 @@ from server.access.keys import Caller
 from server.aliases import changes as aliases
 from server.aliases.view import AliasView
 from server.app.services import Services, ServicesDep
-from server.storage.list_pages import list_page
+from server.storage.list_pages import build_list_page
 from server.wire.errors import BadRequest, Conflict, ServiceUnavailable
 from serving import EngineState
 from serving.adapters.names import taken_names
@@ -50,7 +50,9 @@ class RollBackAlias(BaseModel):
 @router.get("/aliases")
 async def list_aliases(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """The aliases, by name."""
-    return list_page(await _view(services, caller, lambda view: view.objects(view.all())), has_more=False)
+    return build_list_page(
+        await _view(services, caller, lambda view: view.build_objects(view.list_all())), has_more=False
+    )
 
 
 @router.get(ALIAS + "/history")
@@ -63,14 +65,14 @@ async def list_alias_history(
 ) -> dict[str, Any]:
     """Every change of the alias, newest first; a deleted one's, too."""
     aliases.check_name(name)
-    changes, has_more = await _view(services, caller, lambda view: view.history(name, after=after, limit=limit))
-    return list_page(changes, has_more=has_more)
+    changes, has_more = await _view(services, caller, lambda view: view.list_history(name, after=after, limit=limit))
+    return build_list_page(changes, has_more=has_more)
 
 
 @router.get(ALIAS)
 async def retrieve_alias(name: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """One alias."""
-    return await _view(services, caller, lambda view: view.objects([view.get(name)])[0])
+    return await _view(services, caller, lambda view: view.build_objects([view.get(name)])[0])
 
 
 @router.put(ALIAS)
@@ -80,14 +82,14 @@ async def promote_alias(
     """Point the alias to this model, which is loaded first; 201 where the alias is new."""
     aliases.check_name(name)
     model = await _target(services, caller, body.model)
-    async with services.aliases.changing(name):
+    async with services.aliases.lock(name):
         await _view(services, caller, lambda view: view.refuse_foreign(name))
         if name not in services.aliases.current:
             await run_in_threadpool(_refuse_taken, services, name)
             response.status_code = 201
         async with _loaded(services, model):
             row = await services.aliases.commit(lambda session: aliases.promote(session, name, model, key_id))
-    return await _view(services, caller, lambda view: view.objects([row])[0])
+    return await _view(services, caller, lambda view: view.build_objects([row])[0])
 
 
 @router.post(ALIAS + "/rollback")
@@ -96,22 +98,22 @@ async def roll_back_alias(
 ) -> dict[str, Any]:
     """Point the alias back to what it stood for before, or to one from its history; `skipped` names what is gone."""
     wanted = body.model if body else None
-    async with services.aliases.changing(name):
-        row, model, gone = await _view(services, caller, lambda view: view.way_back(name, wanted))
+    async with services.aliases.lock(name):
+        row, model, gone = await _view(services, caller, lambda view: view.find_rollback_target(name, wanted))
         if model != row.model:
             trail = row.trail
-            await checkpoints.check(services.database, services.registry, caller, model)
+            await checkpoints.check_access(services.database, services.registry, caller, model)
             async with _loaded(services, model):
                 row = await services.aliases.commit(
-                    lambda session: aliases.roll_back(session, name, model, key_id, seen=trail)
+                    lambda session: aliases.roll_back(session, name, model, key_id, expected_trail=trail)
                 )
-    return await _view(services, caller, lambda view: view.objects([row])[0]) | {"skipped": gone}
+    return await _view(services, caller, lambda view: view.build_objects([row])[0]) | {"skipped": gone}
 
 
 @router.delete(ALIAS)
 async def delete_alias(name: str, services: ServicesDep, caller: CallerDep, key_id: KeyIdDep) -> dict[str, Any]:
     """Delete the alias; what it stood for stays, and so does its history."""
-    async with services.aliases.changing(name):
+    async with services.aliases.lock(name):
         await _view(services, caller, lambda view: view.get(name))
         await services.aliases.commit(lambda session: aliases.delete(session, name, key_id))
     return {"id": name, "object": "alias", "deleted": True}
@@ -145,7 +147,7 @@ async def _target(services: Services, caller: Caller, model: str) -> str:
         BadRequest: it is itself an alias.
     """
     registry = services.registry
-    await checkpoints.check(services.database, registry, caller, model)
+    await checkpoints.check_access(services.database, registry, caller, model)
     if registry.version_of(model) != model:
         raise BadRequest(
             f"{model!r} is itself an alias, of {registry.version_of(model)}. Name the model that is meant.",

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from server.access.callers import AdminDep
 from server.app.services import Services, ServicesDep
-from server.storage.list_pages import list_page
+from server.storage.list_pages import build_list_page
 from server.wire.errors import Conflict, NotFound, ServerError
 from serving import EngineError, EngineUnavailableError, Replica
 from serving.registry.engine_status import EngineStatus
@@ -42,7 +42,7 @@ class RestartRequest(BaseModel):
 @router.get("")
 async def list_engines(services: ServicesDep, admin: AdminDep) -> dict[str, Any]:
     """Every engine with its health, load and limits; the remote ones last."""
-    return list_page(await _shown(services), has_more=False)
+    return build_list_page(await _shown(services), has_more=False)
 
 
 @router.post("/restart")
@@ -78,7 +78,7 @@ async def _restart(services: Services, replicas: Sequence[Replica], asked: Resta
         raise  # a fine-tuning job has the accelerator: 503, with when to try again
     except EngineError as error:
         raise ServerError(str(error), code="engine_restart_failed", headers={"x-should-retry": "false"}) from error
-    page = list_page(await _shown(services, {replica.id for replica in replicas}), has_more=False)
+    page = build_list_page(await _shown(services, {replica.id for replica in replicas}), has_more=False)
     return JSONResponse(page, 200 if asked.wait else 202)
 
 

@@ -57,7 +57,7 @@ async def _name(services: Services, family: Family, caller: Any, model: str) -> 
     by_id = next((adapter.name for adapter in family.disk.adapters.values() if adapter.id == version), version)
     if family.knows(by_id):
         return by_id
-    await checkpoints.check(services.database, services.registry, caller, model)
+    await checkpoints.check_access(services.database, services.registry, caller, model)
     raise ModelNotFoundError(model, [name for name in services.registry.names() if name not in family.hidden])
 
 
