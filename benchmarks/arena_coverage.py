@@ -22,7 +22,7 @@ from scipy.special import expit
 
 from evaluation.arena import Interval, Votes, rate
 from evaluation.arena.leaderboard import POINTS
-from evaluation.arena.strengths import Counts, contrasts, fit_pairs
+from evaluation.arena.strengths import Counts, fit_pairs, make_contrast_basis
 
 SPREAD = 0.7
 """True strengths reach from −0.7 to 0.7: the best beats the worst 4 times of 5."""
@@ -148,7 +148,7 @@ def truth(scenario: Scenario) -> NDArray[np.float64]:
     lead = (strengths[first] - strengths[second])[:, None] + deviation * nodes
     wins, loses = expit(lead - scenario.tie), expit(-lead - scenario.tie)
     score = (wins + (1 - wins - loses) / 2) @ (weights / weights.sum())
-    basis = contrasts(np.zeros(scenario.models, dtype=np.int64))
+    basis = make_contrast_basis(np.zeros(scenario.models, dtype=np.int64))
     design = basis[first] - basis[second]
     fit = fit_pairs(design, Counts(first, second, np.ones(len(first)), score), prior=0.0)
     return np.asarray(POINTS * design @ fit.parameters)

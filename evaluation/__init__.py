@@ -1,10 +1,10 @@
-"""`evaluation` turns answers into scores. It speaks to any OpenAI endpoint and has never heard of what serves it.
+"""`evaluation` turns answers into scores. It works with any OpenAI endpoint, whatever serves it.
 
 async with ChatEndpoint("http://127.0.0.1:8000/v1") as endpoint:
     report = await compare_models(endpoint, ["tuneloop-demo", "ft:tuneloop-demo:…"], read_questions(path))
 print(report.scores)
 
-`evaluation.arena` turns people's votes into ratings with intervals; it has its own front door.
+`evaluation.arena` turns people's votes into ratings with intervals; it has an API of its own.
 """
 
 from evaluation.endpoint import ChatEndpoint, EndpointError

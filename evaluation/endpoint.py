@@ -1,4 +1,4 @@
-"""A chat endpoint in the OpenAI wire format, as a client sees it. Knows nothing of scores."""
+"""Client of a chat endpoint in the OpenAI wire format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Self
 import aiohttp
 
 ANSWER_TIMEOUT_S = 300
-"""One whole answer may take this long: a small machine under load is slow, a silent one is broken."""
+"""Time limit of one whole answer: a small machine under load is slow, a silent one is broken."""
 
 
 class EndpointError(Exception):
@@ -16,7 +16,7 @@ class EndpointError(Exception):
 
 
 class ChatEndpoint:
-    """`POST {base_url}/chat/completions`, greedy unless told otherwise."""
+    """`POST {base_url}/chat/completions`, greedy."""
 
     def __init__(self, base_url: str, *, api_key: str | None = None) -> None:
         self.base_url = base_url.rstrip("/")
@@ -35,10 +35,10 @@ class ChatEndpoint:
             await self._session.close()
 
     async def answer(self, model: str, messages: list[dict[str, Any]], *, max_tokens: int = 256) -> str:
-        """The model's greedy answer.
+        """Return the model's greedy answer.
 
         Raises:
-            EndpointError: the endpoint is away or refused.
+            EndpointError: the endpoint is unreachable or returned an error.
         """
         if self._session is None:
             raise EndpointError("Use ChatEndpoint in an `async with` block: it holds connections.")

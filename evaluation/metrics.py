@@ -1,8 +1,8 @@
-"""Scores of one answer against what was expected. Knows nothing of where answers come from."""
+"""Scores of one answer against the expected one."""
 
 from __future__ import annotations
 
 
 def exact_match(answer: str, expected: str) -> bool:
-    """Whether the two are the same text, white space at the ends aside."""
+    """Return whether the two are the same text, ignoring white space at the ends."""
     return answer.strip() == expected.strip()

@@ -1,4 +1,4 @@
-"""Several models beside each other on the same questions. Reads the holdout, asks, counts."""
+"""Compares several models on the same questions, such as the holdout."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class QuestionsError(Exception):
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked and what a right answer says."""
+    """A prompt and its expected answer."""
 
     messages: list[dict[str, Any]]
     """The conversation up to, not including, the expected answer."""
@@ -59,10 +59,10 @@ class Report:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """The questions in a JSONL file of chat examples; the last assistant message is the expected answer.
+    """Read the questions in a JSONL file of chat examples; the last assistant message is the expected answer.
 
     Raises:
-        QuestionsError: the file is missing, empty or holds lines that are no such examples.
+        QuestionsError: the file is missing, empty or has lines that are no such examples.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -93,15 +93,15 @@ async def compare_models(
     max_tokens: int = 256,
     on_answer: Callable[[], None] = lambda: None,
 ) -> Report:
-    """Every model's greedy answers to every question; `on_answer` is called after each.
+    """Return every model's greedy answers to every question; `on_answer` is called after each.
 
     Raises:
-        EndpointError: the endpoint is away or refused.
+        EndpointError: the endpoint is unreachable or returned an error.
     """
-    gate = asyncio.Semaphore(CONCURRENCY)
+    semaphore = asyncio.Semaphore(CONCURRENCY)
 
     async def ask(model: str, question: Question) -> str:
-        async with gate:
+        async with semaphore:
             answer = await endpoint.answer(model, question.messages, max_tokens=max_tokens)
         on_answer()
         return answer

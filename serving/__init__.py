@@ -1,6 +1,6 @@
-"""`serving` turns a model name into tokens: it keeps one vLLM running, and tells it of adapters as they are asked for.
+"""`serving` turns a model name into tokens: it runs vLLM, and loads adapters as they are requested.
 
-`server` is the other one: it speaks HTTP to clients, and uses this package.
+`server`, by contrast, speaks HTTP to clients, and uses this package.
 
     base = resolve_base_model("models/tuneloop-demo")
     engine = VLLMProcess(base, VLLMSettings(state_dir=here / "engine", log_path=here / "logs" / "engine.log"))
@@ -15,7 +15,7 @@ from serving.adapters.adapter import Adapter, read_adapter, scan_adapters
 from serving.adapters.check import check_adapter
 from serving.adapters.importing import import_adapter
 from serving.base_model import BaseModel, resolve_base_model
-from serving.engines.engine import AdapterPlace, Engine, EngineLimits, EngineResponse, EngineState, OnProgress
+from serving.engines.engine import AdapterHost, Engine, EngineLimits, EngineResponse, EngineState, OnProgress
 from serving.engines.vllm.arguments import VLLMSettings
 from serving.engines.vllm.supervisor import VLLMProcess
 from serving.errors import (
@@ -40,9 +40,9 @@ __all__ = [
     "GPU",
     "Adapter",
     "AdapterError",
+    "AdapterHost",
     "AdapterInUseError",
     "AdapterMisfitError",
-    "AdapterPlace",
     "AdapterUncheckedError",
     "BaseModel",
     "BaseModelError",

@@ -1,6 +1,6 @@
-"""The model that is served and that adapters are made for: where it lies, what it is called, which bytes it is.
+"""The base model that is served and that adapters are trained on: its location, name and hash.
 
-It refuses to know engines and adapters, and never unpickles anything.
+Nothing is ever unpickled here.
 """
 
 import json
@@ -36,7 +36,7 @@ class BaseModel:
     path: Path
     """The folder, absolute."""
     sha256: str
-    """Which weights these are; see `base_model_sha256`."""
+    """Hash of the weights; see `base_model_sha256`."""
     config: dict[str, Any]
     """The contents of config.json."""
 
@@ -47,7 +47,7 @@ class BaseModel:
 
 
 def resolve_base_model(model: str, *, hash_cache: Path | None = None) -> BaseModel:
-    """The base model that `model` means: a local folder, or a hub id `org/name`, fetched or found in the hub's cache.
+    """Resolve a base model: a local folder, or a hub id `org/name`, downloaded or found in the hub's cache.
 
     hash_cache: a JSON file that keeps hashes by path, size and modification time: hashing a large model takes minutes.
     Raises: BaseModelError when there is no such model, or it isn't safetensors weights with a config and a tokenizer.
@@ -56,14 +56,14 @@ def resolve_base_model(model: str, *, hash_cache: Path | None = None) -> BaseMod
     if folder.is_dir():
         path, name = folder.resolve(), folder.resolve().name
     else:
-        path, name = _fetch(model), model
+        path, name = _download(model), model
     config = _read_config(path)
     _check_complete(path)
     return BaseModel(name, path, _cached_sha256(path, hash_cache), config)
 
 
-def _fetch(model: str) -> Path:
-    """The folder of hub model `model`, which is downloaded unless the hub's cache has it."""
+def _download(model: str) -> Path:
+    """Return the folder of hub model `model`, which is downloaded unless it is in the hub's cache."""
     if not _HUB_ID.fullmatch(model):
         raise BaseModelError(
             f"There is no folder {model!r}, and it isn't a hub id, which reads org/name. "
@@ -76,10 +76,10 @@ def _fetch(model: str) -> Path:
     try:
         return Path(snapshot_download(model, allow_patterns=_HUB_FILES))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        raise BaseModelError(_fetch_failure(model, error)) from error
+        raise BaseModelError(_explain_download_failure(model, error)) from error
 
 
-def _fetch_failure(model: str, error: Exception) -> str:
+def _explain_download_failure(model: str, error: Exception) -> str:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     return (
         f"The base model {model!r} is no folder here, isn't in the hub's cache, and couldn't be fetched: {reason} "
@@ -105,7 +105,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _check_complete(path: Path) -> None:
-    """Raises BaseModelError unless weights and tokenizer are here."""
+    """Raise BaseModelError unless weights and tokenizer are there."""
     if not weight_files(path):
         pickled = sorted(file.name for pattern in _PICKLED for file in path.glob(pattern))
         found = f"only {pickled[0]}, which is pickled and could run code when read" if pickled else "none"
@@ -132,7 +132,7 @@ def _shards_in_index(path: Path) -> list[str]:
 
 
 def _cached_sha256(path: Path, cache: Path | None) -> str:
-    """`base_model_sha256(path)`, taken from `cache` if no file has changed since it was put there."""
+    """Return `base_model_sha256(path)`, from `cache` if no file has changed since."""
     if cache is None:
         return base_model_sha256(path)
     key = json.dumps([str(path), [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in weight_files(path)]])
@@ -147,7 +147,7 @@ def _cached_sha256(path: Path, cache: Path | None) -> str:
 
 
 def _read_cache(cache: Path) -> dict[str, str]:
-    """The cache's contents; empty when it is absent or damaged, since it can be made again."""
+    """Return the cache's contents; empty when it is absent or damaged, since it can be rebuilt."""
     try:
         known = json.loads(cache.read_text(encoding="utf-8"))
     except (OSError, ValueError):

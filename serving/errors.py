@@ -1,17 +1,15 @@
-"""What can go wrong between a model name and its tokens.
-
-It refuses to know HTTP status codes: `server/wire/errors.py` maps these.
+"""The exceptions of `serving`. `server/wire/errors.py` maps them to HTTP status codes.
 
     ServingError
     ├── BaseModelError              the base model can't be found or isn't one that can be served
     ├── AdapterError                an adapter is damaged, unsafe, or made for something else
     │   ├── AdapterInUseError       it can't be removed while requests are using it
     │   ├── AdapterMisfitError      it fits the base, but not the engine as it was started
-    │   ├── ParityError             the engine answers otherwise than the adapter was trained to
-    │   ├── AdapterUncheckedError   the parity gate couldn't judge it here and now
-    │   ├── AdapterNameError        it can't have this name; NameTakenError: another has it, or had it
-    │   └── ArchiveError            what was uploaded can't be unpacked
-    ├── ModelNotFoundError          no model answers to this name
+    │   ├── ParityError             the engine's answers differ from those that the adapter was trained to give
+    │   ├── AdapterUncheckedError   the parity gate couldn't check it here and now
+    │   ├── AdapterNameError        its name isn't allowed; NameTakenError: the name is or was in use
+    │   └── ArchiveError            an uploaded archive can't be unpacked
+    ├── ModelNotFoundError          no model has this name
     └── EngineError
         ├── EngineStartError        the engine can't be started, or died while starting
         └── EngineUnavailableError  the engine is starting, restarting or stopped; try again later
@@ -39,19 +37,19 @@ class AdapterInUseError(AdapterError):
 
 
 class AdapterMisfitError(AdapterError):
-    """An adapter that a restart of the engine would make room for, such as one of a larger rank."""
+    """An adapter that only a restart of the engine would make room for, such as one of a larger rank."""
 
 
 class ParityError(AdapterError):
-    """The parity gate refused an adapter: it stays unpublished. The message holds the gate's reasons."""
+    """The parity gate rejected an adapter: it stays unpublished. The message holds the gate's reasons."""
 
 
 class AdapterUncheckedError(AdapterError):
-    """The parity gate had nothing to compare an adapter with: it stays unpublished, and may be judged later."""
+    """The parity gate had nothing to compare an adapter with: it stays unpublished, and may be checked later."""
 
 
 class ModelNotFoundError(ServingError):
-    """No model answers to `name`; `available` holds the names that would have answered."""
+    """No model has the name `name`; `available` holds the names that exist."""
 
     def __init__(self, name: str, available: Sequence[str], reason: str | None = None) -> None:
         self.name = name
@@ -62,17 +60,17 @@ class ModelNotFoundError(ServingError):
 
 
 class EngineError(ServingError):
-    """The engine itself is at fault, not what it was asked for."""
+    """The engine itself is at fault, not the request."""
 
 
 class EngineStartError(EngineError):
-    """The engine couldn't be started. The message holds the engine's own last words and a remedy."""
+    """The engine couldn't be started. The message holds the engine's own last error and a remedy."""
 
 
 class EngineUnavailableError(EngineError):
-    """The engine can't take a request now. `retry_after_s` is when asking again may help, in seconds.
+    """The engine can't take a request now. `retry_after_s` is when a retry may succeed, in seconds.
 
-    before_answer: nothing of an answer had come when the engine went away, so the request may be sent once more.
+    before_answer: nothing of a response had arrived when the engine went away, so the request may be retried.
     """
 
     def __init__(self, message: str, retry_after_s: float, *, before_answer: bool = False) -> None:

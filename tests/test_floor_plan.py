@@ -68,7 +68,7 @@ SHORT = {
     "server/wire/csv_lines.py",
     "server/wire/disconnect.py",
     "serving/adapters/archive/member.py",  # what tar and zip have in common
-    "serving/adapters/quoted.py",
+    "serving/adapters/quoting.py",
     "serving/engines/racing.py",
     "serving/registry/observer.py",  # a protocol
     "training/config/yaml_text.py",
@@ -123,7 +123,7 @@ def test_every_room_is_on_a_floor() -> None:
         ("server/jobs/run/queue.py", "server.app.services"),
         ("server/wire/errors.py", "server.storage.database"),
         ("server/versions/upload.py", "server.inspection.processes"),  # beside it
-        ("serving/engines/loan.py", "serving.registry.pool"),
+        ("serving/engines/accelerator_lease.py", "serving.registry.pool"),
         ("training/data/splits.py", "training.run.run"),
         ("ui/html/markup.py", "ui.pages.compare.page"),
     ],

@@ -1,10 +1,10 @@
-"""Votes in; ratings with honest intervals out.
+"""Ratings with confidence intervals from votes.
 
 votes = Votes.of([Vote("tuned", "base", "left", rater="ann", prompt="p1"), …])
 board = rate(votes, baseline="base")
 board.models[0].rating  # Interval(value=1121.3, lower=1043.0, upper=1199.6)
 
-docs/statistics.md says how each number is made, and what it refuses to say.
+docs/statistics.md says how each number is computed, and when none is given.
 """
 
 from evaluation.arena.intervals import MeanScore, mean_scores

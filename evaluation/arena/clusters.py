@@ -1,8 +1,8 @@
-"""Covariance of estimates from votes that are not independent: one rater's go together, and so do those on one prompt.
+"""Covariance of estimates from votes that are not independent: votes of one rater, or on one prompt, are correlated.
 
 Two-way clustered sandwich (Cameron, Gelbach & Miller 2011): by rater + by prompt − by both. Each of the three has the
 bias-reduced correction CR2 and Satterthwaite's degrees of freedom (Bell & McCaffrey 2002; Pustejovsky & Tipton 2018),
-without which ten raters give intervals that are far too short. Knows designs and residuals, not what they mean.
+without which ten raters give intervals that are far too short. Works on designs and residuals of any regression.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 from evaluation.arena.votes import Codes, Numbers, compact
 
 FEWEST_CLUSTERS = 3.0
-"""Fewer raters (or prompts) than this, counted as 1 ÷ Σ share², can't stand for raters at large: their spread is not to
-be seen. The interval then speaks of these raters."""
+"""Fewer raters (or prompts) than this, counted as 1 ÷ Σ share², can't represent raters at large: their variance can't
+be estimated. The interval then holds for these raters only."""
 NO_LEVERAGE = 1e-3
-"""A cluster that holds less of the information than this for each parameter needs no correction: it would change a
-tenth of a percent. At most a thousand clusters hold more."""
+"""A cluster that has less of the information than this for each parameter needs no correction: it would change a tenth
+of a percent. At most a thousand clusters have more."""
 ROOM = 4_000_000
-"""Numbers held at once: the targets are taken in parts."""
+"""Numbers in memory at once: the targets are processed in parts."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,19 @@ class Clusters:
     """One partition of `n` rows into clusters."""
 
     code: Codes
-    """(n,) numbers from 0, none left out."""
+    """(n,) consecutive numbers from 0."""
     sign: int
     """+1 or −1: how its sandwich enters the sum."""
 
 
 @dataclass(frozen=True)
 class Regression:
-    """`n` rows of a fitted model: all that a sandwich needs to know of it."""
+    """`n` rows of a fitted model: the input of a sandwich estimator."""
 
     design: Numbers
-    """(u, k): the different rows of the design."""
+    """(u, k): the distinct rows of the design."""
     row: Codes
-    """(n,): which of them each observation has."""
+    """(n,): the row of each observation."""
     weight: Numbers
     """(u,): information of one observation."""
     residual: Numbers
@@ -51,7 +51,7 @@ class Regression:
 
 
 @dataclass(frozen=True)
-class Spread:
+class Variances:
     """Variances of `t` targets."""
 
     variance: Numbers
@@ -60,9 +60,11 @@ class Spread:
     """(t,) degrees of freedom, for Student's t."""
 
 
-def clusterings(rater: Codes, prompt: Codes) -> tuple[list[Clusters], tuple[str, ...]]:
-    """The partitions to sum over, and of what the result can speak at large: raters, prompts, both or neither."""
-    wide = [name for name, code in (("raters", rater), ("prompts", prompt)) if _effective(code) >= FEWEST_CLUSTERS]
+def make_clusterings(rater: Codes, prompt: Codes) -> tuple[list[Clusters], tuple[str, ...]]:
+    """Return the partitions to sum over, and the populations that the result generalises to, of raters and prompts."""
+    wide = [
+        name for name, code in (("raters", rater), ("prompts", prompt)) if _effective_clusters(code) >= FEWEST_CLUSTERS
+    ]
     codes = {"raters": rater, "prompts": prompt}
     if not wide:
         return [_clusters(np.arange(len(rater)), 1)], ()
@@ -72,36 +74,36 @@ def clusterings(rater: Codes, prompt: Codes) -> tuple[list[Clusters], tuple[str,
     return [_clusters(rater, 1), _clusters(prompt, 1), _clusters(both, -1)], tuple(wide)
 
 
-def spread(regression: Regression, clusterings: Sequence[Clusters], targets: Numbers) -> Spread:
-    """Variances of `targets` @ parameters, (t, k).
+def estimate_variances(regression: Regression, clusterings: Sequence[Clusters], targets: Numbers) -> Variances:
+    """Return the variances of `targets` @ parameters, (t, k).
 
-    Where the sum of the three sandwiches comes out negative (it may, by chance), the largest that is added stands.
+    If the sum of the three sandwiches is negative (it may be, by chance), the largest of the added ones is used.
     """
     root = np.linalg.cholesky(regression.covariance)
     scaled = Regression(
         regression.design @ root, regression.row, regression.weight, regression.residual, regression.covariance
     )
     aims = targets @ root
-    parts = [_one_way(scaled, clusters, aims) for clusters in clusterings]
+    parts = [_estimate_one_way(scaled, clusters, aims) for clusters in clusterings]
     variance = np.sum(
         [clusters.sign * part.variance for clusters, part in zip(clusterings, parts, strict=True)], axis=0
     )
     added = [part for clusters, part in zip(clusterings, parts, strict=True) if clusters.sign > 0]
     largest = np.max([part.variance for part in added], axis=0)
-    return Spread(np.where(variance > 0, variance, largest), np.min([part.freedom for part in added], axis=0))
+    return Variances(np.where(variance > 0, variance, largest), np.min([part.freedom for part in added], axis=0))
 
 
-def _one_way(regression: Regression, clusters: Clusters, aims: Numbers) -> Spread:
-    """CR2 and its degrees of freedom, in coordinates where the covariance is the unit matrix."""
+def _estimate_one_way(regression: Regression, clusters: Clusters, aims: Numbers) -> Variances:
+    """Return CR2 and its degrees of freedom, in coordinates where the covariance is the identity matrix."""
     design, size = regression.design, regression.design.shape[1]
-    cells = _cells(regression, clusters)
+    cells = _sum_cells(regression, clusters)
     rows = design[cells.row]
     score = np.add.reduceat(cells.residual[:, None] * rows, cells.start)
     held = cells.weight * np.einsum("uk,uk->u", rows, rows)
     share_of = np.add.reduceat(held, cells.start)
     heavy = np.flatnonzero(share_of > NO_LEVERAGE * size)
     most = float(share_of[share_of <= NO_LEVERAGE * size].max(initial=0))
-    information = _information(rows, cells, heavy)
+    information = _cluster_information(rows, cells, heavy)
     share, axes = np.linalg.eigh(information)
     left = 1 - share
     factor = np.where(left > 1e-8, np.maximum(left, 1e-8) ** -0.5, 0.0)
@@ -110,7 +112,9 @@ def _one_way(regression: Regression, clusters: Clusters, aims: Numbers) -> Sprea
     variance = np.einsum("ti,ij,tj->t", aims, score.T @ score, aims)
     light = rows.T @ (rows * cells.weight[:, None]) - information.sum(axis=0)
     parts = np.array_split(aims, max(aims.shape[0] * len(heavy) * size // ROOM, 1))
-    return Spread(variance, np.concatenate([_freedom(information, adjust, (light, most), part) for part in parts]))
+    return Variances(
+        variance, np.concatenate([_degrees_of_freedom(information, adjust, (light, most), part) for part in parts])
+    )
 
 
 @dataclass(frozen=True)
@@ -121,10 +125,10 @@ class _Cells:
     residual: Numbers
     weight: Numbers
     start: Codes
-    """Where each cluster begins."""
+    """Where each cluster starts."""
 
 
-def _cells(regression: Regression, clusters: Clusters) -> _Cells:
+def _sum_cells(regression: Regression, clusters: Clusters) -> _Cells:
     rows = len(regression.design)
     kept, number = compact(clusters.code.astype(np.int64) * rows + regression.row)
     row = kept % rows
@@ -136,8 +140,8 @@ def _cells(regression: Regression, clusters: Clusters) -> _Cells:
     )
 
 
-def _information(rows: Numbers, cells: _Cells, heavy: Codes) -> Numbers:
-    """(h, k, k): how much of the information each of the heavy clusters holds; `rows` are the cells' of the design."""
+def _cluster_information(rows: Numbers, cells: _Cells, heavy: Codes) -> Numbers:
+    """Return (h, k, k): each heavy cluster's share of the information; `rows` are the cells' rows of the design."""
     size = rows.shape[1]
     if not len(heavy):
         return np.zeros((0, size, size))
@@ -152,9 +156,9 @@ def _information(rows: Numbers, cells: _Cells, heavy: Codes) -> Numbers:
     return np.stack(columns, axis=1)
 
 
-def _freedom(information: Numbers, adjust: Numbers, light: tuple[Numbers, float], aims: Numbers) -> Numbers:
-    """Satterthwaite's degrees of freedom of each target's variance, votes taken as independent; the light clusters,
-    which hold `light[0]` (k, k) together, are all taken as heavy as the heaviest of them, `light[1]`."""
+def _degrees_of_freedom(information: Numbers, adjust: Numbers, light: tuple[Numbers, float], aims: Numbers) -> Numbers:
+    """Return Satterthwaite's degrees of freedom of each target's variance, treating votes as independent; the light
+    clusters, which have `light[0]` (k, k) together, all count as heavy as the heaviest of them, `light[1]`."""
     aimed = np.einsum("gij,tj->tgi", adjust, aims)
     seen = np.einsum("gij,tgj->tgi", information, aimed)
     own = np.einsum("tgi,tgi->tg", aimed, seen)
@@ -172,7 +176,7 @@ def _clusters(code: Codes, sign: int) -> Clusters:
     return Clusters(compact(code)[1], sign)
 
 
-def _effective(code: Codes) -> float:
-    """1 ÷ Σ share²: as many equal clusters would be as uneven."""
+def _effective_clusters(code: Codes) -> float:
+    """Return 1 ÷ Σ share²: the number of equal clusters that would be as uneven."""
     counts = np.bincount(compact(code)[1]).astype(np.float64)
     return float(counts.sum()) ** 2 / float((counts**2).sum()) if len(code) else 0.0

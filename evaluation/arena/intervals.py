@@ -1,4 +1,4 @@
-"""Intervals of means and rates of clustered votes, and Student's quantiles. Knows no models."""
+"""Intervals of means and rates of clustered votes, and quantiles of Student's t."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from evaluation.arena.clusters import Regression, clusterings, spread
+from evaluation.arena.clusters import Regression, estimate_variances, make_clusterings
 from evaluation.arena.results import Interval
 from evaluation.arena.votes import Codes, Numbers, codes
 
@@ -20,19 +20,19 @@ class MeanScore:
 
     mean: float
     lower: float | None
-    """None where the scores show no spread (one vote, or all equal): that is no proof of certainty."""
+    """None where the scores have no variance (one vote, or all equal), which doesn't prove certainty."""
     upper: float | None
     votes: int
 
 
 def student(freedom: Numbers | float, confidence: float) -> Numbers:
-    """Two-sided quantile of Student's t."""
+    """Return the two-sided quantile of Student's t."""
     result: Numbers = np.asarray(stdtrit(freedom, 0.5 + confidence / 2))
     return result
 
 
 def normal(chance: float) -> float:
-    """Quantile of the normal distribution."""
+    """Return the quantile of the normal distribution."""
     return float(ndtri(chance))
 
 
@@ -44,7 +44,7 @@ def mean_scores(
     confidence: float = 0.95,
     scale: tuple[float, float] = (1, 5),
 ) -> MeanScore | None:
-    """Mean with an interval clustered by rater and prompt, kept within the scale; None without votes."""
+    """Return the mean with an interval clustered by rater and prompt, clipped to the scale; None without votes."""
     if not len(values):
         return None
     mean, error = _mean(np.asarray(values, dtype=np.float64), codes(rater), codes(prompt), confidence)
@@ -53,9 +53,9 @@ def mean_scores(
     return MeanScore(mean, max(mean - error, scale[0]), min(mean + error, scale[1]), len(values))
 
 
-def rate_of(happened: Numbers, rater: Codes, prompt: Codes, confidence: float) -> Interval | None:
-    """Share of ones with Wilson's interval (Wilson 1927) for as many independent votes as the clustered ones are worth,
-    at most as many as there are; None without votes."""
+def estimate_rate(happened: Numbers, rater: Codes, prompt: Codes, confidence: float) -> Interval | None:
+    """Return the share of ones with Wilson's interval (Wilson 1927) for the effective number of independent votes, at
+    most the actual number; None without votes."""
     if not len(happened):
         return None
     share, error = _mean(happened, rater, prompt, confidence)
@@ -67,10 +67,10 @@ def rate_of(happened: Numbers, rater: Codes, prompt: Codes, confidence: float) -
 
 
 def _mean(values: Numbers, rater: Codes, prompt: Codes, confidence: float) -> tuple[float, float]:
-    """Mean, and half of its interval's width (0 where there is no spread)."""
+    """Return the mean, and half the width of its interval (0 without variance)."""
     n, mean = len(values), float(values.mean())
     if n < 2 or np.ptp(values) == 0:
         return mean, 0.0
     line = Regression(np.ones((1, 1)), np.zeros(n, np.int64), np.ones(1), values - mean, np.full((1, 1), 1 / n))
-    found = spread(line, clusterings(rater, prompt)[0], np.ones((1, 1)))
+    found = estimate_variances(line, make_clusterings(rater, prompt)[0], np.ones((1, 1)))
     return mean, float(student(found.freedom, confidence)[0] * np.sqrt(found.variance[0]))

@@ -1,5 +1,5 @@
 """Agreement between raters, corrected for chance: Krippendorff's α (Krippendorff 2011, "Computing Krippendorff's
-Alpha-Reliability"), for any number of raters and with gaps. Knows no models.
+Alpha-Reliability"), for any number of raters and with missing values.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from evaluation.arena.votes import LEFT, RIGHT, Codes, Numbers, Votes, codes, co
 
 Metric = Literal["nominal", "ordinal", "interval"]
 RESAMPLES = (200, 2000)
-"""Fewest and most bootstrap samples; fewer for many items, whose interval is short anyway."""
+"""Minimum and maximum of bootstrap samples; fewer for many items, whose interval is short anyway."""
 RESAMPLED = 20_000_000
-"""Items drawn in all: a second of work."""
+"""Items drawn in total: a second of work."""
 
 
 def agreement(
@@ -27,28 +27,28 @@ def agreement(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Agreement:
-    """α of the raters' values on the items, with a percentile interval from resampling items.
+    """Compute α of the raters' values on the items, with a percentile interval from resampling items.
 
-    One row for each rater of each item: who it was doesn't matter to α. `nominal` for verdicts, `ordinal` for scores
+    One row for each rater of each item; who it was doesn't matter to α. `nominal` for verdicts, `ordinal` for scores
     such as 1–5.
     """
     levels, level = np.unique(np.asarray(value), return_inverse=True)
-    table = _table(compact(item)[1] if isinstance(item, np.ndarray) else codes(item), level, len(levels))
+    table = _count_table(compact(item)[1] if isinstance(item, np.ndarray) else codes(item), level, len(levels))
     table = table[table.sum(axis=1) >= 2]
     if len(table) < 2:
         return Agreement(None, None, None, len(table))
     pairs = _pairs(table)
-    alpha = _alphas(pairs.sum(axis=0)[None], table.sum(axis=0)[None], levels, metric)[0]
+    alpha = _compute_alphas(pairs.sum(axis=0)[None], table.sum(axis=0)[None], levels, metric)[0]
     if np.isnan(alpha):
         return Agreement(None, None, None, len(table))
     low, high = np.quantile(
-        _resampled(pairs, table, levels, metric, seed), (0.5 - confidence / 2, 0.5 + confidence / 2)
+        _bootstrap_alphas(pairs, table, levels, metric, seed), (0.5 - confidence / 2, 0.5 + confidence / 2)
     )
     return Agreement(float(alpha), float(low), float(high), len(table))
 
 
 def verdict_agreement(votes: Votes, confidence: float) -> Agreement:
-    """α of the verdicts on the same two answers, whichever stood on the left for whom."""
+    """Compute α of the verdicts on the same two answers, whichever of them each rater saw on the left."""
     if votes.item is None:
         return Agreement(None, None, None, 0)
     winner = np.select([votes.outcome == LEFT, votes.outcome == RIGHT], [votes.left, votes.right], -1 - votes.outcome)
@@ -56,15 +56,15 @@ def verdict_agreement(votes: Votes, confidence: float) -> Agreement:
     return agreement(votes.item[shared], winner[shared], confidence=confidence)
 
 
-def _table(item: Codes, level: Codes, levels: int) -> Numbers:
-    """(items, levels): how many raters gave each level."""
+def _count_table(item: Codes, level: Codes, levels: int) -> Numbers:
+    """Return (items, levels): how many raters chose each level."""
     items = int(item.max(initial=-1)) + 1
     cells = np.bincount(item.astype(np.int64) * levels + level, minlength=items * levels)
     return cells.reshape(items, levels).astype(np.float64)
 
 
 def _pairs(table: Numbers) -> Numbers:
-    """(items, levels, levels): the coincidences of each item, each rater's value counted once."""
+    """Return (items, levels, levels): the coincidences of each item, each rater's value counted once."""
     raters = table.sum(axis=1)
     pairs = table[:, :, None] * table[:, None, :]
     level = np.arange(table.shape[1])
@@ -72,9 +72,9 @@ def _pairs(table: Numbers) -> Numbers:
     return np.asarray(pairs / (raters - 1)[:, None, None])
 
 
-def _alphas(pairs: Numbers, margins: Numbers, levels: Numbers, metric: Metric) -> Numbers:
-    """(b,) α of b samples from their (b, levels, levels) coincidences and (b, levels) margins; NaN where undefined."""
-    distance = _distance(margins, levels, metric)
+def _compute_alphas(pairs: Numbers, margins: Numbers, levels: Numbers, metric: Metric) -> Numbers:
+    """Return (b,) α of b samples from their (b, levels, levels) coincidences, (b, levels) margins; NaN if undefined."""
+    distance = _squared_distance(margins, levels, metric)
     total = margins.sum(axis=1)
     chance = margins[:, :, None] * margins[:, None, :]
     observed = (pairs * distance).sum(axis=(1, 2))
@@ -83,8 +83,8 @@ def _alphas(pairs: Numbers, margins: Numbers, levels: Numbers, metric: Metric) -
     return np.asarray(1 - ratio)
 
 
-def _distance(margins: Numbers, levels: Numbers, metric: Metric) -> Numbers:
-    """(b, levels, levels) squared distances of two levels."""
+def _squared_distance(margins: Numbers, levels: Numbers, metric: Metric) -> Numbers:
+    """Return (b, levels, levels) squared distances between two levels."""
     if metric == "nominal":
         return np.broadcast_to(1 - np.eye(len(levels)), (len(margins), len(levels), len(levels)))
     if metric == "interval":
@@ -93,8 +93,8 @@ def _distance(margins: Numbers, levels: Numbers, metric: Metric) -> Numbers:
     return np.asarray((middle[:, :, None] - middle[:, None, :]) ** 2)
 
 
-def _resampled(pairs: Numbers, table: Numbers, levels: Numbers, metric: Metric, seed: int) -> Numbers:
-    """α of samples of as many items, drawn with replacement; samples in which α is undefined are left out."""
+def _bootstrap_alphas(pairs: Numbers, table: Numbers, levels: Numbers, metric: Metric, seed: int) -> Numbers:
+    """Return α of bootstrap samples of the items; samples in which α is undefined are left out."""
     random, items = np.random.default_rng(seed), len(table)
     samples = int(np.clip(RESAMPLED // items, *RESAMPLES))
     flat, found = pairs.reshape(items, -1), []
@@ -102,6 +102,6 @@ def _resampled(pairs: Numbers, table: Numbers, levels: Numbers, metric: Metric, 
         drawn = random.integers(0, items, (min(50, samples - start), items))
         times = np.stack([np.bincount(row, minlength=items) for row in drawn]).astype(np.float64)
         drawn_pairs = (times @ flat).reshape(-1, len(levels), len(levels))
-        found.append(_alphas(drawn_pairs, times @ table, levels, metric))
+        found.append(_compute_alphas(drawn_pairs, times @ table, levels, metric))
     alphas = np.concatenate(found)
     return np.asarray(alphas[~np.isnan(alphas)])

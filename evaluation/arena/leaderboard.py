@@ -1,6 +1,6 @@
-"""From votes to a leaderboard: puts strengths, intervals, agreement and position together. Fits nothing itself.
+"""From votes to a leaderboard: combines strengths, intervals, agreement and position bias.
 
-docs/statistics.md tells how each number is made and what was measured of it.
+docs/statistics.md says how each number is computed, and how it was validated.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import expit
 
 from evaluation.arena.fitted import BothBad, Contrast, FittedVotes
-from evaluation.arena.intervals import rate_of, student
+from evaluation.arena.intervals import estimate_rate, student
 from evaluation.arena.krippendorff import verdict_agreement
 from evaluation.arena.power import more_votes
 from evaluation.arena.results import Interval, Leaderboard, ModelStanding, PairStanding, PositionBias
@@ -35,30 +35,30 @@ def rate(
     baseline: str | None = None,
     both_bad: BothBad = "leave_out",
 ) -> Leaderboard:
-    """Everything that the votes say about their models.
+    """Compute the leaderboard of these votes.
 
     `prior` is the strength of Firth's penalty (0 is plain maximum likelihood, which is infinite where one side never
-    lost). `both_bad="tie"` counts both-bad as a tie for the ratings, as Chatbot Arena does; else it says nothing of who
-    is better and stays out of them.
+    lost). `both_bad="tie"` counts both-bad as a tie for the ratings, as Chatbot Arena does; otherwise it says nothing
+    about which is better, and is left out of them.
 
     Raises:
-        VotesError: an unknown baseline, a confidence that is none, style control of votes without style, or no finite
+        VotesError: an unknown baseline, an invalid confidence, style control of votes without style, or no finite
             maximum (with prior 0 only).
     """
     if not 0 < confidence < 1:
         raise VotesError(f"confidence is {confidence}; it must lie between 0 and 1, such as 0.95.")
     if baseline is not None and baseline not in votes.models:
         raise VotesError(f"The baseline {baseline!r} has no votes. There are votes on: {', '.join(votes.models)}.")
-    fitted = FittedVotes.of(votes, prior=prior, style_control=style_control, both_bad=both_bad)
-    table = _table(votes)
+    fitted = FittedVotes.from_votes(votes, prior=prior, style_control=style_control, both_bad=both_bad)
+    table = _count_table(votes)
     group = fitted.group if fitted else np.arange(len(votes.models))
-    known = _known(votes, fitted, baseline, confidence)
+    estimates = _estimate(votes, fitted, baseline, confidence)
     pairs = tuple(
-        _pair(votes.models[a], votes.models[b], table[a, b].tolist(), known.pairs.get((a, b)))
+        _pair(votes.models[a], votes.models[b], table[a, b].tolist(), estimates.pairs.get((a, b)))
         for a, b in combinations(range(len(votes.models)), 2)
     )
     return Leaderboard(
-        models=_standings(votes, table, group, known.ratings, pairs),
+        models=_standings(votes, table, group, estimates.ratings, pairs),
         pairs=pairs,
         votes=len(votes),
         raters=len(compact(votes.rater)[0]),
@@ -67,32 +67,32 @@ def rate(
         style=_style(fitted, confidence) if style_control else None,
         at_large=fitted.at_large if fitted else (),
         agreement=verdict_agreement(votes, confidence),
-        position=_position(votes, confidence),
+        position=_position_bias(votes, confidence),
     )
 
 
-def _table(votes: Votes) -> Codes:
-    """(models, models, 4): votes in which the row's model won, lost, tied with or was as bad as the column's."""
+def _count_table(votes: Votes) -> Codes:
+    """Return (models, models, 4): the row model's wins, losses, ties and both-bad against the column model."""
     models = len(votes.models)
     table = np.zeros((models, models, 4), np.int64)
-    for one, other, won in ((votes.left, votes.right, LEFT), (votes.right, votes.left, RIGHT)):
+    for model, opponent, won in ((votes.left, votes.right, LEFT), (votes.right, votes.left, RIGHT)):
         result = np.where(votes.outcome == won, LEFT, np.where(votes.outcome >= TIE, votes.outcome, RIGHT))
-        cell = (one.astype(np.int64) * models + other) * 4 + result
+        cell = (model.astype(np.int64) * models + opponent) * 4 + result
         table += np.bincount(cell, minlength=models * models * 4).reshape(table.shape)
     return table
 
 
 @dataclass(frozen=True)
-class _Known:
-    """What the fit says of models and pairs, by code; those that can't be rated or compared are missing."""
+class _Estimates:
+    """Estimates for models and pairs, by code; those that can't be rated or compared are missing."""
 
     ratings: dict[int, Interval]
     pairs: dict[tuple[int, int], tuple[Interval, int | None]]
 
 
-def _known(votes: Votes, fitted: FittedVotes | None, baseline: str | None, confidence: float) -> _Known:
+def _estimate(votes: Votes, fitted: FittedVotes | None, baseline: str | None, confidence: float) -> _Estimates:
     if fitted is None:
-        return _Known({}, {})
+        return _Estimates({}, {})
     group, sizes = fitted.group, np.bincount(fitted.group)
     rated = [code for code, number in enumerate(group.tolist()) if sizes[number] > 1]
     pairs = [(a, b) for a, b in combinations(rated, 2) if group[a] == group[b]]
@@ -103,11 +103,11 @@ def _known(votes: Votes, fitted: FittedVotes | None, baseline: str | None, confi
     intervals, more = _intervals(contrast, confidence), _more_votes(contrast, confidence)
     ratings = [Interval(ANCHOR + at.value, ANCHOR + at.lower, ANCHOR + at.upper) for at in intervals[: len(rated)]]
     compared = zip(intervals[len(rated) :], more[len(rated) :], strict=True)
-    return _Known(dict(zip(rated, ratings, strict=True)), dict(zip(pairs, compared, strict=True)))
+    return _Estimates(dict(zip(rated, ratings, strict=True)), dict(zip(pairs, compared, strict=True)))
 
 
 def _anchors(group: Codes, baseline: int | None) -> Numbers:
-    """(models, models): for each model the weights of those whose mean is 1000."""
+    """Return (models, models): for each model the weights of those whose mean is 1000."""
     same = (group[:, None] == group[None, :]).astype(np.float64)
     if baseline is not None:
         members = same[baseline] > 0
@@ -115,9 +115,9 @@ def _anchors(group: Codes, baseline: int | None) -> Numbers:
     return np.asarray(same / same.sum(axis=1, keepdims=True))
 
 
-def _pair(model_a: str, model_b: str, counts: list[int], known: tuple[Interval, int | None] | None) -> PairStanding:
+def _pair(model_a: str, model_b: str, counts: list[int], estimate: tuple[Interval, int | None] | None) -> PairStanding:
     wins, losses, ties, both_bad = counts
-    difference, more = known if known is not None else (None, None)
+    difference, more = estimate if estimate is not None else (None, None)
     decided = difference is not None and (difference.lower > 0 or difference.upper < 0)
     return PairStanding(
         model_a=model_a,
@@ -134,8 +134,8 @@ def _pair(model_a: str, model_b: str, counts: list[int], known: tuple[Interval, 
     )
 
 
-def _beaten(pair: PairStanding) -> str | None:
-    """The model that is worse beyond doubt."""
+def _find_worse(pair: PairStanding) -> str | None:
+    """Return the model that is significantly worse."""
     if not pair.decided or pair.difference is None:
         return None
     return pair.model_b if pair.difference.lower > 0 else pair.model_a
@@ -144,22 +144,22 @@ def _beaten(pair: PairStanding) -> str | None:
 def _standings(
     votes: Votes, table: Codes, group: Codes, ratings: dict[int, Interval], pairs: tuple[PairStanding, ...]
 ) -> tuple[ModelStanding, ...]:
-    beaten = Counter(_beaten(pair) for pair in pairs)
+    times_beaten = Counter(_find_worse(pair) for pair in pairs)
 
-    def place(code: int) -> tuple[bool, int, float]:
+    def sort_key(code: int) -> tuple[bool, int, float]:
         return code not in ratings, int(group[code]), -ratings[code].value if code in ratings else 0.0
 
     def standing(code: int) -> ModelStanding:
         model, (wins, losses, ties, both_bad) = votes.models[code], table[code].sum(axis=0).tolist()
-        rank = 1 + beaten[model] if code in ratings else None
+        rank = 1 + times_beaten[model] if code in ratings else None
         count = wins + losses + ties + both_bad
         return ModelStanding(model, ratings.get(code), rank, int(group[code]), count, wins, losses, ties, both_bad)
 
-    return tuple(standing(code) for code in sorted(range(len(votes.models)), key=place))
+    return tuple(standing(code) for code in sorted(range(len(votes.models)), key=sort_key))
 
 
 def _intervals(contrast: Contrast, confidence: float) -> list[Interval]:
-    """In points."""
+    """Return intervals in points."""
     value = POINTS * contrast.value
     error = POINTS * student(contrast.freedom, confidence) * np.sqrt(contrast.variance)
     rows: Numbers = np.stack([value, value - error, value + error], axis=1)
@@ -185,7 +185,7 @@ def _style(fitted: FittedVotes | None, confidence: float) -> dict[str, Interval]
     return dict(zip(fitted.style, _intervals(fitted.style_effects(), confidence), strict=True))
 
 
-def _position(votes: Votes, confidence: float) -> PositionBias:
+def _position_bias(votes: Votes, confidence: float) -> PositionBias:
     decided = votes.select((votes.outcome == LEFT) | (votes.outcome == RIGHT))
     left = (decided.outcome == LEFT).astype(np.float64)
-    return PositionBias(int(left.sum()), len(left), rate_of(left, decided.rater, decided.prompt, confidence))
+    return PositionBias(int(left.sum()), len(left), estimate_rate(left, decided.rater, decided.prompt, confidence))

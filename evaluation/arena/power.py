@@ -1,4 +1,4 @@
-"""How many more votes would decide a pair. Knows no models."""
+"""How many more votes would decide a pair."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import math
 from evaluation.arena.intervals import normal
 
 POWER = 0.8
-"""The chance that the votes told of do decide, if the difference is what it seems."""
+"""The probability that this many votes do decide, if the difference is as estimated."""
 MOST_VOTES = 10_000
-"""More than this is no plan: the two are too close to call."""
+"""More than this isn't practical: the two are too close to call."""
 
 
 def more_votes(difference: float, variance: float, vote_variance: float, confidence: float) -> int | None:
-    """Votes between the two after which the interval would be clear of zero with a chance of `POWER`; None if too many.
+    """Return the votes between the two that clear the interval of zero with probability `POWER`; None if too many.
 
-    `difference` and the variances (of the difference now; of one more vote's word on it, clustering included) are in
+    `difference` and the variances (of the current difference; of one more vote, clustering included) are in
     log-odds. Precisions add up: 1 ÷ variance + N ÷ vote_variance.
     """
     if difference == 0 or vote_variance <= 0 or variance <= 0:

@@ -1,4 +1,4 @@
-"""What the statistics say, as plain numbers: ratings are in Elo-like points, rates from 0 to 1. Computes nothing."""
+"""The results of the statistics as plain numbers: ratings in Elo-like points, rates from 0 to 1."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and the interval that covers the truth with the confidence asked for."""
+    """An estimate and its confidence interval."""
 
     value: float
     lower: float
@@ -16,14 +16,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class ModelStanding:
-    """One model's place."""
+    """One model's standing."""
 
     model: str
     rating: Interval | None
     """Points on the scale 400 (a lead of 400 points wins 10 of 11); 1000 is the baseline, or its group's mean without
-    one. None where nothing can be said: no decisive vote, or alone in its group."""
+    one. None where there is no estimate: no decisive vote, or alone in its group."""
     rank: int | None
-    """1 + how many models of its group are better beyond doubt (the pair's interval is clear of zero)."""
+    """1 + how many models of its group are significantly better (the pair's interval excludes zero)."""
     group: int
     """Models of one group are connected by votes; ratings of different groups can't be compared. 0 is the largest."""
     votes: int
@@ -44,18 +44,18 @@ class ModelStanding:
 
     @property
     def both_bad_rate(self) -> float | None:
-        """Both-bad ÷ votes: the only absolute judgement among these numbers."""
+        """Both-bad ÷ votes: the only absolute assessment among these numbers."""
         return self.both_bad / self.votes if self.votes else None
 
 
 @dataclass(frozen=True)
 class PairStanding:
-    """Two models beside each other; `model_a` comes first in `Votes.models`."""
+    """The comparison of two models; `model_a` comes first in `Votes.models`."""
 
     model_a: str
     model_b: str
     votes: int
-    """Direct votes; a pair without any can still be compared through others of its group."""
+    """Direct votes; a pair without any can still be compared via others of its group."""
     wins_a: int
     wins_b: int
     ties: int
@@ -63,11 +63,11 @@ class PairStanding:
     difference: Interval | None
     """Rating of a − rating of b in points; None across groups."""
     win_rate_a: Interval | None
-    """The chance that a is preferred (a tie counts as ½), as the ratings give it; None across groups."""
+    """The probability that a is preferred (a tie counts as ½) by the ratings; None across groups."""
     decided: bool
-    """Whether the interval is clear of zero."""
+    """Whether the interval excludes zero."""
     more_votes: int | None
-    """About how many more votes between the two would decide it; None if decided, or if no sensible number would."""
+    """About how many more votes between the two would decide it; None if decided, or if no practical number would."""
 
 
 @dataclass(frozen=True)
@@ -75,16 +75,16 @@ class Agreement:
     """Krippendorff's α: 1 is full agreement, 0 what chance would give."""
 
     alpha: float | None
-    """None with fewer than 2 items, or when nobody ever differs in anything (chance agreement is then not defined)."""
+    """None with fewer than 2 items, or when all values are equal (chance agreement is then undefined)."""
     lower: float | None
     upper: float | None
     items: int
-    """Items that two or more raters judged: α on few of them means nothing."""
+    """Items with two or more raters: α on few of them means nothing."""
 
 
 @dataclass(frozen=True)
 class PositionBias:
-    """How often the left answer wins where one wins; ½ is no bias, because the order is random."""
+    """How often the left answer wins where one of the two wins; ½ is no bias, because the order is random."""
 
     left_wins: int
     decided: int
@@ -95,21 +95,21 @@ class PositionBias:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Everything that a set of votes says about its models."""
+    """The results for a set of votes."""
 
     models: tuple[ModelStanding, ...]
     """Best first; models without a rating last."""
     pairs: tuple[PairStanding, ...]
-    """Every pair of models, whether they met or not."""
+    """Every pair of models, whether compared directly or not."""
     votes: int
     raters: int
     confidence: float
     baseline: str | None
     style: dict[str, Interval] | None
-    """With style control: by how many points one standard deviation more of a trait raises an answer."""
+    """With style control: by how many points one more standard deviation of a trait raises an answer."""
     at_large: tuple[str, ...]
-    """Of what the intervals speak at large: "raters", "prompts", both or neither; of one that is missing there were too
-    few, and the intervals hold for those who voted."""
+    """The populations that the intervals generalise to: "raters", "prompts", both or neither; a missing one had too few
+    members, and the intervals hold for those who voted."""
     agreement: Agreement
     """Of the raters' verdicts."""
     position: PositionBias

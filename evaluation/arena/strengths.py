@@ -1,7 +1,7 @@
-"""Bradley–Terry strengths: what maximises the likelihood of the votes. Knows nothing of intervals, raters or prompts.
+"""Bradley–Terry strengths: the maximum of the votes' likelihood.
 
-The chance that a is preferred to b is σ(β_a − β_b + style), a tie counts as half a win for each (Bradley & Terry 1952;
-Hunter 2004). Found by Newton's method on counts: a million votes on six models are fifteen rows.
+The probability that a is preferred to b is σ(β_a − β_b + style), a tie counts as half a win for each (Bradley & Terry
+1952; Hunter 2004). Found by Newton's method on counts: a million votes on six models are fifteen rows.
 
 Firth's penalty (Firth 1993; Heinze & Schemper 2002) keeps it finite where one side never lost: it adds h votes to every
 pair that met, half of them won by each side, where h is the pair's leverage. All h together are one vote less than
@@ -19,14 +19,14 @@ from evaluation.arena.votes import Codes, Numbers, VotesError
 
 MOST_STEPS = 100
 LONGEST_STEP = 2.0
-"""Newton's step is cut to this many units of log-odds: from a far start it would jump over the maximum."""
+"""Newton's step is limited to this many units of log-odds: far from the maximum it would overshoot."""
 STYLE_RIDGE = 0.5
 """Penalty on style effects, ½·0.5·Σγ² of the log-likelihood's sum, as Chatbot Arena has it: weak beside 20 votes."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Votes between the pairs that met; `m` pairs."""
+    """Votes between the pairs with direct votes; `m` pairs."""
 
     first: Codes
     second: Codes
@@ -44,11 +44,11 @@ class Fit:
     covariance: Numbers
     """(k, k): inverse of the information, the covariance if all votes were independent."""
     pseudo_votes: Numbers
-    """(m,): votes that the prior added to each pair, half of them won by each side."""
+    """(m,): votes that the prior adds to each pair, half of them won by each side."""
 
 
-def groups(models: int, first: Codes, second: Codes) -> Codes:
-    """For each model the number of its group: those that votes connect; 0 is the one with most models."""
+def find_groups(models: int, first: Codes, second: Codes) -> Codes:
+    """Return for each model the number of its group: models connected by votes; 0 is the largest."""
     group = np.arange(models)
     for a, b in zip(first.tolist(), second.tolist(), strict=True):
         group[group == group[b]] = group[a]
@@ -60,8 +60,8 @@ def groups(models: int, first: Codes, second: Codes) -> Codes:
     return result
 
 
-def contrasts(group: Codes) -> Numbers:
-    """(models, k) orthonormal basis of the strengths whose mean is zero within each group."""
+def make_contrast_basis(group: Codes) -> Numbers:
+    """Return a (models, k) orthonormal basis of the strengths whose mean is zero within each group."""
     columns = [np.zeros((len(group), 0))]
     for number in range(int(group.max(initial=-1)) + 1):
         members = np.flatnonzero(group == number)
@@ -73,7 +73,7 @@ def contrasts(group: Codes) -> Numbers:
 
 
 def fit_pairs(design: Numbers, counts: Counts, prior: float) -> Fit:
-    """Strengths from counts; `design` is (m, k), `prior` the strength of Firth's penalty (1 is Firth's own).
+    """Fit strengths to counts; `design` is (m, k), `prior` the strength of Firth's penalty (1 is Firth's own).
 
     Raises:
         VotesError: one side never lost and the prior is 0.
@@ -86,7 +86,7 @@ def fit_pairs(design: Numbers, counts: Counts, prior: float) -> Fit:
         pseudo = prior * weight * np.einsum("mi,ij,mj->m", design, plain, design)
         score = design.T @ (counts.score - counts.votes * chance + pseudo * (0.5 - chance))
         covariance = _inverse(_information(design, weight + pseudo * chance * (1 - chance)))
-        step = _cut(covariance @ score)
+        step = _limit_step(covariance @ score)
         parameters = parameters + step
         if np.abs(step).max(initial=0) < 1e-10:
             break
@@ -94,7 +94,7 @@ def fit_pairs(design: Numbers, counts: Counts, prior: float) -> Fit:
 
 
 def fit_styled(design: Numbers, won: Numbers, pairs: Numbers, pseudo: Numbers, style: int) -> Fit:
-    """Strengths and style effects from single votes: (n, k) `design` whose last `style` columns are penalised, and (n,)
+    """Fit strengths and style effects to single votes: (n, k) `design` whose last `style` columns are penalised, (n,)
     `won` (1, ½ or 0); the prior's `pseudo` votes on `pairs` (m, k) come from the fit without style."""
     ridge = np.zeros(design.shape[1])
     ridge[-style:] = STYLE_RIDGE
@@ -105,7 +105,7 @@ def fit_styled(design: Numbers, won: Numbers, pairs: Numbers, pseudo: Numbers, s
         information = _information(design, chance * (1 - chance))
         information += _information(pairs, pseudo * prior_chance * (1 - prior_chance)) + np.diag(ridge)
         covariance = _inverse(information)
-        step = _cut(covariance @ score)
+        step = _limit_step(covariance @ score)
         parameters = parameters + step
         if np.abs(step).max(initial=0) < 1e-10:
             break
@@ -126,6 +126,6 @@ def _information(design: Numbers, weight: Numbers) -> Numbers:
     return result
 
 
-def _cut(step: Numbers) -> Numbers:
+def _limit_step(step: Numbers) -> Numbers:
     longest = np.abs(step).max(initial=0)
     return step * (LONGEST_STEP / longest) if longest > LONGEST_STEP else step

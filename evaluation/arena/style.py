@@ -1,4 +1,4 @@
-"""Style of answers: what is counted, and how a pair's counts become covariates. Knows nothing of strengths.
+"""Style of answers: the counts, and how a pair's counts become covariates.
 
 As Chatbot Arena's style control: (left − right) ÷ (left + right + 1) of each count, divided by its standard deviation.
 The difference isn't centred: an equal pair has no style effect, whichever side wins more often.
@@ -19,16 +19,16 @@ BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
 
 
 def style_counts(answer: str) -> tuple[int, int, int]:
-    """Headings, list items and bold runs of an answer in Markdown; what stands in code fences isn't counted."""
+    """Count headings, list items and bold runs of an answer in Markdown, outside of code fences."""
     text = FENCED.sub("", answer)
     return tuple(len(pattern.findall(text)) for pattern in (HEADING, LIST_ITEM, BOLD))  # type: ignore[return-value]
 
 
 def style_covariates(votes: Votes) -> tuple[Numbers, tuple[str, ...]]:
-    """(n, s) covariates of the left answer against the right one, and the names of those that differ at all.
+    """Return (n, s) covariates of the left answer against the right one, and the names of those that vary.
 
     Raises:
-        VotesError: the votes carry no style.
+        VotesError: the votes have no style.
     """
     if votes.style_left is None or votes.style_right is None:
         raise VotesError(

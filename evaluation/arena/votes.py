@@ -1,4 +1,4 @@
-"""Votes as columns of codes, ready to be counted. Knows no database, no wire and no formula."""
+"""Votes as columns of codes, ready for counting."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Numbers = NDArray[np.float64]
 
 
 class VotesError(ValueError):
-    """The columns don't make votes: lengths differ, a code points nowhere, or a model is voted against itself."""
+    """The columns aren't valid votes: lengths differ, a code is out of range, or a model is compared with itself."""
 
 
 class Vote(NamedTuple):
-    """One vote in words, for those who have few; columns are for those who have many."""
+    """One vote as a record, for small numbers; columns are for large ones."""
 
     left: str
-    """The model whose answer stood on the left."""
+    """The model whose answer is on the left."""
     right: str
     verdict: str
     """One of `VERDICTS`."""
@@ -35,7 +35,7 @@ class Vote(NamedTuple):
     prompt: str
     """Anything that is equal for equal prompts, such as a hash: votes on one prompt are not independent."""
     item: str | None = None
-    """Anything that is equal for the same two answers shown to several raters; None if only one sees them."""
+    """Anything that is equal for the same two answers shown to several raters; None if only one rater sees them."""
     style_left: Sequence[float] | None = None
     """Counts of the left answer in the order of `STYLE`."""
     style_right: Sequence[float] | None = None
@@ -48,7 +48,7 @@ class Votes:
     models: tuple[str, ...]
     """Names of the models, by code."""
     left: Codes
-    """Code of the model whose answer stood on the left."""
+    """Code of the model whose answer is on the left."""
     right: Codes
     outcome: Codes
     """Index into `VERDICTS`."""
@@ -81,10 +81,10 @@ class Votes:
         style_left: Any = None,
         style_right: Any = None,
     ) -> Self:
-        """Votes from columns of words, as a query of a table gives them; style as (n, 4) numbers.
+        """Make votes from columns of strings, as from a table query; style as (n, 4) numbers.
 
         Raises:
-            VotesError: an unknown verdict, or columns that don't fit together.
+            VotesError: an unknown verdict, or columns that don't match.
         """
         unknown = set(verdict) - set(VERDICTS)
         if unknown:
@@ -105,10 +105,10 @@ class Votes:
 
     @classmethod
     def of(cls, votes: Iterable[Vote]) -> Self:
-        """The same from one record for each vote.
+        """Make votes from one record for each.
 
         Raises:
-            VotesError: as `from_columns`.
+            VotesError: see `from_columns`.
         """
         rows = list(votes)
         columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in Vote._fields}
@@ -117,7 +117,7 @@ class Votes:
         return cls.from_columns(**columns, **(styles if has_style else {}))
 
     def select(self, rows: NDArray[np.bool_] | Codes) -> Self:
-        """These votes only; models keep their codes."""
+        """Return these votes only; models keep their codes."""
         kept = {
             field.name: column[rows]
             for field in fields(self)
@@ -127,7 +127,7 @@ class Votes:
 
 
 def codes(column: Sequence[Any], known: Mapping[Any, int] | None = None) -> NDArray[np.int64]:
-    """The column as numbers; words not in `known` get the next free numbers in the order of their coming."""
+    """Return the column as numbers; strings not in `known` get the next free numbers in order of appearance."""
     code = dict(known or {})
     free = max(code.values(), default=-1) + 1
     for word in dict.fromkeys(column):
@@ -138,7 +138,7 @@ def codes(column: Sequence[Any], known: Mapping[Any, int] | None = None) -> NDAr
 
 
 def compact(code: Codes) -> tuple[Codes, Codes]:
-    """The numbers that occur, rising, and for each of `code` its place among them."""
+    """Return the numbers that occur, ascending, and the index of each of `code` among them."""
     end = int(code.max(initial=0)) + 1
     if end > 4 * len(code) + 1000 or code.min(initial=0) < 0:
         kept, place = np.unique(code, return_inverse=True)
@@ -154,7 +154,7 @@ def _style(column: Any) -> Numbers | None:
 
 
 def _check(votes: Votes) -> None:
-    """Raises: VotesError."""
+    """Raise VotesError for invalid columns."""
     for field in fields(votes):
         column = getattr(votes, field.name)
         if field.name != "models" and column is not None and len(column) != len(votes.left):

@@ -47,7 +47,7 @@ from serving import (
 )
 from serving.engines.accelerator import Accelerator
 from serving.registry.fleet import Fleet
-from serving.registry.loading import Gate
+from serving.registry.loader import Gate
 
 
 @contextlib.asynccontextmanager
@@ -114,7 +114,7 @@ def make_services(
     registry = Registry(
         settings.adapters_dir,
         pools,
-        base_aliases=further_names,
+        base_model_map=further_names,
         aliases=aliases.current,
         remotes=remotes,
         gate=gate,

@@ -23,19 +23,19 @@ from serving import (
     scan_adapters,
 )
 from serving.engines.remote.client import RemoteAddress
-from serving.engines.remote.engine import ELSEWHERE, RemoteEngine
+from serving.engines.remote.engine import FOREIGN_BASE, RemoteEngine
 from serving.engines.vllm.arguments import LaunchPlan, plan_launch, runs_on_cpu
 from serving.machine.division import Division, divide
 from serving.machine.leftovers import end_leftovers
-from serving.registry.derived_limits import WantedLimits
+from serving.registry.derived_limits import LimitSettings
 
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
 _REMOTE_ID = re.compile(r"(?!engine-\d)[a-z0-9][a-z0-9._-]{0,63}")
 
 
-def wanted_limits(settings: Settings) -> WantedLimits:
+def wanted_limits(settings: Settings) -> LimitSettings:
     """What the settings say of the engines' limits; the rest is derived from the adapters."""
-    return WantedLimits(settings.max_lora_rank, settings.max_adapters, settings.max_cpu_adapters)
+    return LimitSettings(settings.max_lora_rank, settings.max_adapters, settings.max_cpu_adapters)
 
 
 def make_pools(
@@ -56,11 +56,11 @@ def make_pools(
     pools = []
     for place, base in enumerate(bases):
         own_names = tuple(name for name, meant in further_names.items() if meant == base.name)
-        limits = wanted_limits(settings).fitting(_adapters_of(base, settings.adapters_dir, is_first=place == 0))
+        limits = wanted_limits(settings).derive(_adapters_of(base, settings.adapters_dir, is_first=place == 0))
         ours = []
         for number in range(place * settings.replicas, (place + 1) * settings.replicas):
             own = _placed(shares[number], settings.data_dir, number)
-            own = replace(own, base_aliases=own_names)
+            own = replace(own, base_names=own_names)
             own = replace(own, max_lora_rank=limits[0], max_loras=limits[1], max_cpu_loras=limits[2])
             ours.append(Replica(f"engine-{number}", VLLMProcess(base, own, device, planner=_plan_now)))
         remote = [_remote(settings, engine_id, base) for engine_id, name in shared.items() if name == base.name]
@@ -167,8 +167,10 @@ def _adapter_engines(settings: Settings, bases: Sequence[BaseModel]) -> dict[str
 
 def _remote(settings: Settings, engine_id: str, base: BaseModel | None) -> Replica:
     key = settings.remote_engine_keys.get(engine_id)
-    address = RemoteAddress.of(engine_id, settings.remote_engines[engine_id], key.get_secret_value() if key else None)
-    return Replica(engine_id, RemoteEngine(address, base or ELSEWHERE))
+    address = RemoteAddress.parse(
+        engine_id, settings.remote_engines[engine_id], key.get_secret_value() if key else None
+    )
+    return Replica(engine_id, RemoteEngine(address, base or FOREIGN_BASE))
 
 
 def divide_devices(settings: Settings, common: VLLMSettings, device: Device) -> Division:
@@ -212,7 +214,7 @@ def base_aliases(settings: Settings, base_names: Sequence[str]) -> dict[str, str
 
 def engine_settings(settings: Settings) -> VLLMSettings:
     """The engines' share of the settings: what all of them are given. `engines.make_pools` adds what each has alone."""
-    rank, loras, cpu_loras = wanted_limits(settings).fitting([])
+    rank, loras, cpu_loras = wanted_limits(settings).derive([])
     return VLLMSettings(
         state_dir=settings.data_dir / "engine",
         log_path=settings.data_dir / "logs" / "engine.log",

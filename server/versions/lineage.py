@@ -42,7 +42,7 @@ class OnDisk:
     @classmethod
     def of(cls, registry: Registry) -> OnDisk:
         """Reads the directory where it has changed: call it in a thread."""
-        waiting = registry.waiting()
+        waiting = registry.awaiting_gate()
         adapters = {adapter.name: adapter for adapter in (*registry.adapters(), *waiting)}
         refused = {}
         for directory, reason in registry.broken().items():

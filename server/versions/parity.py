@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 from server.jobs.run.context import NICE
 from server.wire.child_process import ChildResult, run_child
-from serving import Adapter, AdapterError, AdapterPlace, BaseModel, Device, VLLMSettings, inspect_device
-from serving.engines.remote.engine import Noting, RemoteEngine
+from serving import Adapter, AdapterError, AdapterHost, BaseModel, Device, VLLMSettings, inspect_device
+from serving.engines.remote.engine import RecordingClient, RemoteEngine
 from serving.engines.vllm.arguments import cpu_dtype, runs_on_cpu
-from serving.parity.gate import Gate
+from serving.parity.gate import ParityGate
 from serving.parity.reference import Reference
 
 COMMAND = (sys.executable, "-m", "training.result.parity")
@@ -74,14 +74,16 @@ def _tail(stderr: bytes) -> str:
     return (lines[-1] if lines else "it said nothing.")[-400:].removeprefix("error: ")
 
 
-def make_gate(engines: VLLMSettings, device: Device) -> Gate:
+def make_gate(engines: VLLMSettings, device: Device) -> ParityGate:
     """The gate for adapters of engines with these settings, and of those that others run.
 
     engines: what all of our engines are given.
     """
     ours = cpu_dtype(engines, device) if runs_on_cpu(engines, device) else engines.dtype
 
-    def dtype_of(place: AdapterPlace) -> str | None:
-        return None if isinstance(place, RemoteEngine | Noting) else ours  # Noting: a remote one that is coming up
+    def dtype_of(place: AdapterHost) -> str | None:
+        return (
+            None if isinstance(place, RemoteEngine | RecordingClient) else ours
+        )  # RecordingClient: a remote one that is coming up
 
-    return Gate(ParityProcess(), dtype_of=dtype_of)
+    return ParityGate(ParityProcess(), dtype_of=dtype_of)

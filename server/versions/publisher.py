@@ -37,7 +37,7 @@ class Publisher:
         await self._looking.stop()
 
     async def _publish_waiting(self) -> None:
-        for adapter in await asyncio.to_thread(self.registry.waiting):
+        for adapter in await asyncio.to_thread(self.registry.awaiting_gate):
             if self._not_before.get(adapter.name, 0.0) <= time.monotonic() and self._can_be_judged(adapter):
                 self._not_before[adapter.name] = time.monotonic() + self.again_after_s
                 await self._publish(adapter)

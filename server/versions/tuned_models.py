@@ -24,7 +24,7 @@ async def usable(registry: Registry, database: Database, caller: Caller) -> list
 
 async def waiting(registry: Registry, database: Database, caller: Caller) -> list[Adapter]:
     """Those that this caller may use once they are published, oldest first."""
-    return await _shown(database, caller, await run_in_threadpool(registry.waiting))
+    return await _shown(database, caller, await run_in_threadpool(registry.awaiting_gate))
 
 
 async def _shown(database: Database, caller: Caller, adapters: list[Adapter]) -> list[Adapter]:

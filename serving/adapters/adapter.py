@@ -1,6 +1,6 @@
-"""An adapter on disk: an immutable directory with a manifest, and the names that adapters get.
+"""An adapter on disk: an immutable directory with a manifest.
 
-It refuses to know whether an adapter is fit to be served (`check`) and whether it is (`registry`).
+Whether it can be served is determined in `check`, and whether it is served in `registry`.
 """
 
 import json
@@ -14,7 +14,7 @@ from adapter_format.manifest import MANIFEST_VERSION
 from serving.errors import AdapterError
 
 MAX_JSON_BYTES = 10_000_000
-"""Bound on a JSON file of an adapter; real ones have a few kB, a tokenizer several MB."""
+"""Bound on an adapter's JSON files; typical ones have a few kB, a tokenizer several MB."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Adapter:
     path: Path
     """The directory, absolute."""
     base_model: str
-    """Name of the base model it was made for."""
+    """Name of the base model it was trained on."""
     base_model_sha256: str | None
-    """Which weights those were; None when its maker didn't say."""
+    """Hash of that base's weights; None if unknown."""
     r: int
     """Its LoRA rank."""
     created_at: int
@@ -40,7 +40,7 @@ class Adapter:
 
 
 def read_adapter(path: Path) -> Adapter:
-    """The adapter in directory `path`. Raises: AdapterError when it isn't one or its manifest can't be read."""
+    """Read the adapter in directory `path`. Raises: AdapterError when it isn't one or its manifest can't be read."""
     manifest = read_json(path / MANIFEST_FILE)
     config = read_json(path / CONFIG_FILE)
     version = manifest.get("manifest_version")
@@ -69,11 +69,11 @@ def read_adapter(path: Path) -> Adapter:
 def scan_adapters(
     adapters_dir: Path, read: Callable[[Path], Adapter] = read_adapter
 ) -> tuple[list[Adapter], dict[str, str]]:
-    """The adapters in `adapters_dir`, oldest first; and directory name → reason for what can't be read as one.
+    """Return the adapters in `adapters_dir`, oldest first; and directory name → reason for what can't be read as one.
 
-    Names that begin with a dot are still being written, or being removed.
+    Names that begin with a dot are being written or removed, and are skipped.
 
-    read: what reads one, for those who remember what they have read.
+    read: reads one adapter; for callers that cache.
     """
     adapters: list[Adapter] = []
     broken: dict[str, str] = {}
@@ -88,7 +88,7 @@ def scan_adapters(
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file of an adapter. Raises: AdapterError."""
+    """Read the JSON object in a file of an adapter. Raises: AdapterError."""
     where = f"{path.parent.name}/{path.name}"
     try:
         if path.stat().st_size > MAX_JSON_BYTES:

@@ -1,6 +1,6 @@
-"""Whether an adapter is fit to be served: everything that an engine would crash on, or would silently serve wrongly.
+"""Checks whether an adapter can be served: everything that would crash an engine, or be silently served wrongly.
 
-It refuses to know engines: it reads JSON and safetensors, and never unpickles anything.
+Needs no engine: it reads JSON and safetensors, and never unpickles anything.
 """
 
 import stat
@@ -11,7 +11,7 @@ from adapter_format.files import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE
 from adapter_format.hashing import file_sha256
 from serving.adapters.adapter import read_json
 from serving.adapters.config import check_config, check_fits
-from serving.adapters.quoted import shown
+from serving.adapters.quoting import quote
 from serving.adapters.tensors import check_tensors
 from serving.adapters.tokens import check_tokens
 from serving.base_model import BaseModel
@@ -26,16 +26,16 @@ PICKLED_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 
 
 def check_adapter(path: Path, base: BaseModel, limits: EngineLimits) -> None:
-    """Raises AdapterError, naming the parameter or tensor at fault and the remedy, unless `path` can be served.
+    """Raise AdapterError, naming the parameter or tensor at fault and the remedy, unless `path` can be served.
 
-    The error is an AdapterMisfitError where nothing but a restart of the engine is missing.
-    A directory without a manifest is judged by its config and tensors alone. Reads all of it: call it in a thread.
+    The error is an AdapterMisfitError if only a restart of the engine is missing.
+    A directory without a manifest is checked by its config and tensors only. Reads all of it: call it in a thread.
     """
-    check_fits(path.name, check_sound(path, base), limits)
+    check_fits(path.name, check_loadable(path, base), limits)
 
 
-def check_sound(path: Path, base: BaseModel) -> dict[str, Any]:
-    """The adapter_config.json of an adapter that an engine for `base` can serve, if it is started for its rank.
+def check_loadable(path: Path, base: BaseModel) -> dict[str, Any]:
+    """Return the adapter_config.json of an adapter that an engine for `base` can serve, if started for its rank.
 
     Raises: AdapterError, naming the parameter or tensor at fault and the remedy.
     """
@@ -56,9 +56,9 @@ def check_sound(path: Path, base: BaseModel) -> dict[str, Any]:
 
 
 def adapter_files(path: Path) -> dict[str, Path]:
-    """Name → path of every file in the directory, each known to be a regular file and no pickle.
+    """Return name → path of every file in the directory, each checked to be a regular file and no pickle.
 
-    Raises: AdapterError for anything else that lies there, and beyond the bounds on number and size.
+    Raises: AdapterError for anything else in it, and beyond the bounds on number and size.
     """
     if path.is_symlink() or not path.is_dir():
         raise AdapterError(f"{path.name} isn't a directory. Give the directory that PEFT's save_pretrained wrote.")
@@ -68,12 +68,12 @@ def adapter_files(path: Path) -> dict[str, Path]:
         status = entry.lstat()
         if not stat.S_ISREG(status.st_mode):
             raise AdapterError(
-                f"{path.name}/{shown(entry.name)} isn't a regular file; links and directories aren't followed. "
+                f"{path.name}/{quote(entry.name)} isn't a regular file; links and directories aren't followed. "
                 "Leave it out."
             )
         if entry.suffix.lower() in PICKLED_SUFFIXES:
             raise AdapterError(
-                f"{path.name}/{shown(entry.name)} is a pickle, which could run code when read. "
+                f"{path.name}/{quote(entry.name)} is a pickle, which could run code when read. "
                 "Save the adapter as safetensors, and leave this file out."
             )
         files[entry.name] = entry
@@ -86,14 +86,14 @@ def adapter_files(path: Path) -> dict[str, Path]:
 
 
 def _check_manifest(path: Path, files: dict[str, Path], base: BaseModel) -> None:
-    """Raises AdapterError when the files aren't the ones that the manifest lists, or are for other weights."""
+    """Raise AdapterError when the files aren't the ones that the manifest lists, or are for other weights."""
     manifest = read_json(path / MANIFEST_FILE)
-    name = shown(manifest.get("name", path.name))
+    name = quote(manifest.get("name", path.name))
     made_for = manifest.get("base_model_sha256")
     if made_for not in (None, base.sha256):
         raise AdapterError(
-            f"{name} was made for other weights than {base.name!r} has: base_model_sha256 is {shown(made_for)[:12]}… "
-            f"there and {base.sha256[:12]}… here. Serve it on its own base model, {shown(manifest.get('base_model'))}, "
+            f"{name} was made for other weights than {base.name!r} has: base_model_sha256 is {quote(made_for)[:12]}… "
+            f"there and {base.sha256[:12]}… here. Serve it on its own base model, {quote(manifest.get('base_model'))}, "
             "or train it again."
         )
     listed = manifest.get("files")

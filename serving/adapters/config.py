@@ -1,9 +1,9 @@
-"""Which adapter_config.json an engine can serve. It refuses to know the tensors beside it.
+"""Checks whether an engine can serve an adapter_config.json.
 
 The rules are vLLM's own (its `PEFTHelper` and docs/features/lora); it answers 500 where we say what to change.
 
-PEFT and vLLM match the keys of rank_pattern and alpha_pattern as regular expressions, vLLM in the loop of the engine:
-one that goes back and forth for hours would stop every model's answers.
+PEFT and vLLM match the keys of rank_pattern and alpha_pattern as regular expressions, vLLM in the engine's event loop:
+one that backtracks for hours would block every model's answers.
 """
 
 import math
@@ -11,16 +11,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from serving.adapters.quoted import shown, shown_value
+from serving.adapters.quoting import quote, quote_value
 from serving.engines.engine import EngineLimits
 from serving.errors import AdapterError, AdapterMisfitError
 
 MAX_RANK = 512
-"""The largest rank that any engine can be started for."""
+"""The largest rank that any engine supports."""
 MERGE = "or merge it into its base and serve that as a base of its own (`tuneloop export merge`)"
-"""The remedy for what no engine serves as an adapter."""
+"""The remedy for adapters that no engine can serve."""
 
-_MUST_BE_OFF = {
+_UNSUPPORTED = {
     "use_dora": f"the engine can't serve DoRA; train with use_dora=false, {MERGE}",
     "lora_bias": f"the engine can't serve biases; train with lora_bias=false, {MERGE}",
     "modules_to_save": f"the engine serves low-rank changes only; train without modules_to_save, {MERGE}",
@@ -34,26 +34,26 @@ _MUST_BE_OFF = {
     "monteclora_config": "the engine can't serve MonteCLoRA; train without it",
     "target_parameters": "the engine can't serve LoRA on bare parameters; name modules in target_modules instead",
 }
-# PiSSA, OLoRA, CorDA and LoftQ change the base's weights when PEFT loads them; these only choose the first values.
+# PiSSA, OLoRA, CorDA and LoftQ change the base's weights when PEFT loads them; these only choose the initial values.
 _PLAIN_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica", "lora_ga"})
 _OTHER_TASKS = frozenset({"SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "SEQ_2_SEQ_LM"})
 EMBEDDINGS = frozenset({"embed_tokens", "lm_head", "wte", "wpe", "embed_in", "embed_out", "word_embeddings"})
 """Names of input and output embeddings across architectures."""
 MAX_TARGETS = 4096
-"""Most names in target_modules."""
+"""Maximum number of names in target_modules."""
 
 
 def check_config(name: str, config: dict[str, Any], limits: EngineLimits | None = None) -> None:
-    """Raises AdapterError naming the parameter of adapter `name` that can't be served, and what to use instead.
+    """Raise AdapterError naming the parameter of adapter `name` that can't be served, and what to use instead.
 
-    limits: of the engine that shall serve it; None where only a restart of it would matter, see `check_fits`.
+    limits: of the engine that is to serve it; None skips what a restart of it could change, see `check_fits`.
     """
     if config.get("peft_type") != "LORA":
         raise AdapterError(
-            f"{name}: peft_type is {shown_value(config.get('peft_type'))}, but must be 'LORA'. Train a LoRA adapter."
+            f"{name}: peft_type is {quote_value(config.get('peft_type'))}, but must be 'LORA'. Train a LoRA adapter."
         )
-    _check_what_must_be_off(name, config)
-    _check_task_and_start(name, config)
+    _check_unsupported(name, config)
+    _check_task_and_init(name, config)
     _check_ranks(name, config)
     _check_scaling(name, config)
     _check_targets(name, config)
@@ -62,17 +62,17 @@ def check_config(name: str, config: dict[str, Any], limits: EngineLimits | None 
 
 
 def check_fits(name: str, config: Mapping[str, Any], limits: EngineLimits) -> None:
-    """Raises AdapterMisfitError when the sound adapter `name` needs an engine that was started for a larger rank."""
+    """Raise AdapterMisfitError when the valid adapter `name` needs an engine started for a larger rank."""
     for parameter, rank in _ranks(config).items():
         if rank > limits.max_lora_rank:
             raise AdapterMisfitError(
-                f"{name}: rank {shown(parameter)!r} is {rank}, but the engine was started for ranks up to "
+                f"{name}: rank {quote(parameter)!r} is {rank}, but the engine was started for ranks up to "
                 f"{limits.max_lora_rank}. Restart it for rank {rank} or more, or train with a smaller r."
             )
 
 
 def largest_rank(config: Mapping[str, Any]) -> int:
-    """The rank that an engine must be started for to serve an adapter with this checked config."""
+    """Return the rank that an engine must support to serve an adapter with this checked config."""
     return int(max(_ranks(config).values()))
 
 
@@ -80,23 +80,23 @@ def _ranks(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"r": config.get("r"), **(config.get("rank_pattern") or {})}
 
 
-def _check_what_must_be_off(name: str, config: dict[str, Any]) -> None:
-    for parameter, remedy in _MUST_BE_OFF.items():
+def _check_unsupported(name: str, config: dict[str, Any]) -> None:
+    for parameter, remedy in _UNSUPPORTED.items():
         if config.get(parameter):
-            raise AdapterError(f"{name}: {parameter} is {shown_value(config[parameter])}, but {remedy}.")
+            raise AdapterError(f"{name}: {parameter} is {quote_value(config[parameter])}, but {remedy}.")
     if config.get("bias", "none") != "none":
         raise AdapterError(
-            f"{name}: bias is {shown_value(config['bias'])}, but must be 'none'. Train with bias='none', {MERGE}."
+            f"{name}: bias is {quote_value(config['bias'])}, but must be 'none'. Train with bias='none', {MERGE}."
         )
     for parameter in ("use_rslora", "fan_in_fan_out"):
         if not isinstance(config.get(parameter) or False, bool):
             raise AdapterError(
-                f"{name}: {parameter} is {shown_value(config[parameter])}, but must be true or false. "
+                f"{name}: {parameter} is {quote_value(config[parameter])}, but must be true or false. "
                 "Save the adapter again."
             )
 
 
-def _check_task_and_start(name: str, config: dict[str, Any]) -> None:
+def _check_task_and_init(name: str, config: dict[str, Any]) -> None:
     task, init = config.get("task_type"), config.get("init_lora_weights", True)
     if isinstance(task, str) and task in _OTHER_TASKS:
         raise AdapterError(
@@ -104,12 +104,12 @@ def _check_task_and_start(name: str, config: dict[str, Any]) -> None:
         )
     if isinstance(init, str) and init.lower() not in _PLAIN_INITS:
         raise AdapterError(
-            f"{name}: init_lora_weights is {shown_value(init)}, which changes the base's weights too. "
+            f"{name}: init_lora_weights is {quote_value(init)}, which changes the base's weights too. "
             "Convert it to a plain LoRA with PEFT's path_initial_model_for_weight_conversion."
         )
     if not isinstance(init, str | bool | None):
         raise AdapterError(
-            f"{name}: init_lora_weights is {shown_value(init)}, but must be true, false or a name. "
+            f"{name}: init_lora_weights is {quote_value(init)}, but must be true, false or a name. "
             "Save the adapter again."
         )
 
@@ -119,11 +119,11 @@ def _check_ranks(name: str, config: dict[str, Any]) -> None:
     for parameter, rank in _ranks(config).items():
         if type(rank) is not int or rank < 1:
             raise AdapterError(
-                f"{name}: rank {shown(parameter)!r} is {shown_value(rank)}, but must be a whole number from 1 on."
+                f"{name}: rank {quote(parameter)!r} is {quote_value(rank)}, but must be a whole number from 1 on."
             )
         if rank > MAX_RANK:
             raise AdapterError(
-                f"{name}: rank {shown(parameter)!r} is {shown_value(rank)}, but no engine serves ranks above "
+                f"{name}: rank {quote(parameter)!r} is {quote_value(rank)}, but no engine serves ranks above "
                 f"{MAX_RANK}. Train with a smaller r, {MERGE}."
             )
 
@@ -133,7 +133,7 @@ def _check_scaling(name: str, config: dict[str, Any]) -> None:
     for parameter, alpha in {"lora_alpha": config.get("lora_alpha"), **(config.get("alpha_pattern") or {})}.items():
         if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not _is_finite(alpha):
             raise AdapterError(
-                f"{name}: {shown(parameter)} is {shown_value(alpha)}, but must be a finite number. "
+                f"{name}: {quote(parameter)} is {quote_value(alpha)}, but must be a finite number. "
                 "Save the adapter again."
             )
     if config["lora_alpha"] == 0:
@@ -145,7 +145,7 @@ def _check_scaling(name: str, config: dict[str, Any]) -> None:
 def _is_finite(number: float) -> bool:
     try:
         return math.isfinite(number)
-    except OverflowError:  # a whole number that no float can hold
+    except OverflowError:  # an integer too large for a float
         return False
 
 
@@ -154,7 +154,7 @@ def _check_targets(name: str, config: dict[str, Any]) -> None:
     listed = [targets] if isinstance(targets, str) else targets
     if not isinstance(listed, list) or not listed or not all(isinstance(target, str) for target in listed):
         raise AdapterError(
-            f"{name}: target_modules is {shown_value(targets)}, but must be names of modules, or a pattern."
+            f"{name}: target_modules is {quote_value(targets)}, but must be names of modules, or a pattern."
         )
     if len(listed) > MAX_TARGETS:
         raise AdapterError(
@@ -163,38 +163,38 @@ def _check_targets(name: str, config: dict[str, Any]) -> None:
     for target in listed:
         if target.rsplit(".", 1)[-1] in EMBEDDINGS:
             raise AdapterError(
-                f"{name}: target_modules holds {shown(target)!r}, an embedding, which can't be adapted. "
+                f"{name}: target_modules holds {quote(target)!r}, an embedding, which can't be adapted. "
                 f"Train without it, {MERGE}."
             )
 
 
 MAX_PATTERNS = 240
-"""Most entries of rank_pattern and of alpha_pattern. vLLM matches each module against each key with a library that
-keeps 500 compiled patterns: 480 keys for 480 modules took 0.8 s here, 560 for 560 took 9 s, while no model answers."""
+"""Maximum entries of rank_pattern and of alpha_pattern. vLLM matches each module against each key with a library that
+caches 500 compiled patterns: 480 keys for 480 modules took 0.8 s, 560 for 560 took 9 s, while no model answers."""
 MAX_WILD_PATTERNS = 16
-"""Most of those that are more than a module's name or the end of one."""
+"""Maximum of those that are more than a module's name or the end of one."""
 _PLAIN_KEY = re.compile(r"\^?(?:[\w.-]|\\\.)+\$?", re.ASCII)
 
 
 def check_pattern(name: str, config: Mapping[str, Any], parameter: str, kind: str) -> None:
-    """Raises AdapterError unless `parameter` of adapter `name` maps modules to something; kind: what, in the plural."""
+    """Raise AdapterError unless `parameter` of adapter `name` maps modules to `kind`, a noun in the plural."""
     pattern = config.get(parameter) or {}
     if not isinstance(pattern, dict):
-        raise AdapterError(f"{name}: {parameter} is {shown_value(pattern)}, but must map module names to {kind}.")
+        raise AdapterError(f"{name}: {parameter} is {quote_value(pattern)}, but must map module names to {kind}.")
     if len(pattern) > MAX_PATTERNS:
         raise AdapterError(
             f"{name}: {parameter} has {len(pattern)} entries, but may have {MAX_PATTERNS}. Name the ends of modules."
         )
     wild = [key for key in pattern if not _PLAIN_KEY.fullmatch(key)]
-    if len(wild) > MAX_WILD_PATTERNS or not all(map(_is_quickly_matched, wild)):
+    if len(wild) > MAX_WILD_PATTERNS or not all(map(_is_fast_pattern, wild)):
         raise AdapterError(
-            f"{name}: {parameter} has the key {shown_value(wild[0])}, but a key must be a module's name, the end "
+            f"{name}: {parameter} has the key {quote_value(wild[0])}, but a key must be a module's name, the end "
             f"of one, or one of at most {MAX_WILD_PATTERNS} simple patterns. Write the modules out."
         )
 
 
-def _is_quickly_matched(key: str) -> bool:
-    """Whether a key that is no plain name can be matched without going back and forth for long."""
+def _is_fast_pattern(key: str) -> bool:
+    """Return whether a key that is no plain name can be matched without much backtracking."""
     pattern = key.replace("(?:", "(")
     repeated = len(re.findall(r"[*+?{]", pattern))
     if len(key) > 200 or repeated > 2 or pattern.count("(") > 2 or "(?" in pattern or re.search(r"\)[*+?{]", pattern):
@@ -207,7 +207,7 @@ def _is_quickly_matched(key: str) -> bool:
 
 
 def rank_of(config: Mapping[str, Any], module: str) -> int:
-    """The rank that a checked config gives to a module of the base, by PEFT's rule: the first key that fits its end."""
+    """Return the rank that a checked config gives to a module, by PEFT's rule: the first key that matches its end."""
     for key, rank in (config.get("rank_pattern") or {}).items():
         if re.match(rf"(.*\.)?({key})$", module):
             return int(rank)

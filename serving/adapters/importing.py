@@ -1,7 +1,4 @@
-"""Takes in a PEFT adapter from somewhere else: copied aside, checked, renamed into place.
-
-It refuses to know how the adapter came here, and archives: it is given a directory.
-"""
+"""Imports a PEFT adapter from a directory: copied to a temporary directory, checked, renamed into place."""
 
 import json
 import os
@@ -15,9 +12,9 @@ from adapter_format.hashing import file_sha256
 from adapter_format.manifest import MANIFEST_VERSION, Manifest
 from adapter_format.names import InvalidNameError, fine_tuned_model_name, new_adapter_id
 from serving.adapters.adapter import Adapter, read_adapter, read_json
-from serving.adapters.check import adapter_files, check_sound
+from serving.adapters.check import adapter_files, check_loadable
 from serving.adapters.config import check_fits
-from serving.adapters.names import check_free, check_name, names_locked, remember_removed, taken_names
+from serving.adapters.names import check_free, check_name, lock_names, remember_removed, taken_names
 from serving.adapters.origin import check_origin
 from serving.base_model import BaseModel
 from serving.engines.engine import EngineLimits
@@ -36,7 +33,7 @@ KNOWN_FILES = frozenset(
     }
     | {"chat_template.jinja", "vocab.json", "merges.txt", "tokenizer.model", "README.md"}
 )
-"""What is copied of an adapter from elsewhere, beside what its manifest says."""
+"""The files that are copied of an imported adapter, beside what is kept of its manifest."""
 _KEPT_FROM_MANIFEST: dict[str, type] = {
     "training_file_sha256": str,
     "config": dict,
@@ -59,65 +56,65 @@ def import_adapter(
     organization: str = "tuneloop",
     same_base: bool = False,
 ) -> Adapter:
-    """The adapter in `source_dir`, now a directory of its own under `adapters_dir`, bound to `base` by its manifest.
+    """Import the adapter in `source_dir` as a new directory under `adapters_dir`, bound to `base` by its manifest.
 
-    limits: what it must fit now; None takes in what an engine could be started for, and has only the next one serve it.
-    name: what clients will call it; by default `fine_tuned_model_name(base.name, organization, suffix)`.
-    same_base: the caller knows that it was made for `base`, whatever its config calls that.
+    limits: what it must fit now; None accepts what an engine could be started for, so that only the next one serves it.
+    name: for clients; by default `fine_tuned_model_name(base.name, organization, suffix)`.
+    same_base: the caller knows that it was trained on `base`, whatever its config calls that.
     Blocks while it copies and hashes: call it in a thread.
     Raises: AdapterError, and then nothing is left behind. AdapterNameError: the name is at fault.
-    AdapterMisfitError: it is sound, and doesn't fit `limits`.
+    AdapterMisfitError: it is valid, but doesn't fit `limits`.
     """
-    name = name or _fresh_name(base, organization, suffix)
+    name = name or _make_name(base, organization, suffix)
     check_name(name)
     adapters_dir.mkdir(parents=True, exist_ok=True)
     check_free(name, adapters_dir, base)
     files = adapter_files(source_dir)
-    config = check_sound(source_dir, base)
-    came_with = read_json(source_dir / MANIFEST_FILE) if MANIFEST_FILE in files else {}
+    config = check_loadable(source_dir, base)
+    source_manifest = read_json(source_dir / MANIFEST_FILE) if MANIFEST_FILE in files else {}
     if limits is not None:
         check_fits(source_dir.name, config, limits)
     if not same_base:
-        check_origin(source_dir.name, config, came_with, base)
-    kept = _kept(source_dir.name, came_with)
+        check_origin(source_dir.name, config, source_manifest, base)
+    kept_fields = _select_kept(source_dir.name, source_manifest)
     adapter_id = new_adapter_id()
     partial = adapters_dir / f".partial-{adapter_id}"
     try:
         partial.mkdir(mode=0o755)
         for file in sorted(KNOWN_FILES & files.keys()):
             shutil.copyfile(files[file], partial / file, follow_symlinks=False)
-        check_sound(partial, base)  # the copy is what will be served, and the source may have changed meanwhile
-        _write_manifest(partial, _manifest(partial, adapter_id, name, base, kept))
-        with names_locked(adapters_dir):  # of two who import under one name at once, the second is refused here
+        check_loadable(partial, base)  # the copy is what will be served, and the source may have changed meanwhile
+        _write_manifest(partial, _manifest(partial, adapter_id, name, base, kept_fields))
+        with lock_names(adapters_dir):  # of two concurrent imports under one name, the second is rejected here
             check_free(name, adapters_dir, base)
             partial.rename(adapters_dir / adapter_id)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    _sync(adapters_dir)
+    _fsync(adapters_dir)
     return read_adapter(adapters_dir / adapter_id)
 
 
-def _fresh_name(base: BaseModel, organization: str, suffix: str) -> str:
+def _make_name(base: BaseModel, organization: str, suffix: str) -> str:
     try:
         return fine_tuned_model_name(base.name, organization, suffix)
     except InvalidNameError as error:
         raise AdapterError(str(error)) from error
 
 
-def _kept(source: str, manifest: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of the manifest that an adapter came with. Its files' hashes have been found to fit.
+def _select_kept(source: str, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return what is kept of the manifest that an adapter came with, whose files' hashes have been verified.
 
-    Raises: AdapterError where that can't be passed on as JSON, which has no NaN and no half characters.
+    Raises: AdapterError if it isn't valid JSON, which allows no NaN and no lone surrogates.
     """
-    kept = {key: manifest.get(key) for key in _KEPT_FROM_MANIFEST}
-    for key, value in kept.items():
+    kept_fields = {key: manifest.get(key) for key in _KEPT_FROM_MANIFEST}
+    for key, value in kept_fields.items():
         if value is not None and not isinstance(value, _KEPT_FROM_MANIFEST[key]):
             raise AdapterError(
                 f"{source}: {key} in manifest.json must be of type {_KEPT_FROM_MANIFEST[key].__name__}. "
                 "Leave manifest.json out, and the adapter is judged by its files alone."
             )
     try:
-        size = len(json.dumps(kept, allow_nan=False, ensure_ascii=False).encode())
+        size = len(json.dumps(kept_fields, allow_nan=False, ensure_ascii=False).encode())
     except (ValueError, RecursionError) as error:
         raise AdapterError(
             f"{source}: manifest.json holds a number or a text that JSON can't carry ({type(error).__name__}). "
@@ -127,10 +124,10 @@ def _kept(source: str, manifest: dict[str, Any]) -> dict[str, Any]:
         raise AdapterError(
             f"{source}: manifest.json says {size} bytes about the training, more than {MAX_KEPT_BYTES}. Leave it out."
         )
-    return kept
+    return kept_fields
 
 
-def _manifest(path: Path, adapter_id: str, name: str, base: BaseModel, kept: dict[str, Any]) -> dict[str, Any]:
+def _manifest(path: Path, adapter_id: str, name: str, base: BaseModel, kept_fields: dict[str, Any]) -> dict[str, Any]:
     own: Manifest = {
         "manifest_version": MANIFEST_VERSION,
         "id": adapter_id,
@@ -142,18 +139,18 @@ def _manifest(path: Path, adapter_id: str, name: str, base: BaseModel, kept: dic
             file.name: {"sha256": file_sha256(file), "bytes": file.stat().st_size} for file in sorted(path.iterdir())
         },
     }
-    return {**own, **kept}
+    return {**own, **kept_fields}
 
 
 def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
-    """Writes the manifest, and everything in the directory through to the disk."""
+    """Write the manifest, and fsync everything in the directory."""
     (path / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
     for file in path.iterdir():
-        _sync(file)
-    _sync(path)
+        _fsync(file)
+    _fsync(path)
 
 
-def _sync(path: Path) -> None:
+def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

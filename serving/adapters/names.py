@@ -1,7 +1,6 @@
-"""Which names an adapter may get: never one that stood for other bytes, not even those of an adapter that is gone.
+"""Names of adapters: a name is never reused for other bytes, not even that of a removed adapter.
 
-vLLM keeps parts of prompts under (name, path), and people keep names in their programs. It refuses to know what an
-adapter holds.
+vLLM keeps parts of prompts under (name, path), and people keep names in their programs.
 """
 
 import fcntl
@@ -17,10 +16,10 @@ from serving.base_model import BaseModel
 from serving.errors import AdapterError
 
 REMOVED_NAMES = ".removed-names"
-"""The file in the adapters directory with the names of those that are gone: a JSON string a line."""
+"""The file in the adapters directory with the names of removed adapters: a JSON string per line."""
 _NAME = re.compile(r"[A-Za-z0-9][\w.:/@+-]{0,199}", re.ASCII)
-_STEP_UP = re.compile(r"(?:^|[/:])\.{1,2}(?:[/:]|$)|//|[/:]$")
-_GIVEN_BY_US = re.compile(r"ft:|adapter-[0-9a-f]{16}\Z|.*:ckpt-step-\d+\Z", re.IGNORECASE)
+_PATH_LIKE = re.compile(r"(?:^|[/:])\.{1,2}(?:[/:]|$)|//|[/:]$")
+_RESERVED = re.compile(r"ft:|adapter-[0-9a-f]{16}\Z|.*:ckpt-step-\d+\Z", re.IGNORECASE)
 
 
 class AdapterNameError(AdapterError):
@@ -28,29 +27,29 @@ class AdapterNameError(AdapterError):
 
 
 class NameTakenError(AdapterNameError):
-    """A name that something else has, or had."""
+    """A name that is or was in use."""
 
 
 def check_name(name: str) -> None:
-    """Raises AdapterNameError unless an adapter could be called so."""
+    """Raise AdapterNameError unless the name is valid for an adapter."""
     if not _NAME.fullmatch(name):
         raise AdapterNameError(
             f"The name {name[:200]!r} must be 1 to 200 letters, digits or any of ._:/@+- "
             "and begin with a letter or digit."
         )
-    if _STEP_UP.search(name):
+    if _PATH_LIKE.search(name):
         raise AdapterNameError(
             f"The name {name!r} reads like a path: no part of it may be '.', '..' or empty. Choose a plain name."
         )
 
 
 def check_chosen_name(name: str) -> None:
-    """As `check_name`, for a name that a person chose: what tuneloop itself hands out isn't theirs to give.
+    """Like `check_name`, for a name chosen by a user: the forms that tuneloop generates are reserved.
 
     Raises: AdapterNameError.
     """
     check_name(name)
-    if _GIVEN_BY_US.match(name):
+    if _RESERVED.match(name):
         raise AdapterNameError(
             f"The name {name!r} is of a form that is given to models trained here: ft:…, …:ckpt-step-N and adapter-…. "
             "Choose another name, or give none, and a suffix."
@@ -58,12 +57,12 @@ def check_chosen_name(name: str) -> None:
 
 
 def taken_names(adapters_dir: Path, base: BaseModel) -> set[str]:
-    """Every name that is or was an adapter's, and the base's own."""
+    """Return every name that is or was an adapter's, and the base's own."""
     return {adapter.name for adapter in scan_adapters(adapters_dir)[0]} | _removed_names(adapters_dir) | {base.name}
 
 
 def check_free(name: str, adapters_dir: Path, base: BaseModel) -> None:
-    """Raises NameTakenError when the name is or was an adapter's, or is the base's."""
+    """Raise NameTakenError when the name is or was an adapter's, or is the base's."""
     if name in taken_names(adapters_dir, base):
         raise NameTakenError(
             f"The name {name!r} is taken, or was until its adapter was removed; a name never changes its bytes. "
@@ -72,20 +71,20 @@ def check_free(name: str, adapters_dir: Path, base: BaseModel) -> None:
 
 
 def remember_removed(adapters_dir: Path, name: str) -> None:
-    """Notes, durably, that the adapter of this name goes; call it before its files do. Twice does no harm."""
-    with names_locked(adapters_dir):
+    """Record durably that the adapter of this name is removed; call it before its files are deleted. Idempotent."""
+    with lock_names(adapters_dir):
         if name in _removed_names(adapters_dir):
             return
         with (adapters_dir / REMOVED_NAMES).open("ab") as file:
-            # A power cut may have left half a line at the end.
-            file.write(b"\n" * _ends_midway(adapters_dir / REMOVED_NAMES) + json.dumps(name).encode() + b"\n")
+            # A power failure may have left half a line at the end.
+            file.write(b"\n" * _ends_in_partial_line(adapters_dir / REMOVED_NAMES) + json.dumps(name).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
 
 @contextmanager
-def names_locked(adapters_dir: Path) -> Iterator[None]:
-    """Nobody else, in whatever process, gives or takes back names while the context is open."""
+def lock_names(adapters_dir: Path) -> Iterator[None]:
+    """Hold the lock on names, across processes, while the context is open."""
     folder = os.open(adapters_dir, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -99,11 +98,11 @@ def _removed_names(adapters_dir: Path) -> set[str]:
         lines = (adapters_dir / REMOVED_NAMES).read_bytes().splitlines()
     except FileNotFoundError:
         return set()
-    return {name for name in map(_name_in, lines) if name}
+    return {name for name in map(_parse_name, lines) if name}
 
 
-def _name_in(line: bytes) -> str | None:
-    """The name in a line; None where a power cut left half of one."""
+def _parse_name(line: bytes) -> str | None:
+    """Return the name in a line; None where a power failure left half of one."""
     try:
         name = json.loads(line)
     except ValueError:
@@ -111,6 +110,6 @@ def _name_in(line: bytes) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _ends_midway(file: Path) -> bool:
+def _ends_in_partial_line(file: Path) -> bool:
     content = file.read_bytes()
     return bool(content) and not content.endswith(b"\n")

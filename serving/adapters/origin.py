@@ -1,6 +1,6 @@
-"""Whether an adapter from elsewhere says that it was made for another base model than the one here.
+"""Checks whether an adapter from elsewhere claims to be made for another base model than the one here.
 
-Weights of two models may have the same shapes; the words would be nonsense. It refuses to know the weights.
+Weights of two models may have the same shapes; the output would be nonsense.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import Any
 
 from adapter_format.files import CONFIG_FILE, MANIFEST_FILE
 from serving.adapters.adapter import read_json
-from serving.adapters.quoted import shown
+from serving.adapters.quoting import quote
 from serving.base_model import BaseModel
 from serving.errors import AdapterError
 
@@ -19,21 +19,21 @@ _QUANTISED = re.compile(r"(?:[-_.](?:unsloth|bnb|gptq|awq|4bit|8bit|int4|int8|nf
 
 
 def check_origin(name: str, config: Mapping[str, Any], manifest: Mapping[str, Any], base: BaseModel) -> None:
-    """Raises AdapterError when the adapter's config names another base than `base`, and no hash says that it is that.
+    """Raise AdapterError when the adapter's config names another base, and no hash proves that it is the same.
 
-    config: adapter_config.json. manifest: what a manifest.json beside it says; empty where there is none.
+    config: adapter_config.json. manifest: the contents of a manifest.json beside it; empty if there is none.
     """
     if manifest.get("base_model_sha256") == base.sha256 or names_base(config, base):
         return
     raise AdapterError(
-        f"{name}: base_model_name_or_path is {shown(config['base_model_name_or_path'])!r}, but the base model here is "
+        f"{name}: base_model_name_or_path is {quote(config['base_model_name_or_path'])!r}, but the base model here is "
         f"{base.name!r}. Serve the adapter on its own base; where the two are the same weights under two names, "
         "say so: same_base=true, or `--same-base` on the command line."
     )
 
 
 def best_base(source_dir: Path, bases: Sequence[BaseModel]) -> BaseModel:
-    """The base that an adapter is for: by its manifest's hash, else by the name in its config, else the first.
+    """Return the base that an adapter is for: by its manifest's hash, else by the name in its config, else the first.
 
     Raises: AdapterError when its files can't be read.
     """
@@ -46,7 +46,7 @@ def best_base(source_dir: Path, bases: Sequence[BaseModel]) -> BaseModel:
 
 
 def names_base(config: Mapping[str, Any], base: BaseModel) -> bool:
-    """Whether the config names `base`, or no base at all."""
+    """Return whether the config names `base`, or no base at all."""
     named = config.get("base_model_name_or_path")
     if not isinstance(named, str) or not named.strip():
         return True
@@ -54,7 +54,7 @@ def names_base(config: Mapping[str, Any], base: BaseModel) -> bool:
 
 
 def _last_part(name: str) -> str:
-    """`qwen2.5-7b` of Qwen/Qwen2.5-7B-AWQ, of a folder of that name, and of one in the hub's cache."""
+    """Return `qwen2.5-7b` for Qwen/Qwen2.5-7B-AWQ, for a folder of that name, and for one in the hub's cache."""
     parts = PurePosixPath(name.strip().replace("\\", "/")).parts
     cached = next((part for part in parts if part.startswith("models--")), None)
     last = cached.rpartition("--")[2] if cached else (parts or ("",))[-1]

@@ -1,7 +1,6 @@
-"""Whether an adapter's tensors fit the base model: names, pairs, shapes, finite numbers.
+"""Checks whether an adapter's tensors fit the base model: names, pairs, shapes, finite numbers.
 
-An engine loads an adapter made for a model of another width or depth without a word, and answers nonsense.
-It refuses to know manifests and hashes.
+An engine silently loads an adapter made for a model of another width or depth, and generates nonsense.
 """
 
 from collections.abc import Mapping
@@ -10,59 +9,59 @@ from typing import Any
 
 from adapter_format.hashing import weight_files
 from serving.adapters.config import EMBEDDINGS, MERGE, rank_of
-from serving.adapters.quoted import shown
-from serving.adapters.safetensors import Excess, SafetensorsError, Tensor, excess, read_header
+from serving.adapters.quoting import quote
+from serving.adapters.safetensors import Excess, SafetensorsError, Tensor, find_excess, read_header
 from serving.base_model import BaseModel
 from serving.errors import AdapterError, BaseModelError
 
 _PREFIX = "base_model.model."
-"""What PEFT puts before the base's own module names."""
+"""PEFT's prefix of the base's own module names."""
 _FLOATS = frozenset({"F32", "F16", "BF16"})
 MAX_HEADER_BYTES = 32 * 2**20
 """Bound on the header of an adapter's file; one on every layer of a model with 512 experts has some 10 MB."""
-_OF_OTHER_METHODS = {
+_OTHER_METHODS = {
     ".modules_to_save.": "whole weights that were trained beside it (modules_to_save); train without them",
     ".lora_magnitude_vector": "of DoRA, which the engine can't serve; train with use_dora=false",
     ".lora_embedding_": "of an adapted embedding, which the engine can't serve; train without it",
     ".lora_bias": "a bias, which the engine can't serve; train with lora_bias=false",
     ".trainable_tokens_": "of trained tokens, which the engine can't serve; train without trainable_token_indices",
 }
-"""What stands in the name of a tensor that PEFT writes for something else than plain LoRA → what that is."""
+"""Part of the name of a tensor that PEFT writes for something other than plain LoRA → what that is."""
 
 Features = tuple[int, int]
 """(out_features, in_features) of a linear layer."""
 
 
 def check_tensors(weights: Path, config: dict[str, Any], base: BaseModel) -> None:
-    """Raises AdapterError naming the tensor at fault and the remedy, unless the file `weights` fits `base`."""
+    """Raise AdapterError naming the tensor at fault and the remedy, unless the file `weights` fits `base`."""
     name = weights.parent.name
     try:
         tensors = read_header(weights, max_bytes=MAX_HEADER_BYTES)
-        pairs = _pairs(name, tensors)
+        pairs = _pair_tensors(name, tensors)
         _check_pairs(name, pairs, config, base)
-        found = excess(weights, tensors)
+        found = find_excess(weights, tensors)
     except SafetensorsError as error:
         raise AdapterError(
             f"{name}: {weights.name} isn't a sound safetensors file: {error}. Copy it again, or save the adapter again."
         ) from error
     if found:
-        raise AdapterError(f"{name}: {_why_spoilt(found)}")
+        raise AdapterError(f"{name}: {_explain_excess(found)}")
 
 
-def _why_spoilt(found: Excess) -> str:
+def _explain_excess(found: Excess) -> str:
     if found.is_finite:
         return (
-            f"{shown(found.tensor)} holds numbers beyond ±65504, which the engine may compute as infinities. "
+            f"{quote(found.tensor)} holds numbers beyond ±65504, which the engine may compute as infinities. "
             "Its training diverged, or the file is damaged: copy it again, or train with a lower learning_rate."
         )
     return (
-        f"{shown(found.tensor)} holds infinities or NaNs, which would spoil other models' answers too. "
+        f"{quote(found.tensor)} holds infinities or NaNs, which would spoil other models' answers too. "
         "Its training diverged: train again with a lower learning_rate."
     )
 
 
-def base_features(base: BaseModel) -> dict[str, Features | None]:
-    """Module name → (out_features, in_features) for every layer; None where its weights are packed.
+def read_base_features(base: BaseModel) -> dict[str, Features | None]:
+    """Return module name → (out_features, in_features) for every layer; None where its weights are packed.
 
     Raises: BaseModelError when the base's weights can't be read.
     """
@@ -83,21 +82,21 @@ def base_features(base: BaseModel) -> dict[str, Features | None]:
     return features
 
 
-def _pairs(name: str, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Module name → its tensors `A` and `B`. Raises: AdapterError for any other tensor."""
+def _pair_tensors(name: str, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Return module name → its tensors `A` and `B`. Raises: AdapterError for any other tensor."""
     pairs: dict[str, dict[str, Tensor]] = {}
     for tensor_name, tensor in tensors.items():
         module, _, leaf = tensor_name.removeprefix(_PREFIX).rpartition(".lora_")
         side = leaf.removesuffix(".weight")
         if not tensor_name.startswith(_PREFIX) or side not in ("A", "B") or not leaf.endswith(".weight"):
-            raise AdapterError(f"{name}: {shown(tensor_name)} {_why_no_pair(tensor_name)}")
+            raise AdapterError(f"{name}: {quote(tensor_name)} {_explain_not_lora(tensor_name)}")
         if module.rsplit(".", 1)[-1] in EMBEDDINGS:
             raise AdapterError(
-                f"{name}: {shown(tensor_name)} adapts an embedding, which the engine can't. Train without it, {MERGE}."
+                f"{name}: {quote(tensor_name)} adapts an embedding, which the engine can't. Train without it, {MERGE}."
             )
         if len(tensor.shape) != 2 or tensor.dtype not in _FLOATS:
             raise AdapterError(
-                f"{name}: {shown(tensor_name)} is {shown(tensor.dtype)} {list(tensor.shape)}, but must be a matrix of "
+                f"{name}: {quote(tensor_name)} is {quote(tensor.dtype)} {list(tensor.shape)}, but must be a matrix of "
                 f"{', '.join(sorted(_FLOATS))}. Save the adapter again."
             )
         pairs.setdefault(module, {})[side] = tensor
@@ -106,9 +105,9 @@ def _pairs(name: str, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tens
     return pairs
 
 
-def _why_no_pair(tensor_name: str) -> str:
-    """What an engine can't serve about this tensor, and the remedy."""
-    for part, what in _OF_OTHER_METHODS.items():
+def _explain_not_lora(tensor_name: str) -> str:
+    """Return why an engine can't serve this tensor, and the remedy."""
+    for part, what in _OTHER_METHODS.items():
         if part in tensor_name:
             return f"is {what}, {MERGE}."
     module, _, leaf = tensor_name.rpartition(".")
@@ -126,22 +125,22 @@ def _why_no_pair(tensor_name: str) -> str:
 
 
 def _check_pairs(name: str, pairs: Mapping[str, Mapping[str, Tensor]], config: dict[str, Any], base: BaseModel) -> None:
-    known = base_features(base)
+    known = read_base_features(base)
     for module, pair in pairs.items():
         if len(pair) != 2:
             raise AdapterError(
-                f"{name}: {shown(module)} has lora_{next(iter(pair))} but not the other half of the pair. "
+                f"{name}: {quote(module)} has lora_{next(iter(pair))} but not the other half of the pair. "
                 "Save it again."
             )
         _check_target(name, module, config)
-        expected = _features_of(module, known, name, base)
-        _check_rank(f"{name}: {shown(module)}", pair, rank_of(config, module))
+        expected = _find_features(module, known, name, base)
+        _check_rank(f"{name}: {quote(module)}", pair, rank_of(config, module))
         if config.get("fan_in_fan_out") and expected:
             expected = (expected[1], expected[0])
         features = (pair["B"].shape[0], pair["A"].shape[1])
         if expected and expected != features:
             raise AdapterError(
-                f"{name}: {shown(module)} maps {features[1]} features to {features[0]}, but in {base.name!r} it maps "
+                f"{name}: {quote(module)} maps {features[1]} features to {features[0]}, but in {base.name!r} it maps "
                 f"{expected[1]} to {expected[0]}. It was made for another base: serve it there, or train it again."
             )
     if len(pairs) > len(known):
@@ -152,11 +151,11 @@ def _check_pairs(name: str, pairs: Mapping[str, Mapping[str, Tensor]], config: d
 
 
 def _check_target(name: str, module: str, config: Mapping[str, Any]) -> None:
-    """Raises AdapterError when a list of targets leaves the module out: PEFT would pass it over, and vLLM serve it."""
+    """Raise AdapterError when a list of targets lacks the module: PEFT would skip it, and vLLM serve it."""
     targets = config["target_modules"]
     if isinstance(targets, list) and not any(f".{module}".endswith(f".{target}") for target in targets):
         raise AdapterError(
-            f"{name}: it holds tensors for {shown(module)}, which target_modules doesn't name. "
+            f"{name}: it holds tensors for {quote(module)}, which target_modules doesn't name. "
             "The config and the tensors belong to different adapters: save it again."
         )
 
@@ -170,8 +169,8 @@ def _check_rank(module: str, pair: Mapping[str, Tensor], expected: int) -> None:
         )
 
 
-def _features_of(module: str, features: Mapping[str, Features | None], name: str, base: BaseModel) -> Features | None:
-    """The base's features of `module`; None where they can't be known. Raises: AdapterError when it isn't there."""
+def _find_features(module: str, features: Mapping[str, Features | None], name: str, base: BaseModel) -> Features | None:
+    """Return the base's features of `module`; None if unknown. Raises: AdapterError when the base lacks the module."""
     if module in features:
         return features[module]
     # Models with several towers name a module one way in memory and another on disk; the layer's path is the same.
@@ -180,6 +179,6 @@ def _features_of(module: str, features: Mapping[str, Features | None], name: str
     if len(alike) == 1:
         return alike[0]
     raise AdapterError(
-        f"{name}: it adapts {shown(module)}, which {base.name!r} doesn't have as a layer to adapt. "
+        f"{name}: it adapts {quote(module)}, which {base.name!r} doesn't have as a layer to adapt. "
         "It was made for another base model: serve it there, or train it again."
     )

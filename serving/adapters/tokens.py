@@ -1,6 +1,6 @@
-"""Whether an adapter counts on tokens that its base doesn't have: the engine splits text with the base's tokenizer.
+"""Checks whether an adapter relies on tokens that its base lacks: the engine tokenises with the base's tokenizer.
 
-It refuses to know tensors and templates. Only JSON files are read; a tokenizer in another form says nothing here.
+Only JSON files are read; tokenizers in other formats are not checked.
 """
 
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.adapters.config import MERGE
-from serving.adapters.quoted import shown
+from serving.adapters.quoting import quote
 from serving.base_model import BaseModel
 from serving.errors import AdapterError
 
@@ -20,9 +20,9 @@ TOKENIZER_CONFIG, ADDED_TOKENS = "tokenizer_config.json", "added_tokens.json"
 
 
 def check_tokens(name: str, files: Mapping[str, Path], base: BaseModel) -> None:
-    """Raises AdapterError when the tokenizer among `files` has tokens that the base's lacks, naming one of them."""
+    """Raise AdapterError when the tokenizer among `files` has tokens that the base's lacks, naming one of them."""
     tokens = _tokens(name, files)
-    known = _tokens_of_base(base) if tokens else {}
+    known = _base_tokens(base) if tokens else {}
     if known:
         new = [token for token, number in tokens.items() if known.get(token) != number]
     else:
@@ -31,14 +31,14 @@ def check_tokens(name: str, files: Mapping[str, Path], base: BaseModel) -> None:
     if new:
         more = f" and {len(new) - 1} more" if len(new) > 1 else ""
         raise AdapterError(
-            f"{name}: its tokenizer has the token {shown(new[0])!r}{more}, which {base.name!r} doesn't have as number "
+            f"{name}: its tokenizer has the token {quote(new[0])!r}{more}, which {base.name!r} doesn't have as number "
             f"{tokens[new[0]]}. The engine splits text with the base's tokenizer: where the adapter was trained on the "
             f"base's tokens alone, leave the tokenizer's files out; else train it so, {MERGE}."
         )
 
 
-def _tokens_of_base(base: BaseModel) -> dict[str, int]:
-    """All tokens of the base; empty where its tokenizer is in a form that isn't read here."""
+def _base_tokens(base: BaseModel) -> dict[str, int]:
+    """Return all tokens of the base; empty if its tokenizer's format isn't supported here."""
     files = {path.name: path for path in base.path.glob("*.json")}
     if TOKENIZER_JSON not in files and VOCABULARY not in files:
         return {}
@@ -49,7 +49,7 @@ def _tokens_of_base(base: BaseModel) -> dict[str, int]:
 
 
 def _tokens(name: str, files: Mapping[str, Path]) -> dict[str, int]:
-    """Token → number, for all tokens that the JSON files of a tokenizer name. Raises: AdapterError."""
+    """Return token → number, for all tokens in a tokenizer's JSON files. Raises: AdapterError."""
     tokens: dict[str, int] = {}
     for file, read in _READERS.items():
         if file in files:
@@ -80,15 +80,15 @@ def _from_tokenizer_json(content: dict[str, Any]) -> dict[str, int]:
     if isinstance(vocabulary, list):
         vocabulary = {entry[0]: number for number, entry in enumerate(vocabulary)}
     added = {entry["content"]: entry["id"] for entry in content.get("added_tokens") or []}
-    return _numbered({**vocabulary, **added})
+    return _check_token_map({**vocabulary, **added})
 
 
 def _from_tokenizer_config(content: dict[str, Any]) -> dict[str, int]:
     decoder = content.get("added_tokens_decoder") or {}
-    return _numbered({entry["content"]: int(number) for number, entry in decoder.items()})
+    return _check_token_map({entry["content"]: int(number) for number, entry in decoder.items()})
 
 
-def _numbered(tokens: dict[Any, Any]) -> dict[str, int]:
+def _check_token_map(tokens: dict[Any, Any]) -> dict[str, int]:
     if not all(isinstance(token, str) and type(number) is int for token, number in tokens.items()):
         raise ValueError("not a map of tokens to numbers")
     return tokens
@@ -96,9 +96,9 @@ def _numbered(tokens: dict[Any, Any]) -> dict[str, int]:
 
 _READERS = {
     TOKENIZER_JSON: _from_tokenizer_json,
-    VOCABULARY: _numbered,
+    VOCABULARY: _check_token_map,
     TOKENIZER_CONFIG: _from_tokenizer_config,
-    ADDED_TOKENS: _numbered,
+    ADDED_TOKENS: _check_token_map,
 }
 
 

@@ -1,4 +1,4 @@
-"""What every engine can do. It refuses to know how: a process, a cluster and a test's stand-in look alike from here."""
+"""What every engine can do, whether it is a local process, a remote cluster or a test's fake."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -14,7 +14,7 @@ OnProgress = Callable[[str, float, float], None]
 
 
 class EngineState(StrEnum):
-    """Where an engine is in its life."""
+    """The state of an engine."""
 
     STOPPED = "stopped"
     """Not started, or stopped on purpose."""
@@ -23,7 +23,7 @@ class EngineState(StrEnum):
     READY = "ready"
     """Takes requests."""
     DEAD = "dead"
-    """Ended by itself; a restart follows, or has been given up."""
+    """Ended unexpectedly; a restart follows, unless it has been given up."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class EngineLimits:
     max_loras: int
     """Adapters that one batch can hold."""
     max_cpu_loras: int
-    """Adapters kept in memory; more can be registered, and are then read again from disk when asked for."""
+    """Adapters kept in memory; more can be registered, and are read from disk again when requested."""
     max_model_len: int | None
-    """Most tokens of prompt and answer together; None when the engine decides."""
+    """Maximum tokens of prompt and answer together; None when the engine decides."""
 
 
 class EngineResponse(Protocol):
-    """One answer, not yet read."""
+    """One response, not read yet."""
 
     @property
     def status(self) -> int:
@@ -52,14 +52,14 @@ class EngineResponse(Protocol):
         """Header fields; look-ups ignore case."""
 
     async def read(self) -> bytes:
-        """The whole body. Raises: EngineUnavailableError if the engine goes away before its end."""
+        """Return the whole body. Raises: EngineUnavailableError if the engine goes away before its end."""
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives, unparsed. Raises: EngineUnavailableError if the engine goes away before its end."""
+        """Yield the body as it arrives, unparsed. Raises: EngineUnavailableError if the engine goes away early."""
 
 
-class AdapterPlace(Protocol):
-    """What adapters need of an engine. An engine that has just come up is one before it takes anybody's requests."""
+class AdapterHost(Protocol):
+    """What adapters need of an engine. An engine that has just started is one before it accepts requests."""
 
     @property
     def base(self) -> BaseModel:
@@ -70,39 +70,39 @@ class AdapterPlace(Protocol):
         """What adapters and requests must fit into."""
 
     async def load_adapter(self, name: str, path: Path) -> None:
-        """The adapter at `path` answers to `name` from now on; no effect if it already does.
+        """Load the adapter at `path` under `name`; no effect if it is loaded already.
 
         Raises: AdapterError when the engine refuses it; EngineUnavailableError.
         """
 
     async def unload_adapter(self, name: str) -> None:
-        """`name` answers no more; no effect if it didn't. Raises: AdapterError, EngineUnavailableError."""
+        """Unload the adapter; no effect if it isn't loaded. Raises: AdapterError, EngineUnavailableError."""
 
     def request(
         self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> AbstractAsyncContextManager[EngineResponse]:
-        """Passes a request to the engine as it is. Leaving the context early makes the engine stop generating.
+        """Pass a request to the engine unchanged. Leaving the context early makes the engine stop generating.
 
         Raises: EngineUnavailableError on entering, when the engine can't be reached.
         """
 
 
-class Engine(AdapterPlace, Protocol):
+class Engine(AdapterHost, Protocol):
     """Serves one base model and any number of adapters on it."""
 
     @property
     def state(self) -> EngineState:
-        """Where the engine is in its life."""
+        """The engine's state."""
 
     @property
     def generation(self) -> int:
-        """How many times it came up. An engine forgets its adapters when it restarts: a new number says so."""
+        """How often the engine has started. It forgets its adapters on a restart, which a new number indicates."""
 
     async def start(self, on_progress: OnProgress | None = None) -> None:
-        """Returns when the engine takes requests. Raises: EngineStartError."""
+        """Return once the engine accepts requests. Raises: EngineStartError."""
 
     async def stop(self) -> None:
-        """Returns when nothing of the engine is left. Harmless when it isn't running."""
+        """Return once nothing of the engine is left. No effect if it isn't running."""
 
     async def is_healthy(self) -> bool:
-        """Whether the engine answers now."""
+        """Return whether the engine answers now."""

@@ -1,4 +1,4 @@
-"""Waiting for whichever comes first. It refuses to know what is waited for."""
+"""Waiting for the first of several coroutines."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -8,9 +8,9 @@ T = TypeVar("T")
 
 
 async def first_of(*works: Coroutine[None, None, T]) -> T:
-    """What the first of these returns that ends, or raises what it raises; the others are cancelled before.
+    """Return the result of the first coroutine that ends, or raise its exception; the others are cancelled.
 
-    Of two that end at once, the one named first counts.
+    If two end at once, the one named first wins.
     """
     tasks = [asyncio.ensure_future(work) for work in works]
     try:

@@ -1,1 +1,1 @@
-"""The machine: its devices, and processes that outlive nothing."""
+"""The machine: its devices, and processes that leave nothing behind."""

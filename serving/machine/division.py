@@ -1,4 +1,4 @@
-"""Which GPUs, or cores of a processor, belong to the engine and which to trainings. It refuses to know what they do."""
+"""Division of the GPUs, or of the CPU's cores, between the engine and trainings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from serving.machine.device import Device, core_groups
 
 @dataclass(frozen=True)
 class Division:
-    """Whose devices are which, by number; empty: all."""
+    """Which devices belong to whom, by number; empty: all."""
 
     engine: tuple[int, ...] = ()
     """The engine's."""
@@ -25,7 +25,7 @@ class Division:
 
     @property
     def training_environment(self) -> Mapping[str, str]:
-        """What a training's environment needs so that it sees its own GPUs alone."""
+        """The environment variables that restrict a training to its own GPUs."""
         if self.on_cpu or not self.training:
             return {}
         return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self.training))}
@@ -40,10 +40,10 @@ def divide(
     training_devices: Sequence[int] = (),
     groups: Sequence[tuple[int, ...]] | None = None,
 ) -> Division:
-    """Whose devices are which under this policy; those that aren't named are halved.
+    """Divide the devices under this policy; those that aren't named are halved.
 
-    on_cpu: whether the engine runs on the processor. groups: the cores, or GPUs, those that must stay together in one
-    tuple; by default what this machine has.
+    on_cpu: whether the engine runs on the CPU. groups: the cores, or GPUs, those that must stay together in one tuple;
+    by default those of this machine.
     Raises: EngineStartError when this machine can't do that.
     """
     if policy == "sleep" and on_cpu:
@@ -59,10 +59,10 @@ def divide(
         return Division(on_cpu=on_cpu)
     if groups is None:
         groups = core_groups() if on_cpu else tuple((number,) for number in range(len(device.gpus)))
-    return _separate(groups, tuple(engine_devices), tuple(training_devices), on_cpu)
+    return _split_devices(groups, tuple(engine_devices), tuple(training_devices), on_cpu)
 
 
-def _separate(
+def _split_devices(
     groups: Sequence[tuple[int, ...]], engine: tuple[int, ...], training: tuple[int, ...], on_cpu: bool
 ) -> Division:
     word = "cores" if on_cpu else "GPUs"
@@ -76,8 +76,8 @@ def _separate(
         raise EngineStartError(f"{both[0]} is among engine_devices and training_devices. Leave it out of one of them.")
     free = [group for group in groups if not {*group} & {*engine, *training}]
     half = len(free) // 2 if not engine and not training else len(free) if training else 0
-    engine = engine or _flat(free[:half])
-    training = training or _flat(free[half:])
+    engine = engine or _flatten(free[:half])
+    training = training or _flatten(free[half:])
     if not engine or not training:
         raise EngineStartError(
             f"accelerator_policy is separate, but there aren't enough {word} for both: {len(every)} may be used. "
@@ -86,5 +86,5 @@ def _separate(
     return Division(engine, training, on_cpu)
 
 
-def _flat(groups: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+def _flatten(groups: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     return tuple(sorted(number for group in groups for number in group))

@@ -1,4 +1,4 @@
-"""One command under a keeper, seen from the owner's side. It refuses to know what the command is; see `keeper`."""
+"""One command under a keeper, from the owner's side; see `keeper`."""
 
 import asyncio
 import contextlib
@@ -13,11 +13,11 @@ from serving.machine.leftovers import end_session
 
 _KEEPER = Path(__file__).with_name("keeper.py")
 _KEEPER_SLACK_S = 7.0
-"""Beyond the grace that the command gets: for killing what is left."""
+"""Beyond the command's grace period: for killing what is left."""
 
 
 class KeptProcess:
-    """A running command of which nothing is left when it has ended, however it ended."""
+    """A running command that leaves nothing behind when it ends, however it ends."""
 
     def __init__(self, keeper: asyncio.subprocess.Process, session: int, executable: str, grace_s: float) -> None:
         self._keeper = keeper
@@ -37,17 +37,17 @@ class KeptProcess:
         executable: str | None = None,
         cores: Sequence[int] = (),
     ) -> "KeptProcess":
-        """The command, running; its output goes to `log_path`.
+        """Start the command; its output goes to `log_path`.
 
         environment: all of it.
-        grace_s: how long the command may take to end when it is asked to.
-        executable: what its processes run in the end, where the command's first word only leads there.
-        cores: numbers of the processor cores that it may use; all by default.
+        grace_s: how long the command may take to end when asked to.
+        executable: what its processes eventually run, if the command's first word only leads there.
+        cores: numbers of the CPU cores that it may use; all by default.
         Raises: EngineStartError when not even the keeper could be started.
         """
         with log_path.open("ab") as log:
             keeper = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", str(_KEEPER), *_bound_to(cores), str(grace_s), *command,
+                sys.executable, "-I", "-S", str(_KEEPER), *_core_arguments(cores), str(grace_s), *command,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
                 env=environment, start_new_session=True,
             )  # fmt: skip
@@ -63,21 +63,21 @@ class KeptProcess:
         return started
 
     async def wait(self) -> int:
-        """The command's exit code as a shell counts it, once nothing of it is left."""
+        """Wait until nothing of the command is left; return its exit code as a shell counts it."""
         returncode = await self._keeper.wait()
         # Nothing to do, unless the keeper itself was killed.
         await asyncio.to_thread(end_session, self.session, self._executable)
         return returncode
 
     async def kill(self) -> None:
-        """As `stop`, but the command gets no time to end."""
-        if self._keeper.returncode is None:  # after the keeper's end the number may be somebody else's
+        """Like `stop`, but the command gets no time to end."""
+        if self._keeper.returncode is None:  # after the keeper's end the number may belong to another process
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.session, signal.SIGKILL)
         await self.stop()
 
     async def stop(self) -> None:
-        """Returns when nothing of the command is left."""
+        """Return once nothing of the command is left."""
         if self._keeper.stdin:
             self._keeper.stdin.close()
         try:
@@ -90,5 +90,5 @@ class KeptProcess:
         await self.wait()
 
 
-def _bound_to(cores: Sequence[int]) -> tuple[str, ...]:
+def _core_arguments(cores: Sequence[int]) -> tuple[str, ...]:
     return ("--cores", ",".join(map(str, cores))) if cores else ()

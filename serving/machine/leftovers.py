@@ -1,7 +1,7 @@
-"""What an engine left behind: which processes belong to it, also when all who knew of them were killed.
+"""Leftovers of an engine: finds the processes that belong to it, even if all their parents were killed.
 
-An engine's processes share one session, whatever becomes of their parents; a state file says which session that is, so
-that the next start can end what is left of it. It refuses to know what kind of engine runs in the session.
+An engine's processes share one session, whatever happens to their parents; a state file records that session, so that
+the next start can end what is left of it.
 """
 
 import contextlib
@@ -18,19 +18,19 @@ from pathlib import Path
 from serving.errors import EngineStartError
 
 _KILL_TIMEOUT_S = 10.0
-"""A process that takes longer to die hangs in the kernel, and nobody can help that."""
+"""A process that takes longer to die hangs in the kernel, and nothing can be done."""
 
 
 @dataclass(frozen=True)
 class EngineRecord:
-    """One running engine, as the state file keeps it."""
+    """One running engine, as recorded in the state file."""
 
     session: int
     """Session id: the pid of the session's first process."""
     started_ticks: int
-    """When that process started, in clock ticks since boot: a pid is given out again, this isn't."""
+    """When that process started, in clock ticks since boot: pids are reused, this isn't."""
     boot_id: str
-    """Which boot of the machine that was."""
+    """Identifies the boot of the machine."""
     executable: str
     """The program that the session runs."""
     runtime_dir: str
@@ -38,16 +38,16 @@ class EngineRecord:
 
 
 def record_engine(state_file: Path, session: int, executable: str, runtime_dir: Path) -> None:
-    """Writes down the running engine whose session is `session`."""
-    started = _started_ticks(session)
-    record = EngineRecord(session, started or 0, _boot_id(), os.path.realpath(executable), str(runtime_dir))
+    """Record the running engine whose session is `session`."""
+    started = _read_start_ticks(session)
+    record = EngineRecord(session, started or 0, _read_boot_id(), os.path.realpath(executable), str(runtime_dir))
     partial = state_file.with_suffix(".partial")
     partial.write_text(json.dumps(asdict(record)), encoding="utf-8")
     partial.replace(state_file)
 
 
 def end_leftovers(state_file: Path) -> int:
-    """Ends what the recorded engine left behind, its socket's directory too, and says how many processes that were."""
+    """End what the recorded engine left behind, remove its socket's directory, and return the number of processes."""
     record = _read_record(state_file)
     if record is None:
         return 0
@@ -58,7 +58,7 @@ def end_leftovers(state_file: Path) -> int:
 
 
 def end_session(session: int, executable: str) -> int:
-    """Kills every process of the session that runs `executable`, and says how many they were, once they are gone."""
+    """Kill every process of the session that runs `executable`; return how many there were, once they are gone."""
     ended: set[int] = set()
     deadline = time.monotonic() + _KILL_TIMEOUT_S
     while time.monotonic() < deadline:
@@ -67,7 +67,7 @@ def end_session(session: int, executable: str) -> int:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         ended.update(members)
-        # While it is taken down, a process has no executable any more and isn't a zombie yet.
+        # While it is torn down, a process has no executable any more and isn't a zombie yet.
         if not ended.intersection(session_members(session)):
             break
         time.sleep(0.02)
@@ -75,18 +75,18 @@ def end_session(session: int, executable: str) -> int:
 
 
 def session_members(session: int, executable: str | None = None) -> list[int]:
-    """The living processes of a session, zombies left out; only those running `executable` when it is given."""
+    """Return the live processes of a session, without zombies; only those running `executable` if given."""
     return [
         pid
         for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-        if (fields := _stat_fields(pid)) and int(fields[3]) == session and fields[0] != "Z"
-        if executable is None or _executable(pid) == executable
+        if (fields := _read_stat(pid)) and int(fields[3]) == session and fields[0] != "Z"
+        if executable is None or _read_executable(pid) == executable
     ]
 
 
 @contextlib.contextmanager
 def hold_lock(lock_file: Path) -> Iterator[None]:
-    """Holds the lock that says: the engine of this directory is mine. Raises: EngineStartError when another has it."""
+    """Hold the lock of a directory's engine. Raises: EngineStartError when another server holds it."""
     lock_file.parent.mkdir(parents=True, exist_ok=True)
     with lock_file.open("a") as file:
         try:
@@ -107,31 +107,31 @@ def _read_record(state_file: Path) -> EngineRecord | None:
 
 
 def _is_same_session(record: EngineRecord) -> bool:
-    """Whether the session's number still means what it did: same boot, and its first process dead or the same one.
+    """Return whether the session's number still refers to it: same boot, and its first process is dead or the same.
 
-    The kernel doesn't give a number out again while a session bears it.
+    The kernel doesn't reuse a number while a session has it.
     """
-    return record.boot_id == _boot_id() and _started_ticks(record.session) in (None, record.started_ticks)
+    return record.boot_id == _read_boot_id() and _read_start_ticks(record.session) in (None, record.started_ticks)
 
 
-def _boot_id() -> str:
+def _read_boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
-def _started_ticks(pid: int) -> int | None:
-    fields = _stat_fields(pid)
+def _read_start_ticks(pid: int) -> int | None:
+    fields = _read_stat(pid)
     return int(fields[19]) if fields else None
 
 
-def _stat_fields(pid: int) -> list[str] | None:
-    """/proc/PID/stat from its third field on: state, parent, process group, session, … (proc(5))."""
+def _read_stat(pid: int) -> list[str] | None:
+    """Return /proc/PID/stat from its third field on: state, parent, process group, session, … (proc(5))."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
 
 
-def _executable(pid: int) -> str | None:
+def _read_executable(pid: int) -> str | None:
     try:
         return str(Path(f"/proc/{pid}/exe").readlink())
     except OSError:

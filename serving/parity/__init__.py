@@ -1,1 +1,1 @@
-"""Whether the engine answers as the training's model does."""
+"""Compares an engine's answers with those of the model as it was trained."""

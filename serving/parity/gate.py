@@ -1,5 +1,5 @@
-"""The parity gate: before an adapter is published it is shown that the engine serves what was trained; and the canary,
-which shows after a restart that it still does. Knows no torch: what PEFT says comes from a `Reference`.
+"""The parity gate: checks that the engine serves what was trained before an adapter is published; and the canary, which
+checks after a restart that it still does. Runs without torch: PEFT's answers come from a `Reference`.
 """
 
 from __future__ import annotations
@@ -15,62 +15,62 @@ from adapter_format.files import MANIFEST_FILE
 from adapter_format.manifest import to_readable_json
 from serving.adapters.adapter import Adapter, read_json
 from serving.base_model import BaseModel
-from serving.engines.engine import AdapterPlace, Engine
+from serving.engines.engine import AdapterHost, Engine
 from serving.errors import AdapterError, EngineError, EngineUnavailableError, ParityError
 from serving.parity.questions import EngineAnswerError, engine_log_probabilities, engine_token_ids
 from serving.parity.reference import Prompt, Reference, prompts_from_json
-from serving.parity.result import Compared, Difference, ParityResult, bound_for
+from serving.parity.result import Difference, LogProbComparison, ParityResult, bound_for
 
 MakeReference = Callable[[Adapter, BaseModel], Awaitable[Reference]]
-"""Raises: AdapterError when there can be none."""
+"""Raises: AdapterError when no reference can be made."""
 SERVED_PROMPTS = 2
-"""How many the canary asks for each adapter: those on which the adapter changes most."""
+"""Prompts per adapter that the canary uses: those on which the adapter changes most."""
 
 
-class Gate:
-    """Lets an adapter through once the engine was seen to serve what was trained. Implements `Gate`."""
+class ParityGate:
+    """Publishes an adapter once the engine serves what was trained. Implements `serving.registry.loader.Gate`."""
 
     def __init__(
         self,
         make_reference: MakeReference | None = None,
         *,
-        dtype_of: Callable[[AdapterPlace], str | None] = lambda _: None,
+        dtype_of: Callable[[AdapterHost], str | None] = lambda _: None,
     ) -> None:
-        """make_reference: for adapters whose manifest has none, such as imported ones.
+        """make_reference: for adapters without one in their manifest, such as imported ones.
 
-        dtype_of: what an engine computes in, such as float32; None counts as the coarsest.
+        dtype_of: returns what an engine computes in, such as float32; None counts as the coarsest.
         """
         self._make_reference, self._dtype_of = make_reference, dtype_of
 
     async def check(self, adapter: Adapter, engine: Engine) -> None:
-        """Returns once it is written in the adapter's manifest that it passed. The engine has loaded it.
+        """Check an adapter that the engine has loaded, and record in its manifest that it passed.
 
         Raises:
-            ParityError: it didn't, and that is written, too.
-            AdapterError: there is nothing to compare with; nothing is written.
-            EngineUnavailableError: nothing is written.
+            ParityError: it didn't pass, which is recorded, too.
+            AdapterError: there is nothing to compare with; nothing is recorded.
+            EngineUnavailableError: nothing is recorded.
         """
         generation = engine.generation
         reference = await self._reference(adapter, engine.base)
         result = await compare(engine, adapter.name, reference, self._dtype_of(engine))
-        if engine.generation != generation:  # a new engine doesn't know it: that is no verdict
+        if engine.generation != generation:  # the new engine doesn't know the adapter: that is no result
             raise EngineUnavailableError(f"The engine was restarted while {adapter.name} was judged. Try again.", 5.0)
         await asyncio.to_thread(record, adapter.path, result)
         if not result.passed:
             raise ParityError(f"{adapter.name} failed the parity gate and isn't published: {' '.join(result.reasons)}")
 
-    async def canary(self, engine: AdapterPlace, adapters: Sequence[Adapter]) -> dict[str, str]:
-        """Adapter's name → what it answers otherwise now than when it was published; empty when all is well.
+    async def run_canary(self, engine: AdapterHost, adapters: Sequence[Adapter]) -> dict[str, str]:
+        """Return adapter's name → how its answers differ from those when it was published; empty if all is well.
 
-        Two requests an adapter at most. Adapters that were never checked are passed over.
-        Raises: EngineError when the base itself answers otherwise, or the engine is away.
+        At most two requests per adapter. Adapters that were never checked are skipped.
+        Raises: EngineError when the base itself answers differently, or the engine is away.
         """
-        return await canary(engine, adapters, self._dtype_of(engine))
+        return await run_canary(engine, adapters, self._dtype_of(engine))
 
     async def _reference(self, adapter: Adapter, base: BaseModel) -> Reference:
-        told = adapter.manifest.get("parity_reference")
-        if told is not None:
-            return Reference.from_json(told)
+        recorded = adapter.manifest.get("parity_reference")
+        if recorded is not None:
+            return Reference.from_json(recorded)
         if self._make_reference is None:
             raise AdapterError(
                 f"{adapter.name} can't be checked: its manifest has no parity_reference, and here none can be made. "
@@ -80,9 +80,9 @@ class Gate:
 
 
 async def compare(
-    engine: AdapterPlace, name: str, reference: Reference, engine_dtype: str | None = None
+    engine: AdapterHost, name: str, reference: Reference, engine_dtype: str | None = None
 ) -> ParityResult:
-    """The engine, which has loaded the adapter as `name`, beside the reference. Raises: EngineUnavailableError."""
+    """Compare the engine, where the adapter is loaded as `name`, with the reference. Raises: EngineUnavailableError."""
     bound = bound_for(engine_dtype, reference.dtype)
     reasons: list[str] = []
     if reference.base_model_sha256 != engine.base.sha256:
@@ -93,24 +93,24 @@ async def compare(
         )
     equal, token_fault = await _compare_token_ids(engine, name, reference)
     reasons += [token_fault] if token_fault else []
-    compared: Compared | None = None
+    comparison: LogProbComparison | None = None
     served: tuple[Prompt, ...] = ()
     try:
-        compared, served = await _ask(engine, name, reference)
+        comparison, served = await _measure(engine, name, reference)
     except EngineAnswerError as error:
         reasons.append(f"{error} Check the adapter, or train it again.")
-    if compared:
-        fault = compared.base_fault(bound)
+    if comparison:
+        fault = comparison.base_fault(bound)
         reasons += [fault] if fault else []
-        reasons += compared.faults(bound)
+        reasons += comparison.faults(bound)
     return ParityResult(
         passed=not reasons,
         reasons=tuple(reasons),
         token_ids_equal=equal,
-        tuned=Difference.between(compared.tuned, compared.tuned_reference) if compared else None,
-        base=Difference.between(compared.base, compared.base_reference) if compared else None,
-        effect=compared.effect if compared else None,
-        share=compared.share[0] if compared and compared.share else None,
+        tuned=Difference.between(comparison.tuned, comparison.tuned_reference) if comparison else None,
+        base=Difference.between(comparison.base, comparison.base_reference) if comparison else None,
+        effect=comparison.effect if comparison else None,
+        share=comparison.share[0] if comparison and comparison.share else None,
         bound=bound,
         engine_dtype=engine_dtype,
         reference_dtype=reference.dtype,
@@ -119,8 +119,10 @@ async def compare(
     )
 
 
-async def canary(engine: AdapterPlace, adapters: Sequence[Adapter], engine_dtype: str | None = None) -> dict[str, str]:
-    """As `Gate.canary`."""
+async def run_canary(
+    engine: AdapterHost, adapters: Sequence[Adapter], engine_dtype: str | None = None
+) -> dict[str, str]:
+    """See `ParityGate.run_canary`."""
     faults: dict[str, str] = {}
     bases: dict[tuple[int, ...], tuple[float, ...]] = {}
     for adapter in adapters:
@@ -129,82 +131,84 @@ async def canary(engine: AdapterPlace, adapters: Sequence[Adapter], engine_dtype
             continue
         try:
             served = prompts_from_json(parity["served"])
-            await _learn_base(engine, served, bases, bound_for(engine_dtype, str(parity.get("engine_dtype"))))
-            tuned = await engine_log_probabilities(engine, adapter.name, [one.token_ids for one in served])
+            await _check_base(engine, served, bases, bound_for(engine_dtype, str(parity.get("engine_dtype"))))
+            tuned = await engine_log_probabilities(engine, adapter.name, [prompt.token_ids for prompt in served])
         except AdapterError as error:
             faults[adapter.name] = str(error)
             continue
-        compared = _joined(served, tuned, [bases[one.token_ids] for one in served])
-        if found := compared.faults(bound_for(engine_dtype, str(parity.get("engine_dtype")))):
+        comparison = _make_comparison(served, tuned, [bases[prompt.token_ids] for prompt in served])
+        if found := comparison.faults(bound_for(engine_dtype, str(parity.get("engine_dtype")))):
             faults[adapter.name] = " ".join(found)
     return faults
 
 
-async def _learn_base(
-    engine: AdapterPlace, served: Sequence[Prompt], known: dict[tuple[int, ...], tuple[float, ...]], bound: float
+async def _check_base(
+    engine: AdapterHost, served: Sequence[Prompt], known: dict[tuple[int, ...], tuple[float, ...]], bound: float
 ) -> None:
-    """Adds to `known` what the base says to these prompts. Raises: EngineError when it isn't what it said before."""
-    fresh = [one for one in served if one.token_ids not in known]
+    """Add the base's answers to these prompts to `known`. Raises: EngineError when they differ from those before."""
+    fresh = [prompt for prompt in served if prompt.token_ids not in known]
     if not fresh:
         return
     try:
-        told = await engine_log_probabilities(engine, engine.base.name, [one.token_ids for one in fresh])
+        answers = await engine_log_probabilities(engine, engine.base.name, [prompt.token_ids for prompt in fresh])
     except EngineAnswerError as error:
         raise EngineError(f"The base model doesn't answer since the engine came up: {error}") from error
-    known.update({one.token_ids: row for one, row in zip(fresh, told, strict=True)})
-    fault = _joined(fresh, told, told).base_fault(bound)
+    known.update({prompt.token_ids: row for prompt, row in zip(fresh, answers, strict=True)})
+    fault = _make_comparison(fresh, answers, answers).base_fault(bound)
     if fault:
         raise EngineError(f"The base model answers otherwise than before the engine came up. {fault}")
 
 
-async def _compare_token_ids(engine: AdapterPlace, name: str, reference: Reference) -> tuple[bool | None, str | None]:
-    """(whether all are equal, what is wrong); None and nothing where there is nothing to compare."""
+async def _compare_token_ids(engine: AdapterHost, name: str, reference: Reference) -> tuple[bool | None, str | None]:
+    """Return (whether all are equal, what is wrong); (None, None) where there is nothing to compare."""
     if not reference.conversations or (
         reference.template_tells_the_date and reference.made_on != time.strftime("%Y-%m-%d")
     ):
         return None, None
     for number, conversation in enumerate(reference.conversations, start=1):
         try:
-            told = await engine_token_ids(engine, name, conversation)
+            token_ids = await engine_token_ids(engine, name, conversation)
         except EngineAnswerError as error:
             return False, f"The engine doesn't tokenise sample conversation {number}. {error}"
-        if told != conversation.token_ids:
-            place = next(
-                (at for at, (a, b) in enumerate(zip(told, conversation.token_ids, strict=False)) if a != b),
-                min(len(told), len(conversation.token_ids)),
+        if token_ids != conversation.token_ids:
+            position = next(
+                (at for at, (a, b) in enumerate(zip(token_ids, conversation.token_ids, strict=False)) if a != b),
+                min(len(token_ids), len(conversation.token_ids)),
             )
             return False, (
-                f"The engine turns sample conversation {number} into {len(told)} tokens and training into "
-                f"{len(conversation.token_ids)}; they differ from token {place + 1} on. The chat template or the "
+                f"The engine turns sample conversation {number} into {len(token_ids)} tokens and training into "
+                f"{len(conversation.token_ids)}; they differ from token {position + 1} on. The chat template or the "
                 "tokenizer beside the base model isn't the one that it was trained with: put that back, or train again."
             )
     return True, None
 
 
-async def _ask(engine: AdapterPlace, name: str, reference: Reference) -> tuple[Compared, tuple[Prompt, ...]]:
-    """What is to be compared, and what the canary is to ask again. Raises: EngineAnswerError."""
-    rows = [one.token_ids for one in reference.prompts]
+async def _measure(
+    engine: AdapterHost, name: str, reference: Reference
+) -> tuple[LogProbComparison, tuple[Prompt, ...]]:
+    """Return the comparison, and the prompts for the canary with the engine's answers. Raises: EngineAnswerError."""
+    rows = [prompt.token_ids for prompt in reference.prompts]
     tuned, base = await asyncio.gather(
         engine_log_probabilities(engine, name, rows), engine_log_probabilities(engine, engine.base.name, rows)
     )
-    said = [Prompt(ids, *both) for ids, *both in zip(rows, tuned, base, strict=True)]
-    said.sort(key=lambda one: -Difference.between(one.tuned, one.base).mean)
-    return _joined(reference.prompts, tuned, base), tuple(said[:SERVED_PROMPTS])
+    answered = [Prompt(ids, *both) for ids, *both in zip(rows, tuned, base, strict=True)]
+    answered.sort(key=lambda prompt: -Difference.between(prompt.tuned, prompt.base).mean)
+    return _make_comparison(reference.prompts, tuned, base), tuple(answered[:SERVED_PROMPTS])
 
 
-def _joined(
+def _make_comparison(
     wanted: Sequence[Prompt], tuned: Sequence[tuple[float, ...]], base: Sequence[tuple[float, ...]]
-) -> Compared:
-    return Compared(
+) -> LogProbComparison:
+    return LogProbComparison(
         tuple(chain(*tuned)),
         tuple(chain(*base)),
-        tuple(chain.from_iterable(one.tuned for one in wanted)),
-        tuple(chain.from_iterable(one.base for one in wanted)),
+        tuple(chain.from_iterable(prompt.tuned for prompt in wanted)),
+        tuple(chain.from_iterable(prompt.base for prompt in wanted)),
     )
 
 
 def record(adapter_dir: Path, result: ParityResult) -> None:
-    """Adds the result to the adapter's manifest.json, which is replaced in one rename; nothing else of it changes.
+    """Add the result to the adapter's manifest.json, which is replaced by a rename; its other keys stay as they are.
 
     Raises: AdapterError when the manifest can't be read.
     """

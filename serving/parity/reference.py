@@ -1,7 +1,6 @@
-"""What an adapter was trained to answer, as a manifest tells it: read, and held to be what it should be.
+"""The parity reference in a manifest: what an adapter was trained to answer, read and validated.
 
-It refuses to know engines and how a reference is made. A manifest may come from anybody: whatever is wrong with it ends
-in an AdapterError.
+A manifest may come from anyone: anything wrong with it raises AdapterError.
 """
 
 from __future__ import annotations
@@ -14,17 +13,17 @@ from serving.errors import AdapterError
 
 DTYPES = ("float32", "float16", "bfloat16")
 MIN_LOG_PROBABILITIES = 48
-"""With fewer, chance could decide."""
+"""With fewer, the result could be chance."""
 _MAX_CONVERSATIONS, _MAX_MESSAGES, _MAX_CHARACTERS = 64, 32, 20_000
 _MAX_PROMPTS, _MAX_TOKENS = 32, 512
 _LEAST_NATS, _MOST_NATS = -10_000.0, 0.01
-"""A probability is at most 1; rounding may take its logarithm a little above 0."""
+"""A probability is at most 1; rounding may raise its logarithm slightly above 0."""
 _REMEDY = "Import the adapter again, or train it again."
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """A chat as training renders it."""
+    """A chat as rendered for training."""
 
     messages: tuple[dict[str, str], ...]
     """Each with `role` and `content`."""
@@ -49,30 +48,30 @@ class Reference:
     """Token ids and log-probabilities that an engine must match."""
 
     base_model_sha256: str
-    """Of the weights that it was made on."""
+    """Of the weights that it was computed with."""
     dtype: str
     """What PEFT computed in."""
     made_on: str
     """The day, as YYYY-MM-DD."""
     template_tells_the_date: bool
-    """Whether the chat template may write the day into a prompt, so that its token ids hold for one day."""
+    """Whether the chat template may insert the date into a prompt, so that its token ids are valid for one day."""
     conversations: tuple[Conversation, ...]
     """None for a base without a chat template."""
     prompts: tuple[Prompt, ...]
 
     @classmethod
     def from_json(cls, content: object) -> Reference:
-        """Raises: AdapterError when `content` isn't a reference."""
+        """Parse a reference. Raises: AdapterError when `content` isn't one."""
         content = _object(content, "it")
         _require(
             content.get("format") == PARITY_REFERENCE_FORMAT,
             f"format is {_short(content.get('format'))}, and this release reads 1",
         )
         _require(content.get("dtype") in DTYPES, f"dtype must be one of {', '.join(DTYPES)}")
-        conversations = [_conversation(one) for one in _list(content, "conversations", 0, _MAX_CONVERSATIONS)]
-        prompts = [_prompt(one) for one in _list(content, "prompts", 1, _MAX_PROMPTS)]
-        told = sum(len(prompt.tuned) for prompt in prompts)
-        _require(told >= MIN_LOG_PROBABILITIES, f"it has {told} log-probabilities, fewer than {MIN_LOG_PROBABILITIES}")
+        conversations = [_conversation(item) for item in _list(content, "conversations", 0, _MAX_CONVERSATIONS)]
+        prompts = [_prompt(item) for item in _list(content, "prompts", 1, _MAX_PROMPTS)]
+        n = sum(len(prompt.tuned) for prompt in prompts)
+        _require(n >= MIN_LOG_PROBABILITIES, f"it has {n} log-probabilities, fewer than {MIN_LOG_PROBABILITIES}")
         return cls(
             base_model_sha256=_text(content, "base_model_sha256", 128),
             dtype=content["dtype"],
@@ -84,8 +83,8 @@ class Reference:
 
 
 def prompts_from_json(content: object) -> tuple[Prompt, ...]:
-    """The prompts in a list such as a `Reference` holds. Raises: AdapterError."""
-    return tuple(_prompt(one) for one in _list({"prompts": content}, "prompts", 1, _MAX_PROMPTS))
+    """Parse a list of prompts such as a `Reference` holds. Raises: AdapterError."""
+    return tuple(_prompt(item) for item in _list({"prompts": content}, "prompts", 1, _MAX_PROMPTS))
 
 
 def _conversation(content: object) -> Conversation:
@@ -105,14 +104,14 @@ def _prompt(content: object) -> Prompt:
 
 def _token_ids(content: dict[str, Any]) -> tuple[int, ...]:
     ids = _list(content, "token_ids", 2, _MAX_TOKENS)
-    _require(all(type(one) is int and 0 <= one < 2**31 for one in ids), "token_ids must be whole numbers from 0 on")
+    _require(all(type(item) is int and 0 <= item < 2**31 for item in ids), "token_ids must be whole numbers from 0 on")
     return tuple(ids)
 
 
 def _nats(content: dict[str, Any], key: str, length: int) -> tuple[float, ...]:
     values = _list(content, key, length, length)
     fine = all(
-        type(one) in (int, float) and _LEAST_NATS <= one <= _MOST_NATS for one in values
+        type(value) in (int, float) and _LEAST_NATS <= value <= _MOST_NATS for value in values
     )  # NaN compares as false
     _require(fine, f"{key} must hold logarithms of probabilities")
     return tuple(map(float, values))

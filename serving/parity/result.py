@@ -1,7 +1,4 @@
-"""What comes of comparing an engine with an adapter's reference: figures, a verdict, and reasons that say what to do.
-
-It refuses to know engines and files: numbers in, sentences out.
-"""
+"""The result of comparing an engine with an adapter's reference: figures, a verdict, and reasons with remedies."""
 
 from __future__ import annotations
 
@@ -13,14 +10,14 @@ from typing import Any
 from serving.parity.reference import Prompt
 
 BOUNDS = {"float32": 0.005, "float16": 0.03, "bfloat16": 0.15}
-"""Largest mean difference of a log-probability, in nats, by the coarser dtype of the two sides; docs/parity.md tells
-how they were found."""
+"""Largest mean difference of a log-probability, in nats, by the coarser dtype of the two sides; docs/parity.md says how
+they were determined."""
 OUTLIER_NATS = 2.0
-"""A single token counts for no more: in 16 bit a very unlikely one can be far off with nothing wrong."""
+"""A single token counts for no more: in 16 bit a very unlikely one can be far off without a fault."""
 SHARE = (0.75, 1.25)
-"""So much of what an adapter should do must be seen: 1 is all of it, 0 is the bare base."""
+"""Bounds of the share of the adapter's effect that must show: 1 is all of it, 0 is the bare base."""
 SURE = 5.0
-"""Standard errors of that share by which it must be outside: rounding alone mustn't refuse a weak adapter."""
+"""Standard errors by which that share must be outside the bounds: rounding alone mustn't reject a weak adapter."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +31,14 @@ class Difference:
 
     @classmethod
     def between(cls, one: Sequence[float], other: Sequence[float]) -> Difference:
-        """one, other: of the same tokens, at least one."""
+        """Compare two rows for the same tokens, at least one."""
         apart = [abs(a - b) for a, b in zip(one, other, strict=True)]
         return cls(sum(min(each, OUTLIER_NATS) for each in apart) / len(apart), max(apart))
 
 
 @dataclass(frozen=True)
-class Compared:
-    """Log-probabilities of the same tokens, of engine and reference, with and without the adapter."""
+class LogProbComparison:
+    """Log-probabilities of the same tokens, from engine and reference, with and without the adapter."""
 
     tuned: tuple[float, ...]
     """The engine's, with the adapter."""
@@ -52,14 +49,14 @@ class Compared:
 
     @property
     def effect(self) -> Difference:
-        """What the adapter does, by the reference."""
+        """The adapter's effect by the reference."""
         return Difference.between(self.tuned_reference, self.base_reference)
 
     @property
     def share(self) -> tuple[float, float] | None:
-        """How much of the adapter's effect the engine shows, by least squares, and the standard error of that.
+        """The share of the adapter's effect that the engine shows, by least squares, and its standard error.
 
-        Rounding, which isn't in the effect's direction, cancels out: 1 is all of it, 0 is the bare base. None where the
+        Rounding, which isn't aligned with the effect, cancels out: 1 is all of it, 0 is the bare base. None where the
         adapter has no effect.
         """
         wanted = [a - b for a, b in zip(self.tuned_reference, self.base_reference, strict=True)]
@@ -72,7 +69,7 @@ class Compared:
         return share, math.sqrt(rest / square)
 
     def faults(self, bound: float) -> list[str]:
-        """What is wrong with what the engine says for the adapter, a sentence each; empty when nothing is."""
+        """Return what is wrong with the engine's answers for the adapter, a sentence each; empty if nothing is."""
         found = []
         if self.effect.max == 0:
             found.append(
@@ -96,7 +93,7 @@ class Compared:
         return found
 
     def base_fault(self, bound: float) -> str | None:
-        """What is wrong with what the engine says for the base; None when nothing is."""
+        """Return what is wrong with the engine's answers for the base; None if nothing is."""
         apart = Difference.between(self.base, self.base_reference)
         if apart.mean <= bound:
             return None
@@ -110,47 +107,47 @@ class Compared:
 
 @dataclass(frozen=True)
 class ParityResult:
-    """The gate's verdict on one adapter, with its evidence. Nothing of anybody's data is in it."""
+    """The gate's verdict on one adapter, with its evidence. Contains no user data."""
 
     passed: bool
     reasons: tuple[str, ...]
     """What is wrong and what to do, a sentence or two each; empty when it passed."""
     token_ids_equal: bool | None
-    """Whether the engine tokenises the sample conversations as training did; None where there were none to compare."""
+    """Whether the engine tokenises the sample conversations as training did; None if there were none to compare."""
     tuned: Difference | None
-    """Engine beside PEFT with the adapter; None when the engine couldn't be asked."""
+    """Engine vs PEFT with the adapter; None when the engine couldn't be asked."""
     base: Difference | None
-    """Engine beside PEFT without it."""
+    """Engine vs PEFT without it."""
     effect: Difference | None
-    """Of the adapter, in PEFT: tuned beside base."""
+    """The adapter's effect in PEFT: tuned vs base."""
     share: float | None
-    """How much of the effect the engine shows; 1 is all of it."""
+    """The share of the effect that the engine shows; 1 is all of it."""
     bound: float
-    """What the mean differences had to keep to, in nats."""
+    """The bound on the mean differences, in nats."""
     engine_dtype: str | None
-    """What the engine computes in, as far as is known."""
+    """What the engine computes in, if known."""
     reference_dtype: str
     """What PEFT computed in."""
     checked_at: int
     """Unix seconds."""
     served: tuple[Prompt, ...] = ()
-    """The engine's own log-probabilities for a few prompts: what it must say again after a restart."""
+    """The engine's own log-probabilities for a few prompts: it must give the same after a restart."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the result for JSON."""
         return {
             "passed": self.passed,
             "reasons": list(self.reasons),
             **self.figures(),
             "checked_at": self.checked_at,
             "served": [
-                {"token_ids": list(one.token_ids), "tuned": list(one.tuned), "base": list(one.base)}
-                for one in self.served
+                {"token_ids": list(prompt.token_ids), "tuned": list(prompt.tuned), "base": list(prompt.base)}
+                for prompt in self.served
             ],
         }
 
     def figures(self) -> dict[str, Any]:
-        """The numbers alone, in nats."""
+        """Return the numbers only, in nats."""
         return {
             "token_ids_equal": self.token_ids_equal,
             "tuned": _numbers(self.tuned),
@@ -164,7 +161,7 @@ class ParityResult:
 
 
 def bound_for(engine_dtype: str | None, reference_dtype: str) -> float:
-    """The bound that the coarser of the two sides sets; an engine that doesn't tell its dtype counts as bfloat16."""
+    """Return the bound of the coarser of the two sides; an engine that doesn't report its dtype counts as bfloat16."""
     coarsest = max(BOUNDS.values())
     return max(BOUNDS.get(engine_dtype or "", coarsest), BOUNDS.get(reference_dtype, coarsest))
 

@@ -1,1 +1,1 @@
-"""Which engine has which model, and how it gets there."""
+"""Which engine serves which model, and how adapters are loaded."""

@@ -1,7 +1,6 @@
-"""What engines are started for, where no setting says it: enough for the adapters that there are, and no more.
+"""Engine limits derived from the adapters at hand where no setting gives them: enough, and no more.
 
-It refuses to know whether an engine runs. Why no more: room for a larger rank and for more adapters a batch costs
-every answer time and memory.
+Why no more: room for a larger rank and for more adapters per batch costs time and memory in every answer.
 """
 
 from __future__ import annotations
@@ -17,36 +16,36 @@ from serving.engines.vllm.arguments import ALLOWED_LORA_RANKS
 from serving.errors import AdapterError
 
 LEAST_RANK = 32
-"""What the demo's and most trainings' adapters fit into, so that a first job needs no restart."""
+"""Fits the adapters of the demo and of most trainings, so that a first job needs no restart."""
 LEAST_LORAS = 4
 MOST_LORAS = 8
-"""Adapters a batch that are made room for unasked; more wait for their turn, which is slower but never refused."""
+"""Most adapters per batch without a setting; more wait for their turn, which is slower but never refused."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class WantedLimits:
-    """What the settings say; None: derived from the adapters."""
+class LimitSettings:
+    """The limits in the settings; None: derived from the adapters."""
 
     max_lora_rank: int | None = None
     max_loras: int | None = None
     max_cpu_loras: int = 32
 
-    def fitting(self, adapters: Sequence[Adapter]) -> tuple[int, int, int]:
-        """(max_lora_rank, max_loras, max_cpu_loras) for an engine with these adapters."""
+    def derive(self, adapters: Sequence[Adapter]) -> tuple[int, int, int]:
+        """Return (max_lora_rank, max_loras, max_cpu_loras) for an engine with these adapters."""
         loras = self.max_loras or min(max(len(adapters), LEAST_LORAS), MOST_LORAS)
-        return self.max_lora_rank or _rank_for(adapters), loras, max(self.max_cpu_loras, loras)
+        return self.max_lora_rank or _smallest_rank(adapters), loras, max(self.max_cpu_loras, loras)
 
 
-def _rank_for(adapters: Sequence[Adapter]) -> int:
-    """The smallest rank that vLLM can be started for and all of them fit into, at least `LEAST_RANK`."""
+def _smallest_rank(adapters: Sequence[Adapter]) -> int:
+    """Return the smallest rank that vLLM accepts and all of them fit into, at least `LEAST_RANK`."""
     wanted = max([LEAST_RANK, *(rank for adapter in adapters if (rank := _rank(adapter)) <= ALLOWED_LORA_RANKS[-1])])
     return next(rank for rank in ALLOWED_LORA_RANKS if rank >= wanted)
 
 
 def _rank(adapter: Adapter) -> int:
-    """The adapter's largest rank, of whatever layer; its own `r` where its configuration makes no sense."""
+    """Return the adapter's largest rank in any layer; 0 where its configuration makes no sense."""
     try:
         return largest_rank(read_json(adapter.path / CONFIG_FILE))
     except (AdapterError, TypeError, ValueError, AttributeError) as error:

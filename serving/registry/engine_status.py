@@ -1,4 +1,4 @@
-"""What can be told of an engine now, whoever runs it. It refuses to change anything."""
+"""A snapshot of an engine, be it ours or remote."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from serving.registry.pool import Pool, Replica
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """What can be told of one engine now."""
+    """A snapshot of one engine."""
 
     id: str
     base_model: str | None
-    """None for an engine that serves models of its own."""
+    """None for a remote engine that serves models of its own."""
     kind: str
     """`vllm`, which we run, or `remote`."""
     state: str
-    """Of `EngineState`, or `draining`: up, but new requests wait because it is about to be restarted."""
+    """One of `EngineState`, or `draining`: up, but new requests wait because it is about to be restarted."""
     url: str | None
-    """Of a remote one; holds no key."""
+    """Of a remote engine; contains no key."""
     in_flight: int
-    """Requests that it holds now."""
+    """Requests that use it now."""
     adapters_loaded: tuple[str, ...]
-    """The least recently used first."""
+    """Least recently used first."""
     models: tuple[str, ...]
-    """What a remote engine lists."""
+    """The models that a remote engine lists."""
     limits: EngineLimits | None
-    """None where they aren't known: those of a remote engine."""
+    """None for a remote engine, whose limits aren't known."""
     wanted_limits: EngineLimits | None
-    """What a restart would give it."""
+    """The limits that a restart would give it."""
     restarts: int
     started_at: float | None
     """Unix seconds; None while it isn't up."""
@@ -42,8 +42,8 @@ class EngineStatus:
     """Why it was down the last time."""
 
 
-def status_of(replica: Replica, pool: Pool | None, wanted: EngineLimits) -> EngineStatus:
-    """The status of the replica, which belongs to this pool, if to any.
+def make_status(replica: Replica, pool: Pool | None, wanted: EngineLimits) -> EngineStatus:
+    """Return a snapshot of the replica; `pool` is the one that it belongs to, if any.
 
     wanted: the limits that a restart would give it.
     """
@@ -57,7 +57,7 @@ def status_of(replica: Replica, pool: Pool | None, wanted: EngineLimits) -> Engi
         state="draining" if draining else engine.state.value,
         url=getattr(engine, "url", None),
         in_flight=replica.in_flight,
-        adapters_loaded=tuple(replica.held()),
+        adapters_loaded=tuple(replica.loaded_names()),
         models=tuple(getattr(engine, "models", ())),
         limits=None if is_remote else engine.limits,
         wanted_limits=None if is_remote else wanted,
@@ -69,13 +69,13 @@ def status_of(replica: Replica, pool: Pool | None, wanted: EngineLimits) -> Engi
 
 
 async def is_served(pool: Pool) -> bool:
-    """Whether one of the base's engines answers."""
+    """Return whether one of the base's engines answers."""
     up = [replica.engine for replica in pool.replicas if replica.engine.state is EngineState.READY]
     return any(await asyncio.gather(*(engine.is_healthy() for engine in up)))
 
 
 def best_state(pool: Pool) -> str:
-    """How near to answering the base's engines are; `unhealthy`: up, but the health check fails."""
+    """Return the state of the base's best engine; `unhealthy`: up, but the health check fails."""
     states = {replica.engine.state for replica in pool.replicas}
     if EngineState.READY in states:
         return "unhealthy"

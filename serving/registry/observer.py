@@ -1,16 +1,16 @@
-"""What a registry tells whoever counts: loads, evictions, refusals. It refuses to know how they are counted."""
+"""Callbacks of a registry for metrics: loads, evictions, refusals."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 
-def _ignored(*_told: object) -> None:
-    """For those who don't count."""
+def _ignored(*_event: object) -> None:
+    """Ignore the event."""
 
 
 @dataclass(frozen=True)
 class RegistryObserver:
-    """Functions that are called at once, from the engine's event loop; they must be quick and not raise."""
+    """Callbacks on the engines' event loop; they must be quick and not raise."""
 
     loaded: Callable[[str, str, float], None] = _ignored
     """(model, engine's id, seconds that the load took)"""
@@ -21,4 +21,4 @@ class RegistryObserver:
     parity: Callable[[str, bool], None] = _ignored
     """(model, whether it passed the gate)"""
     removed: Callable[[str], None] = _ignored
-    """(model): nobody will ask for it again."""
+    """(model): no more requests for it will come."""

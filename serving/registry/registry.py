@@ -1,7 +1,6 @@
-"""Names to versions, and versions to engines: what a request's `model` means, and where it is answered.
+"""Names to versions, and versions to engines: what a request's `model` refers to, and which engine answers it.
 
-It refuses to know HTTP, how an engine runs, and where aliases are kept. How adapters get into engines is in
-`loading`, what lies in the directory in `shelf`.
+How adapters are loaded into engines is in `loader`, what is on disk in `adapter_directory`.
 """
 
 from __future__ import annotations
@@ -15,33 +14,33 @@ from functools import partial
 from pathlib import Path
 
 from serving.adapters.adapter import Adapter
-from serving.engines.engine import AdapterPlace, Engine
+from serving.engines.engine import AdapterHost, Engine
 from serving.errors import AdapterInUseError, EngineUnavailableError, ModelNotFoundError
-from serving.registry.loading import Gate, Loading, Use
+from serving.registry.adapter_directory import AdapterDirectory, delete_adapter
+from serving.registry.loader import AdapterLoader, AdapterState, Gate
 from serving.registry.observer import RegistryObserver
 from serving.registry.pool import Pool, Replica, choose
-from serving.registry.shelf import Shelf, discard
 
 RESTART_WAIT_S = 180.0
-"""How long a request waits for an engine that somebody asked to be restarted: first it is drained, then it starts."""
+"""How long a request waits for an engine that is being restarted on request: it is drained first, then started."""
 
 
 @dataclass(frozen=True)
 class Lease:
-    """A promise that `name` answers in `engine` until the lease's context is left."""
+    """Guarantees that `engine` serves `name` until the lease's context is left."""
 
     name: str
-    """The version that answers: an adapter's name, or the name of a base or remote model as it was asked for."""
+    """The version that answers: an adapter's name, or the name of a base or remote model as requested."""
     engine: Engine
     """Where to send the request."""
     is_known: Callable[[], bool] = lambda: True
-    """Whether the engine, as it runs now, knows `name`; a restart while the request waited may have undone that."""
+    """Returns whether the engine's current generation has `name` loaded; a restart may have undone it."""
 
 
 class Registry:
-    """All models that can be asked for by name: bases, adapters, aliases, and models that others serve.
+    """All models that can be requested by name: bases, adapters, aliases, and models of remote engines.
 
-    The plain methods may be called from any thread, the coroutines from the engines' event loop alone.
+    The plain methods may be called from any thread, the coroutines only on the engines' event loop.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class Registry:
         adapters_dir: Path,
         pools: Sequence[Pool],
         *,
-        base_aliases: Mapping[str, str] | None = None,
+        base_model_map: Mapping[str, str] | None = None,
         aliases: Mapping[str, str] | None = None,
         remotes: Sequence[Replica] = (),
         gate: Gate | None = None,
@@ -58,21 +57,21 @@ class Registry:
     ) -> None:
         """adapters_dir: created if absent; new directories in it are noticed without a restart.
 
-        pools: at least one; the first is the base of adapters that don't say which they were made for.
-        base_aliases: further name → base's name; the engines must know them too.
-        aliases: name → version, read at each request: whoever owns it changes it in place.
-        remotes: engines that others run, for the models that they list.
-        gate: judges an adapter before it is published.
+        pools: at least one; the first is for adapters that don't say which base they were made for.
+        base_model_map: further name → base's name; the engines must know them too.
+        aliases: name → version, read at each request; its owner changes it in place.
+        remotes: remote engines, for the models that they list.
+        gate: checks an adapter before it is published.
         """
         self._pools = {pool.base.sha256: pool for pool in pools}
         self._first = pools[0]
-        self._shelf = Shelf(adapters_dir, {pool.base.sha256: pool.base for pool in pools})
+        self._directory = AdapterDirectory(adapters_dir, {pool.base.sha256: pool.base for pool in pools})
         self._observer = observer or RegistryObserver()
-        self._loading = Loading(self._shelf, gate, is_gated, self._observer)
+        self._loader = AdapterLoader(self._directory, gate, is_gated, self._observer)
         self._aliases = {} if aliases is None else aliases
         self._remotes = tuple(remotes)
         self._bases = {pool.base.name: pool for pool in pools}
-        self._bases |= {name: self._bases[base] for name, base in (base_aliases or {}).items()}
+        self._bases |= {name: self._bases[base] for name, base in (base_model_map or {}).items()}
 
     @property
     def pools(self) -> tuple[Pool, ...]:
@@ -86,46 +85,46 @@ class Registry:
 
     @property
     def base_names(self) -> tuple[str, ...]:
-        """The names that the base models answer to, the first base's own first."""
+        """All names of the base models, the first base's own first."""
         return tuple(self._bases)
 
     def base_pool(self, name: str) -> Pool | None:
-        """The pool of the base of this name, or further name."""
+        """Return the pool of the base of this name."""
         return self._bases.get(name)
 
     def pool_of(self, adapter: Adapter) -> Pool:
-        """The pool that serves this adapter."""
+        """Return the pool that serves this adapter."""
         return self._pools.get(adapter.base_model_sha256 or "", self._first)
 
     @property
     def remote_names(self) -> tuple[str, ...]:
-        """The models that remote engines list and that mean nothing else here."""
+        """The models that remote engines list and whose names mean nothing else here."""
         listed = {name for remote in self._remotes for name in _models_of(remote)}
-        return tuple(sorted(name for name in listed if name not in self._bases and self._shelf.find(name) is None))
+        return tuple(sorted(name for name in listed if name not in self._bases and self._directory.find(name) is None))
 
     def adapters(self) -> list[Adapter]:
-        """The adapters that can be asked for, oldest first."""
-        return [adapter for adapter in self._shelf.adapters() if self._is_offered(adapter)]
+        """Return the adapters that can be requested, oldest first."""
+        return [adapter for adapter in self._directory.adapters() if self._is_available(adapter)]
 
-    def waiting(self) -> list[Adapter]:
-        """The adapters that the gate hasn't judged yet, oldest first."""
+    def awaiting_gate(self) -> list[Adapter]:
+        """Return the adapters that the gate hasn't checked yet, oldest first."""
         return [
             adapter
-            for adapter in self._shelf.adapters()
-            if not self._loading.is_published(adapter) and not self._loading.refusal(adapter)
+            for adapter in self._directory.adapters()
+            if not self._loader.is_published(adapter) and not self._loader.refusal(adapter)
         ]
 
     def broken(self) -> Mapping[str, str]:
-        """Directory name → reason, for each directory that can't be served; it never stands in the others' way."""
+        """Return directory name → reason, for each directory that can't be served; the others aren't affected."""
         refused = {
             adapter.path.name: refusal
-            for adapter in self._shelf.adapters()
-            if (refusal := self._loading.refusal(adapter))
+            for adapter in self._directory.adapters()
+            if (refusal := self._loader.refusal(adapter))
         }
-        return {**self._shelf.broken(), **refused}
+        return {**self._directory.broken(), **refused}
 
     def names(self) -> list[str]:
-        """Every name that can be asked for, the first base model's first."""
+        """Return every name that can be requested, the first base model's first."""
         return [
             *self._bases,
             *(adapter.name for adapter in self.adapters()),
@@ -134,27 +133,27 @@ class Registry:
         ]
 
     def version_of(self, model: str) -> str:
-        """What the alias stands for now; the name itself where it is none."""
+        """Return the alias's current version; the name itself if it is no alias."""
         return self._aliases.get(model, model)
 
     def get(self, id_or_name: str) -> Adapter:
-        """The adapter with this id or name, be it published or not. Raises: ModelNotFoundError."""
-        adapter = self._shelf.find(id_or_name)
-        if adapter is None or self._is_going(adapter):
-            raise self._not_found(id_or_name)
+        """Return the adapter with this id or name, published or not. Raises: ModelNotFoundError."""
+        adapter = self._directory.find(id_or_name)
+        if adapter is None or self._is_being_removed(adapter):
+            raise self._not_found_error(id_or_name)
         return adapter
 
     async def resolve(self, model: str) -> str:
-        """The name under which an engine serves `model`, loaded if it wasn't. Prefer `lease` around a request.
+        """Return the name under which an engine serves `model`, loading it if necessary. For requests prefer `lease`.
 
-        Raises: as `lease`.
+        Raises: see `lease`.
         """
         async with self.lease(model) as lease:
             return lease.name
 
     @asynccontextmanager
     async def lease(self, model: str) -> AsyncIterator[Lease]:
-        """Which version answers and where, loaded if it wasn't; until the context is left, it stays there.
+        """Lease the version that answers and its engine, loading it if necessary; it stays until the context ends.
 
         A hundred callers of one adapter cause one load. An alias is read once, on entering. An engine dies when a
         running request needs an adapter whose folder is gone, so `remove` waits for leases.
@@ -162,96 +161,96 @@ class Registry:
         """
         version = self._aliases.get(model, model)
         if pool := self._bases.get(version):
-            with await self._hold(pool.replicas, version) as replica:
+            with await self._lease_replica(pool.replicas, version) as replica:
                 yield Lease(version, replica.engine)
-        elif adapter := self._shelf.find(version):
-            if self._is_going(adapter):
-                raise self._not_found(version)
+        elif adapter := self._directory.find(version):
+            if self._is_being_removed(adapter):
+                raise self._not_found_error(version)
             async with self._adapter_lease(adapter) as lease:
                 yield lease
         elif remotes := [remote for remote in self._remotes if version in _models_of(remote)]:
-            with await self._hold(remotes, version) as replica:
+            with await self._lease_replica(remotes, version) as replica:
                 yield Lease(version, replica.engine)
         else:
-            raise ModelNotFoundError(model, self.names(), self._shelf.why_not(version))
+            raise ModelNotFoundError(model, self.names(), self._directory.reason_unavailable(version))
 
     @asynccontextmanager
     async def _adapter_lease(self, adapter: Adapter) -> AsyncIterator[Lease]:
-        use = self._loading.use_of(adapter.name)
-        with _counted(use), await self._hold(self.pool_of(adapter).replicas, adapter.name) as replica:
-            await self._loading.load(adapter, replica)
-            yield Lease(adapter.name, replica.engine, partial(replica.holds, adapter.name))
+        state = self._loader.state_of(adapter.name)
+        with _count_lease(state), await self._lease_replica(self.pool_of(adapter).replicas, adapter.name) as replica:
+            await self._loader.load(adapter, replica)
+            yield Lease(adapter.name, replica.engine, partial(replica.has_loaded, adapter.name))
 
-    async def _hold(self, replicas: Sequence[Replica], name: str) -> _Hold:
-        """A place for one request in the replica that is best for it now; waits while all are being drained."""
+    async def _lease_replica(self, replicas: Sequence[Replica], name: str) -> _ReplicaLease:
+        """Reserve a place in the best replica for one request; wait while all are being drained."""
         try:
             async with asyncio.timeout(RESTART_WAIT_S):
                 while not (replica := choose(replicas, name)).admits.is_set():
                     await replica.admits.wait()
         except TimeoutError as error:
             raise EngineUnavailableError("The engine is being restarted. Try again when it is up.", 30.0) from error
-        return _Hold(replica, name)
+        return _ReplicaLease(replica, name)
 
     async def publish(self, id_or_name: str) -> Adapter:
-        """The adapter, loaded ahead and let through by the gate. Raises: as `lease`."""
+        """Load the adapter and have it pass the gate; return it. Raises: see `lease`."""
         adapter = self.get(id_or_name)
         async with self._adapter_lease(adapter):
-            return self._shelf.reread(adapter)
+            return self._directory.reread(adapter)
 
     async def remove(self, id_or_name: str, *, drain_timeout_s: float = 60.0, keep_name_taken: bool = True) -> Adapter:
-        """The adapter, no longer served and no longer on disk. New requests are refused at once, running ones finish.
+        """Remove the adapter from engines and disk; return it. New requests are refused at once, running ones finish.
 
-        keep_name_taken: whether nothing else may ever get its name.
+        keep_name_taken: whether its name may never be used again.
         Raises: ModelNotFoundError; AdapterInUseError when requests still use it after `drain_timeout_s`.
         """
         adapter = self.get(id_or_name)
-        use = self._loading.use_of(adapter.name)
-        use.removing = True
+        state = self._loader.state_of(adapter.name)
+        state.removing = True
         try:
-            await self._loading.take_out(adapter, self.pool_of(adapter).replicas, drain_timeout_s)
-            if adapter.name in self._aliases.values():  # given in the moment between the caller's look and the drain
+            await self._loader.unload_everywhere(adapter, self.pool_of(adapter).replicas, drain_timeout_s)
+            if adapter.name in self._aliases.values():  # assigned between the caller's check and the drain
                 raise AdapterInUseError(
                     f"{adapter.name} was just given to an alias, and is kept. Point the alias elsewhere first."
                 )
-            await asyncio.to_thread(discard, adapter, keep_name_taken=keep_name_taken)
-            self._shelf.forget()
+            await asyncio.to_thread(delete_adapter, adapter, keep_name_taken=keep_name_taken)
+            self._directory.invalidate()
         finally:
-            use.removing = False
-        self._loading.forget(adapter.name)
+            state.removing = False
+        self._loader.drop_state(adapter.name)
         self._observer.removed(adapter.name)
         return adapter
 
-    async def replay(self, replica: Replica, place: AdapterPlace) -> None:
-        """Tells an engine that has just come up what it, or one before it, was asked for last; then the canary.
+    async def restore_adapters(self, replica: Replica, host: AdapterHost) -> None:
+        """Load what an engine that has just come up, or its predecessor, last had in use; then run the canary.
 
-        Raises: EngineError when the engine isn't to be trusted.
+        Raises: EngineError when the engine can't be trusted.
         """
-        await self._loading.replay(replica, place, self._worth_loading(replica, place.limits.max_cpu_loras))
+        await self._loader.restore_adapters(replica, host, self._select_for_restore(replica, host.limits.max_cpu_loras))
 
-    def _worth_loading(self, replica: Replica, most: int) -> list[Adapter]:
-        """At most `most` published adapters of this replica's base: lately used, aliases' versions, the newest."""
-        fitting = {
+    def _select_for_restore(self, replica: Replica, most: int) -> list[Adapter]:
+        """Return up to `most` published adapters of this replica's base: recently used, aliases' versions, newest."""
+        derive = {
             adapter.name: adapter
             for adapter in self.adapters()
             if replica in self.pool_of(adapter).replicas and adapter.r <= replica.engine.limits.max_lora_rank
         }
-        wanted = dict.fromkeys([*reversed(replica.loaded), *self._aliases.values(), *reversed(fitting)])
-        return [fitting[name] for name in wanted if name in fitting][:most]
+        wanted = dict.fromkeys([*reversed(replica.loaded), *self._aliases.values(), *reversed(derive)])
+        return [derive[name] for name in wanted if name in derive][:most]
 
-    def _is_going(self, adapter: Adapter) -> bool:
-        """Whether the adapter is just being removed."""
-        use = self._loading.known(adapter.name)
-        return use is not None and use.removing
+    def _is_being_removed(self, adapter: Adapter) -> bool:
+        """Return whether the adapter is being removed."""
+        state = self._loader.find_state(adapter.name)
+        return state is not None and state.removing
 
-    def _not_found(self, model: str) -> ModelNotFoundError:
-        return ModelNotFoundError(model, self.names(), self._shelf.why_not(model))
+    def _not_found_error(self, model: str) -> ModelNotFoundError:
+        return ModelNotFoundError(model, self.names(), self._directory.reason_unavailable(model))
 
-    def _is_offered(self, adapter: Adapter) -> bool:
-        use = self._loading.known(adapter.name)
-        return not (use and (use.refusal or use.removing)) and self._loading.is_published(adapter)
+    def _is_available(self, adapter: Adapter) -> bool:
+        state = self._loader.find_state(adapter.name)
+        return not (state and (state.refusal or state.removing)) and self._loader.is_published(adapter)
 
 
-class _Hold:
+class _ReplicaLease:
     """One request's place in a replica, while the context is open."""
 
     def __init__(self, replica: Replica, name: str) -> None:
@@ -269,19 +268,19 @@ class _Hold:
 
 
 @contextmanager
-def _counted(use: Use) -> Iterator[None]:
-    """Counts one lease of an adapter for as long as the context is open."""
-    use.leases += 1
+def _count_lease(state: AdapterState) -> Iterator[None]:
+    """Count one lease of an adapter while the context is open."""
+    state.leases += 1
     try:
         yield
     finally:
-        use.leases -= 1
-        use.left_at = time.monotonic()
-        if not use.leases:
-            use.idle.set()
+        state.leases -= 1
+        state.left_at = time.monotonic()
+        if not state.leases:
+            state.idle.set()
 
 
 def _models_of(remote: Replica) -> Sequence[str]:
-    """The models that a remote engine lists; `serving.engines.remote.engine.RemoteEngine` knows them."""
+    """Return the models that a remote engine lists, see `serving.engines.remote.engine.RemoteEngine`."""
     models: Sequence[str] = getattr(remote.engine, "models", ())
     return models

@@ -31,7 +31,7 @@ from serving import (
     read_adapter,
     resolve_base_model,
 )
-from serving.parity.gate import Gate
+from serving.parity.gate import ParityGate
 from tests.training.runs import make_run
 from training.process.environment import prepare_environment
 from training.result.parity import references
@@ -50,7 +50,7 @@ class World:
 
     engine: VLLMProcess
     registry: Registry
-    gate: Gate
+    gate: ParityGate
     adapters_dir: Path
     good: Path
     """Trained in 4 bit on the engine's base; outside `adapters_dir`."""
@@ -126,7 +126,7 @@ def world(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         place / "engine", place / "engine.log", max_lora_rank=16, max_loras=2, max_cpu_loras=4, max_model_len=512
     )
     engine = VLLMProcess(resolve_base_model(str(demo_model)), settings)
-    gate = Gate(ParityProcess())
+    gate = ParityGate(ParityProcess())
     with asyncio.Runner() as runner:
         try:
             runner.run(engine.start())
@@ -234,14 +234,14 @@ def test_canary_is_quiet_for_what_is_served_and_names_what_was_exchanged(world: 
     world.publish(one)
     world.publish(two)
     adapters = [world.registry.get(name) for name in (one, two)]
-    assert world.run(world.gate.canary(world.engine, adapters)) == {}
+    assert world.run(world.gate.run_canary(world.engine, adapters)) == {}
 
     async def exchanged() -> dict[str, str]:
         for adapter in adapters:
             await world.engine.unload_adapter(adapter.name)
         for adapter, wrong in zip(adapters, reversed(adapters), strict=True):
             await world.engine.load_adapter(adapter.name, wrong.path)
-        return await world.gate.canary(world.engine, adapters)
+        return await world.gate.run_canary(world.engine, adapters)
 
     assert world.run(exchanged()).keys() == {one, two}
 
@@ -253,4 +253,4 @@ def test_canary_distrusts_an_engine_that_serves_another_base(world: World) -> No
     for prompt in adapter.manifest["parity"]["served"]:
         prompt["base"] = [value - 1 for value in prompt["base"]]
     with pytest.raises(EngineError, match="base model answers otherwise"):
-        world.run(world.gate.canary(world.engine, [adapter]))
+        world.run(world.gate.run_canary(world.engine, [adapter]))

@@ -20,7 +20,7 @@ from server.settings import LoadedSettings, Settings
 from serving import Adapter, AdapterError, import_adapter, scan_adapters
 from serving.adapters.archive.unpack import unpack_adapter
 from serving.adapters.names import check_chosen_name
-from serving.registry.shelf import discard
+from serving.registry.adapter_directory import delete_adapter
 
 app = typer.Typer(no_args_is_help=True, help="List, add and remove adapters, and give them free names.")
 
@@ -126,7 +126,7 @@ def remove(
         raise AdapterError(f"No adapter has the id {adapter_id!r}. `tuneloop adapters list` shows them.")
     aliases.refuse_in_use(loaded.settings, found)
     with only_server(loaded.settings.data_dir):  # an engine dies when the files of an adapter that it uses go
-        discard(found)
+        delete_adapter(found)
     out.print(f"Removed {found.id} ({found.name}).")
 
 

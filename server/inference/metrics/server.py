@@ -81,6 +81,6 @@ class _EngineCollector:
         for replica in self.replicas:
             up.add_metric([replica.id], replica.engine.state is EngineState.READY)
             in_flight.add_metric([replica.id], replica.in_flight)
-            held.add_metric([replica.id], len(replica.held()))
+            held.add_metric([replica.id], len(replica.loaded_names()))
             restarts.add_metric([replica.id], max(0, replica.engine.generation - 1))
         return (up, in_flight, held, restarts)

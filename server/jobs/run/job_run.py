@@ -25,7 +25,7 @@ from server.jobs.run.process import start_training, wait_until_free
 from server.jobs.run_directory import RunDirectory
 from server.storage.tables import JobEventRow, JobRow, now_s
 from serving import Adapter, AdapterError
-from serving.engines.accelerator import Accelerator, Turn
+from serving.engines.accelerator import Accelerator, AcceleratorSlot
 from serving.engines.racing import first_of
 from serving.machine.kept_process import KeptProcess
 from training.record.progress import ProgressEvent, read_events
@@ -46,7 +46,7 @@ class JobRun:
     def __init__(self, workshop: Workshop, job: JobRow, command: tuple[str, ...], accelerator: Accelerator) -> None:
         """command: as this machine is to run it. accelerator: what the training shares with the engines."""
         self._workshop, self._job, self._command, self._accelerator = workshop, job, command, accelerator
-        self._turn: Turn | None = None
+        self._turn: AcceleratorSlot | None = None
         self.run: RunDirectory = workshop.run_of(job.id)
         self._narrator = Narrator(lambda text: self.run.without_paths(text, job))
         self._offset = job.events_offset
@@ -77,13 +77,13 @@ class JobRun:
 
     async def work(self) -> None:
         """Returns when the job's process is gone and the row says what is to become of it."""
-        async with self._accelerator.turn(self._say_what_it_waits_for) as turn:
+        async with self._accelerator.slot(self._say_what_it_waits_for) as turn:
             self._turn = turn
             if not await self._work_to_an_end(turn):
                 return
         await self._clean_up()
 
-    async def _work_to_an_end(self, turn: Turn) -> bool:
+    async def _work_to_an_end(self, turn: AcceleratorSlot) -> bool:
         """Whether the row says what is to become of the job; the process is gone in any case."""
         try:
             await self._work(turn)
@@ -107,7 +107,7 @@ class JobRun:
         if self._process:
             await self._process.stop()
 
-    async def _work(self, turn: Turn) -> None:
+    async def _work(self, turn: AcceleratorSlot) -> None:
         # 1. What an earlier process told, and may still be telling.
         await self._remember()
         await self._ingest()
@@ -122,7 +122,7 @@ class JobRun:
         if self.run.is_done and self._wish != "give up":
             # The process's own last lines and pictures take a second, which nobody needs to wait for, except for an
             # engine that wants its room back.
-            if self._accelerator.takes_turns:
+            if self._accelerator.is_exclusive:
                 await self._let_end()
             await self._finish(turn)
             await self._let_end()
@@ -149,9 +149,9 @@ class JobRun:
             await self._note_the_stop()
         return False
 
-    async def _has_its_turn(self, turn: Turn) -> bool:
+    async def _has_its_turn(self, turn: AcceleratorSlot) -> bool:
         """Whether the training has the accelerator now; not, when we aren't wanted any more before it has."""
-        return await self._unless_wished(turn.train())
+        return await self._unless_wished(turn.acquire_for_training())
 
     async def _unless_wished(self, work: Coroutine[None, None, None]) -> bool:
         """Whether the work was done before something else was wished."""
@@ -178,7 +178,7 @@ class JobRun:
         step = self.run.last_checkpoint
         await self._workshop.transaction(lambda session: states.stopped(session, self._job.id, step))
 
-    async def _has_ended(self, turn: Turn) -> bool:
+    async def _has_ended(self, turn: AcceleratorSlot) -> bool:
         if self.run.is_done:
             await self._finish(turn)
             return True
@@ -196,7 +196,7 @@ class JobRun:
         message = "The result was deleted before the job had ended. Create the job again if it was wanted."
         await finish.fail(self._workshop, self._job, "result_deleted", message)
 
-    async def _finish(self, turn: Turn) -> None:
+    async def _finish(self, turn: AcceleratorSlot) -> None:
         """Sees to the end of the job; not to its last moment, when the job was cancelled or the server stops."""
         finishing = asyncio.create_task(self._finish_with_the_engine(turn))
         while not finishing.done():
@@ -206,9 +206,9 @@ class JobRun:
         if not finishing.cancelled():
             finishing.result()
 
-    async def _finish_with_the_engine(self, turn: Turn) -> None:
+    async def _finish_with_the_engine(self, turn: AcceleratorSlot) -> None:
         if self.run.makes_adapter:
-            await turn.serve()
+            await turn.switch_to_serving()
         await finish.finish(self._workshop, self._job, self.run)
 
     async def _train(self) -> int | None:

@@ -1,4 +1,4 @@
-"""What an archive holds, whatever its form. It refuses to know which of it belongs to an adapter."""
+"""An archive's members, in any format."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from serving.errors import AdapterError
 
 CHUNK_BYTES = 2**20
-"""Read at once."""
+"""Bytes per read."""
 
 
 class ArchiveError(AdapterError):
-    """An archive that is damaged, or holds what an adapter's archive must not hold."""
+    """An archive that is damaged, or contains what an adapter's archive must not contain."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """One folder or regular file of an archive: other kinds are refused by whoever reads it."""
+    """One folder or regular file of an archive; its reader rejects other kinds."""
 
     name: str
-    """As the archive has it, unchecked."""
+    """As in the archive, unchecked."""
     is_folder: bool
     chunks: Iterator[bytes]
-    """The content as it is unpacked, to be read to its end before the next member is asked for. Nothing is in memory
-    but one chunk. Raises: ArchiveError."""
+    """The content as it is unpacked, to be consumed before the next member is requested. Only one chunk is in memory.
+    Raises: ArchiveError."""

@@ -1,7 +1,7 @@
-"""Takes an adapter out of an archive, closed by default: what isn't known to be harmless is refused.
+"""Extracts an adapter from an archive, with an allow-list: what isn't known to be harmless is rejected.
 
-Files come out one by one, into a folder that was empty and under names that are ours; nothing in an archive can choose
-another place, become a link, or grow beyond a bound. It refuses to know whether the adapter is any good.
+Files are written one by one, into an empty folder and under names that we choose; nothing in an archive can choose
+another location, become a link, or exceed a bound. `check` decides whether the adapter can be served.
 """
 
 import os
@@ -16,22 +16,22 @@ from serving.adapters.archive.tar import GZIP_MAGIC, tar_members
 from serving.adapters.archive.zip import ZIP_MAGIC, zip_members
 from serving.adapters.check import PICKLED_SUFFIXES
 from serving.adapters.importing import KNOWN_FILES
-from serving.adapters.quoted import shown
+from serving.adapters.quoting import quote
 
 MAX_ENTRIES = 256
 MAX_NAME_CHARACTERS = 255
 MAX_GROWTH = 20
-"""Unpacked bytes for each packed one. Weights hardly shrink, a tokenizer to a tenth; a bomb grows a thousandfold."""
+"""Unpacked bytes per packed byte. Weights hardly compress, a tokenizer to a tenth; a zip bomb grows a thousandfold."""
 ALWAYS_ALLOWED_BYTES = 64 * 2**20
-"""Unpacked bytes that are never too many, however small the archive."""
+"""Unpacked bytes that are always allowed, however small the archive."""
 _WANTED = KNOWN_FILES | {MANIFEST_FILE}
 _JUNK = frozenset({"__MACOSX", ".DS_Store"})
 
 
 def unpack_adapter(archive: Path, folder: Path, *, max_bytes: int) -> Path:
-    """The adapter's files of a .tar.gz or .zip, now in a new folder `adapter` within `folder`, which comes back.
+    """Unpack the adapter's files of a .tar.gz or .zip into a new folder `adapter` within `folder`, and return it.
 
-    Of other files nothing is written. max_bytes: most that the archive may unpack to. Blocks: call it in a thread.
+    Other files are not written. max_bytes: maximum unpacked size. Blocks: call it in a thread.
     Raises: ArchiveError, saying which entry breaks which rule. OSError: the disk is full.
     """
     target = folder / "adapter"
@@ -40,17 +40,17 @@ def unpack_adapter(archive: Path, folder: Path, *, max_bytes: int) -> Path:
     layout = _Layout()
     with archive.open("rb") as file:
         for member in _members(file):
-            name = layout.place(member)
+            name = layout.locate(member)
             if name in _WANTED:
-                _write(target / name, budget.counted(member.chunks))
+                _write(target / name, budget.limit(member.chunks))
             else:
-                for _ in budget.counted(member.chunks):
+                for _ in budget.limit(member.chunks):
                     pass
     return target
 
 
 def _members(file: BinaryIO) -> Iterator[Member]:
-    """By the first bytes, whatever the file is called."""
+    """Choose the format by the first bytes, whatever the file's name."""
     start = file.read(4)
     file.seek(0)
     if start.startswith(GZIP_MAGIC):
@@ -70,13 +70,13 @@ def _write(path: Path, chunks: Iterator[bytes]) -> None:
 
 
 class _Budget:
-    """How many bytes may still come out. What headers say of sizes isn't asked."""
+    """How many more bytes may be unpacked. The sizes in headers are not trusted."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = self._left = max_bytes
 
-    def counted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """The chunks, as long as there is room for them. Raises: ArchiveError."""
+    def limit(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the chunks while they are within the budget. Raises: ArchiveError."""
         for chunk in chunks:
             self._left -= len(chunk)
             if self._left < 0:
@@ -88,67 +88,67 @@ class _Budget:
 
 
 class _Layout:
-    """Where the entries of one archive lie: all files in one folder, each once."""
+    """The layout of one archive: all files in one folder, each once."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
         self._entries = 0
-        self._home: str | None = None
+        self._folder: str | None = None
 
-    def place(self, member: Member) -> str | None:
-        """The file's name in its folder; None for a folder, and for what programs add by themselves.
+    def locate(self, member: Member) -> str | None:
+        """Return the file's name in its folder; None for a folder, and for files that archivers add by themselves.
 
-        Raises: ArchiveError when the entry has no place in an adapter's archive.
+        Raises: ArchiveError when the entry doesn't belong in an adapter's archive.
         """
         self._entries += 1
         if self._entries > MAX_ENTRIES:
             raise ArchiveError(f"The archive has more than {MAX_ENTRIES} entries. Pack the adapter's files alone.")
-        parts = _parts(member.name)
-        self._refuse_again(parts, member)
+        parts = _split_path(member.name)
+        self._refuse_duplicate(parts, member)
         if _JUNK.intersection(parts) or (parts and parts[-1].startswith("._")):
             return None
         if len(parts) > (1 if member.is_folder else 2):
             raise ArchiveError(
-                f"The archive's entry {shown(member.name)!r} lies in a folder within a folder. "
+                f"The archive's entry {quote(member.name)!r} lies in a folder within a folder. "
                 "Pack the adapter's files alone, at the top or in one folder."
             )
         if member.is_folder:
             return None
         if not parts:
             raise ArchiveError("The archive has a file without a name. Pack it with `tar -czf` or `zip -r`.")
-        self._refuse_elsewhere("/".join(parts[:-1]), member)
+        self._refuse_other_folder("/".join(parts[:-1]), member)
         if PurePosixPath(parts[-1]).suffix.lower() in PICKLED_SUFFIXES:
             raise ArchiveError(
-                f"The archive's entry {shown(member.name)!r} is a pickle, which could run code when read. "
+                f"The archive's entry {quote(member.name)!r} is a pickle, which could run code when read. "
                 "Save the adapter as safetensors, and leave this file out."
             )
         return parts[-1]
 
-    def _refuse_again(self, parts: tuple[str, ...], member: Member) -> None:
-        # Two spellings of one name are one file on some file systems.
+    def _refuse_duplicate(self, parts: tuple[str, ...], member: Member) -> None:
+        # Two spellings of one name are the same file on some file systems.
         spelling = unicodedata.normalize("NFKC", "/".join(parts)).casefold()
         if spelling in self._seen and not member.is_folder:
-            raise ArchiveError(f"The archive has the entry {shown(member.name)!r} twice. Pack it again.")
+            raise ArchiveError(f"The archive has the entry {quote(member.name)!r} twice. Pack it again.")
         self._seen.add(spelling)
 
-    def _refuse_elsewhere(self, folder: str, member: Member) -> None:
-        if self._home not in (None, folder):
+    def _refuse_other_folder(self, folder: str, member: Member) -> None:
+        if self._folder not in (None, folder):
             raise ArchiveError(
-                f"The archive's entry {shown(member.name)!r} lies elsewhere than the files before it. "
+                f"The archive's entry {quote(member.name)!r} lies elsewhere than the files before it. "
                 "Pack one adapter, its files at the top or in one folder."
             )
-        self._home = folder
+        self._folder = folder
 
 
-def _parts(name: str) -> tuple[str, ...]:
-    """The parts of a relative path; none for the top itself. Raises: ArchiveError for everything else."""
+def _split_path(name: str) -> tuple[str, ...]:
+    """Return the parts of a relative path; none for the top itself. Raises: ArchiveError for anything else."""
     rest = name[2:] if name.startswith("./") else name
     rest = "" if rest == "." else rest.removesuffix("/")
     parts = tuple(rest.split("/")) if rest else ()
     is_plain = name.isprintable() and not set(name) & {"\\", ":"} and len(name) <= MAX_NAME_CHARACTERS
     if not name or not is_plain or any(part in ("", ".", "..") for part in parts):
         raise ArchiveError(
-            f"The archive's entry {shown(name)!r} isn't a plain relative path: it must have 1 to {MAX_NAME_CHARACTERS} "
+            f"The archive's entry {quote(name)!r} isn't a plain relative path: it must have 1 to {MAX_NAME_CHARACTERS} "
             "printable characters, no part '..' or empty, no backslash and no colon. Pack the adapter's folder itself."
         )
     return parts

@@ -1,4 +1,4 @@
-"""Reads a zip: regular files and folders, stored or deflated, and nothing else. It refuses to know file systems."""
+"""Reads a zip: regular files and folders, stored or deflated, and nothing else."""
 
 import io
 import stat
@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from serving.adapters.archive.member import CHUNK_BYTES, ArchiveError, Member
-from serving.adapters.quoted import shown
+from serving.adapters.quoting import quote
 
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 MAX_READ_BYTES = 2 * 2**20
-"""Most that zipfile may read at once: its directory of all entries is one such read, and lies in memory."""
+"""Most that zipfile may read at once: its directory of all entries is one such read, and is kept in memory."""
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _ENCRYPTED = 0x1 | 0x40
-# What zipfile raises for a damaged file: it wasn't written to be given hostile ones.
+# What zipfile raises for a damaged file: it wasn't written for hostile ones.
 _DAMAGED = (
     zipfile.BadZipFile,
     zipfile.LargeZipFile,
@@ -32,18 +32,18 @@ _DAMAGED = (
 
 
 def zip_members(file: BinaryIO) -> Iterator[Member]:
-    """The members of the zip in `file`, in the order of its directory. Raises: ArchiveError."""
-    with _damage_told():
-        archive = zipfile.ZipFile(_Bounded(file))
+    """Yield the members of the zip in `file`, in the order of its directory. Raises: ArchiveError."""
+    with _translate_damage():
+        archive = zipfile.ZipFile(_BoundedFile(file))
     for entry in archive.infolist():
         is_folder = entry.orig_filename.endswith("/")
-        _refuse_odd(entry, is_folder)
+        _refuse_unsupported(entry, is_folder)
         yield Member(entry.orig_filename, is_folder, _chunks(archive, entry))
 
 
-def _refuse_odd(entry: zipfile.ZipInfo, is_folder: bool) -> None:
-    name = shown(entry.orig_filename)
-    kind = stat.S_IFMT(entry.external_attr >> 16)  # what Unix programs write there; others leave it 0
+def _refuse_unsupported(entry: zipfile.ZipInfo, is_folder: bool) -> None:
+    name = quote(entry.orig_filename)
+    kind = stat.S_IFMT(entry.external_attr >> 16)  # set by Unix programs; others leave it 0
     if kind not in (0, stat.S_IFDIR if is_folder else stat.S_IFREG):
         what = "a symbolic link" if kind == stat.S_IFLNK else "of another kind"
         raise ArchiveError(
@@ -62,29 +62,29 @@ def _refuse_odd(entry: zipfile.ZipInfo, is_folder: bool) -> None:
 
 
 def _chunks(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
-    """The content; zipfile holds it to its checksum, and stops where the directory says that it ends."""
+    """Yield the content; zipfile verifies its checksum, and stops at the length given in the directory."""
     unpacked = 0
-    with _damage_told(), archive.open(entry) as content:
+    with _translate_damage(), archive.open(entry) as content:
         while chunk := content.read(CHUNK_BYTES):
             unpacked += len(chunk)
             yield chunk
         if unpacked != entry.file_size:
-            raise zipfile.BadZipFile(f"{shown(entry.orig_filename)} has {unpacked} bytes, not {entry.file_size}")
+            raise zipfile.BadZipFile(f"{quote(entry.orig_filename)} has {unpacked} bytes, not {entry.file_size}")
 
 
 @contextmanager
-def _damage_told() -> Iterator[None]:
+def _translate_damage() -> Iterator[None]:
     try:
         yield
     except _DAMAGED as error:
         raise ArchiveError(
-            f"The archive is damaged, or no zip that is read here: {shown(error)}. Pack it with `zip`, "
+            f"The archive is damaged, or no zip that is read here: {quote(error)}. Pack it with `zip`, "
             "or send it again."
         ) from error
 
 
-class _Bounded(io.RawIOBase):
-    """A file that is neither read far at once, nor looked for where it isn't."""
+class _BoundedFile(io.RawIOBase):
+    """A file that limits the size of a read, and rejects seeks outside itself."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

@@ -1,1 +1,1 @@
-"""Engines that others run."""
+"""Engines that are run by someone else."""

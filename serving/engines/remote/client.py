@@ -1,6 +1,6 @@
-"""HTTP to an engine that someone else runs: requests passed through, refusals translated, its models listed.
+"""HTTP client of a remote engine: passes requests through, translates errors, lists the engine's models.
 
-It refuses to know whether that engine is up, and who asks. The key goes to its own engine alone, and into no message.
+The key is sent to its own engine only and never appears in a message.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from serving.engines.engine import EngineLimits
 from serving.errors import AdapterMisfitError, EngineStartError, EngineUnavailableError
 
 MAX_CONNECTIONS = 256
-"""Requests to one engine at a time; more wait for a connection."""
-LOOK_CONNECTIONS = 4
-"""Kept apart from those: an engine that is busy with all of them must still be seen to be up."""
+"""Concurrent requests to one engine; more wait for a connection."""
+POLL_CONNECTIONS = 4
+"""Reserved for polling: an engine that is busy with all other connections must still be seen as up."""
 CONNECT_TIMEOUT_S = 5.0
 SILENCE_TIMEOUT_S = 600.0
-"""Given up after so long without a byte: what OpenAI's SDKs wait."""
+"""Give up after this long without a byte, like OpenAI's SDKs."""
 _ADAPTER_TIMEOUT_S = 60.0
 _RETRY_AFTER_S = 5.0
 _KEY_RETRY_AFTER_S = 30.0
@@ -36,25 +36,29 @@ _MAX_LISTING_BYTES = 4 * 2**20
 _MAX_NAME = 300
 _JSON = {"content-type": "application/json"}
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_AWAY = {502: "its gateway can't reach it", 503: "it is overloaded or starting", 504: "its gateway waited too long"}
+_UNAVAILABLE = {
+    502: "its gateway can't reach it",
+    503: "it is overloaded or starting",
+    504: "its gateway waited too long",
+}
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RemoteAddress:
-    """Where an engine is that someone else runs, and how it knows us."""
+    """Where a remote engine is, and the key for it."""
 
     id: str
-    """What it is called here."""
+    """Its id on this server."""
     url: str
     """What OpenAI's clients call `base_url`: the address before `/chat/completions`."""
     key: str | None = field(default=None, repr=False)
     """Sent as `Authorization: Bearer`."""
 
     @classmethod
-    def of(cls, engine_id: str, url: str, key: str | None = None) -> RemoteAddress:
-        """The address that a setting means; one without a path gets `/v1`. Raises: EngineStartError for no such URL."""
+    def parse(cls, engine_id: str, url: str, key: str | None = None) -> RemoteAddress:
+        """Parse the URL of a setting; one without a path gets `/v1`. Raises: EngineStartError for an invalid URL."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise EngineStartError(
@@ -76,21 +80,21 @@ class RemoteAddress:
             )
         return cls(engine_id, url.rstrip("/") + ("" if parts.path.strip("/") else "/v1"), key)
 
-    def place_of(self, path: str) -> str:
-        """The URL of what our own engines have at `path`, such as `/v1/chat/completions` or `/tokenize`."""
+    def url_for(self, path: str) -> str:
+        """Return the URL for a path of our own engines, such as `/v1/chat/completions` or `/tokenize`."""
         if path.startswith("/v1/"):
             return self.url + path.removeprefix("/v1")
         return self.url.removesuffix("/v1") + path
 
 
 class RemoteResponse:
-    """One answer, passed on as it comes. Implements `serving.engines.engine.EngineResponse`."""
+    """One response, streamed through. Implements `serving.engines.engine.EngineResponse`."""
 
     def __init__(self, address: RemoteAddress, response: aiohttp.ClientResponse) -> None:
         self._address, self._response = address, response
-        self._has_begun = False
+        self._has_started = False
         self._headers = CIMultiDict(response.headers)
-        if "content-encoding" in self._headers:  # it is unpacked on the way, so its length is another
+        if "content-encoding" in self._headers:  # aiohttp decodes the body, so the length no longer matches
             self._headers.popall("content-length", None)
 
     @property
@@ -104,24 +108,24 @@ class RemoteResponse:
         return self._headers
 
     async def read(self) -> bytes:
-        """The whole body. Raises: EngineUnavailableError if the engine goes away before its end."""
+        """Return the whole body. Raises: EngineUnavailableError if the engine goes away before its end."""
         return b"".join([chunk async for chunk in self.chunks()])
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives, unparsed. Raises: EngineUnavailableError if the engine goes away before its end."""
-        with translated(self._address, before_answer=lambda: not self._has_begun):
+        """Yield the body as it arrives, unparsed. Raises: EngineUnavailableError if the engine goes away early."""
+        with translate_errors(self._address, before_answer=lambda: not self._has_started):
             async for chunk in self._response.content.iter_any():
-                self._has_begun = True
+                self._has_started = True
                 yield chunk
 
 
 class RemoteClient:
-    """Speaks to one engine that someone else runs. Implements `serving.engines.engine.AdapterPlace`."""
+    """The client of one remote engine. Implements `serving.engines.engine.AdapterHost`."""
 
     def __init__(
         self, address: RemoteAddress, session: aiohttp.ClientSession, base: BaseModel, limits: EngineLimits
     ) -> None:
-        """session: from `open_session`; whoever opened it closes it."""
+        """session: from `open_session`; the caller closes it."""
         self.base, self.limits = base, limits
         self._address, self._session = address, session
 
@@ -129,23 +133,23 @@ class RemoteClient:
     async def request(
         self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> AsyncIterator[RemoteResponse]:
-        """Passes a request on as it is. Leaving the context early closes the connection.
+        """Pass a request on unchanged. Leaving the context early closes the connection.
 
         Raises: EngineUnavailableError when the engine can't be reached, is overloaded, or doesn't accept our key.
         """
-        url = self._address.place_of(path)
+        url = self._address.url_for(path)
         opened = self._session.request(method, url, data=body, headers=headers or _JSON, allow_redirects=False)
-        with translated(self._address, before_answer=lambda: True):
+        with translate_errors(self._address, before_answer=lambda: True):
             response = await opened
         try:
-            if refusal := self._refusal(response):
+            if refusal := self._refusal_error(response):
                 raise refusal
             yield RemoteResponse(self._address, response)
         finally:
-            response.release()  # cuts the connection if something is unread
+            response.release()  # closes the connection if anything is unread
 
     async def model_names(self) -> tuple[str, ...]:
-        """The models that the engine lists. Raises: EngineUnavailableError when it doesn't answer with such a list."""
+        """Return the models that the engine lists. Raises: EngineUnavailableError if it returns no such list."""
         async with self.request("GET", "/v1/models") as response:
             content = b""
             async for chunk in response.chunks():
@@ -163,34 +167,34 @@ class RemoteClient:
         return tuple(name for name in listed if isinstance(name, str) and 0 < len(name) <= _MAX_NAME)
 
     async def load_adapter(self, name: str, path: Path) -> None:
-        """The adapter at `path`, which the engine must see at the same path, answers to `name` from now on.
+        """Load the adapter at `path` under `name`; the engine must see the directory at the same path.
 
-        Raises: AdapterMisfitError when the engine refuses it, be it for its options; EngineUnavailableError.
+        Raises: AdapterMisfitError when the engine refuses it, also for the engine's options; EngineUnavailableError.
         """
-        status, said = await self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
-        if status == 200 or (status == 400 and "already been loaded" in said):
+        status, message = await self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
+        if status == 200 or (status == 400 and "already been loaded" in message):
             return
         raise AdapterMisfitError(
-            f"The remote engine {self._address.id} refused to load {name} ({status}): {said} It must see this server's "
-            "adapters directory at the same path, and run with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, --enable-lora and a "
-            "--max-lora-rank that is large enough."
+            f"The remote engine {self._address.id} refused to load {name} ({status}): {message} It must see this "
+            "server's adapters directory at the same path, and run with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, "
+            "--enable-lora and a --max-lora-rank that is large enough."
         )
 
     async def unload_adapter(self, name: str) -> None:
-        """`name` answers no more. Raises: AdapterMisfitError, EngineUnavailableError."""
-        status, said = await self._post("/v1/unload_lora_adapter", {"lora_name": name})
+        """Unload the adapter `name`. Raises: AdapterMisfitError, EngineUnavailableError."""
+        status, message = await self._post("/v1/unload_lora_adapter", {"lora_name": name})
         if status not in (200, 404):
-            raise AdapterMisfitError(f"The remote engine {self._address.id} refused to unload {name}: {said}")
+            raise AdapterMisfitError(f"The remote engine {self._address.id} refused to unload {name}: {message}")
 
     async def _post(self, path: str, content: Mapping[str, str]) -> tuple[int, str]:
-        """Status code, and the answer's message in one line."""
-        with translated(self._address, before_answer=lambda: True):
+        """Return the status code and the response's message on one line."""
+        with translate_errors(self._address, before_answer=lambda: True):
             async with asyncio.timeout(_ADAPTER_TIMEOUT_S):
                 async with self.request("POST", path, body=json.dumps(content).encode()) as response:
-                    return response.status, _message(await response.read())
+                    return response.status, _error_message(await response.read())
 
-    def _refusal(self, response: aiohttp.ClientResponse) -> EngineUnavailableError | None:
-        """The error for what no client of ours is to blame for; None for what is passed on."""
+    def _refusal_error(self, response: aiohttp.ClientResponse) -> EngineUnavailableError | None:
+        """Return the error for a response that the client isn't to blame for; None for one that is passed on."""
         engine, status = f"The remote engine {self._address.id}", response.status
         if status in (401, 403):
             key = "tuneloop's key" if self._address.key else "a request without a key"
@@ -205,14 +209,16 @@ class RemoteClient:
                 "Whoever runs this server must set its final URL in remote_engines.",
                 _KEY_RETRY_AFTER_S,
             )
-        if status == 429 or status in _AWAY:
-            why = _AWAY.get(status, "it wants fewer requests from us")
-            return EngineUnavailableError(f"{engine} answered {status}: {why}. Try again later.", _wanted_s(response))
+        if status == 429 or status in _UNAVAILABLE:
+            why = _UNAVAILABLE.get(status, "it wants fewer requests from us")
+            return EngineUnavailableError(
+                f"{engine} answered {status}: {why}. Try again later.", _retry_after_s(response)
+            )
         return None
 
 
 def open_session(address: RemoteAddress, max_connections: int = MAX_CONNECTIONS) -> aiohttp.ClientSession:
-    """A way to the engine; whoever opens it closes it. Certificates are checked, proxies and cookies left out."""
+    """Open a session with the engine; the caller closes it. Verifies certificates; no proxies, no cookies."""
     key = {"authorization": f"Bearer {address.key}"} if address.key else {}
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=max_connections),
@@ -223,10 +229,10 @@ def open_session(address: RemoteAddress, max_connections: int = MAX_CONNECTIONS)
 
 
 @contextmanager
-def translated(address: RemoteAddress, *, before_answer: Callable[[], bool]) -> Iterator[None]:
-    """Turns what goes wrong on the way into our own error.
+def translate_errors(address: RemoteAddress, *, before_answer: Callable[[], bool]) -> Iterator[None]:
+    """Translate network errors into EngineUnavailableError.
 
-    before_answer: called for whether nothing of an answer had come.
+    before_answer: returns whether nothing of a response had arrived.
     """
     try:
         yield
@@ -240,23 +246,23 @@ def translated(address: RemoteAddress, *, before_answer: Callable[[], bool]) -> 
         ) from error
 
 
-def _wanted_s(response: aiohttp.ClientResponse) -> float:
-    """When the engine wants to be asked again, in seconds."""
+def _retry_after_s(response: aiohttp.ClientResponse) -> float:
+    """Return the engine's Retry-After in seconds."""
     try:
         return min(max(float(response.headers["retry-after"]), 1.0), 3600.0)
     except (KeyError, ValueError):  # absent, or a date
         return _RETRY_AFTER_S
 
 
-def _message(content: bytes) -> str:
-    """What an error body says, shortened and in one line; the body itself if it isn't one."""
-    said: Any = content.decode(errors="replace")
+def _error_message(content: bytes) -> str:
+    """Return the message of an error body on one line, shortened; the body itself if it has none."""
+    message: Any = content.decode(errors="replace")
     with suppress(ValueError, KeyError, TypeError):
-        said = json.loads(content)["error"]["message"]
-    return " ".join(str(said).split())[:300].rstrip(".") + "."
+        message = json.loads(content)["error"]["message"]
+    return " ".join(str(message).split())[:300].rstrip(".") + "."
 
 
 def _without_user(url: str) -> str:
-    """The URL with what stands before an @ hidden."""
+    """Return the URL with its credentials masked."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else url

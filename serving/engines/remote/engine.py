@@ -1,7 +1,7 @@
-"""An engine that someone else runs: vLLM, Ray Serve LLM, SGLang, OpenAI, or another tuneloop. Implements `Engine`.
+"""A remote engine: vLLM, Ray Serve LLM, SGLang, OpenAI, or another tuneloop. Implements `Engine`.
 
-It asks for the list of models every few seconds, which tells whether the engine is up, what it serves, and whether it
-was restarted. It refuses to know which of those names mean something else here; see `registry`.
+It polls the list of models every few seconds, which shows whether the engine is up, what it serves, and whether it was
+restarted. Names that mean something else on this server are handled in `registry`.
 """
 
 from __future__ import annotations
@@ -17,80 +17,80 @@ from pathlib import Path
 import aiohttp
 
 from serving.base_model import BaseModel
-from serving.engines.engine import AdapterPlace, EngineLimits, EngineState, OnProgress
-from serving.engines.remote.client import LOOK_CONNECTIONS, RemoteAddress, RemoteClient, RemoteResponse, open_session
+from serving.engines.engine import AdapterHost, EngineLimits, EngineState, OnProgress
+from serving.engines.remote.client import POLL_CONNECTIONS, RemoteAddress, RemoteClient, RemoteResponse, open_session
 from serving.errors import EngineUnavailableError, ServingError
 
-LOOK_S = 10.0
-"""Seconds between two looks at an engine that is up; and at most between two at one that isn't."""
-_LOOK_TIMEOUT_S = 10.0
-_FIRST_LOOK_S = 5.0
-"""How long the start of a server waits for an engine that it doesn't run."""
-_MISSES = 2
-"""So many looks in a row that find nothing: then it counts as down. One may have met a moment of much work."""
-ELSEWHERE = BaseModel("elsewhere", Path("/"), "", {})
-"""The base of an engine whose models aren't ours: nothing is known of it."""
+POLL_S = 10.0
+"""Seconds between two polls of an engine that is up; the maximum between two polls of one that isn't."""
+_POLL_TIMEOUT_S = 10.0
+_FIRST_POLL_S = 5.0
+"""How long the server's start waits for a remote engine."""
+_MAX_FAILED_POLLS = 2
+"""So many failed polls in a row mark the engine as down. A single one may have hit a busy moment."""
+FOREIGN_BASE = BaseModel("elsewhere", Path("/"), "", {})
+"""The base of an engine whose models aren't ours; nothing is known about it."""
 ANY_LIMITS = EngineLimits(max_lora_rank=512, max_loras=64, max_cpu_loras=64, max_model_len=None)
-"""What an engine may take that doesn't tell its limits; it refuses by itself what it can't take."""
+"""Assumed for an engine that doesn't report its limits; it rejects what it can't take."""
 
 logger = logging.getLogger(__name__)
 
 
 class RemoteEngine:
-    """One engine that someone else runs, and the task that looks at it."""
+    """One remote engine and the task that polls it."""
 
     def __init__(
-        self, address: RemoteAddress, base: BaseModel = ELSEWHERE, *, limits: EngineLimits = ANY_LIMITS,
-        look_s: float = LOOK_S,
+        self, address: RemoteAddress, base: BaseModel = FOREIGN_BASE, *, limits: EngineLimits = ANY_LIMITS,
+        poll_s: float = POLL_S,
     ) -> None:  # fmt: skip
-        """base: one of ours that this engine serves, too, under the same name; its adapters are loaded there.
+        """base: the base model if it is one of ours, served under the same name; its adapters are loaded there, too.
 
-        look_s: seconds between two looks.
+        poll_s: seconds between two polls.
         """
         self.base, self.limits = base, limits
-        self.on_up: Callable[[AdapterPlace], Awaitable[None]] | None = None
-        """Called when it has come up, before anybody else may ask it. An error means that it isn't to be trusted."""
-        self._address, self._look_s = address, look_s
+        self.on_up: Callable[[AdapterHost], Awaitable[None]] | None = None
+        """Called when the engine has come up, before it gets requests. An error means that it can't be trusted."""
+        self._address, self._poll_s = address, poll_s
         self._state = EngineState.STOPPED
         self._sessions: tuple[aiohttp.ClientSession, ...] = ()
         self._client: RemoteClient | None = None
-        self._looking: asyncio.Task[None] | None = None
-        self._doubted, self._looked = asyncio.Event(), asyncio.Event()
+        self._polling: asyncio.Task[None] | None = None
+        self._poll_requested, self._polled = asyncio.Event(), asyncio.Event()
         self._models: tuple[str, ...] = ()
-        self._told: set[str] = set()
-        self._generation = self._misses = self._in_flight = 0
+        self._loaded: set[str] = set()
+        self._generation = self._failed_polls = self._in_flight = 0
         self._next_look_at = 0.0
         self._started_at: float | None = None
         self._trouble: str | None = None
 
     @property
     def state(self) -> EngineState:
-        """Where the engine is in its life, as far as it can be seen from here."""
+        """The engine's state, as far as it can be seen from here."""
         return self._state
 
     @property
     def generation(self) -> int:
-        """How many times it was found up again, or without the adapters that it had been told of."""
+        """How often it was found up again, or without the adapters that were loaded into it."""
         return self._generation
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The models that it listed last; those of an engine that went down are still its own."""
+        """The models of its last list; kept while it is down."""
         return self._models
 
     @property
     def url(self) -> str:
-        """Its address, which holds no key."""
+        """Its URL, without a key."""
         return self._address.url
 
     @property
     def restarts(self) -> int:
-        """How many times it came back."""
+        """How often it came back."""
         return max(0, self._generation - 1)
 
     @property
     def started_at(self) -> float | None:
-        """Since when it answers, in Unix seconds; None while it doesn't."""
+        """When it came up, in Unix seconds; None while it is down."""
         return self._started_at if self._state is EngineState.READY else None
 
     @property
@@ -100,47 +100,47 @@ class RemoteEngine:
 
     @property
     def in_flight(self) -> int:
-        """Requests of ours that it is answering."""
+        """Our requests that it is answering."""
         return self._in_flight
 
     async def start(self, on_progress: OnProgress | None = None) -> None:
-        """Begins to look at it. An engine that is down now may come up later, so that is no error."""
+        """Start polling. An engine that is down may come up later, so that is no error."""
         if self._sessions:
             return
         self._state = EngineState.STARTING
-        # Looks have a session of their own: in the other one they would wait for a connection, and be taken for misses.
-        asking, looking = open_session(self._address), open_session(self._address, LOOK_CONNECTIONS)
-        self._sessions = (asking, looking)
-        self._client = RemoteClient(self._address, asking, self.base, self.limits)
-        looker = RemoteClient(self._address, looking, self.base, self.limits)
-        self._looking = asyncio.create_task(self._keep_looking(looker))
+        # Polls have a session of their own: in the other they would wait for a connection, and count as failed.
+        requests_session, polling_session = open_session(self._address), open_session(self._address, POLL_CONNECTIONS)
+        self._sessions = (requests_session, polling_session)
+        self._client = RemoteClient(self._address, requests_session, self.base, self.limits)
+        poller = RemoteClient(self._address, polling_session, self.base, self.limits)
+        self._polling = asyncio.create_task(self._poll_forever(poller))
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_FIRST_LOOK_S):
-                await self._looked.wait()
+            async with asyncio.timeout(_FIRST_POLL_S):
+                await self._polled.wait()
 
     async def stop(self) -> None:
-        """Looks at it no more; it runs on, since it isn't ours."""
-        if self._looking:
-            self._looking.cancel()
-            await asyncio.wait({self._looking})
+        """Stop polling; the engine itself goes on."""
+        if self._polling:
+            self._polling.cancel()
+            await asyncio.wait({self._polling})
         for session in self._sessions:
             await session.close()
-        self._looking = self._client = None
+        self._polling = self._client = None
         self._sessions = ()
         self._state = EngineState.STOPPED
 
     async def is_healthy(self) -> bool:
-        """Whether it answered when it was last looked at."""
+        """Return whether the last poll succeeded."""
         return self._state is EngineState.READY
 
     async def load_adapter(self, name: str, path: Path) -> None:
         """See `Engine.load_adapter`. The engine must see the directory at the same path."""
         await self._ready_client().load_adapter(name, path)
-        self._told.add(name)
+        self._loaded.add(name)
 
     async def unload_adapter(self, name: str) -> None:
         """See `Engine.unload_adapter`."""
-        self._told.discard(name)
+        self._loaded.discard(name)
         await self._ready_client().unload_adapter(name)
 
     @asynccontextmanager
@@ -153,10 +153,10 @@ class RemoteEngine:
         try:
             async with client.request(method, path, body=body, headers=headers) as response:
                 if response.status == 404 and path.startswith("/v1/"):
-                    self._doubted.set()  # it may have been restarted, or lists the model no more
+                    self._poll_requested.set()  # it may have been restarted, or no longer lists the model
                 yield response
         except EngineUnavailableError:
-            self._doubted.set()
+            self._poll_requested.set()
             raise
         finally:
             self._in_flight -= 1
@@ -169,61 +169,61 @@ class RemoteEngine:
             f"The remote engine {self._address.id} is away: {why}", max(1.0, self._next_look_at - time.monotonic())
         )
 
-    async def _keep_looking(self, client: RemoteClient) -> None:
+    async def _poll_forever(self, client: RemoteClient) -> None:
         while True:
-            self._doubted.clear()
+            self._poll_requested.clear()
             try:
-                await self._look(client)
-            except Exception:  # the outermost catcher of this task: without it nobody would look any more
+                await self._poll(client)
+            except Exception:  # the outermost catcher of this task: otherwise polling would end
                 logger.exception("Looking at the remote engine %s met something unforeseen", self._address.id)
-            self._looked.set()
-            pause_s = min(2.0 ** (self._misses - 1), self._look_s) if self._misses else self._look_s
+            self._polled.set()
+            pause_s = min(2.0 ** (self._failed_polls - 1), self._poll_s) if self._failed_polls else self._poll_s
             self._next_look_at = time.monotonic() + pause_s
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
-                    await self._doubted.wait()
+                    await self._poll_requested.wait()
 
-    async def _look(self, client: RemoteClient) -> None:
-        told = set(self._told)
+    async def _poll(self, client: RemoteClient) -> None:
+        loaded = set(self._loaded)
         try:
-            async with asyncio.timeout(_LOOK_TIMEOUT_S):
+            async with asyncio.timeout(_POLL_TIMEOUT_S):
                 models = await client.model_names()
-            if self._state is not EngineState.READY or not (told & self._told) <= set(models):
-                await self._come_up(client)
+            if self._state is not EngineState.READY or not (loaded & self._loaded) <= set(models):
+                await self._handle_start(client)
         except (ServingError, TimeoutError) as error:
-            self._miss(str(error) or f"It gave no list of models in {_LOOK_TIMEOUT_S:.0f} s.")
+            self._record_failed_poll(str(error) or f"It gave no list of models in {_POLL_TIMEOUT_S:.0f} s.")
             return
-        self._models, self._misses = models, 0
+        self._models, self._failed_polls = models, 0
         if self._state is not EngineState.READY:
             self._state, self._started_at = EngineState.READY, time.time()
             logger.info("The remote engine %s is up, with %d models", self._address.id, len(models))
 
-    async def _come_up(self, client: RemoteClient) -> None:
-        """It is new, or has forgotten what it was told: nobody asks it before that has been made good."""
+    async def _handle_start(self, client: RemoteClient) -> None:
+        """Handle a new or restarted engine, which has no adapters: they are restored before it gets requests."""
         self._state = EngineState.STARTING if self._generation == 0 else EngineState.DEAD
         self._generation += 1
-        self._told.clear()
+        self._loaded.clear()
         if self.on_up:
-            await self.on_up(Noting(client, self._told))
+            await self.on_up(RecordingClient(client, self._loaded))
 
-    def _miss(self, why: str) -> None:
-        self._misses += 1
-        if self._misses < _MISSES and self._state is EngineState.READY:
+    def _record_failed_poll(self, why: str) -> None:
+        self._failed_polls += 1
+        if self._failed_polls < _MAX_FAILED_POLLS and self._state is EngineState.READY:
             return
-        if self._state is not EngineState.DEAD or self._misses == 1:
+        if self._state is not EngineState.DEAD or self._failed_polls == 1:
             logger.warning("The remote engine %s is down: %s", self._address.id, why)
         self._state, self._trouble = EngineState.DEAD, why
 
 
-class Noting:
-    """The engine before anybody may ask it: what it is told of is noted. Implements `AdapterPlace`."""
+class RecordingClient:
+    """The engine before it gets requests: records the adapters loaded into it. Implements `AdapterHost`."""
 
-    def __init__(self, client: RemoteClient, told: set[str]) -> None:
+    def __init__(self, client: RemoteClient, loaded: set[str]) -> None:
         self.base, self.limits = client.base, client.limits
         self.unload_adapter, self.request = client.unload_adapter, client.request
-        self._client, self._told = client, told
+        self._client, self._loaded = client, loaded
 
     async def load_adapter(self, name: str, path: Path) -> None:
-        """See `AdapterPlace.load_adapter`."""
+        """See `AdapterHost.load_adapter`."""
         await self._client.load_adapter(name, path)
-        self._told.add(name)
+        self._loaded.add(name)

@@ -1,1 +1,1 @@
-"""The vLLM that we run: started, watched, asked, restarted."""
+"""The vLLM process that we run: started, supervised, queried, restarted."""

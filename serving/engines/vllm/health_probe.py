@@ -1,7 +1,7 @@
-"""Asks a vLLM over its Unix socket without the event loop, so that a loop that is late finds nothing amiss with it.
+"""Probes a vLLM over its Unix socket without the event loop, so that a late loop isn't mistaken for a dead engine.
 
-On the loop, a time-out can end before what came in time was looked at: uvloop runs timers first. Here the kernel says
-whether there was an answer. What that means for the engine is decided by the watchdog.
+On the loop, a timeout can fire before data that arrived in time is seen: uvloop runs timers first. Here the kernel says
+whether there was an answer. The watchdog decides what that means for the engine.
 """
 
 import asyncio
@@ -14,45 +14,45 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Probed:
-    """What came of one question."""
+class ProbeResult:
+    """The result of one probe."""
 
     status: int | None = None
-    """HTTP status code; None where no answer came."""
+    """HTTP status code; None without an answer."""
     body: bytes = b""
     is_refused: bool = False
-    """Whether the connection wasn't taken, or ended before the answer did; else it was taken, and nothing came."""
+    """Whether the connection was refused, or closed before the answer; else it was accepted, and nothing came."""
 
 
-async def probe(socket: Path, path: str, timeout_s: float) -> Probed:
-    """What came of GET `path` on this socket; nothing, where it was silent for `timeout_s`."""
+async def probe(socket: Path, path: str, timeout_s: float) -> ProbeResult:
+    """Probe GET `path` on this socket; `status` is None if nothing came within `timeout_s`."""
     loop = asyncio.get_running_loop()
-    probed: asyncio.Future[Probed] = loop.create_future()
+    result: asyncio.Future[ProbeResult] = loop.create_future()
 
-    def end(found: Probed) -> None:
-        if not probed.done():
-            probed.set_result(found)
+    def set_result(outcome: ProbeResult) -> None:
+        if not result.done():
+            result.set_result(outcome)
 
     def run() -> None:
-        found = _ask(str(socket), path, timeout_s)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(end, found)
+        outcome = _get(str(socket), path, timeout_s)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is waiting
+            loop.call_soon_threadsafe(set_result, outcome)
 
-    # Not asyncio.to_thread: its threads may all be busy for long, and are waited for at the end.
+    # Not asyncio.to_thread: its threads may all be busy for long, and shutdown waits for them.
     threading.Thread(target=run, name="health-probe", daemon=True).start()
-    return await probed
+    return await result
 
 
-def _ask(socket: str, path: str, timeout_s: float) -> Probed:
+def _get(socket: str, path: str, timeout_s: float) -> ProbeResult:
     with contextlib.closing(_Connection(socket, timeout_s)) as connection:
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
-            return Probed(answer.status, answer.read())
-        except (TimeoutError, BlockingIOError):  # the latter: its queue of connections is full, so it is busy
-            return Probed()
+            return ProbeResult(answer.status, answer.read())
+        except (TimeoutError, BlockingIOError):  # the latter: its backlog is full, so it is busy
+            return ProbeResult()
         except (OSError, http.client.HTTPException):
-            return Probed(is_refused=True)
+            return ProbeResult(is_refused=True)
 
 
 class _Connection(http.client.HTTPConnection):

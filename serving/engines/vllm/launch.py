@@ -1,7 +1,4 @@
-"""vLLM as processes on this machine: the directory that they hold, started, waited for, ended.
-
-It refuses to know when that is done, and what is asked of vLLM.
-"""
+"""vLLM's processes on this machine: the runtime directory, start, readiness, end."""
 
 import asyncio
 import contextlib
@@ -18,14 +15,14 @@ from serving.base_model import BaseModel
 from serving.engines.engine import OnProgress
 from serving.engines.vllm.arguments import LaunchPlan, VLLMSettings
 from serving.engines.vllm.client import VLLMClient, open_session
-from serving.engines.vllm.log import failure_of, last_words, stage_of
+from serving.engines.vllm.log import explain_failure, last_error_line, parse_stage
 from serving.errors import EngineStartError
 from serving.machine.device import Device
 from serving.machine.kept_process import KeptProcess
 from serving.machine.leftovers import end_leftovers, hold_lock, record_engine
 
 Planner = Callable[[BaseModel, VLLMSettings, Device, Path], LaunchPlan]
-"""What says how vLLM is started on a socket: `plan_launch`."""
+"""Returns how to start vLLM on a socket: `plan_launch`."""
 
 _POLL_S = 0.25
 _MAX_LOG_BYTES = 20 * 2**20
@@ -34,126 +31,126 @@ logger = logging.getLogger(__name__)
 
 
 class VLLMLaunch:
-    """One place to run vLLM in, and what runs there now."""
+    """A runtime directory for vLLM and the process that runs in it."""
 
     def __init__(self, base: BaseModel, settings: VLLMSettings, device: Device, planner: Planner) -> None:
         self._base, self._settings, self._device, self._planner = base, settings, device, planner
-        self._held = AsyncExitStack()
+        self._resources = AsyncExitStack()
         self.socket = Path()
-        """Where vLLM listens, while the place is open."""
-        self._kept: KeptProcess | None = None
+        """Where vLLM listens, while the directory is open."""
+        self._process: KeptProcess | None = None
         self.client: VLLMClient | None = None
-        """The way to vLLM, while the place is open."""
+        """The client of vLLM, while the directory is open."""
         self.expected_ready_at = 0.0
-        """By time.monotonic(): when what was started last is expected to answer."""
+        """On the clock of time.monotonic(): when the last start is expected to be ready."""
         self.start_s: float | None = None
         """How long the last start took, in seconds."""
 
     @property
     def session(self) -> int | None:
         """Session id of vLLM's processes, None when none run."""
-        return self._kept.session if self._kept else None
+        return self._process.session if self._process else None
 
     async def open(self) -> None:
-        """Takes the directory, ends what an earlier server left, and opens the way to the socket.
+        """Lock the directory, end what an earlier server left behind, and prepare the socket and its client.
 
-        Raises: EngineStartError when another server has the directory.
+        Raises: EngineStartError when another server holds the directory.
         """
-        self._held.enter_context(hold_lock(self._settings.state_dir / "engine.lock"))
+        self._resources.enter_context(hold_lock(self._settings.state_dir / "engine.lock"))
         if ended := await asyncio.to_thread(end_leftovers, self._state_file):
             logger.warning("Ended %d processes that an earlier engine left behind.", ended)
         self._settings.log_path.parent.mkdir(parents=True, exist_ok=True)
         runtime_dir = _make_runtime_dir()
-        self._held.callback(shutil.rmtree, runtime_dir, ignore_errors=True)
+        self._resources.callback(shutil.rmtree, runtime_dir, ignore_errors=True)
         self.socket = runtime_dir / "s"
         session = open_session(self.socket)
-        self._held.push_async_callback(session.close)
+        self._resources.push_async_callback(session.close)
         self.client = VLLMClient(session)
 
     async def close(self) -> None:
-        """Returns when no process is left and the directory is free."""
+        """Return once no process is left and the directory is unlocked."""
         await self.end()
         self.client = None
-        await self._held.aclose()
+        await self._resources.aclose()
 
     async def start(self, settings: VLLMSettings, on_progress: OnProgress | None = None) -> None:
-        """Returns when vLLM answers. Raises: EngineStartError, with nothing of it left."""
+        """Return once vLLM answers. Raises: EngineStartError, with nothing of it left."""
         plan = await asyncio.to_thread(self._planner, self._base, settings, self._device, self.socket)
         started = time.monotonic()
         self.expected_ready_at = started + (self.start_s or plan.expected_start_s)
         self.socket.unlink(missing_ok=True)
         log_start = _rotate(settings.log_path)
-        self._kept = kept = await KeptProcess.start(
+        self._process = process = await KeptProcess.start(
             plan.command, plan.environment, settings.log_path, settings.stop_grace_s, cores=plan.cores
         )
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.kill)
-            record_engine(self._state_file, kept.session, plan.command[0], plan.socket.parent)
-            await self._until_ready(kept, plan, log_start, on_progress)
+            record_engine(self._state_file, process.session, plan.command[0], plan.socket.parent)
+            await self._wait_until_ready(process, plan, log_start, on_progress)
             undo.pop_all()
         self.start_s = time.monotonic() - started
 
     async def ended(self) -> str:
-        """Why vLLM ended, once it has by itself: its exit code and last words."""
-        if self._kept is None:
+        """Wait until vLLM ends by itself, and return why: its exit code and last error."""
+        if self._process is None:
             raise EngineStartError("No vLLM runs. Start it first.")
-        returncode = await self._kept.wait()
-        words = last_words(_read_from(self._settings.log_path, -20_000))
+        returncode = await self._process.wait()
+        words = last_error_line(_read_from(self._settings.log_path, -20_000))
         return f"vLLM ended by itself (exit code {returncode}): {words}"
 
     async def end(self) -> None:
-        """Asks vLLM to end; returns when nothing of it is left."""
-        if self._kept:
-            await self._kept.stop()
-            self._forget()
+        """Ask vLLM to exit; return once nothing of it is left."""
+        if self._process:
+            await self._process.stop()
+            self._clear_process()
 
     async def kill(self) -> None:
-        """As `end`, without asking."""
-        if self._kept:
-            await self._kept.kill()
-            self._forget()
+        """Kill vLLM; return once nothing of it is left."""
+        if self._process:
+            await self._process.kill()
+            self._clear_process()
 
     @property
     def _state_file(self) -> Path:
         return self._settings.state_dir / "engine.json"
 
-    def _forget(self) -> None:
-        self._kept = None
-        with contextlib.suppress(OSError):  # where it stays, the next start sees that what it names is gone
+    def _clear_process(self) -> None:
+        self._process = None
+        with contextlib.suppress(OSError):  # if it stays, the next start finds that its processes are gone
             self._state_file.unlink()
 
-    async def _until_ready(
-        self, kept: KeptProcess, plan: LaunchPlan, log_start: int, on_progress: OnProgress | None
+    async def _wait_until_ready(
+        self, process: KeptProcess, plan: LaunchPlan, log_start: int, on_progress: OnProgress | None
     ) -> None:
         started = time.monotonic()
-        async with _task(kept.wait()) as ended:
+        async with _running_task(process.wait()) as ended:
             while not (self.client and await self.client.is_healthy()):
                 elapsed_s = time.monotonic() - started
                 log = _read_from(self._settings.log_path, log_start)
                 if ended.done():
                     raise EngineStartError(
-                        f"The engine ended while starting: {failure_of(log, ended.result())} "
+                        f"The engine ended while starting: {explain_failure(log, ended.result())} "
                         f"All of its output: {self._settings.log_path}."
                     )
                 if elapsed_s > self._settings.start_timeout_s:
                     raise EngineStartError(
-                        f"It wasn't ready after {self._settings.start_timeout_s:.0f} s; it was {stage_of(log)}. "
+                        f"It wasn't ready after {self._settings.start_timeout_s:.0f} s; it was {parse_stage(log)}. "
                         f"Raise start_timeout_s, or see {self._settings.log_path}."
                     )
                 if on_progress:
-                    on_progress(stage_of(log), elapsed_s, plan.expected_start_s)
+                    on_progress(parse_stage(log), elapsed_s, plan.expected_start_s)
                 await asyncio.wait({ended}, timeout=_POLL_S)
 
 
 def _make_runtime_dir() -> Path:
-    """A fresh directory of mode 0700 for the socket, with a path that fits the 107 bytes a socket's may have."""
+    """Create a directory of mode 0700 for the socket, with a path that fits into the 107 bytes of a socket's path."""
     preferred = os.environ.get("XDG_RUNTIME_DIR", "")
     usable = preferred and len(preferred) < 80 and os.access(preferred, os.W_OK)
     return Path(tempfile.mkdtemp(prefix="tuneloop-", dir=preferred if usable else "/tmp"))  # noqa: S108 (mkdtemp: 0700)
 
 
 def _rotate(log_path: Path) -> int:
-    """Sets a large log aside, and says at which byte the next line will stand."""
+    """Rotate a large log; return the byte offset of the next line."""
     size = log_path.stat().st_size if log_path.exists() else 0
     if size <= _MAX_LOG_BYTES:
         return size
@@ -162,7 +159,7 @@ def _rotate(log_path: Path) -> int:
 
 
 def _read_from(log_path: Path, start: int) -> str:
-    """The log from byte `start` on; from the end when negative."""
+    """Return the log from byte `start` on; counted from the end when negative."""
     try:
         with log_path.open("rb") as log:
             log.seek(max(0, start if start >= 0 else log_path.stat().st_size + start))
@@ -172,8 +169,8 @@ def _read_from(log_path: Path, start: int) -> str:
 
 
 @asynccontextmanager
-async def _task(awaitable: Coroutine[None, None, int]) -> AsyncIterator[asyncio.Task[int]]:
-    """`awaitable` as a task that ends with the context."""
+async def _running_task(awaitable: Coroutine[None, None, int]) -> AsyncIterator[asyncio.Task[int]]:
+    """Run `awaitable` as a task that is cancelled with the context."""
     task = asyncio.create_task(awaitable)
     try:
         yield task

@@ -1,6 +1,6 @@
-"""Reads vLLM's log: how far a start has come, and why one failed. It refuses to know how vLLM is started.
+"""Reads vLLM's log: the stage of a start, and the cause of a failed one.
 
-The phrases are those of vLLM 0.32; one that changes costs a stage's name or a remedy, never the start.
+The phrases are those of vLLM 0.32; a change costs a stage's name or a remedy, never the start.
 """
 
 import re
@@ -53,20 +53,20 @@ _CAUSES = (
 )
 
 _LOG_PREFIX = re.compile(r"^(\(\w[^)]*\) )?((ERROR|WARNING|INFO|CRITICAL) [\d-]+ [\d:]+ \[[^\]]*\] )?")
-_LAST_WORDS = re.compile(r"^[\w.]*(Error|Exception|Interrupt)(: |$)|error: ")
+_ERROR_LINE = re.compile(r"^[\w.]*(Error|Exception|Interrupt)(: |$)|error: ")
 _KILLED_CORE = re.compile(r"Failed core proc\(s\): \{'EngineCore[^']*': -9")
-_HOLLOW = ("Engine core initialization failed", "WorkerProc initialization failed", "See root cause above")
+_UNINFORMATIVE = ("Engine core initialization failed", "WorkerProc initialization failed", "See root cause above")
 
 
-def stage_of(log: str) -> str:
-    """The furthest stage that the log of a start has come to, in a few words."""
+def parse_stage(log: str) -> str:
+    """Return the last stage that a start has reached by its log, in a few words."""
     reached = [stage for phrase, stage in _STAGES if phrase in log]
     return reached[-1] if reached else "loading vLLM"
 
 
-def failure_of(log: str, returncode: int | None) -> str:
-    """Why a start failed: the log's last words that mean something, and a remedy."""
-    words = last_words(log)
+def explain_failure(log: str, returncode: int | None) -> str:
+    """Return why a start failed: the log's last meaningful error, and a remedy."""
+    words = last_error_line(log)
     for pattern, remedy in _CAUSES:
         if re.search(pattern, log):
             return f"{words} {remedy}"
@@ -77,9 +77,11 @@ def failure_of(log: str, returncode: int | None) -> str:
     return words
 
 
-def last_words(log: str) -> str:
-    """The last error line of the log that names a cause, at most 300 characters."""
+def last_error_line(log: str) -> str:
+    """Return the last error line of the log that names a cause, at most 300 characters."""
     lines = [_LOG_PREFIX.sub("", line).strip() for line in log.splitlines()]
-    errors = [line for line in lines if _LAST_WORDS.search(line) and not any(hollow in line for hollow in _HOLLOW)]
+    errors = [
+        line for line in lines if _ERROR_LINE.search(line) and not any(phrase in line for phrase in _UNINFORMATIVE)
+    ]
     chosen = (errors or [line for line in lines if line] or ["It said nothing."])[-1]
     return chosen[:300].rstrip(".") + "."

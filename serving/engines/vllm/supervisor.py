@@ -1,7 +1,7 @@
-"""One supervised vLLM on a Unix socket that only we can open. Implements `serving.engines.engine.Engine`.
+"""One supervised vLLM on a private Unix socket. Implements `serving.engines.engine.Engine`.
 
-It refuses to know adapters' files and the HTTP that clients speak. One task, the supervisor, does all that happens to
-the processes: it waits for their death and for orders, so that nothing is ever done to them by two at once.
+One task, the supervisor, does everything to the processes: it waits for their death and for commands, so that no two
+operations ever overlap.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from serving.base_model import BaseModel
+from serving.engines.accelerator_lease import AcceleratorLease
 from serving.engines.engine import EngineLimits, EngineResponse, EngineState, OnProgress
-from serving.engines.loan import Loan
 from serving.engines.racing import first_of
 from serving.engines.vllm.arguments import VLLMSettings, plan_launch
-from serving.engines.vllm.client import PassedResponse, VLLMClient
+from serving.engines.vllm.client import VLLMClient, VLLMResponse
+from serving.engines.vllm.command_queue import CommandQueue
 from serving.engines.vllm.launch import Planner
-from serving.engines.vllm.life import OnUp, VLLMLife
-from serving.engines.vllm.orders import Orders
+from serving.engines.vllm.lifecycle import OnUp, VLLMLifecycle
 from serving.errors import EngineError, EngineStartError, EngineUnavailableError
 from serving.machine.device import Device, inspect_device
 
@@ -39,148 +39,149 @@ class VLLMProcess:
         *,
         planner: Planner = plan_launch,
     ) -> None:
-        """device: by default what `inspect_device` finds. planner: what says how vLLM is started.
+        """device: by default the result of `inspect_device`. planner: returns how to start vLLM.
 
-        Raises: EngineStartError for settings that can't be.
+        Raises: EngineStartError for invalid settings.
         """
-        self._life = VLLMLife(base, settings, device or inspect_device(), planner)
-        self._orders = Orders(lambda: EngineUnavailableError("The engine was stopped meanwhile.", 30.0))
+        self._lifecycle = VLLMLifecycle(base, settings, device or inspect_device(), planner)
+        self._commands = CommandQueue(lambda: EngineUnavailableError("The engine was stopped meanwhile.", 30.0))
         self._supervisor: asyncio.Task[None] | None = None
 
     @property
     def base(self) -> BaseModel:
         """The base model."""
-        return self._life.base
+        return self._lifecycle.base
 
     @property
     def limits(self) -> EngineLimits:
         """What adapters and requests must fit into."""
-        return self._life.limits
+        return self._lifecycle.limits
 
     @property
     def state(self) -> EngineState:
-        """Where the engine is in its life."""
-        return self._life.state
+        """The engine's state."""
+        return self._lifecycle.state
 
     @property
     def generation(self) -> int:
-        """How many times it came up."""
-        return self._life.generation
+        """How often it has come up."""
+        return self._lifecycle.generation
 
     @property
     def session(self) -> int | None:
-        """Session id of vLLM's processes, and pid of the first; None when none run."""
-        return self._life.launch.session
+        """Session id of vLLM's processes, which is the pid of the first; None when none run."""
+        return self._lifecycle.launch.session
 
     @property
     def restarts(self) -> int:
-        """How many times it was started again, because it was dead or somebody asked for it."""
-        return self._life.restarts
+        """How often it was started again, after a death or on request."""
+        return self._lifecycle.restarts
 
     @property
     def started_at(self) -> float | None:
-        """When it came up last, in Unix seconds; None while it isn't up."""
-        return self._life.started_at if self.state is EngineState.READY else None
+        """When it last came up, in Unix seconds; None while it isn't up."""
+        return self._lifecycle.started_at if self.state is EngineState.READY else None
 
     @property
     def start_seconds(self) -> float | None:
-        """How long its last start took, from the process to the first answer; None before there was one."""
-        return self._life.launch.start_s
+        """How long its last start took, from the process to the first answer; None before the first."""
+        return self._lifecycle.launch.start_s
 
     @property
     def in_flight(self) -> int:
         """Requests that it is answering."""
-        return self._life.admission.in_flight
+        return self._lifecycle.admission.in_flight
 
     @property
     def last_trouble(self) -> str | None:
-        """Why it was down the last time, in its own last words; None if it never was. For whoever runs the server."""
-        return self._life.trouble
+        """Why it was down the last time, in its own words; None if it never was. For the operator."""
+        return self._lifecycle.trouble
 
     @property
     def lent(self) -> str | None:
         """That a training has the accelerator, and for how long; None when the engine has it."""
-        return self._life.refusal().message if self._life.loan else None
+        return self._lifecycle.refusal().message if self._lifecycle.lease else None
 
     @property
     def on_up(self) -> OnUp | None:
-        """Called when it has come up, before anybody else may ask it: whoever has adapters brings them back here."""
-        return self._life.on_up
+        """Called when it has come up, before it gets requests: the place to restore its adapters."""
+        return self._lifecycle.on_up
 
     @on_up.setter
     def on_up(self, on_up: OnUp | None) -> None:
-        self._life.on_up = on_up
+        self._lifecycle.on_up = on_up
 
     async def start(self, on_progress: OnProgress | None = None) -> None:
-        """Returns when vLLM takes requests. Raises: EngineStartError, and then nothing of it is left."""
+        """Return once vLLM takes requests. Raises: EngineStartError, and then nothing of it is left."""
         if self.state in (EngineState.STARTING, EngineState.READY):
             raise EngineStartError(f"The engine is {self.state} already. Stop it before starting it again.")
         if importlib.util.find_spec("vllm") is None:
             raise EngineStartError(
                 "vLLM isn't installed. Install the cpu extra, or on a machine with a GPU the gpu extra."
             )
-        await self._take_down()  # of an engine that was given up
+        await self._shut_down()  # of an engine that was given up
         async with AsyncExitStack() as undo:
-            undo.push_async_callback(self._take_down)
-            self._life.expect(EngineState.STARTING)
-            await self._life.launch.open()
-            await self._until_not_lent(on_progress)
+            undo.push_async_callback(self._shut_down)
+            self._lifecycle.set_state(EngineState.STARTING)
+            await self._lifecycle.launch.open()
+            await self._wait_until_reclaimed(on_progress)
             self._supervisor = asyncio.create_task(self._supervise())
-            await self._orders.give(lambda: self._first_start(on_progress))
+            await self._commands.submit(lambda: self._start_first_time(on_progress))
             undo.pop_all()
 
     async def stop(self) -> None:
         """Returns when no process of the engine is left."""
-        self._life.loan = None
-        await self._take_down()
+        self._lifecycle.lease = None
+        await self._shut_down()
 
     async def restart(self, limits: EngineLimits | None = None) -> None:
-        """Stops vLLM and starts it again; requests wait meanwhile. Those in flight are cut: let them end before.
+        """Restart vLLM; requests wait meanwhile. Those in flight are cut: drain them first.
 
-        limits: what it is to be started with. Where it doesn't start with these, it gets its old ones back.
-        Raises: EngineStartError when it couldn't be started so; EngineUnavailableError when it isn't ours to restart.
+        limits: those to start with. If it doesn't start with these, it gets its old ones back.
+        Raises: EngineStartError when it couldn't be started so; EngineUnavailableError when it can't be restarted now.
         """
-        if self._supervisor is None or self._life.loan:
-            refusal = self._life.refusal()
+        if self._supervisor is None or self._lifecycle.lease:
+            refusal = self._lifecycle.refusal()
             raise EngineUnavailableError(refusal.message, refusal.retry_after_s)
         wanted = limits or self.limits
-        self._life.settings_for(wanted)  # refuses what can't be before anything is stopped
-        await self._orders.give(lambda: self._life.restart(wanted))
+        self._lifecycle.settings_for(wanted)  # rejects invalid limits before anything is stopped
+        await self._commands.submit(lambda: self._lifecycle.restart(wanted))
 
-    async def lend(self, loan: Loan) -> None:
-        """Returns when vLLM has let go of the accelerator; requests in flight had time to end before.
+    async def lend_accelerator(self, lease: AcceleratorLease) -> None:
+        """Return once vLLM has released the accelerator; requests in flight had time to end before.
 
-        New requests wait, or are told how long it takes. An engine that isn't up stays down until `take_back`.
+        New requests wait, or get an error that says how long it takes. An engine that isn't up stays down until
+        `reclaim_accelerator`.
         """
-        self._life.loan = loan
-        self._life.admission.close()
+        self._lifecycle.lease = lease
+        self._lifecycle.admission.close()
         if self._supervisor:
-            with contextlib.suppress(EngineUnavailableError):  # it was stopped: that is letting go, too
-                await self._orders.give(lambda: self._life.give_way(loan))
+            with contextlib.suppress(EngineUnavailableError):  # it was stopped, which also releases the accelerator
+                await self._commands.submit(lambda: self._lifecycle.release_accelerator(lease))
 
-    async def take_back(self) -> None:
-        """Returns when the engine takes requests again, if it did before.
+    async def reclaim_accelerator(self) -> None:
+        """Return once the engine takes requests again, if it did before.
 
-        Raises: EngineStartError, and it is tried again as after any death; EngineUnavailableError when it was stopped.
+        Raises: EngineStartError, and it is retried as after any death; EngineUnavailableError when it was stopped.
         """
-        was_lent, self._life.loan = self._life.loan is not None, None
+        was_lent, self._lifecycle.lease = self._lifecycle.lease is not None, None
         if was_lent and self._supervisor:
             if self.state is EngineState.STOPPED:
-                self._life.expect(EngineState.STARTING)
-            await self._orders.give(self._life.return_from_loan)
+                self._lifecycle.set_state(EngineState.STARTING)
+            await self._commands.submit(self._lifecycle.resume)
 
     async def is_healthy(self) -> bool:
-        """Whether vLLM's own health check passes now."""
-        return self.state is EngineState.READY and await self._life.client().is_healthy()
+        """Return whether vLLM's own health check passes now."""
+        return self.state is EngineState.READY and await self._lifecycle.client().is_healthy()
 
     async def load_adapter(self, name: str, path: Path) -> None:
-        """See `Engine.load_adapter`. Waits as `request` does."""
-        async with self._admitted() as client:
+        """See `Engine.load_adapter`. Waits like `request`."""
+        async with self._admit() as client:
             await client.load_adapter(name, path)
 
     async def unload_adapter(self, name: str) -> None:
-        """See `Engine.unload_adapter`. Waits as `request` does."""
-        async with self._admitted() as client:
+        """See `Engine.unload_adapter`. Waits like `request`."""
+        async with self._admit() as client:
             await client.unload_adapter(name)
 
     @asynccontextmanager
@@ -189,104 +190,104 @@ class VLLMProcess:
     ) -> AsyncIterator[EngineResponse]:
         """See `Engine.request`. Waits up to `wait_s` for an engine that is coming back.
 
-        When it or its answer raises, it is known whether the engine is dead: asking again waits for the next one.
+        When it or its response raises, it is known whether the engine is dead: a retry waits for the next one.
         """
         async with (
-            self._admitted() as client,
+            self._admit() as client,
             client.request(method, path, body=body, headers=headers) as response,
         ):
-            yield _Doubted(response, self._look_into_it)
+            yield _MonitoredResponse(response, self._check_engine)
 
     @asynccontextmanager
-    async def _admitted(self) -> AsyncIterator[VLLMClient]:
-        async with self._life.admission.admitted(self._life.settings.wait_s):
+    async def _admit(self) -> AsyncIterator[VLLMClient]:
+        async with self._lifecycle.admission.admit(self._lifecycle.settings.wait_s):
             try:
-                yield self._life.client()
+                yield self._lifecycle.client()
             except EngineUnavailableError:
-                await self._look_into_it()
+                await self._check_engine()
                 raise
 
-    async def _look_into_it(self) -> None:
-        """Returns when it is known whether the engine is dead, and the door closed if it is."""
-        if self._life.watchdog:
-            await first_of(self._life.admission.closed(), self._life.watchdog.doubt())
+    async def _check_engine(self) -> None:
+        """Return once it is known whether the engine is dead; if it is, requests are no longer admitted."""
+        if self._lifecycle.watchdog:
+            await first_of(self._lifecycle.admission.wait_until_closed(), self._lifecycle.watchdog.check_now())
 
-    async def _until_not_lent(self, on_progress: OnProgress | None) -> None:
+    async def _wait_until_reclaimed(self, on_progress: OnProgress | None) -> None:
         since = time.monotonic()
-        while self._life.loan:
+        while self._lifecycle.lease:
             if on_progress:
                 on_progress("waiting for a fine-tuning job", time.monotonic() - since, 0.0)
             await asyncio.sleep(0.25)
 
-    async def _first_start(self, on_progress: OnProgress | None) -> None:
+    async def _start_first_time(self, on_progress: OnProgress | None) -> None:
         try:
-            await self._life.bring_up(on_progress)
+            await self._lifecycle.start(on_progress)
         except EngineStartError:
-            self._life.expect(EngineState.STOPPED)  # whoever starts it is told, and it isn't tried again
+            self._lifecycle.set_state(EngineState.STOPPED)  # the caller gets the error, and there is no retry
             raise
 
     async def _supervise(self) -> None:
         while True:
             try:
-                if self._orders:
-                    await self._orders.carry_out()
-                elif self._life.is_to_be_revived:
-                    await self._revive()
-                elif why := await first_of(self._death(), self._an_order()):
-                    await self._life.die(why)
-            except Exception:  # the outermost catcher of this task: without it nobody would supervise any more
+                if self._commands:
+                    await self._commands.run_next()
+                elif self._lifecycle.needs_restart:
+                    await self._restart_after_death()
+                elif why := await first_of(self._wait_for_death(), self._wait_for_command()):
+                    await self._lifecycle.mark_dead(why)
+            except Exception:  # the outermost catcher of this task: otherwise supervision would end
                 logger.exception("Supervising the engine met something unforeseen")
                 await asyncio.sleep(1)
 
-    async def _an_order(self) -> None:
-        await self._orders.given()
+    async def _wait_for_command(self) -> None:
+        await self._commands.wait()
 
-    async def _death(self) -> str | None:
-        """Why vLLM is dead, once it is."""
-        if self.session is None or self._life.watchdog is None:
-            await asyncio.get_running_loop().create_future()  # what isn't there can't die
+    async def _wait_for_death(self) -> str | None:
+        """Wait until vLLM is dead, and return why."""
+        if self.session is None or self._lifecycle.watchdog is None:
+            await asyncio.get_running_loop().create_future()  # nothing runs, so nothing can die
             return None
-        why: str = await first_of(self._life.launch.ended(), self._life.watchdog.until_stuck())
+        why: str = await first_of(self._lifecycle.launch.ended(), self._lifecycle.watchdog.wait_until_stuck())
         return why
 
-    async def _revive(self) -> None:
-        """Starts vLLM again after a pause, unless there is an order meanwhile."""
-        pause_s = self._life.pause_s
-        self._life.expect(EngineState.DEAD, pause_s)
+    async def _restart_after_death(self) -> None:
+        """Start vLLM again after a pause, unless a command comes meanwhile."""
+        pause_s = self._lifecycle.backoff_s
+        self._lifecycle.set_state(EngineState.DEAD, pause_s)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
-                await self._orders.given()
+                await self._commands.wait()
                 return
         with contextlib.suppress(EngineError):
-            await self._life.revive()
+            await self._lifecycle.start_again()
 
-    async def _take_down(self) -> None:
+    async def _shut_down(self) -> None:
         if self._supervisor:
             self._supervisor.cancel()
             await asyncio.wait({self._supervisor})
             self._supervisor = None
-        self._orders.drop()
-        await self._life.stop()
+        self._commands.fail_all()
+        await self._lifecycle.stop()
 
 
-class _Doubted:
-    """An answer, and what is done when it breaks off. Implements `serving.engines.engine.EngineResponse`."""
+class _MonitoredResponse:
+    """A response that has the engine checked when it breaks off. Implements `serving.engines.engine.EngineResponse`."""
 
-    def __init__(self, response: PassedResponse, look_into_it: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, response: VLLMResponse, check_engine: Callable[[], Awaitable[None]]) -> None:
         self.status, self.headers = response.status, response.headers
-        self._response, self._look_into_it = response, look_into_it
+        self._response, self._check_engine = response, check_engine
         self._parts = response.chunks()
 
     async def read(self) -> bytes:
-        """The whole body. Raises: EngineUnavailableError if the engine goes away before its end."""
+        """Return the whole body. Raises: EngineUnavailableError if the engine goes away before its end."""
         try:
             return await self._response.read()
         except EngineUnavailableError:
-            await self._look_into_it()
+            await self._check_engine()
             raise
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives, unparsed. Raises: EngineUnavailableError if the engine goes away before its end."""
+        """Yield the body as it arrives, unparsed. Raises: EngineUnavailableError if the engine goes away early."""
         return self
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -296,5 +297,5 @@ class _Doubted:
         try:
             return await anext(self._parts)
         except EngineUnavailableError:
-            await self._look_into_it()
+            await self._check_engine()
             raise

@@ -11,7 +11,7 @@ import pytest
 from server.jobs import states
 from server.jobs.run.queue import Runner
 from serving.engines.accelerator import Accelerator
-from serving.engines.loan import Loan
+from serving.engines.accelerator_lease import AcceleratorLease
 from tests.server.fake_engine import FakeEngine
 from tests.server.jobs.conftest import JobPlace, ServerThread
 from tests.server.jobs.serve import TRAINER, services_over
@@ -24,18 +24,18 @@ class SlowLender:
 
     def __init__(self) -> None:
         self.told: list[str] = []
-        self.loan: Loan | None = None
+        self.loan: AcceleratorLease | None = None
         self.may_go, self.may_return = threading.Event(), threading.Event()
         self.may_go.set()
         self.may_return.set()
 
-    async def lend(self, loan: Loan) -> None:
+    async def lend_accelerator(self, loan: AcceleratorLease) -> None:
         self.told.append("lend")
         self.loan = loan
         await _until_set(self.may_go)
         self.told.append("lent")
 
-    async def take_back(self) -> None:
+    async def reclaim_accelerator(self) -> None:
         await _until_set(self.may_return)
         self.loan = None
         self.told.append("back")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from serving import Adapter, ParityError, Registry
-from serving.engines.engine import AdapterPlace
+from serving.engines.engine import AdapterHost
 from serving.parity.gate import record
 from serving.parity.result import Difference, ParityResult
 from tests.server.jobs.conftest import JobPlace
@@ -22,7 +22,7 @@ class SettledGate:
 
     reasons: tuple[str, ...] = ()
 
-    async def check(self, adapter: Adapter, engine: AdapterPlace) -> None:
+    async def check(self, adapter: Adapter, engine: AdapterHost) -> None:
         apart = Difference(0.004, 0.03)
         record(
             adapter.path,
@@ -43,7 +43,7 @@ class SettledGate:
         if self.reasons:
             raise ParityError(f"{adapter.name} failed the parity gate and isn't published: {' '.join(self.reasons)}")
 
-    async def canary(self, engine: AdapterPlace, adapters: Sequence[Adapter]) -> dict[str, str]:
+    async def run_canary(self, engine: AdapterHost, adapters: Sequence[Adapter]) -> dict[str, str]:
         return {}
 
 

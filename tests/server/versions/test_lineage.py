@@ -128,7 +128,7 @@ def test_an_alias_and_an_adapters_id_mean_the_version(tmp_path: Path, start_gate
 def test_states_tell_what_is_training_and_what_is_refused_and_why(still: Gateway) -> None:
     running = create(still, suffix="coming").json()
     folder = add_adapter(still, TWO)
-    still.services.registry._loading.use_of(TWO).refusal = RuntimeError("its weights aren't finite")  # type: ignore[assignment]
+    still.services.registry._loader.state_of(TWO).refusal = RuntimeError("its weights aren't finite")  # type: ignore[assignment]
     told = {version["model"]: version for version in lineage(still, "base")["descendants"]}
     coming = told[running["tuneloop"]["fine_tuned_model"]]
     assert (coming["state"], coming["adapter_id"]) == ("training", None)

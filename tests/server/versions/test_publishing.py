@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from server.versions.publisher import Publisher
-from serving import Adapter, AdapterPlace, EngineUnavailableError, ParityError, Registry, pool_of
+from serving import Adapter, AdapterHost, EngineUnavailableError, ParityError, Registry, pool_of
 from serving.adapters.adapter import read_adapter
 from tests.serving.adapters.adapters_on_disk import write_adapter, write_base
 from tests.serving.fake_engine import FakeEngine
@@ -23,7 +23,7 @@ class Gate:
         self.verdict = verdict
         self.judged: list[str] = []
 
-    async def check(self, adapter: Adapter, engine: AdapterPlace) -> None:
+    async def check(self, adapter: Adapter, engine: AdapterHost) -> None:
         self.judged.append(adapter.name)
         parity = {"passed": True, "reasons": []}
         try:
@@ -35,7 +35,7 @@ class Gate:
             manifest = adapter.path / "manifest.json"
             manifest.write_text(json.dumps({**adapter.manifest, "parity": parity}))
 
-    async def canary(self, engine: AdapterPlace, adapters: Sequence[Adapter]) -> dict[str, str]:
+    async def run_canary(self, engine: AdapterHost, adapters: Sequence[Adapter]) -> dict[str, str]:
         return {}
 
 
@@ -84,7 +84,7 @@ def test_a_gate_that_cannot_judge_now_is_asked_again(tmp_path: Path, caplog: pyt
             raise EngineUnavailableError("The engine is starting.", 1)
 
     class Patient(Gate):
-        async def check(self, adapter: Adapter, engine: AdapterPlace) -> None:
+        async def check(self, adapter: Adapter, engine: AdapterHost) -> None:
             self.judged.append(adapter.name)
             away_at_first(adapter)
             (adapter.path / "manifest.json").write_text(json.dumps({**adapter.manifest, "parity": {"passed": True}}))

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from serving import GPU, BaseModel, Device, EngineStartError, EngineState, EngineUnavailableError, VLLMSettings
-from serving.engines.accelerator import Accelerator, Policy, Turn
-from serving.engines.loan import Loan
+from serving.engines.accelerator import Accelerator, AcceleratorSlot, Policy
+from serving.engines.accelerator_lease import AcceleratorLease
 from serving.engines.vllm.arguments import plan_launch
 from serving.machine.division import Division, divide
 from serving.machine.kept_process import KeptProcess
@@ -31,20 +31,20 @@ class FakeLender:
 
     def __init__(self) -> None:
         self.told: list[str] = []
-        self.loan: Loan | None = None
+        self.lease: AcceleratorLease | None = None
         self.may_go, self.may_return = asyncio.Event(), asyncio.Event()
         self.may_go.set()
         self.may_return.set()
         self.faults: list[Exception] = []
         """What it meets when it is to come back, the last first."""
 
-    async def lend(self, loan: Loan) -> None:
-        self.loan = loan
-        self.told.append(f"lend {loan.how}")
+    async def lend_accelerator(self, loan: AcceleratorLease) -> None:
+        self.lease = loan
+        self.told.append(f"lend {loan.mode}")
         await self.may_go.wait()
 
-    async def take_back(self) -> None:
-        self.loan = None
+    async def reclaim_accelerator(self) -> None:
+        self.lease = None
         self.told.append("take back")
         await self.may_return.wait()
         if self.faults:
@@ -58,11 +58,11 @@ async def nobody(message: str) -> None:
 
 async def hold(accelerator: Accelerator, started: asyncio.Event, go_on: asyncio.Event) -> None:
     """A job: trains until it may go on, and then has its model loaded."""
-    async with accelerator.turn(nobody) as turn:
-        await turn.train()
+    async with accelerator.slot(nobody) as turn:
+        await turn.acquire_for_training()
         started.set()
         await go_on.wait()
-        await turn.serve()
+        await turn.switch_to_serving()
 
 
 @pytest.mark.parametrize(
@@ -78,10 +78,10 @@ def test_the_policy_decides_what_the_engine_does_for_a_training(policy: Policy, 
     engine = FakeLender()
 
     async def story() -> None:
-        async with Accelerator(policy, [engine]).turn(nobody) as turn:
-            await turn.train()
+        async with Accelerator(policy, [engine]).slot(nobody) as turn:
+            await turn.acquire_for_training()
             assert engine.told == told[:1]
-            await turn.serve()
+            await turn.switch_to_serving()
             assert engine.told == told
 
     asyncio.run(story())
@@ -106,8 +106,8 @@ def test_the_first_of_two_jobs_takes_it_and_the_last_gives_it_back() -> None:
             async def on_wait(message: str) -> None:
                 waits.append(message)
 
-            async with accelerator.turn(on_wait) as turn:
-                await turn.train()
+            async with accelerator.slot(on_wait) as turn:
+                await turn.acquire_for_training()
                 waits.append("trains")
 
         later = asyncio.create_task(third())
@@ -133,8 +133,8 @@ def test_a_job_that_is_cancelled_while_it_waits_leaves_the_engine_at_work() -> N
         await asyncio.wait({job})
         assert engine.told == ["lend stop", "take back", "back"]
         engine.may_go.set()
-        async with accelerator.turn(nobody) as turn:  # and the next one gets it
-            await turn.train()
+        async with accelerator.slot(nobody) as turn:  # and the next one gets it
+            await turn.acquire_for_training()
             assert engine.told[3:] == ["lend stop"]
 
     asyncio.run(story())
@@ -154,14 +154,14 @@ def test_a_job_that_is_cancelled_while_the_engine_comes_back_leaves_it_to_the_ne
         await until(lambda: engine.told == ["lend stop", "take back"])
         job.cancel()
         await asyncio.wait({job})
-        async with asyncio.timeout(5), accelerator.turn(nobody) as turn:
-            training = asyncio.create_task(turn.train())
+        async with asyncio.timeout(5), accelerator.slot(nobody) as turn:
+            training = asyncio.create_task(turn.acquire_for_training())
             await asyncio.sleep(0.05)
             assert not training.done()  # the engine comes back before it is asked again
             engine.may_return.set()
             await training
             assert engine.told == ["lend stop", "take back", "back", "lend stop"]
-            await turn.serve()
+            await turn.switch_to_serving()
 
     asyncio.run(story())
 
@@ -173,9 +173,9 @@ def test_an_engine_whose_return_meets_something_unforeseen_is_asked_by_the_next_
     async def story() -> None:
         accelerator = Accelerator("stop", [engine, other])
         for _ in range(2):
-            async with asyncio.timeout(5), accelerator.turn(nobody) as turn:
-                await turn.train()
-                await turn.serve()
+            async with asyncio.timeout(5), accelerator.slot(nobody) as turn:
+                await turn.acquire_for_training()
+                await turn.switch_to_serving()
 
     asyncio.run(story())
     assert engine.told == ["lend stop", "take back", "lend stop", "take back", "back"]
@@ -187,8 +187,8 @@ def test_a_server_that_stops_wakes_nobody() -> None:
 
     async def story() -> None:
         accelerator = Accelerator("sleep", [engine])
-        async with accelerator.turn(nobody) as turn:
-            await turn.train()
+        async with accelerator.slot(nobody) as turn:
+            await turn.acquire_for_training()
             accelerator.close()
         assert engine.told == ["lend sleep"]
 
@@ -200,18 +200,18 @@ def test_the_longest_training_says_when_the_engine_is_back() -> None:
 
     async def story() -> None:
         accelerator = Accelerator("stop", [engine])
-        async with accelerator.turn(nobody) as first, accelerator.turn(nobody) as second:
-            await first.train()
-            await second.train()
-            assert engine.loan
+        async with accelerator.slot(nobody) as first, accelerator.slot(nobody) as second:
+            await first.acquire_for_training()
+            await second.acquire_for_training()
+            assert engine.lease
             first.expect(1000)
-            unknown = engine.loan.refusal(45, 30)
+            unknown = engine.lease.refusal(45, 30)
             assert "isn't known yet" in unknown.message
             second.expect(30)
-            known = engine.loan.refusal(45, 30)
+            known = engine.lease.refusal(45, 30)
             assert "for about 18 more minutes" in known.message
             assert 1000 < known.retry_after_s < 1046
-            assert not known.may_pass
+            assert not known.worth_waiting
 
     asyncio.run(story())
 
@@ -233,8 +233,8 @@ def play(vllm: FakeVLLM, policy: Policy, story: Story) -> None:
 
 def test_requests_are_told_how_long_the_training_takes_and_answered_after_it(base: BaseModel, tmp_path: Path) -> None:
     async def story(vllm: FakeVLLM, accelerator: Accelerator) -> None:
-        async with accelerator.turn(nobody) as turn:
-            await turn.train()
+        async with accelerator.slot(nobody) as turn:
+            await turn.acquire_for_training()
             assert (vllm.engine.session, vllm.engine.state) == (None, EngineState.STOPPED)
             turn.expect(600)
             with pytest.raises(EngineUnavailableError, match="has the accelerator for about 11 more minutes") as caught:
@@ -244,7 +244,7 @@ def test_requests_are_told_how_long_the_training_takes_and_answered_after_it(bas
             turn.expect(1)  # soon: it is worth waiting
             asking = asyncio.create_task(vllm.complete())
             await asyncio.sleep(0.1)
-            await turn.serve()
+            await turn.switch_to_serving()
             assert await asking == 200
         assert vllm.engine.lent is None
 
@@ -256,8 +256,8 @@ def test_requests_in_flight_end_before_the_engine_makes_room(base: BaseModel, tm
         vllm.tell("slow", "1")
         asking = asyncio.create_task(vllm.complete())
         await until(lambda: vllm.engine.in_flight == 1)
-        async with accelerator.turn(nobody) as turn:
-            await turn.train()
+        async with accelerator.slot(nobody) as turn:
+            await turn.acquire_for_training()
             assert asking.done()
             assert await asking == 200
 
@@ -269,8 +269,8 @@ def test_a_request_that_does_not_end_is_cut_after_the_bound(base: BaseModel, tmp
         vllm.tell("slow", "60")
         asking = asyncio.create_task(vllm.complete())
         await until(lambda: vllm.engine.in_flight == 1)
-        async with accelerator.turn(nobody) as turn:
-            await turn.train()
+        async with accelerator.slot(nobody) as turn:
+            await turn.acquire_for_training()
             with pytest.raises(EngineUnavailableError):
                 await asking
 
@@ -303,11 +303,11 @@ def test_a_sleeping_engine_wakes_and_gets_its_adapters_back_before_requests(base
             ups.append(vllm.engine.in_flight)
 
         vllm.engine.on_up = on_up
-        async with accelerator.turn(nobody) as turn:
-            await turn.train()
+        async with accelerator.slot(nobody) as turn:
+            await turn.acquire_for_training()
             assert vllm.engine.session is not None
             assert vllm.asked == ["/sleep?level=1"]
-            await turn.serve()
+            await turn.switch_to_serving()
             assert vllm.asked == ["/sleep?level=1", "/wake_up"]
             assert (ups, vllm.engine.generation, len(vllm.starts)) == ([0], 2, 1)
             assert await vllm.complete() == 200
@@ -330,9 +330,9 @@ def test_an_engine_that_does_not_wake_up_well_is_started_anew(base: BaseModel, t
 
         vllm.engine.on_up = on_up
         vllm.tell("wake_fails") if fault == "wake_fails" else None
-        async with accelerator.turn(nobody) as turn:
-            await turn.train()
-            await turn.serve()
+        async with accelerator.slot(nobody) as turn:
+            await turn.acquire_for_training()
+            await turn.switch_to_serving()
             assert await vllm.complete() == 200
         assert (len(vllm.starts), vllm.engine.restarts) == (2, 1)
         assert "didn't wake up well" in (vllm.engine.last_trouble or "")
@@ -343,10 +343,10 @@ def test_an_engine_that_does_not_wake_up_well_is_started_anew(base: BaseModel, t
 def test_an_engine_that_does_not_fall_asleep_is_stopped(base: BaseModel, tmp_path: Path) -> None:
     async def story(vllm: FakeVLLM, accelerator: Accelerator) -> None:
         vllm.tell("sleep_fails")
-        async with accelerator.turn(nobody) as turn:
-            await turn.train()
+        async with accelerator.slot(nobody) as turn:
+            await turn.acquire_for_training()
             assert vllm.engine.session is None
-            await turn.serve()
+            await turn.switch_to_serving()
             assert await vllm.complete() == 200
 
     play(FakeVLLM.over(base, tmp_path), "sleep", story)
@@ -354,13 +354,13 @@ def test_an_engine_that_does_not_fall_asleep_is_stopped(base: BaseModel, tmp_pat
 
 def test_an_engine_that_dies_asleep_comes_back_after_the_training(base: BaseModel, tmp_path: Path) -> None:
     async def story(vllm: FakeVLLM, accelerator: Accelerator) -> None:
-        async with accelerator.turn(nobody) as turn:
-            await turn.train()
+        async with accelerator.slot(nobody) as turn:
+            await turn.acquire_for_training()
             vllm.signal(vllm.server, signal.SIGKILL)
             await until(lambda: vllm.engine.state is EngineState.DEAD)
             await asyncio.sleep(0.5)
             assert len(vllm.starts) == 1  # the training has the accelerator
-            await turn.serve()
+            await turn.switch_to_serving()
             assert await vllm.complete() == 200
 
     play(FakeVLLM.over(base, tmp_path), "sleep", story)
@@ -368,8 +368,8 @@ def test_an_engine_that_dies_asleep_comes_back_after_the_training(base: BaseMode
 
 def test_a_server_that_stops_while_the_engine_sleeps_leaves_nothing(base: BaseModel, tmp_path: Path) -> None:
     async def story(vllm: FakeVLLM, accelerator: Accelerator) -> None:
-        async with accelerator.turn(nobody) as turn:
-            await turn.train()
+        async with accelerator.slot(nobody) as turn:
+            await turn.acquire_for_training()
             accelerator.close()
             await vllm.engine.stop()
             assert vllm.engine.session is None
@@ -384,12 +384,12 @@ def test_an_engine_whose_start_comes_after_a_trainings_waits_for_it(base: BaseMo
 
     async def run() -> None:
         accelerator = Accelerator("stop", [vllm.engine])
-        async with accelerator.turn(nobody) as turn:
-            await turn.train()
+        async with accelerator.slot(nobody) as turn:
+            await turn.acquire_for_training()
             starting = asyncio.create_task(vllm.engine.start(lambda stage, *_: told.append(stage)))
             await until(lambda: told == ["waiting for a fine-tuning job"])
             assert vllm.starts == []
-            await turn.serve()
+            await turn.switch_to_serving()
             await starting
             assert await vllm.complete() == 200
         await vllm.engine.stop()
@@ -482,8 +482,8 @@ def test_a_turn_that_never_trained_gives_nothing_back() -> None:
     engine = FakeLender()
 
     async def story() -> None:
-        async with Accelerator("stop", [engine]).turn(nobody) as turn:
-            assert isinstance(turn, Turn)
+        async with Accelerator("stop", [engine]).slot(nobody) as turn:
+            assert isinstance(turn, AcceleratorSlot)
 
     asyncio.run(story())
     assert engine.told == []

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from serving.engines.vllm.log import failure_of, last_words, stage_of
+from serving.engines.vllm.log import explain_failure, last_error_line, parse_stage
 
 PREFIX = "(EngineCore pid=12) ERROR 11-24 08:20:05 [core.py:99] "
 
 
 def test_stages_follow_the_log() -> None:
     log = "INFO non-default args: {}\n"
-    assert stage_of("") == "loading vLLM"
-    assert stage_of(log) == "reading the model's configuration"
-    assert stage_of(log + "Initializing a V1 LLM engine\nStarting to load model x") == "loading the weights"
+    assert parse_stage("") == "loading vLLM"
+    assert parse_stage(log) == "reading the model's configuration"
+    assert parse_stage(log + "Initializing a V1 LLM engine\nStarting to load model x") == "loading the weights"
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_a_known_failure_is_told_in_its_own_words_with_a_remedy(line: str, remed
     log = (
         f"{PREFIX}Traceback (most recent call last):\n{PREFIX}{line}\nRuntimeError: Engine core initialization failed."
     )
-    told = failure_of(log, 1)
+    told = explain_failure(log, 1)
     assert line.rstrip(".") in told
     assert remedy in told
     assert "Traceback" not in told
@@ -42,7 +42,7 @@ def test_a_known_failure_is_told_in_its_own_words_with_a_remedy(line: str, remed
 
 
 def test_a_killed_start_is_taken_for_lack_of_memory() -> None:
-    assert "memory ran out" in failure_of("Starting to load model x", 137)
+    assert "memory ran out" in explain_failure("Starting to load model x", 137)
 
 
 SETTINGS = "INFO Initializing a V1 LLM engine with config: trust_remote_code=False, dtype=bfloat16\n"
@@ -50,7 +50,7 @@ SETTINGS = "INFO Initializing a V1 LLM engine with config: trust_remote_code=Fal
 
 
 def test_a_killed_core_is_taken_for_lack_of_memory() -> None:
-    told = failure_of(
+    told = explain_failure(
         f"{SETTINGS}RuntimeError: Engine core initialization failed. Failed core proc(s): {{'EngineCore': -9}}", 1
     )
     assert "memory ran out" in told
@@ -59,9 +59,9 @@ def test_a_killed_core_is_taken_for_lack_of_memory() -> None:
 
 def test_code_of_a_models_own_is_told_where_vllm_asks_for_it_and_nowhere_else() -> None:
     asks = "ValueError: The repository contains custom code. Please pass the argument `trust_remote_code=True`."
-    assert "code of its own" in failure_of(SETTINGS + asks, 1)
-    assert failure_of(f"{SETTINGS}AssertionError: Not enough nodes", 1) == "AssertionError: Not enough nodes."
+    assert "code of its own" in explain_failure(SETTINGS + asks, 1)
+    assert explain_failure(f"{SETTINGS}AssertionError: Not enough nodes", 1) == "AssertionError: Not enough nodes."
 
 
 def test_an_empty_log_has_last_words_too() -> None:
-    assert last_words("") == "It said nothing."
+    assert last_error_line("") == "It said nothing."

@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from serving.engines.vllm.on_cpu import lora
-from serving.engines.vllm.on_cpu.lora import A, B, Plan, add_products, expand, expand_slice, make_finite, shrink
+from serving.engines.vllm.on_cpu.lora import (
+    Plan,
+    StackedA,
+    StackedB,
+    add_products,
+    expand,
+    expand_slice,
+    make_finite,
+    shrink,
+)
 
 ADAPTERS, R, IN, OUT = 4, 8, 24, 40
 SLICES = (16, 8, 12)
@@ -43,7 +52,7 @@ def test_a_layer_adds_each_rows_own_adapter(
                 for one, two in zip(a, b, strict=True)
             ]
             wanted[number, : sum(SLICES)] += torch.cat(own)
-    held_a, held_b = A.like(a), B.like(b)
+    held_a, held_b = StackedA.zeros_like(a), StackedB.zeros_like(b)
     _fill(held_a, a)
     _fill(held_b, b)
     assert (held_b.whole is None) == (small == 0)
@@ -57,7 +66,7 @@ def test_a_layer_adds_each_rows_own_adapter(
 
 
 def test_an_adapter_that_overflows_spoils_no_other_row() -> None:
-    a, b = A.like([_random(2, 1, R, IN)]), B.like([_random(2, 1, OUT, R)])
+    a, b = StackedA.zeros_like([_random(2, 1, R, IN)]), StackedB.zeros_like([_random(2, 1, OUT, R)])
     a[0][:] = 1.0
     a[0][1] = 1e38
     b[0][0] = 1.0
@@ -70,7 +79,10 @@ def test_an_adapter_that_overflows_spoils_no_other_row() -> None:
 
 
 def test_matrices_may_be_of_another_dtype_than_the_layer() -> None:
-    a, b = A.like([_random(2, 1, R, IN).bfloat16()]), B.like([_random(2, 1, OUT, R).bfloat16()])
+    a, b = (
+        StackedA.zeros_like([_random(2, 1, R, IN).bfloat16()]),
+        StackedB.zeros_like([_random(2, 1, OUT, R).bfloat16()]),
+    )
     a[0][:], b[0][:] = 1.0, 1.0
     y = torch.zeros(3, OUT)
     add_products(y, torch.ones(3, IN), a, b, Plan([0, -1, 1], 2))
@@ -80,7 +92,13 @@ def test_matrices_may_be_of_another_dtype_than_the_layer() -> None:
 def test_before_the_first_adapter_nothing_is_added() -> None:
     y = _random(3, OUT)
     before = y.clone()
-    add_products(y, _random(3, IN), A.like([_random(2, 1, R, IN)]), B.like([_random(2, 1, OUT, R)]), Plan((), 0))
+    add_products(
+        y,
+        _random(3, IN),
+        StackedA.zeros_like([_random(2, 1, R, IN)]),
+        StackedB.zeros_like([_random(2, 1, OUT, R)]),
+        Plan((), 0),
+    )
     assert torch.equal(y, before)
 
 

@@ -101,13 +101,13 @@ async def _hello(request: web.Request) -> web.StreamResponse:
 
 @asynccontextmanager
 async def running(
-    key: str | None = KEY, base: BaseModel | None = None, look_s: float = 0.1
+    key: str | None = KEY, base: BaseModel | None = None, poll_s: float = 0.1
 ) -> AsyncIterator[tuple[Lab, RemoteEngine]]:
     """The lab, and our engine over it, which looks at it often."""
     lab = Lab()
     await lab.up()
-    address = RemoteAddress.of("lab", lab.url, key)
-    engine = RemoteEngine(address, base, look_s=look_s) if base else RemoteEngine(address, look_s=look_s)
+    address = RemoteAddress.parse("lab", lab.url, key)
+    engine = RemoteEngine(address, base, poll_s=poll_s) if base else RemoteEngine(address, poll_s=poll_s)
     try:
         await engine.start()
         yield lab, engine
@@ -276,7 +276,7 @@ def test_an_engine_whose_certificate_nobody_vouches_for_is_not_spoken_to(tmp_pat
     async def play() -> None:
         lab = Lab()
         await lab.up(context)
-        engine = RemoteEngine(RemoteAddress.of("lab", lab.url.replace("http:", "https:"), KEY))
+        engine = RemoteEngine(RemoteAddress.parse("lab", lab.url.replace("http:", "https:"), KEY))
         try:
             await engine.start()
             assert engine.state is EngineState.DEAD
@@ -308,7 +308,7 @@ def test_an_address_that_lists_no_models_is_down_and_says_why(content: bytes) ->
 )
 def test_an_address_that_is_none_is_refused_without_showing_what_is_secret(url: str) -> None:
     with pytest.raises(EngineStartError) as caught:
-        RemoteAddress.of("lab", url)
+        RemoteAddress.parse("lab", url)
     assert "user:secret" not in str(caught.value)
 
 
@@ -321,7 +321,7 @@ def test_an_address_that_is_none_is_refused_without_showing_what_is_secret(url: 
     ],
 )
 def test_an_address_is_what_openais_clients_call_base_url(url: str, chat: str, tokenize: str) -> None:
-    address = RemoteAddress.of("lab", url, KEY)
+    address = RemoteAddress.parse("lab", url, KEY)
     assert (address.place_of("/v1/chat"), address.place_of("/tokenize")) == (chat, tokenize)
     assert KEY not in repr(address)
 
@@ -386,7 +386,7 @@ def test_one_that_shares_the_adapters_has_them_before_anybody_asks_and_again_aft
         lab = Lab()
         lab.models = [base.name]
         await lab.up()
-        engine = RemoteEngine(RemoteAddress.of("lab", lab.url), base, look_s=0.1)
+        engine = RemoteEngine(RemoteAddress.parse("lab", lab.url), base, poll_s=0.1)
         registry = Registry(tmp_path / "adapters", [Pool(base, (Replica("lab", engine),))])
         fleet = Fleet(registry)
         try:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from serving.engines.vllm.on_cpu.seeds import fitting_seed, keep_generators, tell_seeds_apart
+from serving.engines.vllm.on_cpu.seeds import distinguish_seeds, fold_seed, keep_generators
 
 READ, IN_PARTS = False, True
 
@@ -39,7 +39,7 @@ def test_a_step_that_fails_loses_no_generator() -> None:
 
 def test_seeds_of_more_than_32_bits_are_told_apart() -> None:
     seeds = [0, 7, 2**31, 2**32 - 1, 2**32, 2**32 + 7, 2**63 - 1, 2**63, -2, -(2**63)]
-    fitting = [fitting_seed(seed) for seed in seeds]
+    fitting = [fold_seed(seed) for seed in seeds]
     assert fitting[:4] == seeds[:4]
     assert len({tuple(torch.rand(2, generator=_generator(seed)).tolist()) for seed in fitting}) == len(seeds)
 
@@ -53,8 +53,8 @@ def test_the_generators_are_made_of_fitting_seeds() -> None:
     parameters = [SimpleNamespace(seed=7), SimpleNamespace(seed=2**32 + 7), SimpleNamespace(seed=None), None]
     new = [SimpleNamespace(sampling_params=own) for own in parameters]
     for _ in range(2):  # a request that is scheduled anew keeps its seed
-        tell_seeds_apart(update_states)(None, SimpleNamespace(scheduled_new_reqs=new))
-    assert seen == [7, fitting_seed(2**32 + 7), None, None] * 2
+        distinguish_seeds(update_states)(None, SimpleNamespace(scheduled_new_reqs=new))
+    assert seen == [7, fold_seed(2**32 + 7), None, None] * 2
 
 
 def _drawn(seed: int, steps: list[bool]) -> list[int]:

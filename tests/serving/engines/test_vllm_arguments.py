@@ -137,6 +137,6 @@ def test_nvidia_smis_answer_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_base_answers_to_its_further_names_and_its_own_is_first(base: BaseModel, settings: VLLMSettings) -> None:
-    command = plan_launch(base, replace(settings, base_aliases=("a", "b")), CPU, SOCKET).command
+    command = plan_launch(base, replace(settings, base_names=("a", "b")), CPU, SOCKET).command
     names = command[command.index("--served-model-name") + 1 :]
     assert names[:4] == (base.name, "a", "b", "--uds")

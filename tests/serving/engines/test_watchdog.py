@@ -12,8 +12,8 @@ import pytest
 import uvloop
 
 from serving import AdapterError, BaseModel, EngineLimits, EngineStartError, EngineState, EngineUnavailableError
-from serving.engines.loan import Loan
-from serving.engines.vllm.watchdog import LoopTime
+from serving.engines.accelerator_lease import AcceleratorLease
+from serving.engines.vllm.watchdog import LoopClock
 from tests.serving.engines.fake_vllm_process import FakeVLLM, until
 
 FAST = {"stall_timeout_s": 1.5}
@@ -80,8 +80,8 @@ def test_a_dead_engine_is_found_though_our_own_loop_is_late(base: BaseModel, tmp
 
 def test_time_stands_still_while_the_loop_does() -> None:
     async def run() -> tuple[float, float]:
-        clock = LoopTime()
-        async with clock.going():
+        clock = LoopClock()
+        async with clock.running():
             await asyncio.sleep(0.6)
             turned_s = clock.now()
             await stall(1.5, times=1)
@@ -259,9 +259,9 @@ def test_an_engine_that_meets_something_unforeseen_on_its_way_up_is_started_agai
             with pytest.raises(EngineStartError, match="No space left on device"):
                 await vllm.engine.restart()
         else:
-            await vllm.engine.lend(Loan("stop", lambda: None))
+            await vllm.engine.lend_accelerator(AcceleratorLease("stop", lambda: None))
             with pytest.raises(EngineStartError, match="No space left on device"):
-                await vllm.engine.take_back()
+                await vllm.engine.reclaim_accelerator()
         await until(lambda: vllm.engine.generation == 3)
         assert await vllm.complete() == 200
         assert "No space left on device" in (vllm.engine.last_trouble or "")

@@ -25,7 +25,7 @@ from serving import (
     check_adapter,
     read_adapter,
 )
-from serving.parity.gate import Gate, compare, record
+from serving.parity.gate import ParityGate, compare, record
 from serving.parity.reference import Reference
 from tests.serving.adapters.adapters_on_disk import write_adapter
 from tests.serving.conftest import LIMITS
@@ -142,7 +142,7 @@ def parity_of(adapter: Adapter) -> dict[str, Any]:
 
 async def test_what_is_served_as_trained_passes_and_its_manifest_says_so(adapter: Adapter, base: BaseModel) -> None:
     before = {file.name: file.read_bytes() for file in adapter.path.iterdir()}
-    await Gate(dtype_of=lambda _: "float32").check(adapter, engine_for(adapter, base))
+    await ParityGate(dtype_of=lambda _: "float32").check(adapter, engine_for(adapter, base))
     after = {file.name: file.read_bytes() for file in adapter.path.iterdir()}
     assert {name for name in after if after[name] != before.get(name)} == {"manifest.json"}
     parity = parity_of(adapter)
@@ -170,7 +170,7 @@ async def test_what_is_served_otherwise_is_refused_with_its_reason(
     adapter: Adapter, base: BaseModel, tuned: Saying, plain: Saying, word: str
 ) -> None:
     with pytest.raises(ParityError, match=word):
-        await Gate(dtype_of=lambda _: "float32").check(adapter, engine_for(adapter, base, tuned, plain))
+        await ParityGate(dtype_of=lambda _: "float32").check(adapter, engine_for(adapter, base, tuned, plain))
     parity = parity_of(adapter)
     assert parity["passed"] is False
     assert any(word in reason for reason in parity["reasons"])
@@ -180,23 +180,23 @@ async def test_weak_adapter_that_isnt_served_is_noticed_below_the_bound(base: Ba
     weak = saying("weak", weight=0.02, before=BASE)
     (tmp_path / "adapters").mkdir()
     adapter = adapter_with(tmp_path, base, reference_json(base, weak))
-    await Gate().check(adapter, engine_for(adapter, base, weak))
+    await ParityGate().check(adapter, engine_for(adapter, base, weak))
     with pytest.raises(ParityError, match="nearer to the bare base"):
-        await Gate().check(adapter, engine_for(adapter, base, BASE))
+        await ParityGate().check(adapter, engine_for(adapter, base, BASE))
 
 
 async def test_adapter_that_changes_nothing_is_refused(base: BaseModel, tmp_path: Path) -> None:
     (tmp_path / "adapters").mkdir()
     adapter = adapter_with(tmp_path, base, reference_json(base, BASE))
     with pytest.raises(ParityError, match=r"changes nothing.*learning_rate"):
-        await Gate().check(adapter, engine_for(adapter, base, BASE))
+        await ParityGate().check(adapter, engine_for(adapter, base, BASE))
 
 
 async def test_other_token_ids_are_refused_and_the_place_is_named(adapter: Adapter, base: BaseModel) -> None:
     engine = engine_for(adapter, base)
     engine.tokens = [1, 2, 9, 3]
     with pytest.raises(ParityError, match=r"conversation 1 into 4 tokens and training into 3; .* from token 3 on"):
-        await Gate().check(adapter, engine)
+        await ParityGate().check(adapter, engine)
     assert parity_of(adapter)["token_ids_equal"] is False
 
 
@@ -212,7 +212,7 @@ async def test_reference_made_on_other_weights_is_refused(base: BaseModel, tmp_p
     (tmp_path / "adapters").mkdir()
     adapter = adapter_with(tmp_path, base, reference_json(base, base_model_sha256="f" * 64))
     with pytest.raises(ParityError, match="made on other weights"):
-        await Gate().check(adapter, engine_for(adapter, base))
+        await ParityGate().check(adapter, engine_for(adapter, base))
 
 
 @pytest.mark.parametrize(("dtype", "passes"), [("bfloat16", True), (None, True), ("float32", False)])
@@ -244,11 +244,11 @@ async def test_engine_that_refuses_to_answer_is_a_reason_and_one_in_trouble_is_n
     engine = engine_for(adapter, base)
     engine.status = 500
     with pytest.raises(EngineUnavailableError):
-        await Gate().check(adapter, engine)
+        await ParityGate().check(adapter, engine)
     assert "parity" not in read_adapter(adapter.path).manifest
     engine.status = 400
     with pytest.raises(ParityError, match="Out of luck"):
-        await Gate().check(adapter, engine)
+        await ParityGate().check(adapter, engine)
 
 
 async def test_restart_of_the_engine_while_it_is_judged_is_no_verdict(base: BaseModel, tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ async def test_restart_of_the_engine_while_it_is_judged_is_no_verdict(base: Base
         return Reference.from_json(reference_json(base))
 
     with pytest.raises(EngineUnavailableError, match="was restarted while"):
-        await Gate(make).check(adapter, engine)
+        await ParityGate(make).check(adapter, engine)
     assert "parity" not in json.loads((adapter.path / "manifest.json").read_text())
 
 
@@ -269,14 +269,14 @@ async def test_adapter_without_reference_gets_one_made_or_says_what_to_do(base: 
     (tmp_path / "adapters").mkdir()
     adapter = adapter_with(tmp_path, base, None)
     with pytest.raises(AdapterError, match="set parity_check to false") as refused:
-        await Gate().check(adapter, engine_for(adapter, base))
+        await ParityGate().check(adapter, engine_for(adapter, base))
     assert not isinstance(refused.value, ParityError)
 
     async def make(asked: Adapter, made_for: BaseModel) -> Reference:
         assert (asked, made_for) == (adapter, base)
         return Reference.from_json(reference_json(base))
 
-    await Gate(make).check(adapter, engine_for(adapter, base))
+    await ParityGate(make).check(adapter, engine_for(adapter, base))
     assert parity_of(adapter)["passed"] is True
 
 
@@ -325,20 +325,20 @@ async def test_hostile_reference_is_an_adapter_error_before_the_engine_is_asked(
     adapter = adapter_with(tmp_path, base, HOSTILE[how](reference_json(base)))
     engine = engine_for(adapter, base)
     with pytest.raises(AdapterError, match=r"parity reference can't be used: .+\. Import the adapter again"):
-        await Gate().check(adapter, engine)
+        await ParityGate().check(adapter, engine)
     assert engine.asked == []
 
 
 async def checked(place: Path, base: BaseModel, tuned: Saying) -> Adapter:
     adapter = adapter_with(place, base, reference_json(base, tuned))
-    await Gate().check(adapter, engine_for(adapter, base, tuned))
+    await ParityGate().check(adapter, engine_for(adapter, base, tuned))
     return read_adapter(adapter.path)
 
 
 async def test_canary_is_quiet_where_all_is_as_it_was(adapter: Adapter, base: BaseModel, tmp_path: Path) -> None:
     good, other = await checked(tmp_path, base, TUNED), await checked(tmp_path, base, OTHER)
     engine = SpeakingEngine(base, {base.name: BASE, good.name: TUNED, other.name: OTHER})
-    assert await Gate().canary(engine, [good, adapter, other]) == {}
+    assert await ParityGate().run_canary(engine, [good, adapter, other]) == {}
     assert len(engine.asked) <= 2 * 2
     assert adapter.name not in engine.asked, "what was never checked has nothing to be held against"
 
@@ -349,7 +349,7 @@ async def test_canary_names_the_adapters_that_answer_otherwise(base: BaseModel, 
     engine = SpeakingEngine(
         base, {base.name: BASE, one.name: BASE, two.name: TUNED, three.name: saying("c", before=BASE)}
     )
-    faults = await Gate().canary(engine, [one, two, three])
+    faults = await ParityGate().run_canary(engine, [one, two, three])
     assert faults.keys() == {one.name, two.name}
     assert "nearer to the bare base" in faults[one.name]
 
@@ -359,14 +359,14 @@ async def test_canary_distrusts_an_engine_whose_base_answers_otherwise(base: Bas
     one = await checked(tmp_path, base, TUNED)
     engine = SpeakingEngine(base, {base.name: saying("asleep"), one.name: TUNED})
     with pytest.raises(EngineError, match="base model answers otherwise"):
-        await Gate().canary(engine, [one])
+        await ParityGate().run_canary(engine, [one])
 
 
 async def test_canary_survives_a_damaged_note_of_what_was_served(base: BaseModel, tmp_path: Path) -> None:
     (tmp_path / "adapters").mkdir()
     one = await checked(tmp_path, base, TUNED)
     one.manifest["parity"]["served"] = [{"token_ids": [1, "2"]}]
-    assert "token_ids" in (await Gate().canary(engine_for(one, base), [one]))[one.name]
+    assert "token_ids" in (await ParityGate().run_canary(engine_for(one, base), [one]))[one.name]
 
 
 async def test_record_leaves_the_manifest_whole_where_it_cant_be_written(

@@ -22,7 +22,7 @@ from serving import (
 from serving.adapters.adapter import read_adapter
 from serving.engines.remote.client import RemoteAddress
 from serving.engines.remote.engine import RemoteEngine
-from serving.registry.derived_limits import WantedLimits
+from serving.registry.derived_limits import LimitSettings
 from serving.registry.fleet import Fleet, RestartRefusedError
 from serving.registry.pool import Pool
 from tests.serving.adapters.adapters_on_disk import write_adapter, write_base
@@ -95,7 +95,7 @@ def test_a_rank_pattern_counts_as_a_rank(place: Place) -> None:
 
 def test_what_is_set_is_not_derived(place: Place) -> None:
     place.add(r=64)
-    fleet = Fleet(place.registry, WantedLimits(16, 2, 1))
+    fleet = Fleet(place.registry, LimitSettings(16, 2, 1))
     wanted = fleet.wanted_limits(place.pool.replicas[0])
     assert (wanted.max_lora_rank, wanted.max_loras, wanted.max_cpu_loras) == (16, 2, 2)
 
@@ -201,7 +201,7 @@ def test_an_engine_that_does_not_start_with_new_limits_ends_the_roll_and_serves_
 
 def test_one_restart_at_a_time_and_none_of_what_is_not_ours(base: BaseModel, tmp_path: Path) -> None:
     engine = RestartableEngine(base)
-    remote = Replica("lab", RemoteEngine(RemoteAddress.of("lab", "http://127.0.0.1:9")))
+    remote = Replica("lab", RemoteEngine(RemoteAddress.parse("lab", "http://127.0.0.1:9")))
     fleet = Fleet(Registry(tmp_path / "adapters", [pool_of(engine)], remotes=[remote]))
 
     async def play() -> None:

@@ -13,7 +13,7 @@ import pytest
 from serving import (
     Adapter,
     AdapterError,
-    AdapterPlace,
+    AdapterHost,
     BaseModel,
     ParityError,
     Registry,
@@ -36,7 +36,7 @@ class ScriptedGate:
         self.judged: list[str] = []
         self.faults: dict[str, str] = {}
 
-    async def check(self, adapter: Adapter, engine: AdapterPlace) -> None:
+    async def check(self, adapter: Adapter, engine: AdapterHost) -> None:
         assert isinstance(engine, FakeEngine)
         assert adapter.name in engine.loaded, "judged before it was loaded"
         self.judged.append(adapter.name)
@@ -47,7 +47,7 @@ class ScriptedGate:
         if reason:
             raise ParityError(reason)
 
-    async def canary(self, engine: AdapterPlace, adapters: Sequence[Adapter]) -> dict[str, str]:
+    async def run_canary(self, engine: AdapterHost, adapters: Sequence[Adapter]) -> dict[str, str]:
         return {name: fault for name, fault in self.faults.items() if name in {adapter.name for adapter in adapters}}
 
 
@@ -100,7 +100,7 @@ def test_the_gate_judges_once_before_anyone_is_answered(gated: tuple[Place, Scri
     place, gate = gated
     name = place.add()
     assert name not in place.registry.names()
-    assert [adapter.name for adapter in place.registry.waiting()] == [name]
+    assert [adapter.name for adapter in place.registry.awaiting_gate()] == [name]
 
     async def ask() -> list[str]:
         return await asyncio.gather(*(place.registry.resolve(name) for _ in range(20)))
@@ -108,7 +108,7 @@ def test_the_gate_judges_once_before_anyone_is_answered(gated: tuple[Place, Scri
     assert set(asyncio.run(ask())) == {name}
     assert gate.judged == [name]
     assert name in place.registry.names()
-    assert place.registry.waiting() == []
+    assert place.registry.awaiting_gate() == []
 
 
 def test_what_the_gate_refuses_stays_unpublished_also_after_a_restart(gated: tuple[Place, ScriptedGate]) -> None:
@@ -136,7 +136,7 @@ def test_a_started_engine_gets_back_what_was_used_last(gated: tuple[Place, Scrip
             await place.registry.resolve(name)
         await place.registry.resolve(names[1])
         place.engine.restart()
-        await place.registry.replay(place.registry.replicas[0], place.engine)
+        await place.registry.restore_adapters(place.registry.replicas[0], place.engine)
 
     asyncio.run(play())
     assert list(place.engine.loaded) == [names[2], names[3], names[4], names[1]]
@@ -154,7 +154,7 @@ def test_an_adapter_that_fails_the_canary_is_taken_out(gated: tuple[Place, Scrip
         await place.registry.resolve(bad)
         place.engine.restart()
         gate.faults[bad] = "other words than before"
-        await place.registry.replay(place.registry.replicas[0], place.engine)
+        await place.registry.restore_adapters(place.registry.replicas[0], place.engine)
         with pytest.raises(ParityError, match="other words than before"):
             await place.registry.resolve(bad)
 
@@ -188,7 +188,7 @@ def test_what_is_being_removed_is_not_brought_back(place: Place) -> None:
             removal = asyncio.create_task(place.registry.remove(going, drain_timeout_s=5))
             await asyncio.sleep(0.02)
             place.engine.restart()
-            await place.registry.replay(place.registry.replicas[0], place.engine)
+            await place.registry.restore_adapters(place.registry.replicas[0], place.engine)
         await removal
 
     asyncio.run(play())
@@ -199,7 +199,7 @@ def test_an_adapter_that_cannot_be_judged_now_is_not_tried_by_every_caller(gated
     place, gate = gated
     name = place.add()
 
-    async def no_memory(adapter: Adapter, engine: AdapterPlace) -> None:
+    async def no_memory(adapter: Adapter, engine: AdapterHost) -> None:
         gate.judged.append(adapter.name)
         raise AdapterError("there is no memory for the reference")
 

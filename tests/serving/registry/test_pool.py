@@ -9,7 +9,7 @@ import pytest
 
 from serving import BaseModel, EngineState, Registry
 from serving.adapters.adapter import read_adapter
-from serving.registry.pool import SPREAD, Pool, Replica, choose, pool_of
+from serving.registry.pool import MAX_IMBALANCE, Pool, Replica, choose, pool_of
 from tests.serving.adapters.adapters_on_disk import write_adapter
 from tests.serving.fake_engine import FakeEngine
 
@@ -32,24 +32,24 @@ def test_the_engine_with_the_least_to_do_is_chosen(pool: Pool) -> None:
 
 def test_an_engine_that_has_the_adapter_is_preferred_up_to_the_spread(pool: Pool) -> None:
     holder = pool.replicas[2]
-    holder.told("adapter")
-    busy(holder, SPREAD)
+    holder.mark_loaded("adapter")
+    busy(holder, MAX_IMBALANCE)
     assert pool.choose("adapter") is holder
     assert pool.choose("other") is pool.replicas[0]
-    busy(holder, SPREAD + 1)
+    busy(holder, MAX_IMBALANCE + 1)
     assert pool.choose("adapter") is pool.replicas[0]
 
 
 def test_the_idlest_of_several_holders_is_chosen(pool: Pool) -> None:
     for replica in pool.replicas[1:]:
-        replica.told("adapter")
+        replica.mark_loaded("adapter")
     busy(pool.replicas[1], 3)
     assert pool.choose("adapter") is pool.replicas[2]
 
 
 def test_what_an_engine_knew_before_its_restart_does_not_count(pool: Pool) -> None:
     holder = pool.replicas[2]
-    holder.told("adapter")
+    holder.mark_loaded("adapter")
     assert isinstance(holder.engine, FakeEngine)
     holder.engine.restart()
     assert pool.choose("adapter") is pool.replicas[0]
@@ -58,7 +58,7 @@ def test_what_an_engine_knew_before_its_restart_does_not_count(pool: Pool) -> No
 @pytest.mark.parametrize("state", [EngineState.DEAD, EngineState.STARTING, EngineState.STOPPED])
 def test_an_engine_that_is_down_is_avoided_whatever_it_has(pool: Pool, state: EngineState) -> None:
     down = pool.replicas[0]
-    down.told("adapter")
+    down.mark_loaded("adapter")
     assert isinstance(down.engine, FakeEngine)
     down.engine.state = state
     assert pool.choose("adapter") is pool.replicas[1]
@@ -106,14 +106,14 @@ def test_many_requests_for_one_adapter_spread_over_the_engines(base: BaseModel, 
                 await leave.wait()
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(2 * SPREAD + 8):
+            for _ in range(2 * MAX_IMBALANCE + 8):
                 group.create_task(ask())
-            for _ in range(2 * SPREAD + 8):
+            for _ in range(2 * MAX_IMBALANCE + 8):
                 await inside.acquire()
             counts = [replica.in_flight for replica in pool.replicas]
             leave.set()
         return counts
 
     first, second = asyncio.run(play())
-    assert abs(first - second) <= SPREAD + 1
+    assert abs(first - second) <= MAX_IMBALANCE + 1
     assert all(name in replica.engine.loaded for replica in pool.replicas if isinstance(replica.engine, FakeEngine))

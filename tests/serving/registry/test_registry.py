@@ -21,7 +21,7 @@ from serving import (
     pool_of,
 )
 from serving.adapters.adapter import read_adapter
-from serving.registry.pool import SPREAD
+from serving.registry.pool import MAX_IMBALANCE
 from tests.serving.adapters.adapters_on_disk import write_adapter, write_base
 from tests.serving.fake_engine import FakeEngine
 from tests.serving.place import Place
@@ -268,8 +268,8 @@ def test_an_adapter_goes_to_the_engine_that_has_it_until_that_one_is_much_busier
 
     async def play() -> None:
         async with AsyncExitStack() as held:
-            engines = [(await held.enter_async_context(registry.lease(name))).engine for _ in range(SPREAD + 2)]
-        assert engines == [place.engine] * (SPREAD + 1) + [other]
+            engines = [(await held.enter_async_context(registry.lease(name))).engine for _ in range(MAX_IMBALANCE + 2)]
+        assert engines == [place.engine] * (MAX_IMBALANCE + 1) + [other]
 
     asyncio.run(play())
     assert (place.engine.loads, other.loads) == ([name], [name])

@@ -56,7 +56,7 @@ async def create_adapter(request: Request, services: ServicesDep) -> dict[str, A
             upload.take_in, services.registry, services.settings, incoming, folder, form.fields
         )
     await upload.publish(services.registry, adapter)
-    waiting = {other.id for other in await run_in_threadpool(services.registry.waiting)}
+    waiting = {other.id for other in await run_in_threadpool(services.registry.awaiting_gate)}
     return _adapter_object(adapter, is_published=adapter.id not in waiting)
 
 

@@ -1,1 +1,1 @@
-"""vLLM on a processor, as a process of its own."""
+"""vLLM on a CPU, as a process of its own."""

@@ -1,11 +1,11 @@
-"""A request's seed on a processor: its generator draws for the tokens that the request keeps, and for no other.
+"""Seeds on a CPU: a request's generator is used only for tokens that the request keeps.
 
-vLLM 0.32 samples a token for a prompt of which only a part has been read, throws it away, and rewinds the request's
-generator by the offset that CUDA's has (https://github.com/vllm-project/vllm/pull/10097). A processor's has none: torch
-raises `CPU Generator does not use offset`, and the engine dies with all that it was answering. It happens to a prompt
-longer than a step, and to short ones that fill a step together. Here the generator is kept from drawing such a token.
+vLLM 0.32 samples a token for a partly processed prompt, discards it, and rewinds the request's generator by the offset
+that CUDA's has (https://github.com/vllm-project/vllm/pull/10097). A CPU generator has none: torch raises `CPU Generator
+does not use offset`, and the engine dies with all its requests. This affects prompts longer than a step, and short ones
+that fill a step together. Here such a token is sampled without the generator.
 
-It refuses to know vLLM: `server` puts these functions into it.
+`server` patches these functions into vLLM.
 """
 
 import hashlib
@@ -14,12 +14,12 @@ from typing import Any
 
 
 def keep_generators(sample_tokens: Callable[..., Any]) -> Callable[..., Any]:
-    """A model runner's `sample_tokens`, without the generators of requests whose sampled token is thrown away."""
+    """Wrap a model runner's `sample_tokens`: requests whose sampled token is discarded keep their generators unused."""
 
     def sample_kept_tokens(runner: Any, *arguments: Any, **named: Any) -> Any:
         generators = runner.input_batch.generators
-        thrown_away = runner.discard_request_mask.np[: runner.input_batch.num_reqs]
-        aside = {row: generators.pop(row) for row in thrown_away.nonzero()[0].tolist() if row in generators}
+        discarded = runner.discard_request_mask.np[: runner.input_batch.num_reqs]
+        aside = {row: generators.pop(row) for row in discarded.nonzero()[0].tolist() if row in generators}
         try:
             return sample_tokens(runner, *arguments, **named)
         finally:
@@ -28,22 +28,22 @@ def keep_generators(sample_tokens: Callable[..., Any]) -> Callable[..., Any]:
     return sample_kept_tokens
 
 
-def tell_seeds_apart(update_states: Callable[..., Any]) -> Callable[..., Any]:
-    """A model runner's `_update_states`, which makes the generators, with seeds of more than 32 bits made to fit."""
+def distinguish_seeds(update_states: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a model runner's `_update_states`, which makes the generators: seeds of more than 32 bits are folded."""
 
-    def update_with_fitting_seeds(runner: Any, scheduled: Any, *arguments: Any, **named: Any) -> Any:
+    def update_with_folded_seeds(runner: Any, scheduled: Any, *arguments: Any, **named: Any) -> Any:
         for request in scheduled.scheduled_new_reqs:
             if request.sampling_params and request.sampling_params.seed is not None:
-                request.sampling_params.seed = fitting_seed(request.sampling_params.seed)
+                request.sampling_params.seed = fold_seed(request.sampling_params.seed)
         return update_states(runner, scheduled, *arguments, **named)
 
-    return update_with_fitting_seeds
+    return update_with_folded_seeds
 
 
-def fitting_seed(seed: int) -> int:
-    """`seed` in 32 bits that depend on all of its own; itself where it has no more.
+def fold_seed(seed: int) -> int:
+    """Return `seed` folded into 32 bits that depend on all of its bits; itself if it fits.
 
-    On a processor torch keeps the lowest 32 bits (`mt19937`), so that 1 and 2³² + 1 would give the same answer.
+    On a CPU torch keeps the lowest 32 bits (`mt19937`), so that 1 and 2³² + 1 would give the same answer.
     """
     if 0 <= seed < 2**32:
         return seed

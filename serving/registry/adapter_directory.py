@@ -1,7 +1,4 @@
-"""The adapters directory: what lies there, by name, read again whenever it changes. The directory is the truth.
-
-It refuses to know engines, and whether an adapter is loaded.
-"""
+"""The adapters directory, the source of truth: its adapters by name, read again whenever it changes."""
 
 from __future__ import annotations
 
@@ -18,21 +15,21 @@ from serving.adapters.names import remember_removed
 from serving.base_model import BaseModel
 
 _SETTLED_NS = 100_000_000
-"""A directory's modification time moves in steps of some milliseconds: one this young may hide a later change."""
+"""A directory's modification time advances in steps of some milliseconds: a recent one may hide a later change."""
 
 _Stamp = tuple[tuple[int, int] | None, ...]
-"""Modification time in nanoseconds and size of each file that an adapter is known by; None for one that isn't there."""
+"""Modification time in nanoseconds and size of each file that identifies an adapter; None for a missing one."""
 
 logger = logging.getLogger(__name__)
 
 
-class Shelf:
-    """The adapters of one directory that belong to the bases that are served. May be used from any thread."""
+class AdapterDirectory:
+    """The adapters of one directory that belong to the served bases. Thread-safe."""
 
     def __init__(self, adapters_dir: Path, bases: Mapping[str, BaseModel]) -> None:
         """adapters_dir: created if absent.
 
-        bases: sha256 → base model, for each that is served; the first is the one of adapters that don't say.
+        bases: sha256 → base model, for each that is served; the first is for adapters that don't say.
         """
         adapters_dir.mkdir(parents=True, exist_ok=True)
         for half_removed in adapters_dir.glob(".removed-adapter-*"):
@@ -48,48 +45,48 @@ class Shelf:
         self._foreign: dict[str, str] = {}
 
     def adapters(self) -> list[Adapter]:
-        """Those that belong to a base that is served, oldest first."""
+        """Return those that belong to a served base, oldest first."""
         self._rescan()
         return list(self._by_name.values())
 
     def find(self, id_or_name: str) -> Adapter | None:
-        """The adapter of this id or name."""
+        """Return the adapter of this id or name."""
         self._rescan()
         return self._by_name.get(id_or_name) or self._by_id.get(id_or_name)
 
     def broken(self) -> Mapping[str, str]:
-        """Directory name → why it can't be served."""
+        """Return directory name → why it can't be served."""
         self._rescan()
         return self._broken
 
-    def why_not(self, id_or_name: str) -> str | None:
-        """Why an adapter that is there isn't on the shelf; None where nothing is known."""
+    def reason_unavailable(self, id_or_name: str) -> str | None:
+        """Return why an adapter that exists can't be served; None if nothing is known."""
         return self._broken.get(id_or_name) or self._foreign.get(id_or_name)
 
     def base_of(self, adapter: Adapter) -> BaseModel:
-        """The base that the adapter is served on."""
+        """Return the base that the adapter is served on."""
         return self._bases.get(adapter.base_model_sha256 or "") or next(iter(self._bases.values()))
 
     def reread(self, adapter: Adapter) -> Adapter:
-        """The adapter with the manifest that it has now. Raises: AdapterError."""
+        """Return the adapter with its current manifest. Raises: AdapterError."""
         fresh = read_adapter(adapter.path)
         with self._lock:
             if fresh.name in self._by_name:
                 self._by_name[fresh.name] = self._by_id[fresh.id] = fresh
         return fresh
 
-    def forget(self) -> None:
-        """The next look reads the directory again."""
+    def invalidate(self) -> None:
+        """Make the next look-up read the directory again."""
         self._scanned = None
 
     def _rescan(self) -> None:
-        """Reads the directory again if it has changed."""
+        """Read the directory again if it has changed."""
         with self._lock:
             modified, now = self.path.stat().st_mtime_ns, time.time_ns()
             if self._scanned and self._scanned[0] == modified and self._scanned[1] - modified > _SETTLED_NS:
                 return
             adapters, broken = self._scan()
-            foreign = {adapter.name: reason for adapter in adapters if (reason := self._why_foreign(adapter))}
+            foreign = {adapter.name: reason for adapter in adapters if (reason := self._foreign_reason(adapter))}
             broken |= {adapter.path.name: foreign[adapter.name] for adapter in adapters if adapter.name in foreign}
             for directory in broken.keys() - self._broken.keys():
                 logger.warning("%s isn't served: %s", directory, broken[directory])
@@ -100,7 +97,7 @@ class Shelf:
             self._scanned = (modified, now)
 
     def _scan(self) -> tuple[list[Adapter], dict[str, str]]:
-        """As `scan_adapters`; only what changed since the last time is read."""
+        """Like `scan_adapters`; reads only what has changed since the last time."""
         known, self._known = self._known, {}
 
         def read(path: Path) -> Adapter:
@@ -112,8 +109,8 @@ class Shelf:
 
         return scan_adapters(self.path, read)
 
-    def _why_foreign(self, adapter: Adapter) -> str | None:
-        """Why this adapter belongs to no base model that is served; None when it does."""
+    def _foreign_reason(self, adapter: Adapter) -> str | None:
+        """Return why this adapter belongs to no served base model; None if it does."""
         if adapter.base_model_sha256 is None or adapter.base_model_sha256 in self._bases:
             return None
         served = " and ".join(f"{base.name!r} ({base.sha256[:12]}…)" for base in self._bases.values())
@@ -124,10 +121,10 @@ class Shelf:
         )
 
 
-def discard(adapter: Adapter, *, keep_name_taken: bool = True) -> None:
-    """Removes the adapter from its directory; from the first moment on nobody takes it for a whole one.
+def delete_adapter(adapter: Adapter, *, keep_name_taken: bool = True) -> None:
+    """Delete the adapter from its directory; it is never seen half deleted.
 
-    keep_name_taken: whether nothing else may ever get its name.
+    keep_name_taken: whether its name may never be used again.
     """
     if keep_name_taken:
         remember_removed(adapter.path.parent, adapter.name)
