@@ -206,10 +206,10 @@ def test_the_finished_file_expires_as_asked_for(gateway: Gateway) -> None:
     ],
 )
 def test_a_wrong_announcement_is_a_400_that_names_the_field(
-    gateway: Gateway, changes: dict[str, Any], param: str
+    shared_gateway: Gateway, changes: dict[str, Any], param: str
 ) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
-        create(sdk(gateway), 10, **changes)
+        create(sdk(shared_gateway), 10, **changes)
     assert caught.value.param == param
 
 
@@ -225,8 +225,8 @@ def test_parts_have_a_limit_each_and_together(gateway: Gateway) -> None:
     assert together.value.code == "too_many_bytes"
 
 
-def test_an_unknown_upload_is_a_404(gateway: Gateway) -> None:
-    client = sdk(gateway)
+def test_an_unknown_upload_is_a_404(shared_gateway: Gateway) -> None:
+    client = sdk(shared_gateway)
     for call in (
         lambda: parts_of(client, "upload_none", b"x"),
         lambda: client.uploads.complete("upload_none", part_ids=["part_x"]),
