@@ -174,7 +174,6 @@ def test_files_for_other_purposes_are_processed_at_once(gateway: Gateway, purpos
     assert refusal(gateway, b"", name="any.bin", purpose=purpose).code == "empty_file"
 
 
-@pytest.mark.both_databases
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
@@ -454,7 +453,6 @@ HANGS = (
 """A check that comes to no end with a file that says hang."""
 
 
-@pytest.mark.both_databases
 def test_a_check_that_hangs_holds_up_no_other_and_ends_in_error(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
