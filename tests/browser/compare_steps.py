@@ -5,19 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from fastapi import FastAPI
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.scripted import BASE, Script, scripted_app
 from tests.ui.running import running
+from ui.pages.compare import layout
 
 ANSWER_TIMEOUT_MS = 120_000
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[tuple[str, Script]]:
-    script = Script()
-    with running(lambda url: scripted_app(script, url, example_prompts=("Who wrote Hamlet?",))) as url:
+def served(request: pytest.FixtureRequest) -> Iterator[tuple[str, Script]]:
+    """The one server of a module; a module's `LOOK_S` is how often its pages look for new models."""
+    script, look_s = Script(), getattr(request.module, "LOOK_S", layout.LOOK_S)
+
+    def app(url: str) -> FastAPI:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(layout, "LOOK_S", look_s)
+            return scripted_app(script, url, example_prompts=("Who wrote Hamlet?",))
+
+    with running(app) as url:
         yield url, script
 
 

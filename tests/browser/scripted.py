@@ -33,6 +33,8 @@ class Script:
     """Words after which the connection breaks off."""
     refuse: dict[str, Any] | None = None
     """An error object that each comparison is refused with."""
+    listings: int = 0
+    """Times that the models were asked for."""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     """What was asked."""
     stored: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -48,6 +50,7 @@ def scripted_app(script: Script, url: str, *, example_prompts: tuple[str, ...] =
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
+        script.listings += 1
         return {"data": [{"id": name, "parent": BASE if name != BASE else None} for name in script.models]}
 
     @app.post("/v1/comparisons")

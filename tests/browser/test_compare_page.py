@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -20,6 +21,7 @@ from tests.ui.running import running
 pytestmark = pytest.mark.browser
 
 PATIENCE_MS = 30_000
+LOOK_S = 2.0
 HOSTILE = (
     "<img src=x onerror=\"document.title='broken in'\"><script>document.title='broken in'</script> ${7*7} {{value}}"
 )
@@ -302,7 +304,10 @@ def test_markup_and_other_scripts_are_shown_as_text(
 def test_a_model_that_is_published_appears_by_itself(url: str, script: Script, open_page: OpenPage) -> None:
     page = opened(open_page, url)
     script.models.append("ft:base:personal:new:dddddddd")
-    page.wait_for_timeout(11_000)  # the page looks every ten seconds
+    seen, deadline = script.listings, time.monotonic() + PATIENCE_MS / 1000
+    while script.listings < seen + 2:  # by the time that it looks again, it shows what it has seen before
+        assert time.monotonic() < deadline, "the page doesn't look"
+        page.wait_for_timeout(100)
     page.locator("#tl-model-b input").click()
     expect(page.get_by_role("option", name="ft:base:personal:new:dddddddd", exact=True)).to_be_visible()
     page.keyboard.press("Escape")

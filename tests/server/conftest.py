@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import ssl
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,18 +59,9 @@ class Gateway:
 StartGateway = Callable[..., Gateway]
 
 
-@pytest.fixture
-def start_gateway(
-    tmp_path: Path, database_url: str | None, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[StartGateway]:
-    """Start a gateway whose engine follows `script` (by default: says hello as whoever was asked).
-
-    webhooks: what the deliverer is made with, such as shorter pauses. training: the command that trains.
-
-    Started again in the same test, it finds the data directory and the database as the one before left them.
-    """
+@contextmanager
+def _starting(folder: Path, database_url: str | None, migrated_sqlite: Path) -> Iterator[StartGateway]:
     stops: list[Callable[[], None]] = []
-    monkeypatch.setattr(loading, "ABORT_GRACE_S", 0.0)  # no engine here goes on with what is given up
 
     def start(
         script: Script = lambda body: streamed(body["model"], "hel", "lo"),
@@ -78,7 +70,7 @@ def start_gateway(
         training: Sequence[str] = TRAINING,
         **settings: Any,
     ) -> Gateway:
-        chosen = Settings(data_dir=tmp_path / "data", **({"database_url": database_url} | settings))
+        chosen = Settings(data_dir=folder / "data", **({"database_url": database_url} | settings))
         make_data_dir(chosen.data_dir)
         file = chosen.data_dir / "tuneloop.db"
         has_its_tables = not stops and chosen.database_url == database_url and not file.exists()
@@ -86,7 +78,7 @@ def start_gateway(
             shutil.copy(migrated_sqlite, file)
         database = Database(chosen.resolved_database_url) if has_its_tables else open_database(chosen)
         compiled_once(database)
-        engine = FakeEngine(tmp_path / "base", script)
+        engine = FakeEngine(folder / "base", script)
         services = make_services(chosen, engine, database, training=training)
         if webhooks is not None:
             services = replace(services, webhooks=Deliverer(database, **webhooks))
@@ -104,12 +96,33 @@ def start_gateway(
         stops.append(stop)
         return Gateway(http, engine, database, url, services, stop)
 
-    yield start
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "ABORT_GRACE_S", 0.0)  # no engine here goes on with what is given up
+        yield start
     for stop in stops:
         stop()
+
+
+@pytest.fixture
+def start_gateway(tmp_path: Path, database_url: str | None, migrated_sqlite: Path) -> Iterator[StartGateway]:
+    """Start a gateway whose engine follows `script` (by default: says hello as whoever was asked).
+
+    webhooks: what the deliverer is made with, such as shorter pauses. training: the command that trains.
+
+    Started again in the same test, it finds the data directory and the database as the one before left them.
+    """
+    with _starting(tmp_path, database_url, migrated_sqlite) as start:
+        yield start
 
 
 @pytest.fixture
 def gateway(start_gateway: StartGateway) -> Gateway:
     """A gateway with the default script."""
     return start_gateway()
+
+
+@pytest.fixture(scope="module")
+def shared_gateway(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path) -> Iterator[Gateway]:
+    """As `gateway`, on SQLite, one for all of a module's tests that are refused, or only look: change nothing there."""
+    with _starting(tmp_path_factory.mktemp("shared"), None, migrated_sqlite) as start:
+        yield start()

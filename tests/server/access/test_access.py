@@ -29,8 +29,8 @@ def wait_for(gateway: Gateway, status: int, headers: dict[str, str]) -> int:
     return got
 
 
-def test_without_keys_a_local_program_may_come_in(gateway: Gateway) -> None:
-    assert gateway.http.get(MODELS).status_code == 200
+def test_without_keys_a_local_program_may_come_in(shared_gateway: Gateway) -> None:
+    assert shared_gateway.http.get(MODELS).status_code == 200
 
 
 def test_first_key_shuts_the_door_and_revoking_it_leaves_it_shut(gateway: Gateway) -> None:
@@ -44,13 +44,13 @@ def test_first_key_shuts_the_door_and_revoking_it_leaves_it_shut(gateway: Gatewa
     assert gateway.http.get(MODELS).status_code == 401
 
 
-@pytest.mark.parametrize("header", ["", "Bearer", "Bearer wrong", "Basic abc", "Bearer sk-tuneloop-" + "x" * 43])
-def test_bad_key_is_401_in_the_envelope(gateway: Gateway, header: str) -> None:
+def test_bad_key_is_401_in_the_envelope(gateway: Gateway) -> None:
     make_key(gateway)
-    response = gateway.http.get(MODELS, headers={"Authorization": header} if header else {})
-    assert response.status_code == 401
-    error = gateway.error(response)
-    assert (error["type"], error["code"]) == ("authentication_error", "invalid_api_key")
+    for header in ("", "Bearer", "Bearer wrong", "Basic abc", "Bearer sk-tuneloop-" + "x" * 43):
+        response = gateway.http.get(MODELS, headers={"Authorization": header} if header else {})
+        assert response.status_code == 401, header
+        error = gateway.error(response)
+        assert (error["type"], error["code"]) == ("authentication_error", "invalid_api_key"), header
 
 
 def test_with_keys_every_api_path_is_guarded_and_health_is_not(gateway: Gateway) -> None:
@@ -73,17 +73,17 @@ def test_key_is_stored_only_as_a_hash(gateway: Gateway, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "headers", [{"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Origin": "null"}, {"Host": ""}]
 )
-def test_keyless_server_refuses_a_web_page_of_elsewhere(gateway: Gateway, headers: dict[str, str]) -> None:
-    response = gateway.http.get(MODELS, headers=headers)
+def test_keyless_server_refuses_a_web_page_of_elsewhere(shared_gateway: Gateway, headers: dict[str, str]) -> None:
+    response = shared_gateway.http.get(MODELS, headers=headers)
     assert response.status_code == 403
-    assert gateway.error(response)["code"] == "host_not_allowed"
+    assert shared_gateway.error(response)["code"] == "host_not_allowed"
 
 
 @pytest.mark.parametrize(
     "headers", [{"Host": "localhost:8000"}, {"Origin": "http://127.0.0.1:8000"}, {"Host": "[::1]:80"}]
 )
-def test_keyless_server_answers_under_its_own_names(gateway: Gateway, headers: dict[str, str]) -> None:
-    assert gateway.http.get(MODELS, headers=headers).status_code == 200
+def test_keyless_server_answers_under_its_own_names(shared_gateway: Gateway, headers: dict[str, str]) -> None:
+    assert shared_gateway.http.get(MODELS, headers=headers).status_code == 200
 
 
 def test_public_address_without_keys_is_refused_at_start(tmp_path: Path, demo_model: Path) -> None:

@@ -221,66 +221,62 @@ def test_a_deleted_alias_is_a_name_like_any_other(place: Place) -> None:
     assert (again.status_code, again.json()["previous_model"]) == (201, None)
 
 
-@pytest.mark.parametrize(
-    ("name", "status", "code"),
-    [
-        ("ft:base:org:x:12345678", 400, "invalid_value"),
-        ("mine:ckpt-step-3", 400, "invalid_value"),
-        ("a b", 400, "invalid_value"),
-        ("ü", 400, "invalid_value"),
-        ("-a", 400, "invalid_value"),
-        ("a" * 201, 400, "invalid_value"),
-        ("a\x00", 400, "invalid_value"),
-        ("a/history/rollback", 400, "invalid_value"),
-        ("base", 409, "alias_name_taken"),
-        ("gpt-4o", 409, "alias_name_taken"),
-        ("imported", 409, "alias_name_taken"),
-        ("removed", 409, "alias_name_taken"),
-    ],
+REFUSED_NAMES = (
+    ("ft:base:org:x:12345678", 400, "invalid_value"),
+    ("mine:ckpt-step-3", 400, "invalid_value"),
+    ("a b", 400, "invalid_value"),
+    ("ü", 400, "invalid_value"),
+    ("-a", 400, "invalid_value"),
+    ("a" * 201, 400, "invalid_value"),
+    ("a\x00", 400, "invalid_value"),
+    ("a/history/rollback", 400, "invalid_value"),
+    ("base", 409, "alias_name_taken"),
+    ("gpt-4o", 409, "alias_name_taken"),
+    ("imported", 409, "alias_name_taken"),
+    ("removed", 409, "alias_name_taken"),
 )
-def test_a_name_that_is_not_free_is_refused(
-    start_gateway: StartGateway, tmp_path: Path, name: str, status: int, code: str
-) -> None:
+
+
+def test_a_name_that_is_not_free_is_refused(start_gateway: StartGateway, tmp_path: Path) -> None:
     write_base(tmp_path / "base")
     gateway = start_gateway(base_model_map={"gpt-4o": "base"})
     place = Place(gateway, None, {})
     add_version(gateway, ONE)
     add_version(gateway, "imported")
     (gateway.services.settings.adapters_dir / ".removed-names").write_text('"removed"\n')
-    place.refused(place.put(name, ONE), status, code)
-    assert place.ask("GET", "/aliases").json()["data"] == []
+    for name, status, code in REFUSED_NAMES:
+        place.refused(place.put(name, ONE), status, code)
+        assert place.ask("GET", "/aliases").json()["data"] == [], name
 
 
 def test_the_longest_name_is_taken(place: Place) -> None:
     assert place.put("a" * 200, ONE).status_code == 201
 
 
-@pytest.mark.parametrize("name", ["a b", "a\x00", "a" * 5000, "a/../b", "a/", "adapter-0123456789abcdef", "FT:x"])
-def test_asking_for_what_can_be_no_alias_is_404(place: Place, name: str) -> None:
-    answer = place.ask("GET", f"/aliases/{quote(name, safe='')}")
-    assert answer.status_code == 404
+def test_asking_for_what_can_be_no_alias_is_404(place: Place) -> None:
+    for name in ("a b", "a\x00", "a" * 5000, "a/../b", "a/", "adapter-0123456789abcdef", "FT:x"):
+        answer = place.ask("GET", f"/aliases/{quote(name, safe='')}")
+        assert answer.status_code == 404, name
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "code", "param"),
-    [
-        ({"model": "nothing"}, 404, "model_not_found", "model"),
-        ({"model": "other"}, 400, "alias_of_alias", "model"),
-        ({"model": "support"}, 404, "model_not_found", "model"),
-        ({"model": ""}, 400, "string_below_min_length", "model"),
-        ({"model": 3}, 400, "invalid_type", "model"),
-        ({}, 400, "missing_required_parameter", "model"),
-        ({"model": ONE, "x": 1}, 400, "unknown_parameter", "x"),
-    ],
+NO_MODELS: tuple[tuple[dict[str, Any], int, str, str], ...] = (
+    ({"model": "nothing"}, 404, "model_not_found", "model"),
+    ({"model": "other"}, 400, "alias_of_alias", "model"),
+    ({"model": "support"}, 404, "model_not_found", "model"),
+    ({"model": ""}, 400, "string_below_min_length", "model"),
+    ({"model": 3}, 400, "invalid_type", "model"),
+    ({}, 400, "missing_required_parameter", "model"),
+    ({"model": ONE, "x": 1}, 400, "unknown_parameter", "x"),
 )
-def test_a_target_that_is_no_model_is_refused(
-    place: Place, body: dict[str, Any], status: int, code: str, param: str
-) -> None:
+
+
+def test_a_target_that_is_no_model_is_refused(place: Place) -> None:
     place.promoted("other", ONE)
-    answer = place.ask("PUT", "/aliases/support", body)
-    place.refused(answer, status, code)
-    assert place.gateway.error(answer)["param"] == param
-    assert [one["name"] for one in place.ask("GET", "/aliases").json()["data"]] == ["other"]
+    for body, status, code, param in NO_MODELS:
+        answer = place.ask("PUT", "/aliases/support", body)
+        place.refused(answer, status, code)
+        assert place.gateway.error(answer)["param"] == param
+        assert [one["name"] for one in place.ask("GET", "/aliases").json()["data"]] == ["other"], body
 
 
 def test_an_id_of_an_adapter_means_its_name(place: Place) -> None:

@@ -169,22 +169,18 @@ def test_a_restart_answers_with_the_new_limits_or_at_once(tmp_path: Path) -> Non
         until(lambda: one.engine.generation == 3)
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "status", "code"),
-    [
+def test_a_restart_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    refusals: tuple[tuple[str, dict[str, Any], int, str], ...] = (
         ("engine-9/restart", {}, 404, "engine_not_found"),
         ("lab/restart", {}, 409, "engine_restart_refused"),
         ("restart", {"drain_timeout_s": -1}, 400, "integer_below_min_value"),
         ("restart", {"now": True}, 400, "unknown_parameter"),
-    ],
-)
-def test_a_restart_that_cannot_be_is_refused(
-    tmp_path: Path, path: str, body: dict[str, Any], status: int, code: str
-) -> None:
+    )
     with serving(tmp_path / "one", "base", remote_engines={"lab": "http://127.0.0.1:9"}) as one:
-        answer = one.http.post(f"/v1/engines/{path}", json=body)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
-        assert one.engine.generation == 1
+        for path, body, status, code in refusals:
+            answer = one.http.post(f"/v1/engines/{path}", json=body)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+            assert one.engine.generation == 1, path
 
 
 def test_an_engine_that_does_not_come_up_with_new_limits_is_told(tmp_path: Path) -> None:

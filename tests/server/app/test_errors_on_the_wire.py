@@ -44,21 +44,21 @@ CHAT = "/v1/chat/completions"
     ],
 )
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/responses", "/v1/embeddings"])
-def test_malformed_body_is_400(gateway: Gateway, path: str, body: bytes, param: str | None, code: str) -> None:
-    response = gateway.http.post(path, content=body)
+def test_malformed_body_is_400(shared_gateway: Gateway, path: str, body: bytes, param: str | None, code: str) -> None:
+    response = shared_gateway.http.post(path, content=body)
     assert response.status_code == 400
-    error = gateway.error(response)
+    error = shared_gateway.error(response)
     assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", param, code)
-    assert gateway.engine.requests == []
+    assert shared_gateway.engine.requests == []
 
 
 @pytest.mark.parametrize("model", ["nobody", "../../etc/passwd", "/etc", "ft:a:b:c:12345678", "base\x00", "ä" * 5000])
-def test_unknown_model_is_404_model_not_found(gateway: Gateway, model: str) -> None:
-    response = gateway.http.post(CHAT, json={"model": model, "messages": []})
+def test_unknown_model_is_404_model_not_found(shared_gateway: Gateway, model: str) -> None:
+    response = shared_gateway.http.post(CHAT, json={"model": model, "messages": []})
     assert response.status_code == 404
-    error = gateway.error(response)
+    error = shared_gateway.error(response)
     assert (error["code"], error["param"]) == ("model_not_found", "model")
-    assert gateway.engine.requests == []
+    assert shared_gateway.engine.requests == []
 
 
 @pytest.mark.parametrize(
@@ -82,10 +82,10 @@ def test_unknown_model_is_404_model_not_found(gateway: Gateway, model: str) -> N
         ("PUT", "/healthz", 405, "method_not_allowed"),
     ],
 )
-def test_wrong_requests_are_4xx(gateway: Gateway, method: str, path: str, status: int, code: str) -> None:
-    response = gateway.http.request(method, path)
+def test_wrong_requests_are_4xx(shared_gateway: Gateway, method: str, path: str, status: int, code: str) -> None:
+    response = shared_gateway.http.request(method, path)
     assert response.status_code == status
-    assert gateway.error(response)["code"] == code
+    assert shared_gateway.error(response)["code"] == code
 
 
 def test_announced_body_over_the_cap_is_413(start_gateway: StartGateway) -> None:

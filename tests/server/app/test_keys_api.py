@@ -124,11 +124,11 @@ def test_of_two_admins_who_revoke_each_other_at_once_one_is_left(gateway: Gatewa
     ],
 )
 def test_a_key_that_cannot_be_meant_is_refused_and_none_is_made(
-    gateway: Gateway, body: dict[str, Any], param: str
+    shared_gateway: Gateway, body: dict[str, Any], param: str
 ) -> None:
-    answer = gateway.http.post(KEYS, json=body)
-    assert (answer.status_code, gateway.error(answer)["param"]) == (400, param)
-    assert gateway.http.get(KEYS).json()["data"] == []
+    answer = shared_gateway.http.post(KEYS, json=body)
+    assert (answer.status_code, shared_gateway.error(answer)["param"]) == (400, param)
+    assert shared_gateway.http.get(KEYS).json()["data"] == []
 
 
 def test_keys_come_page_by_page(gateway: Gateway) -> None:

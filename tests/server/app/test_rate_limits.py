@@ -13,8 +13,6 @@ from server.access.keys import create_key
 from server.app.middleware.rate_limit import RateLimit, duration
 from tests.server.conftest import Gateway, StartGateway
 
-pytestmark = pytest.mark.both_databases
-
 LIMITED = "/v1/ratings"
 DURATION = re.compile(r"(\d+m)?\d+(\.\d+)?s|\d+ms")
 
@@ -58,6 +56,7 @@ def test_without_a_limit_there_are_no_such_headers(gateway: Gateway) -> None:
     assert not [name for name in gateway.http.get(LIMITED).headers if name.startswith("x-ratelimit")]
 
 
+@pytest.mark.both_databases
 def test_each_key_has_its_own_share_and_a_bad_one_takes_nobodys(start_gateway: StartGateway) -> None:
     gateway = start_gateway(requests_per_minute=1)
     one, other = make_key(gateway), make_key(gateway)

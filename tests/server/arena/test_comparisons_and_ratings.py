@@ -140,10 +140,12 @@ def test_answer_without_an_end_is_no_answer(start_gateway: StartGateway, answer:
         ({"blind": "perhaps"}, "blind"),
     ],
 )
-def test_bad_comparison_is_400_with_its_param(gateway: Gateway, change: dict[str, Any], param: str) -> None:
-    response = gateway.http.post("/v1/comparisons", json={"messages": QUESTION, "models": ["base", "base"]} | change)
+def test_bad_comparison_is_400_with_its_param(shared_gateway: Gateway, change: dict[str, Any], param: str) -> None:
+    response = shared_gateway.http.post(
+        "/v1/comparisons", json={"messages": QUESTION, "models": ["base", "base"]} | change
+    )
     assert response.status_code == 400
-    assert gateway.error(response)["param"] == param
+    assert shared_gateway.error(response)["param"] == param
 
 
 def test_unknown_model_in_a_comparison_is_404_before_any_answer(gateway: Gateway) -> None:
@@ -184,12 +186,12 @@ def test_vote_comes_out_with_its_whole_context(gateway: Gateway) -> None:
         {"verdict": "left", "rating": 1},
     ],
 )
-def test_bad_vote_is_400_and_not_stored(gateway: Gateway, body: dict[str, Any]) -> None:
-    comparison = compare(gateway)
-    response = gateway.http.post(f"/v1/comparisons/{comparison['id']}/ratings", json=body)
+def test_bad_vote_is_400_and_not_stored(shared_gateway: Gateway, body: dict[str, Any]) -> None:
+    comparison = compare(shared_gateway)
+    response = shared_gateway.http.post(f"/v1/comparisons/{comparison['id']}/ratings", json=body)
     assert response.status_code == 400
-    gateway.error(response)
-    assert gateway.http.get("/v1/ratings").json()["data"] == []
+    shared_gateway.error(response)
+    assert shared_gateway.http.get("/v1/ratings").json()["data"] == []
 
 
 def test_second_vote_of_a_rater_is_409_that_no_sdk_retries(gateway: Gateway) -> None:

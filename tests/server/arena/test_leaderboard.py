@@ -187,6 +187,6 @@ def test_csv_has_a_row_for_each_model(gateway: Gateway) -> None:
     [({"confidence": 1}, "confidence"), ({"after": -1}, "after"), ({"after": "yesterday"}, "after"),
      ({"format": "xml"}, "format"), ({"blind_only": "perhaps"}, "blind_only")],
 )  # fmt: skip
-def test_wrong_query_is_400_with_its_param(gateway: Gateway, query: dict[str, Any], param: str) -> None:
-    refused: httpx.Response = gateway.http.get("/v1/leaderboard", params=query)
-    assert (refused.status_code, gateway.error(refused)["param"]) == (400, param)
+def test_wrong_query_is_400_with_its_param(shared_gateway: Gateway, query: dict[str, Any], param: str) -> None:
+    refused: httpx.Response = shared_gateway.http.get("/v1/leaderboard", params=query)
+    assert (refused.status_code, shared_gateway.error(refused)["param"]) == (400, param)

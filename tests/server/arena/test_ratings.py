@@ -200,9 +200,9 @@ def test_scores_are_of_each_side_or_of_the_preferred(gateway: Gateway, dimension
     [{"left": {"fluency": 6}}, {"left": {"beauty": 1}}, {"left": 3}, {"middle": {"fluency": 1}},
      {"left": {"fluency": 1}, "fluency": 2}, {"fluency": "3"}],
 )  # fmt: skip
-def test_scores_that_mean_nothing_are_400(gateway: Gateway, dimensions: dict[str, Any]) -> None:
-    refused = vote(gateway, add_comparison(gateway), dimensions=dimensions)
-    assert (refused.status_code, gateway.error(refused)["param"]) == (400, "dimensions")
+def test_scores_that_mean_nothing_are_400(shared_gateway: Gateway, dimensions: dict[str, Any]) -> None:
+    refused = vote(shared_gateway, add_comparison(shared_gateway), dimensions=dimensions)
+    assert (refused.status_code, shared_gateway.error(refused)["param"]) == (400, "dimensions")
 
 
 def test_more_than_two_sides_cannot_be_voted_on(gateway: Gateway) -> None:
@@ -213,6 +213,6 @@ def test_more_than_two_sides_cannot_be_voted_on(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/comparisons/{}/ratings", "/v1/ratings/{}/withdraw"])
 @pytest.mark.parametrize("identifier", ["cmp_none", "%00", "x" * 300, "..%2F..%2Fetc"])
-def test_what_is_not_there_is_404(gateway: Gateway, path: str, identifier: str) -> None:
+def test_what_is_not_there_is_404(shared_gateway: Gateway, path: str, identifier: str) -> None:
     body = {"verdict": "left"} if "comparisons" in path else {}
-    assert gateway.http.post(path.format(identifier), json=body).status_code == 404
+    assert shared_gateway.http.post(path.format(identifier), json=body).status_code == 404

@@ -120,16 +120,16 @@ def test_a_file_that_no_method_can_learn_from_ends_in_error_with_the_lines(gatew
     ],
     ids=lambda value: value if isinstance(value, str) else f"{len(value)}-bytes",
 )
-def test_what_is_no_jsonl_is_refused_with_the_faulty_lines(gateway: Gateway, content: bytes, told: str) -> None:
-    error = refusal(gateway, content)
+def test_what_is_no_jsonl_is_refused_with_the_faulty_lines(shared_gateway: Gateway, content: bytes, told: str) -> None:
+    error = refusal(shared_gateway, content)
     assert error.message.count("Expected file to have JSONL format, where every line is a valid JSON dictionary.")
     assert told in error.body["message"]
     assert (error.code, error.param) == ("invalid_jsonl", None)
-    assert on_disk(gateway) == []
+    assert on_disk(shared_gateway) == []
 
 
-def test_the_first_twenty_faulty_lines_are_listed_and_the_rest_counted(gateway: Gateway) -> None:
-    message = refusal(gateway, b"x\n" * 33).body["message"]
+def test_the_first_twenty_faulty_lines_are_listed_and_the_rest_counted(shared_gateway: Gateway) -> None:
+    message = refusal(shared_gateway, b"x\n" * 33).body["message"]
     assert "line 20:" in message
     assert "line 21:" not in message
     assert message.endswith("and 13 more")
@@ -161,8 +161,8 @@ def test_names_other_than_jsonl_are_refused_for_fine_tune_and_no_extension_is_ta
 @pytest.mark.parametrize(
     ("purpose", "param"), [("evals", "purpose"), ("fine-tune-results", "purpose"), ("", "purpose")]
 )
-def test_other_purposes_are_refused_by_name(gateway: Gateway, purpose: str, param: str) -> None:
-    error = refusal(gateway, LINE, purpose=purpose)
+def test_other_purposes_are_refused_by_name(shared_gateway: Gateway, purpose: str, param: str) -> None:
+    error = refusal(shared_gateway, LINE, purpose=purpose)
     assert (error.code, error.param) == ("invalid_value", param)
 
 
@@ -174,7 +174,6 @@ def test_files_for_other_purposes_are_processed_at_once(gateway: Gateway, purpos
     assert refusal(gateway, b"", name="any.bin", purpose=purpose).code == "empty_file"
 
 
-@pytest.mark.both_databases
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
@@ -242,14 +241,14 @@ def test_fields_may_come_after_the_file(gateway: Gateway) -> None:
     ],
 )
 def test_a_wrong_form_is_a_400_that_names_the_field_and_leaves_nothing(
-    gateway: Gateway, request_parts: dict[str, Any], code: str | None, param: str | None
+    shared_gateway: Gateway, request_parts: dict[str, Any], code: str | None, param: str | None
 ) -> None:
-    answer = gateway.http.post("/v1/files", **request_parts)
+    answer = shared_gateway.http.post("/v1/files", **request_parts)
     assert answer.status_code == 400
-    error = gateway.error(answer)
+    error = shared_gateway.error(answer)
     assert error["param"] == param
     assert code is None or error["code"] == code
-    assert on_disk(gateway) == []
+    assert on_disk(shared_gateway) == []
 
 
 def test_a_file_over_the_limit_is_a_413_announced_or_not(start_gateway: StartGateway) -> None:
@@ -314,10 +313,10 @@ def test_of_a_deleted_file_no_name_and_no_finding_is_kept(gateway: Gateway) -> N
 
 
 @pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 10_001}, {"order": "up"}, {"after": "file-none"}])
-def test_a_wrong_query_is_a_400(gateway: Gateway, query: dict[str, Any]) -> None:
-    answer = gateway.http.get("/v1/files", params=query)
+def test_a_wrong_query_is_a_400(shared_gateway: Gateway, query: dict[str, Any]) -> None:
+    answer = shared_gateway.http.get("/v1/files", params=query)
     assert answer.status_code == 400
-    assert gateway.error(answer)["param"] == next(iter(query))
+    assert shared_gateway.error(answer)["param"] == next(iter(query))
 
 
 @pytest.mark.both_databases
@@ -454,7 +453,6 @@ HANGS = (
 """A check that comes to no end with a file that says hang."""
 
 
-@pytest.mark.both_databases
 def test_a_check_that_hangs_holds_up_no_other_and_ends_in_error(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -543,10 +541,10 @@ def test_who_stops_waiting_for_a_check_ends_its_process(tmp_path: Path) -> None:
     asyncio.run(leave())
 
 
-def test_a_boundary_that_is_too_long_is_400(gateway: Gateway) -> None:
+def test_a_boundary_that_is_too_long_is_400(shared_gateway: Gateway) -> None:
     headers = {"Content-Type": f'multipart/form-data; boundary="{"x" * 5000}"'}
-    refused = gateway.http.post("/v1/files", content=b"--x", headers=headers)
-    assert (refused.status_code, gateway.error(refused)["code"]) == (400, "invalid_multipart")
+    refused = shared_gateway.http.post("/v1/files", content=b"--x", headers=headers)
+    assert (refused.status_code, shared_gateway.error(refused)["code"]) == (400, "invalid_multipart")
 
 
 def test_a_full_disk_is_told_as_that_and_not_tried_again(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,6 @@ from server.storage.tables import FileRow, UploadPartRow, UploadRow
 from tests.server.conftest import Gateway, StartGateway
 from tests.server.files.test_files import LINE, commits_without_an_answer, eventually, on_disk, sdk
 
-pytestmark = pytest.mark.both_databases
-
 
 def create(client: OpenAI, size: int, **changes: Any) -> Any:
     asked: dict[str, Any] = {"filename": "a.jsonl", "purpose": "fine-tune", "bytes": size, "mime_type": "text/jsonl"}
@@ -33,6 +31,7 @@ def part_rows(gateway: Gateway) -> list[str]:
         return list(session.scalars(select(UploadPartRow.id)))
 
 
+@pytest.mark.both_databases
 def test_the_sdks_chunked_upload_makes_a_processed_file(gateway: Gateway) -> None:
     content = LINE * 50
     upload = sdk(gateway).uploads.upload_file_chunked(
@@ -52,6 +51,7 @@ def test_the_sdks_chunked_upload_makes_a_processed_file(gateway: Gateway) -> Non
     assert [path.name for path in on_disk(gateway)] == [upload.file.id]
 
 
+@pytest.mark.both_databases
 def test_the_order_of_the_ids_is_the_order_of_the_file_and_unnamed_parts_are_left_out(gateway: Gateway) -> None:
     client = sdk(gateway)
     upload = create(client, 6, purpose="user_data", filename="a.bin")
@@ -61,6 +61,7 @@ def test_the_order_of_the_ids_is_the_order_of_the_file_and_unnamed_parts_are_lef
     assert client.files.content(file.id).read() == b"abcdef"
 
 
+@pytest.mark.both_databases
 def test_a_wrong_completion_is_a_400_and_the_upload_goes_on(gateway: Gateway) -> None:
     client = sdk(gateway)
     upload = create(client, 2 * len(LINE))
@@ -86,6 +87,7 @@ def test_parts_that_make_no_jsonl_are_refused_as_a_file_is(gateway: Gateway) -> 
     assert client.files.list().data == []
 
 
+@pytest.mark.both_databases
 def test_completing_again_and_at_once_makes_one_file(gateway: Gateway) -> None:
     client = sdk(gateway)
     upload = create(client, len(LINE))
@@ -96,6 +98,7 @@ def test_completing_again_and_at_once_makes_one_file(gateway: Gateway) -> None:
     assert len(client.files.list().data) == len(on_disk(gateway)) == 1
 
 
+@pytest.mark.both_databases
 def test_cancelling_and_completing_at_once_end_in_one_of_the_two(gateway: Gateway) -> None:
     client = sdk(gateway)
     for _ in range(10):
@@ -117,6 +120,7 @@ def test_cancelling_and_completing_at_once_end_in_one_of_the_two(gateway: Gatewa
     assert sorted(path.name for path in on_disk(gateway)) == sorted(file.id for file in files)
 
 
+@pytest.mark.both_databases
 def test_a_part_whose_commit_was_not_answered_keeps_its_content(gateway: Gateway) -> None:
     client = sdk(gateway)
     upload = create(client, len(LINE))
@@ -125,6 +129,7 @@ def test_a_part_whose_commit_was_not_answered_keeps_its_content(gateway: Gateway
     assert client.uploads.complete(upload.id, part_ids=part_rows(gateway)).status == "completed"
 
 
+@pytest.mark.both_databases
 def test_an_upload_that_has_ended_leaves_no_parts(start_gateway: StartGateway) -> None:
     first = start_gateway()
     client = sdk(first)
@@ -144,6 +149,7 @@ def test_an_upload_that_has_ended_leaves_no_parts(start_gateway: StartGateway) -
     assert part not in [path.name for path in on_disk(second)]
 
 
+@pytest.mark.both_databases
 def test_a_cancelled_upload_takes_nothing_more_and_its_parts_are_gone(gateway: Gateway) -> None:
     client = sdk(gateway)
     upload = create(client, len(LINE))
@@ -158,6 +164,7 @@ def test_a_cancelled_upload_takes_nothing_more_and_its_parts_are_gone(gateway: G
         client.uploads.complete(upload.id, part_ids=ids)
 
 
+@pytest.mark.both_databases
 def test_an_expired_upload_takes_nothing_more_and_is_swept(gateway: Gateway) -> None:
     client = sdk(gateway)
     upload = create(client, len(LINE))
@@ -175,6 +182,7 @@ def test_an_expired_upload_takes_nothing_more_and_is_swept(gateway: Gateway) -> 
     eventually(lambda: part_rows(gateway) == [])
 
 
+@pytest.mark.both_databases
 def test_a_restart_keeps_pending_parts_and_completes_them(start_gateway: StartGateway) -> None:
     first = start_gateway()
     upload = create(sdk(first), 2 * len(LINE))
@@ -206,10 +214,10 @@ def test_the_finished_file_expires_as_asked_for(gateway: Gateway) -> None:
     ],
 )
 def test_a_wrong_announcement_is_a_400_that_names_the_field(
-    gateway: Gateway, changes: dict[str, Any], param: str
+    shared_gateway: Gateway, changes: dict[str, Any], param: str
 ) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
-        create(sdk(gateway), 10, **changes)
+        create(sdk(shared_gateway), 10, **changes)
     assert caught.value.param == param
 
 
@@ -225,8 +233,8 @@ def test_parts_have_a_limit_each_and_together(gateway: Gateway) -> None:
     assert together.value.code == "too_many_bytes"
 
 
-def test_an_unknown_upload_is_a_404(gateway: Gateway) -> None:
-    client = sdk(gateway)
+def test_an_unknown_upload_is_a_404(shared_gateway: Gateway) -> None:
+    client = sdk(shared_gateway)
     for call in (
         lambda: parts_of(client, "upload_none", b"x"),
         lambda: client.uploads.complete("upload_none", part_ids=["part_x"]),

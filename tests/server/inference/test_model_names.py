@@ -13,8 +13,6 @@ from server.storage.tables import JobCheckpointRow
 from tests.server.conftest import Gateway, StartGateway
 from tests.server.jobs.test_fine_tuning_api import add_adapter, add_file, add_job, config_of, create
 
-pytestmark = pytest.mark.both_databases
-
 ALIAS = "gpt-4o-mini-2024-07-18"
 TUNED = "ft:org/base-1.5:personal:a.b:12345678:ckpt-step-4"
 
@@ -25,6 +23,7 @@ def spellings(name: str) -> set[str]:
     return {name, quote(name, safe="!$&'()*+,;=:@"), quote(name, safe="/"), encoded, encoded.replace("%2F", "%2f")}
 
 
+@pytest.mark.both_databases
 def test_a_model_is_found_in_every_spelling(gateway: Gateway) -> None:
     add_adapter(gateway, TUNED)
     for spelling in spellings(TUNED):
@@ -63,6 +62,7 @@ def test_a_map_that_cannot_be_meant_stops_the_start(start_gateway: StartGateway,
         start_gateway(base_model_map=names)
 
 
+@pytest.mark.both_databases
 def test_a_checkpoint_of_another_project_is_neither_listed_nor_tuned(gateway: Gateway) -> None:
     folder = add_adapter(gateway, TUNED)
     job_id = add_job(gateway, project="theirs")

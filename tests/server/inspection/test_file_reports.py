@@ -163,13 +163,13 @@ def test_a_cleaning_that_keeps_nothing_says_why_and_makes_no_file(gateway: Gatew
     ],
 )
 def test_what_cannot_be_meant_is_refused(
-    gateway: Gateway, what: str, body: dict[str, Any], param: str | None, code: str
+    shared_gateway: Gateway, what: str, body: dict[str, Any], param: str | None, code: str
 ) -> None:
-    file_id = add_file(gateway, text=lines(CHAT))
-    response = gateway.http.post(f"/v1/files/{file_id}/{what}", json=body)
-    error = gateway.error(response)
+    file_id = add_file(shared_gateway, text=lines(CHAT))
+    response = shared_gateway.http.post(f"/v1/files/{file_id}/{what}", json=body)
+    error = shared_gateway.error(response)
     assert (response.status_code, error["param"], error["code"]) == (400, param, code)
-    assert str(gateway.services.settings.data_dir) not in error["message"]
+    assert str(shared_gateway.services.settings.data_dir) not in error["message"]
 
 
 def test_only_files_of_examples_are_looked_into(gateway: Gateway) -> None:

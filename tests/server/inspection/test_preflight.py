@@ -136,16 +136,16 @@ def test_faults_of_the_file_are_found_before_the_job_is_made(gateway: Gateway) -
     ],
 )
 def test_what_create_would_refuse_is_a_problem_and_no_error(
-    gateway: Gateway, body: dict[str, Any], param: str, code: str
+    shared_gateway: Gateway, body: dict[str, Any], param: str, code: str
 ) -> None:
     if "training_file" not in body and param != "training_file":
-        body = {"training_file": add_file(gateway), **body}
-    found = ask(gateway, **body)
+        body = {"training_file": add_file(shared_gateway), **body}
+    found = ask(shared_gateway, **body)
     assert (found["ready"], found["fits"], found["memory"]) == (False, None, None)
     assert (found["problems"][0]["param"], found["problems"][0]["code"]) == (param, code)
 
 
-def test_a_body_that_is_no_json_object_is_refused(gateway: Gateway) -> None:
+def test_a_body_that_is_no_json_object_is_refused(shared_gateway: Gateway) -> None:
     for body in (b"[]", b"{", b""):
-        response = gateway.http.post(PREFLIGHT, content=body)
-        assert (response.status_code, gateway.error(response)["code"]) == (400, "invalid_json")
+        response = shared_gateway.http.post(PREFLIGHT, content=body)
+        assert (response.status_code, shared_gateway.error(response)["code"]) == (400, "invalid_json")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import itertools
 import json
 import shutil
 import socket
@@ -184,34 +185,33 @@ def no_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
 
 
-@pytest.mark.both_databases
 @pytest.mark.usefixtures("no_wandb")
-def test_every_refusal_names_its_place_and_leaves_nothing(gateway: Gateway) -> None:
-    file_id = add_file(gateway)
+def test_every_refusal_names_its_place_and_leaves_nothing(shared_gateway: Gateway) -> None:
+    file_id = add_file(shared_gateway)
     for body, param, code in REFUSALS:
         body = {"training_file": file_id, **body}
-        response = create(gateway, **body)
+        response = create(shared_gateway, **body)
         assert response.status_code == 400, (body, response.text)
-        error = gateway.error(response)
+        error = shared_gateway.error(response)
         assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", param, code), (body, error)
-        assert str(gateway.services.settings.data_dir) not in error["message"]
-    assert gateway.http.get(JOBS).json()["data"] == []
-    assert list(gateway.services.settings.runs_dir.glob("*")) == []
+        assert str(shared_gateway.services.settings.data_dir) not in error["message"]
+    assert shared_gateway.http.get(JOBS).json()["data"] == []
+    assert list(shared_gateway.services.settings.runs_dir.glob("*")) == []
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[]", b"7", b'{"seed": NaN}', b"[" * 100_000])
-def test_a_body_that_is_no_json_object_is_400(gateway: Gateway, body: bytes) -> None:
-    response = gateway.http.post(JOBS, content=body)
-    assert (response.status_code, gateway.error(response)["code"]) == (400, "invalid_json")
+def test_a_body_that_is_no_json_object_is_400(shared_gateway: Gateway, body: bytes) -> None:
+    response = shared_gateway.http.post(JOBS, content=body)
+    assert (response.status_code, shared_gateway.error(response)["code"]) == (400, "invalid_json")
 
 
 @pytest.mark.parametrize("depth", [50, 200, 400, 600, 900, 5000])
-def test_a_deeply_nested_setting_is_400(gateway: Gateway, depth: int) -> None:
+def test_a_deeply_nested_setting_is_400(shared_gateway: Gateway, depth: int) -> None:
     nested = '{"a":' * depth + "1" + "}" * depth
-    body = f'{{"model": "base", "training_file": "{add_file(gateway)}", "tuneloop": {{"r": {nested}}}}}'
-    response = gateway.http.post(JOBS, content=body)
+    body = f'{{"model": "base", "training_file": "{add_file(shared_gateway)}", "tuneloop": {{"r": {nested}}}}}'
+    response = shared_gateway.http.post(JOBS, content=body)
     assert response.status_code == 400
-    assert gateway.error(response)["code"] in ("invalid_json", "invalid_value")
+    assert shared_gateway.error(response)["code"] in ("invalid_json", "invalid_value")
 
 
 def test_a_file_for_something_else_is_refused_and_a_faulty_one_is_not(gateway: Gateway) -> None:
@@ -390,15 +390,15 @@ def test_a_change_that_comes_too_late_is_a_409_that_is_not_retried(gateway: Gate
 
 
 @pytest.mark.both_databases
-@pytest.mark.parametrize("job_id", ["ftjob-none", "%00", "a%20b", "x" * 500, "..%2F..%2Fetc"])
-def test_an_unknown_job_is_404(gateway: Gateway, job_id: str) -> None:
-    for method, rest in (
+def test_an_unknown_job_is_404(gateway: Gateway) -> None:
+    asked = (
         ("GET", ""), ("GET", "/events"), ("GET", "/checkpoints"), ("POST", "/pause"), ("POST", "/resume"),
         ("POST", "/cancel"),
-    ):  # fmt: skip
+    )  # fmt: skip
+    for job_id, (method, rest) in itertools.product(("ftjob-none", "%00", "a%20b", "x" * 500, "..%2F..%2Fetc"), asked):
         response = gateway.http.request(method, f"{JOBS}/{job_id}{rest}")
-        assert response.status_code == 404
-        assert gateway.error(response)["code"] in ("fine_tune_not_found", "unknown_url")
+        assert response.status_code == 404, (job_id, rest)
+        assert gateway.error(response)["code"] in ("fine_tune_not_found", "unknown_url"), (job_id, rest)
     with pytest.raises(openai.NotFoundError):
         client_of(gateway).fine_tuning.jobs.retrieve("ftjob-none")
 
@@ -443,9 +443,8 @@ def test_300_jobs_page_by_page_and_by_metadata(gateway: Gateway) -> None:
 
 
 @pytest.mark.both_databases
-@pytest.mark.parametrize(
-    ("query", "param"),
-    [
+def test_a_wrong_query_is_400(gateway: Gateway) -> None:
+    for query, param in (
         ("limit=0", "limit"),
         ("limit=x", "limit"),
         ("after=ftjob-none", "after"),
@@ -453,11 +452,9 @@ def test_300_jobs_page_by_page_and_by_metadata(gateway: Gateway) -> None:
         ("metadata=x", "metadata"),
         ("metadata=null&metadata[a]=b", "metadata"),
         ("metadata[a]=%00", "metadata"),
-    ],
-)
-def test_a_wrong_query_is_400(gateway: Gateway, query: str, param: str) -> None:
-    response = gateway.http.get(f"{JOBS}?{query}")
-    assert (response.status_code, gateway.error(response)["param"]) == (400, param)
+    ):
+        response = gateway.http.get(f"{JOBS}?{query}")
+        assert (response.status_code, gateway.error(response)["param"]) == (400, param), query
 
 
 RETRY = {"x-stainless-retry-count": "1"}

@@ -77,8 +77,8 @@ def test_a_download_goes_on_when_the_model_is_deleted_meanwhile(gateway: Gateway
     assert gateway.http.get(f"/v1/adapters/{folder.name}/archive").status_code == 404
 
 
-@pytest.mark.parametrize("adapter_id", ["adapter-nobody", "..", "%2E%2E%2Fadapters", "adapter-0%00", NAME])
-def test_nothing_but_an_adapters_id_leads_to_a_file(gateway: Gateway, adapter_id: str) -> None:
+def test_nothing_but_an_adapters_id_leads_to_a_file(gateway: Gateway) -> None:
     add_adapter(gateway, NAME)
-    answer = gateway.http.get(f"/v1/adapters/{adapter_id}/archive")
-    assert answer.status_code == 404
+    for adapter_id in ("adapter-nobody", "..", "%2E%2E%2Fadapters", "adapter-0%00", NAME):
+        answer = gateway.http.get(f"/v1/adapters/{adapter_id}/archive")
+        assert answer.status_code == 404, adapter_id
