@@ -75,6 +75,7 @@ SHORT = {
     "training/data/duplicates/exact.py",  # beside `near`
     "training/process/environment.py",  # comes before any library is loaded
     "training/run/plan_file.py",
+    "ui/html/elements.py",  # a function for each template that all pages share
     "ui/pages/keys/state.py",  # a page's modules have the same names everywhere
     "ui/pages/leaderboard/calls.py",
     "ui/words/i18n.py",

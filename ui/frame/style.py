@@ -11,22 +11,16 @@ from pathlib import Path
 
 import gradio as gr
 
+from ui.html.templates import render
 from ui.words.i18n import TEXTS, Language, text
 
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC",
          "WenQuanYi Micro Hei", "sans-serif")  # fmt: skip
 MONOSPACE_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 
-_ICON = (
-    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E%3Crect width='32' height='32' "
-    "rx='8' fill='%234f46e5'/%3E%3Cpath d='M16 16c-3-5-9-5-9 0s6 5 9 0 9-5 9 0-6 5-9 0z' fill='none' stroke='white' "
-    "stroke-width='2.6'/%3E%3C/svg%3E"
-)
 _BROWSER_JS = Path(__file__).with_name("browser.js").read_text("utf-8")
-HEAD = (
-    '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    f'<link rel="icon" href="{_ICON}"><script>{_BROWSER_JS}</script>'
-)
+HEAD = str(render("frame/templates/head.html", "en", script=_BROWSER_JS))
+"""What stands in every page's head: its width, its icon, our script."""
 
 # Buttons that show a sign alone get their names here, for screen readers and as tooltips.
 _SIGNS = {"tl-theme": "header.theme"}

@@ -20,7 +20,7 @@ _UI = Path(__file__).parents[1]
 
 def coded(words: str) -> Markup:
     """The words, escaped; what stands between backticks is set as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(words)))  # noqa: S704 (escaped right here)
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(words))))  # noqa: S704 (escaped right here)
 
 
 def _environment() -> Environment:
@@ -39,8 +39,10 @@ def _environment() -> Environment:
 _TEMPLATES = _environment()
 
 
-def render(template: str, language: Language, **values: object) -> Markup:
+def render(template: str, language: Language = "en", **values: object) -> Markup:
     """The template's HTML, such as `pages/rate/templates/heading.html` with these values in it.
+
+    language: of the words that `t` gives; a template without words of its own needs none.
 
     Raises:
         jinja2.UndefinedError: the template names a value that it isn't given.

@@ -6,11 +6,14 @@ dashed one with a dot at each measurement, the best of them a star.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from statistics import median
+
+from markupsafe import Markup
+
+from ui.html.charts.scale import Scale, ticks
+from ui.html.templates import render
 
 WIDTH, HEIGHT = 760, 300
 LEFT, RIGHT, TOP, BOTTOM = 62, 18, 18, 40
@@ -45,7 +48,7 @@ class Mark:
 
 def loss_chart(
     training: Sequence[Point], validation: Sequence[Point], marks: Sequence[Mark], words: Words, last_step: int = 0
-) -> str:
+) -> Markup:
     """Training and validation over the steps, with what health saw as upright lines.
 
     last_step: of the whole run, so that a curve that still grows has room; 0: up to the last point.
@@ -53,78 +56,83 @@ def loss_chart(
     smooth = smoothed(training)
     calm = [value for _, value in (*smooth, *validation)]
     frame = Frame.around([*training, *validation], _top(calm, [value for _, value in training]), last_step)
-    parts = [
-        frame.grid(words.step),
-        _path(frame, thinned(training), "curve-raw"),
-        _path(frame, thinned(smooth), "curve-training"),
-        _path(frame, validation, "curve-validation"),
-        *(_dot(frame, point, words.validation) for point in validation),
-        _best(frame, validation),
-        *(_mark(frame, mark, place) for place, mark in enumerate(marks)),
-    ]
     legend = [("curve-training", words.training)] if training else []
     legend += [("curve-validation", words.validation)] if validation else []
-    return _figure(words, legend, "".join(parts))
+    return frame.draw(
+        words,
+        legend=legend,
+        paths=[
+            ("curve-raw", frame.path(thinned(training))),
+            ("curve-training", frame.path(thinned(smooth))),
+            ("curve-validation", frame.path(validation)),
+        ],
+        dots=[(*frame.place(point), f"{words.validation}: {point[1]:.4g} ({point[0]})") for point in validation],
+        best=_best(frame, validation) if validation else None,
+        marks=[_mark(frame, mark, place) for place, mark in enumerate(marks)],
+    )
 
 
-def small_chart(points: Sequence[Point], words: Words) -> str:
+def small_chart(points: Sequence[Point], words: Words) -> Markup:
     """One series alone."""
     smooth = smoothed(points)
     frame = Frame.around(points, _top([value for _, value in smooth], [value for _, value in points]))
-    drawn = _path(frame, thinned(points), "curve-raw") + _path(frame, thinned(smooth), "curve-training")
-    return _figure(words, [], frame.grid(words.step) + drawn)
+    paths = [("curve-raw", frame.path(thinned(points))), ("curve-training", frame.path(thinned(smooth)))]
+    return frame.draw(words, paths=paths)
 
 
 @dataclass(frozen=True)
 class Frame:
     """From steps and values to places in the drawing."""
 
-    first: int
-    last: int
-    low: float
-    high: float
+    x: Scale
+    y: Scale
 
     @classmethod
     def around(cls, points: Sequence[Point], high: float, last: int = 0) -> Frame:
         """The frame for these points, at least one; from 0, or below where values are below, up to `high`."""
         steps = [step for step, _ in points]
         low = min(0.0, *(value for _, value in points)) if points else 0.0
-        return cls(min(steps), max(*steps, min(steps) + 1, last), low, high if high > low else low + 1.0)
+        across = Scale(min(steps), max(*steps, min(steps) + 1, last), LEFT, WIDTH - RIGHT)
+        return cls(across, Scale(low, high if high > low else low + 1.0, HEIGHT - BOTTOM, TOP))
 
-    def x(self, step: float) -> float:
-        """Across."""
-        return LEFT + (step - self.first) / (self.last - self.first) * (WIDTH - LEFT - RIGHT)
+    def place(self, point: Point) -> tuple[str, str]:
+        """Across and down; what is above the frame is drawn at its edge."""
+        step, value = point
+        return f"{self.x.place(step):.1f}", f"{self.y.place(min(value, self.y.high)):.1f}"
 
-    def y(self, value: float) -> float:
-        """Down; what is above the frame is drawn at its edge."""
-        share = (min(value, self.high) - self.low) / (self.high - self.low)
-        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
+    def path(self, points: Sequence[Point]) -> str:
+        """The line through the points."""
+        return " ".join(f"{'L' if at else 'M'}{' '.join(self.place(point))}" for at, point in enumerate(points))
 
-    def grid(self, step_word: str) -> str:
-        """Lines and numbers."""
-        rows = "".join(
-            f'<line class="curve-grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{self.y(value):.1f}" '
-            f'y2="{self.y(value):.1f}"/>'
-            f'<text class="curve-y" x="{LEFT - 8}" y="{self.y(value) + 4:.1f}">{value:g}</text>'
-            for value in ticks(self.low, self.high, 5)
+    def draw(
+        self,
+        words: Words,
+        paths: Sequence[tuple[str, str]],
+        legend: Sequence[tuple[str, str]] = (),
+        dots: Sequence[tuple[str, str, str]] = (),
+        best: Mapping[str, str] | None = None,
+        marks: Sequence[tuple[str, ...]] = (),
+    ) -> Markup:
+        """The whole picture: lines and numbers, and what is given."""
+        heights = [(self.y.place(value), value) for value in ticks(self.y.low, self.y.high, 5)]
+        steps = [step for step in ticks(self.x.low, self.x.high, 6) if step == int(step)]
+        return render(
+            "html/charts/curve.html",
+            words=words,
+            width=WIDTH,
+            height=HEIGHT,
+            left=LEFT,
+            right=WIDTH - RIGHT,
+            top=TOP,
+            bottom=HEIGHT - BOTTOM,
+            rows=[(f"{y:.1f}", f"{y + 4:.1f}", f"{value:g}") for y, value in heights],
+            columns=[(f"{self.x.place(step):.1f}", f"{step:g}") for step in steps],
+            paths=paths,
+            legend=legend,
+            dots=dots,
+            best=best,
+            marks=marks,
         )
-        columns = "".join(
-            f'<text class="curve-x" x="{self.x(step):.1f}" y="{HEIGHT - 16}">{step:g}</text>'
-            for step in ticks(self.first, self.last, 6)
-            if step == int(step)
-        )
-        return (
-            f'{rows}{columns}<text class="curve-word" x="{WIDTH - RIGHT}" y="{HEIGHT - 5}">{escape(step_word)}</text>'
-        )
-
-
-def ticks(low: float, high: float, about: int) -> list[float]:
-    """Round numbers from `low` to `high`, some `about` of them."""
-    rough = (high - low) / about
-    power = 10.0 ** math.floor(math.log10(rough))
-    width = next(nice * power for nice in (1, 2, 2.5, 5, 10) if nice * power >= rough * 0.999)
-    first, last = math.ceil(low / width - 1e-9), math.floor(high / width + 1e-9)
-    return [float(f"{number * width:.10g}") for number in range(first, last + 1)]
 
 
 def smoothed(points: Sequence[Point]) -> list[Point]:
@@ -149,52 +157,21 @@ def _top(calm: Sequence[float], raw: Sequence[float]) -> float:
     return max([*calm, most], default=1.0) * 1.1
 
 
-def _path(frame: Frame, points: Sequence[Point], kind: str) -> str:
-    if not points:
-        return ""
-    way = " ".join(f"{'M' if not at else 'L'}{frame.x(s):.1f} {frame.y(v):.1f}" for at, (s, v) in enumerate(points))
-    return f'<path class="{kind}" d="{way}"/>'
-
-
-def _dot(frame: Frame, point: Point, name: str) -> str:
-    step, value = point
-    told = escape(f"{name}: {value:.4g} ({step})")
-    return (
-        f'<circle class="curve-dot" cx="{frame.x(step):.1f}" cy="{frame.y(value):.1f}" r="4"><title>{told}</title>'
-        "</circle>"
-    )
-
-
-def _best(frame: Frame, validation: Sequence[Point]) -> str:
-    if not validation:
-        return ""
+def _best(frame: Frame, validation: Sequence[Point]) -> dict[str, str]:
     step, value = min(validation, key=lambda point: point[1])
-    x, y = frame.x(step), frame.y(value)
-    anchor = "end" if x > WIDTH * 0.7 else "start"
-    return (
-        f'<text class="curve-star" x="{x:.1f}" y="{y + 6:.1f}">★</text>'
-        f'<text class="curve-best" text-anchor="{anchor}" x="{x + (-10 if anchor == "end" else 10):.1f}" '
-        f'y="{max(TOP + 12, y - 12):.1f}">{value:.3g}</text>'
-    )
+    x, y = frame.x.place(step), frame.y.place(min(value, frame.y.high))
+    anchor, shift = ("end", -10) if x > WIDTH * 0.7 else ("start", 10)
+    return {
+        "x": f"{x:.1f}",
+        "y": f"{y + 6:.1f}",
+        "anchor": anchor,
+        "word_x": f"{x + shift:.1f}",
+        "word_y": f"{max(TOP + 12, y - 12):.1f}",
+        "number": f"{value:.3g}",
+    }
 
 
-def _mark(frame: Frame, mark: Mark, place: int) -> str:
-    x = frame.x(min(max(mark.step, frame.first), frame.last))
+def _mark(frame: Frame, mark: Mark, place: int) -> tuple[str, ...]:
+    x = frame.x.place(min(max(mark.step, frame.x.low), frame.x.high))
     anchor, shift = ("end", -5) if x > WIDTH * 0.6 else ("start", 5)
-    return (
-        f'<line class="curve-mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-        f'<text class="curve-marked" text-anchor="{anchor}" x="{x + shift:.1f}" y="{TOP + 12 + 18 * place}">'
-        f"{escape(mark.label)}</text>"
-    )
-
-
-def _figure(words: Words, legend: Sequence[tuple[str, str]], drawn: str) -> str:
-    items = "".join(
-        f'<li><svg class="curve-key" viewBox="0 0 30 10" aria-hidden="true"><path class="{kind}" d="M0 5 L30 5"/>'
-        f"{'<circle class=curve-dot cx=15 cy=5 r=4 />' if kind == 'curve-validation' else ''}</svg> {escape(word)}</li>"
-        for kind, word in legend
-    )
-    return (
-        f'<figure class="curve"><figcaption>{escape(words.name)}{f"<ul>{items}</ul>" if items else ""}</figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(words.summary)}">{drawn}</svg></figure>'
-    )
+    return f"{x:.1f}", anchor, f"{x + shift:.1f}", str(TOP + 12 + 18 * place), mark.label

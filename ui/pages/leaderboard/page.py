@@ -152,14 +152,12 @@ def _figures(session: BoardSession) -> str:
         return summary + render.empty(session.filters, language)
     parts = (render.ratings, render.matrix, render.decisions,
              quality.dimensions, quality.quality, quality.style)  # fmt: skip
-    return f'<div class="board">{summary}{"".join(part(board, language) for part in parts)}</div>'
+    return render.render_block("board", language, parts=[summary, *(part(board, language) for part in parts)])
 
 
 def _training(session: BoardSession) -> str:
     if session.board is None or not session.board.get("votes"):
         return ""
-    language = session.language
     models = quality.trainable(session.models, session.board)
-    said = quality.training_started(session.job, language) if session.job else ""
-    said += elements.problem_box(session.trouble, language) if session.trouble else ""
-    return quality.training(models, session.sending, language) + said
+    drawn = quality.training(models, session.sending, session.language, session.job)
+    return drawn + (elements.problem_box(session.trouble, session.language) if session.trouble else "")
