@@ -1,17 +1,16 @@
-"""The data page's cleaning: the form, the settings that it means, and the report. Every foreign word is escaped."""
+"""The data page's cleaning: the form, the settings that it means, and the report."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from html import escape
+from functools import partial
 from typing import Any
 
 from ui.frame.live import Action
-from ui.html import elements
-from ui.html.markup import button, options, said, working
-from ui.pages.data.render import counts_table
+from ui.html.templates import render
+from ui.pages.data.render import problem_box
+from ui.pages.data.report import named
 from ui.pages.data.state import DataSession
-from ui.words.i18n import Language, text
+from ui.words.i18n import text
 
 SWITCHES = ("exact_duplicates", "normalize_unicode", "normalize_whitespace")
 FIELDS = (
@@ -21,7 +20,12 @@ FIELDS = (
     ("languages", "", True),
 )
 """(name, what stands in it, whether a hint stands below)"""
-TABLES = (("data.dropped", "dropped"), ("data.changed", "changed"), ("data.with_personal", "personal_data"))
+TABLES = (
+    ("data.dropped", "dropped", "data.reason"),
+    ("data.changed", "changed", "data.reason"),
+    ("data.with_personal", "personal_data", "data.pii"),
+)
+"""(title, the report's name for it, what its reasons' words begin with)"""
 POLICIES = ("flag", "mask", "drop", "ignore")
 
 
@@ -30,9 +34,16 @@ def cleaning(session: DataSession) -> str:
     if session.file is None:
         return ""
     language = session.language
-    return (
-        f'<section class="live-card"><h2 class="live-h2">{said(language, "data.cleaning")}</h2>'
-        f'<p class="tl-muted">{said(language, "data.cleaning_intro")}</p>{_form(session)}{_result(session)}</section>'
+    return render(
+        "pages/data/templates/cleaning.html",
+        language,
+        session=session,
+        fields=FIELDS,
+        policies=[(policy, text(language, f"data.personal_data.{policy}")) for policy in POLICIES],
+        switches=SWITCHES,
+        problem=problem_box(language, session.cleaning_problem),
+        tables=TABLES,
+        named=partial(named, language),
     )
 
 
@@ -59,62 +70,3 @@ def _number(text: str) -> Any:
         except ValueError:
             continue
     return text
-
-
-def _form(session: DataSession) -> str:
-    language = session.language
-    fields = "".join(_field(language, name, value, hint) for name, value, hint in FIELDS)
-    policies = [(policy, text(language, f"data.personal_data.{policy}")) for policy in POLICIES]
-    choice = (
-        f'<div><label class="live-label" for="data-personal">{said(language, "data.personal_data")}</label>'
-        f'<select class="live-select" id="data-personal" name="personal_data">{options(policies, "flag")}</select>'
-        "</div>"
-    )
-    switches = "".join(
-        f'<label><input type="checkbox" name="switches" value="{name}" checked> '
-        f"{said(language, f'data.{name}')}</label>"
-        for name in SWITCHES
-    )
-    busy = session.cleaning
-    send = (
-        f'<button class="live-button live-primary" id="data-clean"{" disabled" if busy else ""}>'
-        f"{said(language, 'data.clean')}</button>"
-    )
-    return (
-        f'<form data-do="clean" data-keep="data.clean"><div class="data-fields">{fields}{choice}</div>'
-        f'<div class="live-row data-switches">{switches}</div>'
-        f'<div class="live-row">{send}{working(language, "data.clean_working") if busy else ""}</div></form>'
-    )
-
-
-def _field(language: Language, name: str, value: str, hint: bool) -> str:
-    told = f'<p class="live-hint" id="data-{name}-hint">{said(language, f"data.{name}_hint")}</p>' if hint else ""
-    described = f' aria-describedby="data-{name}-hint"' if hint else ""
-    mode = "text" if name == "languages" else "decimal"
-    return (
-        f'<div><label class="live-label" for="data-{name}">{said(language, f"data.{name}")}</label>'
-        f'<input class="live-field" id="data-{name}" name="{name}" value="{escape(value)}" inputmode="{mode}" '
-        f'autocomplete="off"{described}>{told}</div>'
-    )
-
-
-def _result(session: DataSession) -> str:
-    language = session.language
-    if session.cleaning_problem:
-        return elements.problem_box(session.cleaning_problem, language)
-    if session.cleaned is None:
-        return ""
-    return _cleaned(language, session.cleaned)
-
-
-def _cleaned(language: Language, cleaned: Mapping[str, Any]) -> str:
-    found, file = cleaned["report"], cleaned["file"]
-    read, kept = found["read"], found["kept"]
-    words = said(language, "data.cleaned", read=f"{read:,}", kept=f"{kept:,}", dropped=f"{read - kept:,}")
-    new = said(language, "data.cleaned_file", name=file["filename"])
-    tables = "".join(counts_table(language, title, found[name], found["samples"]) for title, name in TABLES)
-    go = button(language, "data.cleaned_open", "open", kind="live-small", file=file["id"])
-    return (
-        f'<div class="data-cleaned" role="status"><p class="data-good">✓ {words}</p><p>{new}</p>'
-        f'<div class="live-row">{go}</div>{tables}</div>'
-    )

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import gradio as gr
+from markupsafe import Markup
 
 from ui.frame.captions import Updates, merged
 from ui.frame.live import Action, live_html, on_steps
 from ui.frame.session import Session
 from ui.frame.shell import Frame
-from ui.html.markup import refusal_box, said
 from ui.pages.data import calls, render
 from ui.pages.data.cleaning import cleaning, settings_of
 from ui.pages.data.state import DataSession
@@ -66,7 +66,7 @@ class DataPage:
 
     async def open(self, session: DataSession, api_key: str, query: dict[str, str]) -> Updates:
         """The list, and the file that the address names with all that is found in it."""
-        session.opened, session.trouble, session.told = True, None, ""
+        session.opened, session.trouble, session.told = True, None, Markup()
         offset = query.get("offset", "")
         session.open_file(query.get("file", ""), query.get("base", ""), int(offset) if offset.isdecimal() else 0)
         await session.survey(self._client, api_key)
@@ -101,7 +101,7 @@ class DataPage:
             return
         if (step := steps.get(action.name)) is None:
             return
-        session.trouble, session.told = None, ""
+        session.trouble, session.told = None, Markup()
         try:
             async for _ in step(session, api_key, action):
                 yield self._shown(session)
@@ -135,7 +135,7 @@ class DataPage:
         name, message = action.text("name"), action.text("message")
         broken = message in ("", "network")
         key = "data.upload_broken" if broken else "data.upload_refused"
-        session.told = refusal_box(session.language, key, "" if broken else message, name=name)
+        session.told = render.told(session.language, key, "" if broken else message, name=name)
         yield
 
     async def _open(self, session: DataSession, api_key: str, action: Action) -> AsyncGenerator[None]:
@@ -170,8 +170,7 @@ class DataPage:
         if session.file_id == file_id:
             session.open_file("", session.base)
         session.files = await calls.files(self._client, api_key)
-        words = said(session.language, "data.deleted", name=action.text("name"))
-        session.told = f'<p class="tl-notice" role="status">{words}</p>'
+        session.told = render.told(session.language, "data.deleted", name=action.text("name"))
         yield
 
     async def _clean(self, session: DataSession, api_key: str, action: Action) -> AsyncGenerator[None]:
@@ -208,7 +207,7 @@ class DataPage:
         except UIError as error:
             if error.problem.kind in ("unauthorized", "unreachable"):
                 raise
-            session.told = f'<p class="tl-notice" role="status">{said(session.language, "data.gone")}</p>'
+            session.told = render.told(session.language, "data.gone")
             session.open_file("")
 
     async def _inspect(self, session: DataSession, api_key: str) -> None:

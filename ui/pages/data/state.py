@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from markupsafe import Markup
 
 from ui.frame.session import Session
 from ui.server_client import Problem
@@ -31,7 +33,7 @@ class DataSession(Session):
     cleaning: bool = False
     cleaned: Mapping[str, Any] | None = None
     cleaning_problem: Problem | None = None
-    told: str = ""
+    told: Markup = field(default_factory=Markup)
     """HTML of what was done last."""
     trouble: Problem | None = None
 

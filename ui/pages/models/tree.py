@@ -1,11 +1,14 @@
-"""The family of models as a tree of HTML lists. Every foreign word is escaped here. Knows nothing of HTTP or Gradio."""
+"""The family of models as a tree of HTML lists. Knows nothing of HTTP or Gradio."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
+from typing import Any
 
+from markupsafe import Markup
+
+from ui.html.templates import render
 from ui.pages.models.calls import Row
 from ui.pages.models.state import ModelsSession
 from ui.words.i18n import Language, text
@@ -16,63 +19,32 @@ TONES: Mapping[str, str] = {
 """How a state is coloured; its word stands beside it."""
 
 
-def said(language: Language, key: str, **values: object) -> str:
-    """A text, escaped."""
-    return escape(text(language, key, **values))
-
-
-def tree(session: ModelsSession) -> str:
+def tree(session: ModelsSession) -> Markup:
     """Every model under the one that it was made from; each a button that shows its card."""
     versions = session.found.versions
     children: defaultdict[str | None, list[Row]] = defaultdict(list)
     for version in versions.values():
         if version["state"] != "hidden":
             children[version["parent"] if version["parent"] in versions else None].append(version)
-    numbers = {name: number for number, name in enumerate(versions)}
-    label = said(session.language, "models.tree")
-    return f'<nav class="models-tree" aria-label="{label}">{_branch(session, children, None, numbers)}</nav>'
+    numbers, shown = {name: number for number, name in enumerate(versions)}, session.version
 
+    def nodes(parent: str | None) -> list[dict[str, Any]]:
+        return [
+            {
+                "model": one["model"],
+                "number": numbers[one["model"]],
+                "name": short_name(session.language, one),
+                "is_current": one is shown,
+                "aliases": one.get("aliases", []),
+                "state": one["state"],
+                "tone": TONES.get(one["state"], "soft"),
+                "is_from_votes": bool(one.get("ratings")),
+                "children": nodes(one["model"]),
+            }
+            for one in children[parent]
+        ]
 
-def _branch(
-    session: ModelsSession, children: Mapping[str | None, Sequence[Row]], parent: str | None, numbers: Mapping[str, int]
-) -> str:
-    if not children.get(parent):
-        return ""
-    rows = "".join(
-        f"<li>{_node(session, one, numbers[one['model']])}{_branch(session, children, one['model'], numbers)}</li>"
-        for one in children[parent]
-    )
-    return f"<ul>{rows}</ul>"
-
-
-def _node(session: ModelsSession, version: Row, number: int) -> str:
-    language, name = session.language, str(version["model"])
-    first, rest = short_name(language, version)
-    shown = session.version
-    current = ' aria-current="true"' if shown is not None and shown["model"] == name else ""
-    told = f' <span class="models-id">{escape(rest)}</span>' if rest else ""
-    return (
-        f'<button type="button" class="models-node" id="models-node-{number}" data-do="choose" '
-        f'data-model="{escape(name)}" title="{escape(name)}"{current}><span class="models-word" dir="auto">'
-        f"{escape(first)}</span>{told}{_signs(session, version)}</button>"
-    )
-
-
-def _signs(session: ModelsSession, version: Row) -> str:
-    language = session.language
-    signs = [f'<span class="models-sign">↦ {escape(alias)}</span>' for alias in version.get("aliases", [])]
-    if version["state"] != "served":
-        signs.append(state_sign(language, version["state"]))
-    elif version.get("ratings"):
-        signs.append(f'<span class="models-sign models-good">{said(language, "models.from_votes")}</span>')
-    return "".join(signs)
-
-
-def state_sign(language: Language, state: str) -> str:
-    """The state as a word in its colour."""
-    return (
-        f'<span class="models-sign models-{TONES.get(state, "soft")}">{said(language, f"models.state.{state}")}</span>'
-    )
+    return render("pages/models/templates/tree.html", session.language, nodes=nodes(None))
 
 
 def short_name(language: Language, version: Row) -> tuple[str, str]:

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import gradio as gr
+from markupsafe import Markup
 
 from ui.frame.captions import Updates, merged
 from ui.frame.live import Action, live_html, on_steps
 from ui.frame.session import Session
 from ui.frame.shell import Frame
-from ui.html import elements
-from ui.html.markup import said
+from ui.html.templates import render
 from ui.pages.data import calls as data_calls
+from ui.pages.data.render import problem_box, told
 from ui.pages.train import calls, form, jobs
 from ui.pages.train import job as train_job
 from ui.pages.train.state import GOING_ON, OpenJob, TrainSession, state_of
@@ -65,7 +66,7 @@ class TrainPage:
     async def open(self, session: TrainSession, api_key: str, query: dict[str, str]) -> Updates:
         """The form with the address's file, the jobs, and the address's job."""
         session.opened = True
-        session.trouble, session.told, session.preflight, session.form_problem = None, "", None, None
+        session.trouble, session.told, session.preflight, session.form_problem = None, Markup(), None, None
         session.checking = session.starting = session.looking = False
         session.file_id, session.model = query.get("file", ""), query.get("model", "")
         session.open_job = OpenJob(query["job"]) if query.get("job") else None
@@ -96,7 +97,7 @@ class TrainPage:
         if (step := steps.get(action.name)) is None:
             return
         if action.name != "look":
-            session.trouble, session.told = None, ""
+            session.trouble, session.told = None, Markup()
         try:
             async for _ in step(session, api_key, action):
                 yield self._shown(session)
@@ -206,7 +207,7 @@ class TrainPage:
         except UIError as error:
             if error.problem.kind in ("unauthorized", "unreachable", "too_busy"):
                 raise
-            session.open_job, session.told = None, _gone(session)
+            session.open_job, session.told = None, told(session.language, "train.gone")
             return
         # The job first: an event that comes after it is found by the next look, and the last look is after the end.
         fresh = await calls.events_since(self._client, api_key, opened.id, opened.last_event)
@@ -217,14 +218,9 @@ class TrainPage:
         opened.job = job
 
 
-def _gone(session: TrainSession) -> str:
-    return f'<p class="tl-notice" role="status">{said(session.language, "train.gone")}</p>'
-
-
 def _heading(session: TrainSession) -> str:
-    title, intro = said(session.language, "train.title"), said(session.language, "train.intro")
-    return f'<h1 class="tl-title">{title}</h1><p class="tl-muted">{intro}</p>'
+    return render("pages/train/templates/heading.html", session.language)
 
 
 def _notice(session: TrainSession) -> str:
-    return session.told + (elements.problem_box(session.trouble, session.language) if session.trouble else "")
+    return session.told + problem_box(session.language, session.trouble)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from markupsafe import Markup
+
 from ui.frame.session import Session
 from ui.server_client import Problem
 
@@ -88,7 +90,7 @@ class TrainSession(Session):
     """The form was changed after the preflight."""
     form_problem: Problem | None = None
     trouble: Problem | None = None
-    told: str = ""
+    told: Markup = field(default_factory=Markup)
     """HTML of what was done last."""
     looking: bool = False
     """The jobs are being asked for; another look meanwhile is left out."""
