@@ -50,7 +50,7 @@ def _mean(mean: Figures | None) -> str:
     words = f"<b>{mean['mean']:.2f}</b>"
     if mean["lower"] is not None:
         small = plots.small_interval(mean["mean"], mean["lower"], mean["upper"], low=1, high=5)
-        words += f"{small}<small>{mean['lower']:.2f} … {mean['upper']:.2f}</small>"
+        words += f"{small}<small>[{mean['lower']:.2f}, {mean['upper']:.2f}]</small>"
     return f'<span class="board-mean">{words}<small>n = {mean["votes"]}</small></span>'
 
 
@@ -75,7 +75,7 @@ def _alpha(value: Mapping[str, Any], language: Language) -> list[str]:
     alpha, items = value["alpha"], str(value["items"])
     if alpha is None:
         return ["–", items, said(language, "alpha.none")]
-    interval = "" if value["lower"] is None else f" <small>({value['lower']:.2f} … {value['upper']:.2f})</small>"
+    interval = "" if value["lower"] is None else f" <small>[{value['lower']:.2f}, {value['upper']:.2f}]</small>"
     level = "high" if alpha >= RELIABLE else "middling" if alpha >= TENTATIVE else "low"
     level = level if value["items"] >= FEWEST_ITEMS else "none"
     return [f"<b>{alpha:.2f}</b>{interval}", items, said(language, f"alpha.{level}")]
@@ -102,7 +102,7 @@ def style(board: Figures, language: Language) -> str:
     rows = [
         [
             said(language, f"style.{name}") if name in ("length", "headers", "lists", "bold") else escape(name),
-            f"<b>{effect['effect']:+.0f}</b> <small>({effect['lower']:+.0f} … {effect['upper']:+.0f})</small>",
+            f"<b>{effect['effect']:+.0f}</b> <small>[{effect['lower']:+.0f}, {effect['upper']:+.0f}]</small>",
         ]
         for name, effect in effects.items()
     ]

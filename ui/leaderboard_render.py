@@ -194,7 +194,7 @@ def _model_table(board: Figures, language: Language) -> str:
             escape(model["model"]),
             _number(model["rank"]),
             _number(model["rating"]),
-            "–" if model["lower"] is None else f"{model['lower']:.0f} … {model['upper']:.0f}",
+            "–" if model["lower"] is None else f"[{model['lower']:.0f}, {model['upper']:.0f}]",
             str(model["votes"]),
             *(percent(model[rate]) for rate in ("win_rate", "tie_rate", "both_bad_rate")),
             str(model.get("unsafe", 0)),
