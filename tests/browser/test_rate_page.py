@@ -324,7 +324,7 @@ def test_over_the_real_gateway_a_campaign_goes_from_form_to_leaderboard(tmp_path
         page.locator("#camp-create").click()
         page.locator("#camp-rater").fill("Ann")
         page.locator("#camp-rater").press("Enter")
-        expect(page.locator(".camp-chip")).to_have_text("open")
+        expect(page.locator(".camp-chip")).to_have_text("Open")
         link = page.locator(".camp-link code").inner_text()
 
         rater = open_page(link)
@@ -333,7 +333,7 @@ def test_over_the_real_gateway_a_campaign_goes_from_form_to_leaderboard(tmp_path
             expect(rater.locator("#rate-count")).to_have_text(f"{number} of 2 rated")
         expect(rater.locator(".tl-empty-state")).to_contain_text("All done")
 
-        page.get_by_role("link", name="Leaderboard of this campaign").click()
+        page.get_by_role("link", name="View leaderboard").click()
         expect(page.locator(".board-summary")).to_contain_text("2 ratings")
         expect(page.locator(".plot-row")).to_have_count(2)
         ratings = gateway.http.get("/v1/ratings").json()["data"]

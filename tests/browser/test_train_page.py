@@ -101,7 +101,7 @@ def test_a_form_is_checked_then_started_and_the_job_paused_resumed_and_cancelled
     expect(page.locator("h1")).to_be_visible()  # what comes while another is at work changes nothing
     expect(page.locator(".train-answers")).to_contain_text("Fits in memory")
     expect(page.locator(".train-answers")).to_contain_text("Can be served")
-    expect(page.locator(".train-foreseen .data-figures")).to_contain_text("epochs: 2")
+    expect(page.locator(".train-foreseen .data-figures")).to_contain_text("Epochs: 2")
     assert axe(page) == []
     screenshot(page, "train-preflight")
 

@@ -61,7 +61,7 @@ ENGLISH: Mapping[str, str] = {
     "campaigns.estimate_soon": "less than 1 min left",
     "campaigns.failed_answers": "Failed answers: {count}. Their pairs are excluded.",
     "campaigns.problem": "On hold: {reason}",
-    "campaigns.facts": "prompts: {prompts} · pairs: {items} · raters per pair: {raters}",
+    "campaigns.facts": "Prompts: {prompts} · pairs: {items} · raters per pair: {raters}",
     "campaigns.created_at": "created",
     "campaigns.close": "Close",
     "campaigns.reopen": "Reopen",

@@ -111,7 +111,7 @@ def _group_plot(board: Figures, rated: Sequence[Figures], group: int, language: 
 def _figures(model: Figures) -> list[str]:
     return [
         *("–" if model[name] is None else f"{model[name]:.0f}" for name in ("rank", "rating")),
-        "–" if model["lower"] is None else f"{model['lower']:.0f} … {model['upper']:.0f}",
+        "–" if model["lower"] is None else f"[{model['lower']:.0f}, {model['upper']:.0f}]",
         str(model["votes"]),
         *(percent(model[rate]) for rate in ("win_rate", "tie_rate", "both_bad_rate")),
         str(model.get("unsafe", 0)),

@@ -95,7 +95,7 @@ def _rating(session: ModelsSession, version: Row) -> Tile:
     votes = text(language, "models.rating.votes", votes=row["votes"])
     if row.get("rating") is None:
         return Tile("models.rating", text(language, "models.rating.apart"), votes)
-    interval = f"{row['lower']:.0f}–{row['upper']:.0f}" if row.get("lower") is not None else "–"
+    interval = f"[{row['lower']:.0f}, {row['upper']:.0f}]" if row.get("lower") is not None else "–"
     note = text(language, "models.rating.note", interval=interval, rank=row.get("rank") or "–", votes=row["votes"])
     return Tile("models.rating", f"{row['rating']:.0f}", note)
 

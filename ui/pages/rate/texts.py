@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 ENGLISH: Mapping[str, str] = {
     "rate.title": "Rate answers",
-    "rate.intro": "Decide which of two answers is better without knowing who wrote them. Models are revealed after "
-    "you rate.",
+    "rate.intro": "Decide which of two answers is better without knowing which model wrote it. Models are revealed "
+    "after you rate.",
     "rate.invited": "You're rating as {rater} in “{campaign}”.",
     "rate.progress": "{done} of {total} rated",
     "rate.name": "Your name",
