@@ -42,6 +42,7 @@ ON_THE_ENGINE = (
     "tests/integration/",
     "tests/browser/test_compare_on_the_engine.py",
     "tests/serving/engines/test_vllm_process.py",
+    "tests/serving/parity/test_gate_on_the_engine.py",
 )
 """Where tests are that are marked `engine`."""
 LONGEST_FIRST = ("tests/browser/", "tests/server/jobs/", "tests/training/", "tests/server/", "")
