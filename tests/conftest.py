@@ -25,11 +25,14 @@ import yaml
 
 from server.cli.base_model import build_command, embedded_base_model
 from server.settings import default_cache_dir
+from tests import forked
 from tests.databases import database_url as database_url
 from tests.databases import migrated_sqlite as migrated_sqlite
 from tests.databases import postgresql as postgresql
 from tests.databases import postgresql_bin
-from tests.forked import run_forked
+from tests.forked import Forked, run_forked
+from tests.forking_python import ForkingPython
+from tests.training.runs import Run, run_demo_once
 from training.demo.examples import HOLDOUT
 
 REPOSITORY = Path(__file__).parents[1]
@@ -41,6 +44,7 @@ ON_THE_ENGINE = (
     "tests/integration/",
     "tests/browser/test_compare_on_the_engine.py",
     "tests/serving/engines/test_vllm_process.py",
+    "tests/serving/parity/test_gate_on_the_engine.py",
 )
 """Where tests are that are marked `engine`."""
 LONGEST_FIRST = ("tests/browser/", "tests/server/jobs/", "tests/training/", "tests/server/", "")
@@ -54,7 +58,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name our markers, and spare the processes that tests start what they need not do."""
+    """Name our markers, spare processes what they need not do, and let workers share one that forks our commands."""
     config.addinivalue_line("markers", "both_databases: runs on SQLite, then on PostgreSQL")
     # Else each of the hundreds of commands and checks compiles what it imports of ours.
     sys.dont_write_bytecode = False
@@ -67,6 +71,8 @@ def pytest_configure(config: pytest.Config) -> None:
     authority.flush()
     config.add_cleanup(authority.close)
     os.environ["SSL_CERT_FILE"] = authority.name
+    if config.getoption("numprocesses", None):
+        forked.shared_address()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -126,7 +132,7 @@ def _wants_postgresql(item: pytest.Item) -> bool:
 
 @dataclass(frozen=True)
 class Tuneloop:
-    """A running server with its engine, and one adapter that was trained while it ran."""
+    """A running server with its engine, and one adapter, the demo's, that came while it ran."""
 
     url: str
     """http://127.0.0.1:PORT"""
@@ -134,9 +140,16 @@ class Tuneloop:
     tuned_model: str
     data_dir: Path
     model_dir: Path
-    process: subprocess.Popen[bytes]
     log: Path
     """What it printed."""
+
+
+@pytest.fixture(scope="session")
+def forking_python() -> Iterator[ForkingPython]:
+    """A `python` that forks what it is to run, for servers of which nobody asks how they start their processes."""
+    python = ForkingPython()
+    yield python
+    python.close()
 
 
 @pytest.fixture(scope="session")
@@ -149,15 +162,28 @@ def demo_model(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tuneloop(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tuneloop]:
+def demo_run(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The demo's own fine-tune, run once for all workers. Leave it as it is."""
+    folder = tmp_path_factory.getbasetemp()
+    return run_demo_once((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "demo", demo_model)
+
+
+@pytest.fixture(scope="session")
+def tuneloop(
+    demo_model: Path, demo_run: Run, tmp_path_factory: pytest.TempPathFactory, forking_python: ForkingPython
+) -> Iterator[Tuneloop]:
     """The real thing on the embedded base. Tests share it: leave it running and its models in place."""
     data_dir = tmp_path_factory.mktemp("tuneloop")
     flags = ("--tool-call-parser", "hermes", "--max-file-bytes", str(MAX_FILE_BYTES))
-    with running_server(data_dir, demo_model, *flags, wait=False, pages=True) as (url, process, log):
-        tuned = train_demo_adapter(data_dir, demo_model)
+    server = running_server(data_dir, demo_model, *flags, wait=False, pages=True, forks=forking_python)
+    with server as (url, process, log):
+        tuned = json.loads((demo_run.output_dir / "manifest.json").read_text())["name"]
+        (data_dir / "adapters").mkdir(exist_ok=True)
+        partial = shutil.copytree(demo_run.output_dir, data_dir / "partial")
+        partial.rename(data_dir / "adapters" / demo_run.output_dir.name)  # and there it is, while the server runs
         wait_until_ready(url, process, log)
         wait_until_served(url, tuned)
-        yield Tuneloop(url, demo_model.name, tuned, data_dir, demo_model, process, log)
+        yield Tuneloop(url, demo_model.name, tuned, data_dir, demo_model, log)
 
 
 @dataclass(frozen=True)
@@ -213,12 +239,20 @@ class running_server:
     Without its pages, unless they are asked for: they take as long to load as all the rest.
     """
 
-    def __init__(self, data_dir: Path, model_dir: Path, *flags: str, wait: bool = True, pages: bool = False) -> None:
-        self._data_dir, self._wait = data_dir, wait
+    def __init__(
+        self,
+        data_dir: Path,
+        model_dir: Path,
+        *flags: str,
+        wait: bool = True,
+        pages: bool = False,
+        forks: ForkingPython | None = None,
+    ) -> None:
+        """forks: given where nobody asks how processes start: the server is a fork, and what it starts but engines."""
+        self._data_dir, self._wait, self._forks = data_dir, wait, forks
         self._port = free_port()
         self._log = data_dir.parent / f"{data_dir.name}-up-{self._port}.log"
-        self._command = [
-            *TUNELOOP,
+        self._arguments = [
             "up",
             "--model",
             str(model_dir),
@@ -230,9 +264,13 @@ class running_server:
             *flags,
         ]
 
-    def __enter__(self) -> tuple[str, subprocess.Popen[bytes], Path]:
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=subprocess.STDOUT)
+    def __enter__(self) -> tuple[str, Running, Path]:
+        if self._forks:
+            self.process: Running = Forked("tests.up_on_forks", str(self._forks.path), *self._arguments, log=self._log)
+        else:
+            with self._log.open("wb") as log:
+                command = [*TUNELOOP, *self._arguments]
+                self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         url = f"http://127.0.0.1:{self._port}"
         if self._wait:
             wait_until_ready(url, self.process, self._log)
@@ -244,6 +282,7 @@ class running_server:
         self.process.wait(60)
 
 
+Running = subprocess.Popen[bytes] | Forked
 TUNELOOP = (sys.executable, "-m", "server")
 
 
@@ -266,9 +305,7 @@ def train_demo_adapter(data_dir: Path, demo_model: Path, **changes: object) -> s
     return next(word for word in done.stdout.split() if word.startswith("ft:"))
 
 
-def wait_until_ready(
-    url: str, process: subprocess.Popen[bytes], log: Path, *, timeout_s: float = START_TIMEOUT_S
-) -> None:
+def wait_until_ready(url: str, process: Running, log: Path, *, timeout_s: float = START_TIMEOUT_S) -> None:
     """Return when /readyz says ready."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

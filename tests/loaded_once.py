@@ -8,6 +8,8 @@ prepare_environment(offline=True)
 OURS = (
     "server.cli.main",
     "tests.server.jobs.serve",
+    "server.files.check",
+    "training.inspection.answer",
     "training.demo.build",
     "training.result.parity",
     "training.learning.preference",

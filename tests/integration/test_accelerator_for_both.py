@@ -15,6 +15,7 @@ import pytest
 
 from serving.machine.device import core_groups
 from tests.conftest import running_server
+from tests.forking_python import ForkingPython
 from training.demo.examples import EXAMPLES
 
 pytestmark = pytest.mark.engine
@@ -67,9 +68,9 @@ class Place:
 
 
 @contextmanager
-def sharing(demo_model: Path, data_dir: Path, *flags: str) -> Iterator[Place]:
+def sharing(demo_model: Path, data_dir: Path, *flags: str, forks: ForkingPython | None = None) -> Iterator[Place]:
     with (
-        running_server(data_dir, demo_model, *flags) as (url, _, _),
+        running_server(data_dir, demo_model, *flags, forks=forks) as (url, _, _),
         httpx.Client(base_url=url, timeout=PATIENCE_S) as client,
     ):
         yield Place(client, demo_model.name, data_dir)
@@ -90,12 +91,13 @@ def processes_with(words: str) -> dict[int, str]:
 
 
 def test_stop_frees_the_machine_for_a_job_and_the_engine_is_back_with_its_model(
-    demo_model: Path, tmp_path_factory: pytest.TempPathFactory
+    demo_model: Path, tmp_path_factory: pytest.TempPathFactory, forking_python: ForkingPython
 ) -> None:
     data_dir = tmp_path_factory.mktemp("stop")
-    with sharing(demo_model, data_dir, "--accelerator-policy", "stop", "--engine-wait-s", "0.5") as place:
+    flags = ("--accelerator-policy", "stop", "--engine-wait-s", "0.5")
+    with sharing(demo_model, data_dir, *flags, forks=forking_python) as place:
         before = place.ask(place.base).json()["choices"][0]["message"]["content"]
-        job_id = place.create_job(max_steps=40)
+        job_id = place.create_job(max_steps=20)
         place.until(lambda: place.trains(job_id), job_id)
         assert not (data_dir / "engine" / "engine.json").exists()
         refused = place.ask(place.base)
@@ -126,7 +128,7 @@ def test_separate_gives_engine_and_training_cores_of_their_own(
         session = json.loads((data_dir / "engine" / "engine.json").read_text())["session"]
         status = Path(f"/proc/{session}/status").read_text()
         assert status.partition("Cpus_allowed_list:")[2].split()[0] == str(first)
-        job_id = place.create_job(max_steps=40)
+        job_id = place.create_job(max_steps=20)
         place.until(lambda: place.trains(job_id), job_id)
         training = processes_with(str(data_dir / "runs" / job_id))
         assert training

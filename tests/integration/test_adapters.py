@@ -38,17 +38,20 @@ def greedy_with_peft(base: Path, adapter: Path, conversations: list[list[dict[st
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = AutoTokenizer.from_pretrained(base, padding_side="left")
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter).eval()
+    prompts = tokenizer.apply_chat_template(
+        conversations, add_generation_prompt=True, return_tensors="pt", return_dict=True, padding=True
+    )
+    generated = model.generate(
+        **prompts, do_sample=False, max_new_tokens=64, return_dict_in_generate=True, output_logits=True
+    )
+    likeliest = torch.stack(generated.logits, 1).topk(2).values  # [conversations, tokens, 2]
     answers = []
-    for messages in conversations:
-        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-        generated = model.generate(
-            **ids, do_sample=False, max_new_tokens=64, return_dict_in_generate=True, output_logits=True
-        )
-        likeliest = torch.cat(generated.logits).topk(2).values  # [tokens, 2]
-        said = tokenizer.decode(generated.sequences[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
-        answers.append((said, float((likeliest[:, 0] - likeliest[:, 1]).min())))
+    said = generated.sequences[:, prompts["input_ids"].shape[1] :].tolist()
+    for ids, margins in zip(said, likeliest[..., 0] - likeliest[..., 1], strict=True):
+        end = ids.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in ids else len(ids)
+        answers.append((tokenizer.decode(ids[:end], skip_special_tokens=True), float(margins[:end].min())))
     return answers
 
 

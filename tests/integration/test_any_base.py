@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.conftest import run_cli, running_server, wait_until_served
+from tests.forking_python import ForkingPython
 
 pytestmark = pytest.mark.engine
 NAME = "tiny-qwen"
@@ -36,7 +37,9 @@ def qwen(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_fresh_base_is_tuned_and_its_adapter_hot_loaded(qwen: Path, tmp_path: Path) -> None:
+def test_fresh_base_is_tuned_and_its_adapter_hot_loaded(
+    qwen: Path, tmp_path: Path, forking_python: ForkingPython
+) -> None:
     lines = [
         {"instruction": f"Count to {number}.", "input": "", "output": " ".join(map(str, range(1, number + 1)))}
         for number in range(1, 13)
@@ -46,7 +49,7 @@ def test_fresh_base_is_tuned_and_its_adapter_hot_loaded(qwen: Path, tmp_path: Pa
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
     data_dir = tmp_path / "data"
     data_dir.mkdir()
-    with running_server(data_dir, qwen) as (url, _, _):
+    with running_server(data_dir, qwen, forks=forking_python) as (url, _, _):
         done = run_cli("train", str(tmp_path / "run.yaml"), "--data-dir", str(data_dir))
         assert done.returncode == 0, done.stdout + done.stderr
         wait_until_served(url, next(word for word in done.stdout.split() if word.startswith("ft:")))

@@ -15,6 +15,7 @@ import yaml
 
 from tests.conftest import run_cli, running_server, wait_until_ready
 from tests.family_models import FAMILIES, build_family_model
+from tests.forking_python import ForkingPython
 from training.data.examples import Example, Message
 from training.process.environment import prepare_environment
 from training.rendering.render import IGNORED, render
@@ -91,12 +92,18 @@ def table(request: pytest.FixtureRequest) -> Iterator[list[Line]]:
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "glm", "mistral", "mixtral"])
-def test_family_is_trained_hot_loaded_and_answers_as_peft_does(name: str, tmp_path: Path, table: list[Line]) -> None:
+def test_family_is_trained_hot_loaded_and_answers_as_peft_does(
+    name: str, tmp_path: Path, table: list[Line], forking_python: ForkingPython
+) -> None:
     table.append(line := Line(name))
     folder = build_family_model(FAMILIES[name], tmp_path)
     data_dir = tmp_path / "data"
     data_dir.mkdir()
-    with running_server(data_dir, folder, "--dtype", "float32", wait=False) as (url, process, log):
+    with running_server(data_dir, folder, "--dtype", "float32", wait=False, forks=forking_python) as (
+        url,
+        process,
+        log,
+    ):
         tuned = _train(folder, data_dir, tmp_path)
         line.trained = "yes"
         wait_until_ready(url, process, log)

@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from tests.conftest import START_TIMEOUT_S, run_cli, running_server, wait_until_ready
+from tests.forking_python import ForkingPython
 
 pytestmark = pytest.mark.engine
 SECOND = "tuneloop-second"
@@ -79,7 +80,9 @@ def train(data_dir: Path, folder: Path, **changes: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def two(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoBases]:
+def two(
+    demo_model: Path, tmp_path_factory: pytest.TempPathFactory, forking_python: ForkingPython
+) -> Iterator[TwoBases]:
     """The embedded base, and one of the same shapes whose weights differ a little: only their hash tells them apart."""
     from safetensors.numpy import load_file, save_file
 
@@ -95,7 +98,8 @@ def two(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     data_dir = tmp_path_factory.mktemp("two-bases")
     folders = {demo_model.name: demo_model, SECOND: folder}
     tuned = {name: train(data_dir, folder) for name, folder in folders.items()}
-    with running_server(data_dir, demo_model, "--more-models", str(folder), wait=False) as (url, process, log):
+    flags = ("--more-models", str(folder))
+    with running_server(data_dir, demo_model, *flags, wait=False, forks=forking_python) as (url, process, log):
         wait_until_ready(url, process, log, timeout_s=2 * START_TIMEOUT_S)  # they start in turn
         yield TwoBases(url, data_dir, folders, tuned)
 

@@ -43,11 +43,11 @@ class LiveEngine:
 
 @pytest.fixture(scope="session")
 def live(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveEngine]:
-    """The real engine on the embedded base. Leave it running; what kills engines comes last in test_vllm_process."""
+    """The real engine on the embedded base. Leave it running; what kills it comes last in test_vllm_process."""
     data_dir = tmp_path_factory.mktemp("serving")
     base = resolve_base_model(str(demo_model))
     settings = VLLMSettings(
-        data_dir / "engine", data_dir / "engine.log", max_lora_rank=8, max_loras=2, max_cpu_loras=4, max_model_len=512
+        data_dir / "engine", data_dir / "engine.log", max_lora_rank=16, max_loras=2, max_cpu_loras=4, max_model_len=512
     )
     engine = VLLMProcess(base, settings)
     stages: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from server.jobs import states
 from server.jobs.run.queue import TRAINING
+from tests.forking_python import ForkingPython, through
 from tests.server.jobs.conftest import JobPlace
 from training.demo.examples import demo_config, example_lines
 
@@ -22,9 +24,18 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def test_paused_and_killed_trainings_end_bit_for_bit_as_an_unbroken_one(real_place: JobPlace) -> None:
+@pytest.fixture
+def forked_training(forking_python: ForkingPython) -> Sequence[str]:
+    """The command, run as a fork: with the same words, in the same place."""
+    return through(str(forking_python.path), TRAINING)
+
+
+def test_paused_and_killed_trainings_end_bit_for_bit_as_an_unbroken_one(
+    real_place: JobPlace, forked_training: Sequence[str]
+) -> None:
+    """The killed one is started as a user's is, so that it is also seen that the others learn what such a one does."""
     place = real_place
-    place.serve(command=TRAINING, max_running_jobs=1)
+    place.serve(command=forked_training, max_running_jobs=1)
     unbroken = _create(place)
     paused = _create(place)
     assert place.wait(unbroken).status == "succeeded"
@@ -69,11 +80,11 @@ def test_a_second_training_on_the_same_directory_is_refused(real_place: JobPlace
 
 
 def test_faults_of_the_general_examples_are_not_blamed_on_the_training_file(
-    real_place: JobPlace, tmp_path: Path
+    real_place: JobPlace, tmp_path: Path, forked_training: Sequence[str]
 ) -> None:
     mix = tmp_path / "mix.jsonl"
     mix.write_text('{"messages": []}\n')
-    real_place.serve(command=TRAINING)
+    real_place.serve(command=forked_training)
     job = real_place.wait(_create(real_place, mix_file=str(mix)))
     assert job.error is not None
     assert (job.error["code"], job.error["param"]) == ("invalid_mix_file", "tuneloop.mix_file")

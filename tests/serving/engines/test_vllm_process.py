@@ -237,11 +237,7 @@ def test_a_start_that_is_cancelled_leaves_nothing(live: LiveEngine, tmp_path: Pa
     assert session_members(live.run(cancel_soon())) == []
 
 
-# From here on the shared engine is killed, and starts again.
-
-
-def members_named(session: int, name: str) -> list[int]:
-    return [pid for pid in session_members(session) if name in Path(f"/proc/{pid}/comm").read_text()]
+# From here on the shared engine is killed, and starts again. What comes after that: test_gate_on_the_engine.
 
 
 async def kill_and_watch(live: LiveEngine, victim: int) -> float:
@@ -265,14 +261,16 @@ def is_up_again(live: LiveEngine, generation: int) -> bool:
     return live.engine.state is EngineState.READY and live.engine.generation > generation
 
 
-def test_a_killed_api_server_is_replaced_and_adapters_come_back_when_asked_for(live: LiveEngine) -> None:
+def test_a_killed_keeper_takes_the_engine_with_it_and_adapters_come_back_when_asked_for(live: LiveEngine) -> None:
+    """The keeper alone: whoever else of the engine is killed, and what callers see of it, is in test_engine_faults."""
     name = add(live, seed=4)
     before = live.run(complete(live, name))
     session = live.engine.session
     assert session
 
     async def kill() -> float:
-        gone_after_s = await kill_and_watch(live, session)
+        gone_after_s = await kill_and_watch(live, parent_of(session))
+        await until(lambda: live.engine.state is not EngineState.READY, 5)
         with contextlib.suppress(EngineUnavailableError):  # a slow machine may need longer than a request waits
             assert await complete(live, live.engine.base.name)
         await until(lambda: is_up_again(live, 1), RESTART_TIMEOUT_S)
@@ -281,21 +279,6 @@ def test_a_killed_api_server_is_replaced_and_adapters_come_back_when_asked_for(l
 
     assert live.run(kill()) < 5
     assert live.run(complete(live, name)) == before
-
-
-def test_a_killed_engine_core_is_noticed_and_replaced(live: LiveEngine) -> None:
-    assert live.engine.session
-    (core,) = members_named(live.engine.session, "EngineCor")
-    generation, before = live.engine.generation, live.run(complete(live, live.engine.base.name))
-    assert live.run(kill_and_watch(live, core)) < 20  # vLLM itself takes 5 s to give up
-    live.run(until(lambda: is_up_again(live, generation), RESTART_TIMEOUT_S))
-    assert live.run(complete(live, live.engine.base.name)) == before
-
-
-def test_a_killed_keeper_takes_the_engine_with_it_and_is_noticed(live: LiveEngine) -> None:
-    assert live.engine.session
-    assert live.run(kill_and_watch(live, parent_of(live.engine.session))) < 5
-    live.run(until(lambda: live.engine.state is not EngineState.READY, 5))
 
 
 def parent_of(pid: int) -> int:
@@ -317,34 +300,22 @@ asyncio.run(own(sys.argv[1], Path(sys.argv[2])))
 """
 
 
-def test_a_killed_server_leaves_nothing_and_with_its_keeper_nothing_after_the_next_start(
-    demo_model: Path, tmp_path: Path
-) -> None:
-    """Two owners at once: of one only the server is killed, of the other the keeper at the same moment."""
-    directories = [tmp_path / "server", tmp_path / "both"]
-    owners = []
-    for directory in directories:
-        directory.mkdir()
-        owners.append(subprocess.Popen([sys.executable, "-c", OWNER, str(demo_model), str(directory)]))
-    reports = [directory / "session" for directory in directories]
-    records = [directory / "engine" / "engine.json" for directory in directories]
-    wait_until(lambda: all(report.exists() and report.read_text() for report in reports), 240)
-    sessions = [int(report.read_text()) for report in reports]
-    assert all(len(session_members(session)) >= 2 for session in sessions)
+def test_a_server_killed_with_its_keeper_leaves_nothing_after_the_next_start(demo_model: Path, tmp_path: Path) -> None:
+    """At the same moment. Where the server alone is killed: test_engine_faults."""
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(demo_model), str(tmp_path)])
+    report, record = tmp_path / "session", tmp_path / "engine" / "engine.json"
+    wait_until(lambda: report.exists() and bool(report.read_text()), 240)
+    session = int(report.read_text())
+    assert len(session_members(session)) >= 2
 
-    owners[0].kill()
-    assert wait_until(lambda: not session_members(sessions[0]), 10) < 5
-
-    keeper = parent_of(sessions[1])
-    os.kill(owners[1].pid, signal.SIGSTOP)
+    keeper = parent_of(session)
+    os.kill(owner.pid, signal.SIGSTOP)
     os.kill(keeper, signal.SIGKILL)
-    os.kill(owners[1].pid, signal.SIGKILL)
-    wait_until(lambda: sessions[1] not in session_members(sessions[1]), 5)
-    runtime_dirs = [Path(json.loads(record.read_text())["runtime_dir"]) for record in records]
-    assert all(runtime_dir.is_dir() for runtime_dir in runtime_dirs)
-    assert end_leftovers(records[1]) >= 1  # EngineCore lives on; only the next start can end it
-    assert session_members(sessions[1]) == []
-    end_leftovers(records[0])
-    assert not any(runtime_dir.exists() for runtime_dir in runtime_dirs)
-    for owner in owners:
-        owner.wait(5)
+    os.kill(owner.pid, signal.SIGKILL)
+    wait_until(lambda: session not in session_members(session), 5)
+    runtime_dir = Path(json.loads(record.read_text())["runtime_dir"])
+    assert runtime_dir.is_dir()
+    assert end_leftovers(record) >= 1  # EngineCore lives on; only the next start can end it
+    assert session_members(session) == []
+    assert not runtime_dir.exists()
+    owner.wait(5)

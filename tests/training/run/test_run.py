@@ -22,16 +22,6 @@ from training.demo.examples import EXAMPLES, HOLDOUT
 from training.record.progress import ProgressEvent
 
 
-@pytest.fixture(scope="module")
-def demo_run(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The demo's own fine-tune, run once."""
-    run = make_run(tmp_path_factory.mktemp("demo"), demo_model)
-    code, out, err = run.finish()
-    assert (code, err) == (0, "")
-    assert [ProgressEvent.from_json(line) for line in out.splitlines()] == run.events
-    return run
-
-
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -65,6 +55,8 @@ def test_the_metrics_tell_what_was_learned(demo_run: Run) -> None:
 
 def test_events_tell_the_run_from_start_to_finish(demo_run: Run) -> None:
     events = demo_run.events
+    out = demo_run.directory.with_name("out").read_text()
+    assert [ProgressEvent.from_json(line) for line in out.splitlines()] == events
     steps = [event for event in events if event.type == "step"]
     validations = [event for event in events if event.type == "validation"]
     assert events[0].type == "started"
@@ -107,12 +99,13 @@ def test_plain_peft_finds_the_base_from_the_adapter_config(demo_run: Run, demo_m
     assert config["base_model_name_or_path"] == str(demo_model)
 
 
-def test_a_finished_run_is_not_run_again(demo_run: Run) -> None:
+def test_a_finished_run_is_not_run_again(demo_run: Run, tmp_path: Path) -> None:
     before = sha256(demo_run.output_dir / "adapter_model.safetensors")
-    code, _, err = demo_run.finish()
+    again = Run(shutil.copytree(demo_run.directory, tmp_path / "run"), demo_run.output_dir)
+    code, _, err = again.finish()
     assert code == 2
     assert "already exists" in err
-    assert (demo_run.failure.code, demo_run.failure.param) == ("output_exists", "output_dir")
+    assert (again.failure.code, again.failure.param) == ("output_exists", "output_dir")
     assert sha256(demo_run.output_dir / "adapter_model.safetensors") == before
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,19 +19,19 @@ from safetensors.numpy import load_file, save_file
 
 from adapter_format.hashing import file_sha256
 from adapter_format.names import new_adapter_id
-from server.versions.parity import ParityProcess
+from server.versions.parity import COMMAND, ParityProcess
 from serving import (
     AdapterError,
     EngineError,
     ParityError,
     Registry,
     VLLMProcess,
-    VLLMSettings,
     pool_of,
     read_adapter,
-    resolve_base_model,
 )
 from serving.parity.gate import ParityGate
+from tests.forking_python import ForkingPython, through
+from tests.serving.conftest import LiveEngine
 from tests.training.runs import make_run
 from training.process.environment import prepare_environment
 from training.result.parity import references
@@ -46,7 +46,7 @@ STEPS = 20
 
 @dataclass
 class World:
-    """One engine, its registry with the gate in it, and adapters that were trained for it."""
+    """The shared engine, a registry of its own with the gate in it, and adapters that were trained for it."""
 
     engine: VLLMProcess
     registry: Registry
@@ -118,22 +118,15 @@ def with_other_weights(adapter: Path, base: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def world(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(
+    live: LiveEngine, demo_model: Path, tmp_path_factory: pytest.TempPathFactory, forking_python: ForkingPython
+) -> World:
     place = tmp_path_factory.mktemp("gate")
     good = trained(place / "good", demo_model)
     other = with_other_weights(good, demo_model)
-    settings = VLLMSettings(
-        place / "engine", place / "engine.log", max_lora_rank=16, max_loras=2, max_cpu_loras=4, max_model_len=512
-    )
-    engine = VLLMProcess(resolve_base_model(str(demo_model)), settings)
-    gate = ParityGate(ParityProcess())
-    with asyncio.Runner() as runner:
-        try:
-            runner.run(engine.start())
-            registry = Registry(place / "adapters", [pool_of(engine)], gate=gate)
-            yield World(engine, registry, gate, place / "adapters", good, other, runner)
-        finally:
-            runner.run(engine.stop())
+    gate = ParityGate(ParityProcess(through(str(forking_python.path), COMMAND)))
+    registry = Registry(place / "adapters", [pool_of(live.engine)], gate=gate)
+    return World(live.engine, registry, gate, place / "adapters", good, other, live.runner)
 
 
 def changed_weights(change: Callable[[str, Any], Any]) -> Callable[[Path], None]:
