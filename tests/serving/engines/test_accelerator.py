@@ -38,9 +38,9 @@ class FakeLender:
         self.faults: list[Exception] = []
         """What it meets when it is to come back, the last first."""
 
-    async def lend_accelerator(self, loan: AcceleratorLease) -> None:
-        self.lease = loan
-        self.told.append(f"lend {loan.mode}")
+    async def lend_accelerator(self, lease: AcceleratorLease) -> None:
+        self.lease = lease
+        self.told.append(f"lend {lease.mode}")
         await self.may_go.wait()
 
     async def reclaim_accelerator(self) -> None:
