@@ -20,7 +20,7 @@ from typing import Any
 from server.wire.child_process import run_child
 from training.config.config import FileFormat, Method, OnLeakage
 from training.data.examples import Example
-from training.data.formats.read import FAULTS_SHOWN, DataError, Fault, iter_examples, method_fault
+from training.data.formats.read import FAULTS_SHOWN, DataError, Fault, find_method_fault, iter_examples
 from training.data.splits import refuse_leakage
 
 MIN_EXAMPLES = 10
@@ -181,7 +181,7 @@ class _Tally:
         for item in iter_examples(self.path, self.file_format):
             if isinstance(item, Fault):
                 self._add(item)
-            elif self.method is not None and (reason := method_fault(item, self.method)):
+            elif self.method is not None and (reason := find_method_fault(item, self.method)):
                 self._add(Fault(item.line, reason))
             else:
                 self.examples += 1
