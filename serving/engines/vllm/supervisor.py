@@ -98,7 +98,7 @@ class VLLMProcess:
         return self._lifecycle.trouble
 
     @property
-    def lent(self) -> str | None:
+    def lease_message(self) -> str | None:
         """That a training has the accelerator, and for how long; None when the engine has it."""
         return self._lifecycle.refusal().message if self._lifecycle.lease else None
 
