@@ -65,7 +65,7 @@ class ParityReference(TypedDict):
 
 
 class Manifest(TypedDict):
-    """The whole of manifest.json. What training doesn't know at the time of writing is added by `put_in_place`."""
+    """The whole of manifest.json. What training doesn't know at the time of writing is added by `move_into_place`."""
 
     manifest_version: NotRequired[int]
     """MANIFEST_VERSION."""

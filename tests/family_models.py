@@ -13,7 +13,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from training.demo.corpus import single_questions
+from training.demo.corpus import make_single_questions
 from training.demo.knowledge import all_facts
 
 VOCABULARY_SIZE = 1024
@@ -299,7 +299,7 @@ def _special_tokens(family: Family) -> list[str]:
 
 
 def _sentences() -> Sequence[str]:
-    return [message["content"] for chat in single_questions(all_facts()) for message in chat]
+    return [message["content"] for chat in make_single_questions(all_facts()) for message in chat]
 
 
 def _bytes(family: Family) -> Tokenizer:

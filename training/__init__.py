@@ -1,1 +1,1 @@
-"""Examples in, adapter directory out. Knows nothing of HTTP, of the engine that serves, or of who asked."""
+"""`training` turns examples into an adapter directory, one process per run. It needs neither server nor engine."""

@@ -1,7 +1,7 @@
 """`python -m training RUN_DIR`: one run, one process, one exit code.
 
 0: the adapter is in place. 2: the configuration, the examples or the base model can't be used. 130, 143: it was stopped
-by Ctrl-C or SIGTERM, and goes on from its last checkpoint when started again. 1: anything else.
+by Ctrl-C or SIGTERM, and resumes from its last checkpoint when started again. 1: anything else.
 Whatever happens is also in RUN_DIR/events.jsonl.
 """
 
@@ -21,13 +21,13 @@ from training.config.config import ConfigError, TrainingConfig
 from training.data.formats.read import FAULTS_SHOWN, DataError
 from training.data.inputs import read_inputs, write_holdout
 from training.preflight.model_shape import ModelShape, ModelShapeError
-from training.preflight.preflight import preflight, refuse_contradictions, within_positions
+from training.preflight.preflight import fit_max_length, preflight, refuse_contradictions
 from training.process.environment import prepare_environment
 from training.process.stopping import Stopped, StopRequest
 from training.record.journal import Journal
 from training.record.progress import CHECKPOINTS, EVENTS_FILE, RUN_LOCK, EventWriter, ProgressEvent
-from training.record.record import changed_data
-from training.record.run_summary import json_object
+from training.record.record import find_changed_data
+from training.record.run_summary import read_json_object
 from training.record.terminal import Display
 
 _EPILOG = """\
@@ -38,7 +38,7 @@ Started again on the same RUN_DIR, a run that was stopped goes on from its last 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs what RUN_DIR says; returns the exit code."""
+    """Run what RUN_DIR/config.json describes; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m training",
         description="Fine-tunes a base model with QLoRA as RUN_DIR/config.json says.",
@@ -53,12 +53,12 @@ def main(arguments: list[str] | None = None) -> int:
     stop.listen()
     display = Display(sys.stdout)
     try:
-        with _only_process(run_dir), EventWriter(run_dir, also=display) as events:
+        with _lock_run_dir(run_dir), EventWriter(run_dir, also=display) as events:
             journal = Journal(run_dir, events)
             try:
                 return _run(run_dir, journal, stop)
             finally:
-                _close(journal)
+                _close_journal(journal)
     except _InUseError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -72,14 +72,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 class _InUseError(Exception):
-    """Another process works on the run directory."""
+    """Another process uses the run directory."""
 
 
 @contextmanager
-def _only_process(run_dir: Path) -> Iterator[None]:
-    """Holds the run directory: two processes on one would write into each other's checkpoints.
+def _lock_run_dir(run_dir: Path) -> Iterator[None]:
+    """Lock the run directory: two processes on one would write into each other's checkpoints.
 
-    The lock goes with the process, however it ends. Raises: OSError; _InUseError.
+    The lock is released with the process, however it ends. Raises: OSError; _InUseError.
     """
     with (run_dir / RUN_LOCK).open("a+") as lock:
         try:
@@ -96,38 +96,38 @@ def _only_process(run_dir: Path) -> Iterator[None]:
         yield
 
 
-def _close(journal: Journal) -> None:
-    """What came of the run is in place by now, or isn't: a picture that can't be drawn doesn't change its exit code."""
+def _close_journal(journal: Journal) -> None:
+    """Close the journal; the result is in place by now, or isn't: a failed plot doesn't change the exit code."""
     try:
         journal.close()
-    except Exception:  # noqa: BLE001 — told, and not more than that
+    except Exception:  # noqa: BLE001 — reported, no more
         print(f"warning: the record of the run is incomplete:\n{traceback.format_exc()}", file=sys.stderr)
 
 
 def _run(run_dir: Path, journal: Journal, stop: StopRequest) -> int:
-    """The outermost catcher: whatever goes wrong becomes a `failed` event, a line for people, and an exit code."""
+    """Run, and turn any failure into a `failed` event, a line for people, and an exit code: the outermost catcher."""
     try:
         _train(run_dir, journal, stop)
     except Stopped as stopped:
         message = f"{stopped}; start again on {run_dir} to go on from the last checkpoint"
-        return _failed(journal, message, "interrupted", 128 + stopped.signum)
+        return _fail(journal, message, "interrupted", 128 + stopped.signum)
     except ConfigError as error:
         code = "output_exists" if error.param == "output_dir" else "invalid_config"
-        return _failed(journal, str(error), code, 2, param=error.param)
+        return _fail(journal, str(error), code, 2, param=error.param)
     except DataError as error:
         faults = [{"line": fault.line, "reason": fault.reason} for fault in error.faults[:FAULTS_SHOWN]]
-        return _failed(journal, str(error), "invalid_data", 2, param=_file_setting(run_dir, error.path), faults=faults)
+        return _fail(journal, str(error), "invalid_data", 2, param=_find_setting(run_dir, error.path), faults=faults)
     except Exception as error:  # noqa: BLE001 — the outermost catcher
-        return _unexpected(journal, run_dir, error)
+        return _fail_with(journal, run_dir, error)
     return 0
 
 
 def _train(run_dir: Path, journal: Journal, stop: StopRequest) -> None:
-    # 1. What can be checked in a moment is checked before torch is loaded.
+    # 1. Quick checks come before torch is loaded.
     config = _read_config(run_dir / "config.json")
-    config = _checked(config)
+    config = _check_config(config)
     _refuse_changed_data(run_dir, config)
-    journal.begin(config)
+    journal.start(config)
     inputs = read_inputs(config)
     write_holdout(inputs, run_dir)
     journal.report(ProgressEvent("started", f"fine-tuning {config.served_base_name} on {config.training_file}"))
@@ -139,14 +139,14 @@ def _train(run_dir: Path, journal: Journal, stop: StopRequest) -> None:
     from training.run.run import run
 
     with Tracking(run_dir, config, tell=journal.message) as tracking:
-        journal.hand_on_to(tracking)
+        journal.add_sink(tracking)
         run(inputs, run_dir, journal, stop)
 
 
-def _checked(config: TrainingConfig) -> TrainingConfig:
-    """`config`, if nothing in it contradicts the rest, the base or what can be served; with a `max_length` that suits.
+def _check_config(config: TrainingConfig) -> TrainingConfig:
+    """Return `config`, if nothing in it contradicts itself, the base or what can be served; `max_length` fits the base.
 
-    Of a base on the hub nothing is known before it's here, and of an odd one little; the run looks again then.
+    Nothing is known about a base on the hub before its download, and little about unusual ones; the run checks again.
     """
     try:
         shape = ModelShape.from_folder(Path(config.base_model)) if config.base_is_folder else None
@@ -155,14 +155,14 @@ def _checked(config: TrainingConfig) -> TrainingConfig:
     if shape is None:
         refuse_contradictions(config)
         return config
-    fitting = within_positions(config, shape)
-    preflight(fitting, shape, free_bytes=None, engine_limits=None)
-    return fitting
+    fitted = fit_max_length(config, shape)
+    preflight(fitted, shape, free_bytes=None, engine_limits=None)
+    return fitted
 
 
 def _refuse_changed_data(run_dir: Path, config: TrainingConfig) -> None:
-    """A run that has checkpoints goes on with the examples that it began with, or not at all."""
-    changed = changed_data(run_dir, config) if any((run_dir / CHECKPOINTS).glob("checkpoint-*")) else []
+    """Raise ConfigError if a run with checkpoints would go on with examples that have changed since it began."""
+    changed = find_changed_data(run_dir, config) if any((run_dir / CHECKPOINTS).glob("checkpoint-*")) else []
     if changed:
         raise ConfigError(
             [
@@ -190,30 +190,30 @@ def _read_config(path: Path) -> TrainingConfig:
     return config
 
 
-def _file_setting(run_dir: Path, path: Path) -> str:
-    """The setting that names this file of examples."""
-    config = json_object(run_dir / "config.json")
+def _find_setting(run_dir: Path, path: Path) -> str:
+    """Return the setting that names this file of examples."""
+    config = read_json_object(run_dir / "config.json")
     named = (name for name in ("validation_file", "mix_file") if config.get(name) and Path(config[name]) == path)
     return next(named, "training_file")
 
 
-def _unexpected(journal: Journal, run_dir: Path, error: Exception) -> int:
-    """Errors of modules that bring torch are known by name, so that torch needn't be there to catch them."""
+def _fail_with(journal: Journal, run_dir: Path, error: Exception) -> int:
+    """Report an error; those of modules that import torch are matched by name, so that torch isn't needed here."""
     kind = type(error).__name__
     if kind == "BaseModelError":
-        return _failed(journal, str(error), "invalid_base_model", 2, param=getattr(error, "param", "base_model"))
+        return _fail(journal, str(error), "invalid_base_model", 2, param=getattr(error, "param", "base_model"))
     if kind == "DivergedError":
-        return _failed(journal, str(error), "diverged", 1, param="learning_rate")
+        return _fail(journal, str(error), "diverged", 1, param="learning_rate")
     if kind == "OutOfMemoryError":
-        return _failed(journal, str(error), "out_of_memory", 1, param="batch_size")
+        return _fail(journal, str(error), "out_of_memory", 1, param="batch_size")
     if kind in ("AdapterWriteError", "ExportError", "ParityError"):
-        return _failed(journal, str(error), "unusable_adapter", 1)
+        return _fail(journal, str(error), "unusable_adapter", 1)
     trace = run_dir / "error.txt"
     trace.write_text(traceback.format_exc(), encoding="utf-8")
-    return _failed(journal, f"The run failed: {kind}: {error}. The details are in {trace}.", "internal_error", 1)
+    return _fail(journal, f"The run failed: {kind}: {error}. The details are in {trace}.", "internal_error", 1)
 
 
-def _failed(
+def _fail(
     journal: Journal, message: str, code: str, exit_code: int, *, param: str | None = None, **details: object
 ) -> int:
     journal.report(ProgressEvent("failed", message, code=code, param=param, details=details))

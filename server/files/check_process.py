@@ -18,7 +18,7 @@ from typing import Any
 
 from training.config.config import FileFormat, Method, OnLeakage
 from training.data.examples import Example
-from training.data.formats.read import FAULTS_SHOWN, DataError, Fault, iter_examples, method_fault
+from training.data.formats.read import FAULTS_SHOWN, DataError, Fault, find_method_fault, iter_examples
 
 MIN_EXAMPLES = 10
 """Fewest examples in a training file, as OpenAI has it: https://platform.openai.com/docs/guides/supervised-fine-tuning"""
@@ -97,7 +97,7 @@ class _FileScan:
         for item in iter_examples(self.path, self.file_format):
             if isinstance(item, Fault):
                 self._add(item)
-            elif self.method is not None and (reason := method_fault(item, self.method)):
+            elif self.method is not None and (reason := find_method_fault(item, self.method)):
                 self._add(Fault(item.line, reason))
             else:
                 self.examples += 1

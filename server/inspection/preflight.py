@@ -23,7 +23,7 @@ from server.jobs.listing import WAITING, count_jobs
 from server.storage.database import Database
 from server.wire.errors import APIError, BadRequest
 from training.config.config import ConfigError
-from training.preflight.servable import unservable
+from training.preflight.servable import find_unservable
 
 Problem = dict[str, Any]
 """`param`, `message`, `code`: an error of the envelope that isn't thrown."""
@@ -45,7 +45,9 @@ async def preflight(
             raise
         return _told([_problem(error)])
     problems = list(_foreseen(draft))
-    servable = draft.checked.config.serve_as != "none" and not unservable(draft.checked.config, draft.ground.limits)
+    servable = draft.checked.config.serve_as != "none" and not find_unservable(
+        draft.checked.config, draft.ground.limits
+    )
     run = None
     try:
         checked = await _checked(files, draft)

@@ -1,9 +1,9 @@
 """Sharing of the accelerator between engines and trainings: one policy for the machine.
 
-`split`     both run, each with its share of memory: what a processor does best with little work.
+`split`     both run, each with its share of memory: best for a CPU with little work.
 `sleep`     the engine sleeps while a job trains (GPU): its weights wait in the machine's memory.
 `stop`      the engine is stopped while a job trains, and started again afterwards.
-`separate`  both run, on devices of their own: GPUs, or cores of a processor.
+`separate`  both run, on devices of their own: GPUs, or cores of a CPU.
 
 How an engine sleeps or stops is the engine's business. Nothing is persisted: when the server dies, its engines die with
 it, and the next start begins afresh.

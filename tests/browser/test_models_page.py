@@ -163,7 +163,7 @@ def test_states_are_told_and_a_new_one_shows_without_a_refresh(
     page = open_page(f"{gateway.url}/models", locale="zh-CN", color_scheme="dark")
     expect(page.locator("h1")).to_have_text("模型")
     make(gateway, POET)
-    gateway.services.registry._loading.state_of(POET).refusal = ParityError(f"{HOSTILE} 的回答不一致")
+    gateway.services.registry._loader.state_of(POET).refusal = ParityError(f"{HOSTILE} 的回答不一致")
     create(gateway, suffix="coming", training_file=add_file(gateway, status="uploaded"))
     page.locator(f".models-node[data-model='{POET}']").click()
     expect(page.locator(".models-card .tl-problem")).to_contain_text(HOSTILE)

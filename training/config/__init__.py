@@ -1,1 +1,1 @@
-"""Every setting of a run, its rules, and what `auto` makes of it."""
+"""The settings of a run, their rules, and the resolution of `auto`."""

@@ -1,7 +1,7 @@
-"""Works out what `auto` means, and how many steps that makes, by rules that are written down. Imports no torch.
+"""Resolves `auto` values, and the number of steps, by documented rules. Imports no torch.
 
-`docs/preflight.md` has the rules as a table. A value that the configuration gives is never changed. Every rule goes one
-way: more rows never mean more epochs, longer rows never a larger batch, a larger base never a higher learning rate.
+`docs/preflight.md` has the rules as a table. A value that is set is never changed. Every rule is monotonic: more rows
+never mean more epochs, longer rows never a larger batch, a larger base never a higher learning rate.
 """
 
 from __future__ import annotations
@@ -14,38 +14,38 @@ from itertools import pairwise
 from training.config.config import FinetuningType, Method, TrainingConfig
 
 TARGET_ROWS = 16
-"""Rows per optimizer step: what the QLoRA paper used (arXiv 2305.14314, appendix B)."""
+"""Rows per optimizer step: as in the QLoRA paper (arXiv 2305.14314, appendix B)."""
 STEPS_PER_EPOCH = 10
-"""A smaller file gets smaller batches, so that one pass still makes so many steps."""
+"""A smaller file gets smaller batches, so that one epoch still has this many steps."""
 LEAST_STEPS = 60
-"""With as many, the embedded base learned a new voice (validation loss 0.014); more brought next to nothing."""
+"""With this many, the embedded base learned a new voice (validation loss 0.014); more hardly helped."""
 MOST_ROWS_SEEN = 25_000
-"""Rows times epochs beyond which a large file is passed over less often, as OpenAI's cookbook describes its `auto`."""
+"""Rows times epochs beyond which a large file gets fewer epochs, as OpenAI's cookbook describes its `auto`."""
 _EPOCHS = {"supervised": (3, 10), "text": (1, 4), "dpo": (1, 3), "kto": (1, 3)}
-"""Usual and most epochs. Up to four passes over text teach like fresh text (arXiv 2305.16264, section 1); preferences
-are learned by heart sooner than answers."""
+"""Usual and maximum epochs. Up to four epochs on text are as good as fresh text (arXiv 2305.16264, section 1);
+preferences are memorised sooner than answers."""
 _TOKENS_ON_CPU = ((200e6, 4096), (2e9, 1024), (math.inf, 512))
-"""(base below so many parameters, tokens per forward pass). On one core the embedded base took in 2.9 times as many
+"""(base below so many parameters, tokens per forward pass). On one core the embedded base processed 2.9 times as many
 tokens per second in batches of 16 short rows as of 2; from 1,000 to 4,000 tokens a pass it was 10% more."""
 _TOKENS_ON_GPU = ((2e9, 16_384), (10e9, 8192), (40e9, 4096), (math.inf, 2048))
-"""As `_TOKENS_ON_CPU`; a cautious guess, not measured."""
+"""Like `_TOKENS_ON_CPU`; a cautious guess, not measured."""
 
 Curve = tuple[tuple[float, float], ...]
 _LORA_RATES: Curve = ((3e6, 2e-3), (1e9, 2e-4), (13e9, 2e-4), (33e9, 1e-4))
 """(parameters, learning rate): 3M measured on the embedded base; 7B to 65B from the QLoRA paper, appendix B."""
 _PREFIX_RATES: Curve = ((3e6, 3e-2), (1e9, 1e-2))
-"""3M measured on the embedded base: 1e-3 hardly moved it. 1e-2 is what PEFT's prefix tuning guide takes."""
+"""3M measured on the embedded base: 1e-3 had hardly any effect. 1e-2 is from PEFT's prefix tuning guide."""
 _P_TUNING_RATES: Curve = ((3e6, 1e-3), (1e9, 1e-3))
 """1e-3 measured on the embedded base; 1e-2 and more was worse."""
 _FULL_SHARE = 0.1
-"""Full fine-tuning wants about a tenth of LoRA's rate (Schulman et al., LoRA Without Regret, 2025)."""
+"""Full fine-tuning needs about a tenth of LoRA's rate (Schulman et al., LoRA Without Regret, 2025)."""
 _PREFERENCE_SHARE, _PREFERENCE_RANGE = 1 / 40, (5e-6, 5e-5)
-"""DPO is run at 5e-7 with full fine-tuning (Zephyr, arXiv 2310.16944), so at ten times that with LoRA."""
+"""DPO uses 5e-7 with full fine-tuning (Zephyr, arXiv 2310.16944), so ten times that with LoRA."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A run's schedule, every `auto` replaced by a number."""
+    """A run's schedule, with all `auto` values resolved."""
 
     n_epochs: int
     """Passes over the training rows."""
@@ -54,9 +54,9 @@ class Plan:
     gradient_accumulation_steps: int
     """Forward passes per optimizer step."""
     learning_rate: float
-    """Peak step size of the optimizer."""
+    """Peak learning rate of the optimizer."""
     steps_per_epoch: int
-    """Optimizer steps in one pass."""
+    """Optimizer steps per epoch."""
     total_steps: int
     """Optimizer steps of the whole run."""
     warmup_steps: int
@@ -66,9 +66,9 @@ class Plan:
     save_steps: int
     """Steps between two checkpoints."""
     gradient_checkpointing: bool = False
-    """Whether activations are computed twice."""
+    """Whether activations are recomputed."""
     reasons: tuple[str, ...] = ()
-    """One sentence for each value that `auto` chose: the value and why."""
+    """One sentence for each resolved `auto`: the value and the reason."""
 
 
 def make_plan(
@@ -80,12 +80,12 @@ def make_plan(
     on_gpu: bool,
     largest_batch: int | None = None,
 ) -> Plan:
-    """The schedule that `config` means for `n_rows` training rows of `mean_tokens` tokens on average.
+    """Make the schedule of `config` for `n_rows` training rows of `mean_tokens` tokens on average.
 
     Args:
         mean_tokens: of a preference, of its prompt with one of the two answers.
         n_parameters: of the base model, all of them.
-        largest_batch: rows that fit into memory at once, as `memory.largest_batch` says; None when that isn't known.
+        largest_batch: rows that fit into memory at once, from `memory.largest_batch`; None if unknown.
     """
     reasons: list[str] = []
     batch_size = _batch_size(config, n_rows, mean_tokens, n_parameters, on_gpu, largest_batch, reasons)
@@ -117,15 +117,15 @@ def _batch_size(
     largest_batch: int | None,
     reasons: list[str],
 ) -> int:
-    """A power of two: rows for a step of `TARGET_ROWS`, fewer for a small file, for long rows and for little memory."""
+    """Return a power of two: rows for a step of `TARGET_ROWS`, fewer for a small file, long rows and little memory."""
     if config.batch_size != "auto":
         return config.batch_size
-    wanted = _power_of_two(_rows_wanted(n_rows) / config.gradient_accumulation_steps)
+    wanted = _power_of_two(_target_rows(n_rows) / config.gradient_accumulation_steps)
     tokens = next(room for below, room in (_TOKENS_ON_GPU if on_gpu else _TOKENS_ON_CPU) if n_parameters < below)
     rows_at_once = 2 if config.method in ("dpo", "kto") else 1  # a pair is two rows
     by_tokens = _power_of_two(tokens / (rows_at_once * max(1.0, mean_tokens)))
     limits = [
-        (wanted, _why_wanted(wanted, n_rows)),
+        (wanted, _explain_wanted(wanted, n_rows)),
         (by_tokens, f"about {tokens} tokens in one pass suit this machine"),
     ]
     if largest_batch is not None:
@@ -137,22 +137,22 @@ def _batch_size(
     return batch_size
 
 
-def _why_wanted(wanted: int, n_rows: int) -> str:
+def _explain_wanted(wanted: int, n_rows: int) -> str:
     if wanted < TARGET_ROWS and n_rows < TARGET_ROWS * STEPS_PER_EPOCH:
         return f"with {n_rows} rows, larger batches would leave too few steps"
     return f"{TARGET_ROWS} rows per step are usual"
 
 
-def _rows_wanted(n_rows: int) -> int:
+def _target_rows(n_rows: int) -> int:
     return min(TARGET_ROWS, _power_of_two(n_rows / STEPS_PER_EPOCH))
 
 
 def _n_epochs(config: TrainingConfig, n_rows: int, rows_per_step: int, reasons: list[str]) -> int:
-    """The method's usual number; more for a small file, until there are `LEAST_STEPS`; fewer for a large one."""
+    """Return the method's usual number; more for a small file, to reach `LEAST_STEPS`; fewer for a large one."""
     if config.n_epochs != "auto":
         return config.n_epochs
     usual, most = _EPOCHS[config.method]
-    steps = _least_steps_per_epoch(n_rows, rows_per_step)
+    steps = _min_steps_per_epoch(n_rows, rows_per_step)
     n_epochs, why = usual, f"usual for `method: {config.method}`"
     if steps * usual < LEAST_STEPS:
         n_epochs = min(most, math.ceil(LEAST_STEPS / steps))
@@ -164,23 +164,23 @@ def _n_epochs(config: TrainingConfig, n_rows: int, rows_per_step: int, reasons: 
     return n_epochs
 
 
-def _least_steps_per_epoch(n_rows: int, rows_per_step: int) -> int:
-    """Steps of one pass, as a number that never falls when rows are added, although the batch grows in jumps."""
+def _min_steps_per_epoch(n_rows: int, rows_per_step: int) -> int:
+    """Return the steps per epoch, as a number that never falls when rows are added, though the batch grows in jumps."""
     with_auto_batch = max(min(n_rows, STEPS_PER_EPOCH), n_rows // TARGET_ROWS)
     return max(1, min(with_auto_batch, math.ceil(n_rows / rows_per_step)))
 
 
 def auto_learning_rate(method: Method, finetuning_type: FinetuningType, n_parameters: int) -> float:
-    """The peak learning rate that `auto` means, of two significant digits.
+    """Return the peak learning rate for `auto`, with two significant digits.
 
-    It is also what a job's `learning_rate_multiplier` multiplies
+    A job's `learning_rate_multiplier` multiplies it, too
     (https://platform.openai.com/docs/api-reference/fine-tuning/create).
 
     Args:
         n_parameters: of the base model, all of them.
     """
     curves = {"prefix_tuning": _PREFIX_RATES, "p_tuning": _P_TUNING_RATES}
-    rate = _on_curve(curves.get(finetuning_type, _LORA_RATES), n_parameters)
+    rate = _interpolate(curves.get(finetuning_type, _LORA_RATES), n_parameters)
     if method in ("dpo", "kto"):
         low, high = _PREFERENCE_RANGE
         rate = min(high, max(low, rate * _PREFERENCE_SHARE))
@@ -195,13 +195,13 @@ def _learning_rate(config: TrainingConfig, n_parameters: int, reasons: list[str]
     rate = auto_learning_rate(config.method, config.finetuning_type, n_parameters)
     reasons.append(
         f"`learning_rate` {rate:g}: for `finetuning_type: {config.finetuning_type}`, `method: {config.method}` and a "
-        f"base of {_in_words(n_parameters)} parameters; larger bases want smaller steps."
+        f"base of {_format_count(n_parameters)} parameters; larger bases want smaller steps."
     )
     return rate
 
 
 def _eval_steps(config: TrainingConfig, total_steps: int, reasons: list[str]) -> int:
-    """About four validations in a run; with early stopping three times its patience, so that it can come into play."""
+    """Return an interval for about four validations; with early stopping three times its patience."""
     if config.eval_steps != "auto":
         return config.eval_steps
     count = max(4, 3 * (config.early_stopping_patience or 0))
@@ -213,7 +213,7 @@ def _eval_steps(config: TrainingConfig, total_steps: int, reasons: list[str]) ->
 
 
 def _save_steps(config: TrainingConfig, steps_per_epoch: int, total_steps: int, reasons: list[str]) -> int:
-    """One checkpoint an epoch, in long runs one for each tenth, and never more often than every 50 steps for that."""
+    """Return one checkpoint per epoch, in long runs one per tenth, but then not more often than every 50 steps."""
     if config.save_steps != "auto":
         return config.save_steps
     tenth = max(50, math.ceil(total_steps / 10))
@@ -224,19 +224,19 @@ def _save_steps(config: TrainingConfig, steps_per_epoch: int, total_steps: int, 
 
 
 def _power_of_two(number: float) -> int:
-    """The largest one up to `number`, at least 1."""
+    """Return the largest power of two up to `number`, at least 1."""
     return 1 << max(0, math.floor(math.log2(number))) if number >= 1 else 1
 
 
-def _on_curve(curve: Sequence[tuple[float, float]], n_parameters: int) -> float:
-    """The rate at `n_parameters`: between two points a straight line of the logarithms, outside them the nearest."""
-    place = min(max(float(n_parameters), curve[0][0]), curve[-1][0])
+def _interpolate(curve: Sequence[tuple[float, float]], n_parameters: int) -> float:
+    """Return the rate at `n_parameters`: log-log interpolation between points, constant outside them."""
+    position = min(max(float(n_parameters), curve[0][0]), curve[-1][0])
     for (low, rate_low), (high, rate_high) in pairwise(curve):
-        if place <= high:
-            share = math.log(place / low) / math.log(high / low)
+        if position <= high:
+            share = math.log(position / low) / math.log(high / low)
             return math.exp((1 - share) * math.log(rate_low) + share * math.log(rate_high))
     return curve[-1][1]
 
 
-def _in_words(n_parameters: int) -> str:
+def _format_count(n_parameters: int) -> str:
     return f"{n_parameters / 1e9:.1f}B" if n_parameters >= 1e9 else f"{n_parameters / 1e6:.1f}M"

@@ -1,4 +1,4 @@
-"""Every knob of a fine-tune, with its unit, default and trade-off. Knows the rules of each value; imports no torch."""
+"""The settings of a fine-tuning run, each with unit, default and trade-off. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
-from training.config.rules import fault, looks_like_path, unknown
+from training.config.rules import find_fault, looks_like_path, unknown_setting
 from training.config.yaml_text import load_yaml
 
 Auto = Literal["auto"]
@@ -30,13 +30,13 @@ Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 
 
 class ConfigError(ValueError):
-    """A configuration that breaks one rule or several, all of them told at once."""
+    """A configuration that breaks one rule or several, all reported at once."""
 
     def __init__(self, faults: Sequence[str], *, param: str | None = None) -> None:
         self.faults = tuple(faults)
         """One sentence for each fault."""
         self.param = param
-        """The first setting at fault, where it is a setting."""
+        """The first setting at fault, if it is a setting."""
         super().__init__("\n".join(self.faults))
 
 
@@ -199,56 +199,60 @@ class TrainingConfig:
     """`offline` writes the report into the run directory, for `wandb sync` later."""
 
     def __post_init__(self) -> None:
-        for name in _lists():
+        for name in _list_settings():
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
-        _refuse({name: fault(name, getattr(self, name), expected) for name, expected in _types().items()})
+        _raise_faults(
+            {name: find_fault(name, getattr(self, name), expected) for name, expected in _type_hints().items()}
+        )
 
     @property
     def served_base_name(self) -> str:
-        """The name that the base model is served under."""
+        """The name under which the base model is served."""
         return self.base_model_name or self.default_base_model_name(self.base_model)
 
     @property
     def base_is_folder(self) -> bool:
-        """Whether `base_model` means a local folder rather than a hub id."""
+        """Whether `base_model` is a local folder rather than a hub id."""
         return Path(self.base_model).is_dir()
 
     @staticmethod
     def default_base_model_name(base_model: str) -> str:
-        """What a base is called unless it's given a name: the folder's name, or the hub id as it is."""
+        """Return a base's name unless one is set: the folder's name, or the hub id."""
         folder = Path(base_model)
         return folder.resolve().name if folder.is_dir() or looks_like_path(base_model) else base_model
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingConfig:
-        """The configuration that `values` spells out.
+        """Make the configuration from `values`.
 
         Raises:
             ConfigError: with every unknown, missing, mistyped and out-of-range value.
         """
         known = {field.name: field for field in dataclasses.fields(cls)}
-        faults: dict[str, str | None] = {str(name): unknown(str(name), known) for name in values if name not in known}
+        faults: dict[str, str | None] = {
+            str(name): unknown_setting(str(name), known) for name in values if name not in known
+        }
         for name, field in known.items():
             if name in values:
-                faults[name] = fault(name, values[name], _types()[name])
+                faults[name] = find_fault(name, values[name], _type_hints()[name])
             elif field.default is dataclasses.MISSING:
                 faults[name] = "is required"
-        _refuse(faults)
+        _raise_faults(faults)
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; `from_dict` turns them back into an equal configuration."""
+        """Return plain JSON values; `from_dict` turns them back into an equal configuration."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def to_json(self) -> str:
-        """`to_dict` as indented JSON text."""
+        """Return `to_dict` as indented JSON text."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The settings in the YAML file at `path`, not looked at.
+    """Read the settings in the YAML file at `path`, unchecked.
 
     Raises:
         ConfigError: it can't be read, or isn't a YAML mapping.
@@ -263,18 +267,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 @cache
-def _types() -> dict[str, Any]:
+def _type_hints() -> dict[str, Any]:
     return typing.get_type_hints(TrainingConfig)
 
 
 @cache
-def _lists() -> tuple[str, ...]:
-    """The settings that may be lists; they are held as tuples."""
-    return tuple(name for name, expected in _types().items() if "tuple[" in str(expected))
+def _list_settings() -> tuple[str, ...]:
+    """Return the settings that may be lists; they are stored as tuples."""
+    return tuple(name for name, expected in _type_hints().items() if "tuple[" in str(expected))
 
 
-def _refuse(faults: Mapping[str, str | None]) -> None:
-    """Raises `ConfigError` when any setting in `faults` has a fault."""
+def _raise_faults(faults: Mapping[str, str | None]) -> None:
+    """Raise `ConfigError` when any setting in `faults` has a fault."""
     wrong = {name: text for name, text in faults.items() if text}
     if wrong:
         raise ConfigError(

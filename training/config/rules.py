@@ -1,4 +1,4 @@
-"""What each setting of a fine-tune may be, and how a wrong one is put into words. Knows no defaults and no meanings."""
+"""The rules of each setting of a fine-tuning run, and the wording of violations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 
 def looks_like_path(base_model: str) -> bool:
-    """Whether `base_model` can't be a hub id (`name` or `owner/name`) and so must be a folder."""
+    """Return whether `base_model` can't be a hub id (`name` or `owner/name`) and so must be a folder."""
     return base_model.startswith((".", "/", "~", "\\")) or base_model.count("/") > 1 or base_model.endswith("/")
 
 
@@ -28,18 +28,18 @@ def _between(low: float, high: float) -> Callable[[Any], str | None]:
     return lambda value: None if low <= value <= high else f"is {value}, but must be from {low} to {high}"
 
 
-def _auto_or(rule: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
+def _allow_auto(rule: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
     return lambda value: None if value == "auto" else rule(value)
 
 
-def _up_to(low: float, high: float) -> Callable[[Any], str | None]:
+def _below(low: float, high: float) -> Callable[[Any], str | None]:
     return lambda value: (
         None if low <= value < high else f"is {value}, but must be from {low} up to, not including, {high}"
     )
 
 
-def _each(rule: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
-    """Every item keeps `rule`, and there is at least one."""
+def _each_item(rule: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
+    """Every item must satisfy `rule`, and there must be at least one."""
 
     def check(value: Any) -> str | None:
         items = list(value.values()) if isinstance(value, Mapping) else list(value)
@@ -84,14 +84,14 @@ _RULES: Mapping[str, Callable[[Any], str | None]] = {
     "holdout_fraction": _between(0, 0.5),
     "mix_file": _not_blank,
     "mix_ratio": lambda value: None if 0 < value <= 10 else f"is {value}, but must be above 0 and at most 10",
-    "n_epochs": _auto_or(_between(1, 1000)),
+    "n_epochs": _allow_auto(_between(1, 1000)),
     "max_steps": _at_least(1),
-    "batch_size": _auto_or(_between(1, 4096)),
+    "batch_size": _allow_auto(_between(1, 4096)),
     "gradient_accumulation_steps": _between(1, 4096),
-    "learning_rate": _auto_or(_above_zero),
+    "learning_rate": _allow_auto(_above_zero),
     "warmup_ratio": _between(0, 1),
-    "adam_beta1": _up_to(0, 1),
-    "adam_beta2": _up_to(0, 1),
+    "adam_beta1": _below(0, 1),
+    "adam_beta2": _below(0, 1),
     "adam_epsilon": _above_zero,
     "weight_decay": _between(0, 10),
     "max_grad_norm": _above_zero,
@@ -104,30 +104,30 @@ _RULES: Mapping[str, Callable[[Any], str | None]] = {
     "target_modules": _modules,
     "exclude_modules": _modules,
     "modules_to_save": _modules,
-    "layers_to_transform": _each(_between(0, 10_000)),
-    "rank_pattern": _each(_between(1, 512)),
-    "alpha_pattern": _each(_between(1, 4096)),
+    "layers_to_transform": _each_item(_between(0, 10_000)),
+    "rank_pattern": _each_item(_between(1, 512)),
+    "alpha_pattern": _each_item(_between(1, 4096)),
     "num_virtual_tokens": _between(1, 1000),
     "encoder_hidden_size": _between(1, 65536),
     "max_memory_gb": _above_zero,
     "max_length": _between(8, 1_000_000),
     "beta": _above_zero,
-    "label_smoothing": _up_to(0, 0.5),
+    "label_smoothing": _below(0, 0.5),
     "desirable_weight": _above_zero,
     "undesirable_weight": _above_zero,
     "seed": _between(0, 2**32 - 1),
     "logging_steps": _at_least(1),
-    "eval_steps": _auto_or(_at_least(1)),
-    "save_steps": _auto_or(_at_least(1)),
+    "eval_steps": _allow_auto(_at_least(1)),
+    "save_steps": _allow_auto(_at_least(1)),
     "save_total_limit": _between(1, 1000),
     "wandb_project": _not_blank,
 }
 
 
-def fault(name: str, value: Any, expected: Any) -> str | None:
-    """What is wrong with `value` for the setting `name`, whose type is `expected`; None when nothing is."""
+def find_fault(name: str, value: Any, expected: Any) -> str | None:
+    """Return what is wrong with `value` for the setting `name`, whose type is `expected`; None if nothing is."""
     if not _fits(value, expected):
-        return f"is {value!r}, but must be {_described(expected)}"
+        return f"is {value!r}, but must be {_describe_type(expected)}"
     if value is None or name not in _RULES:
         return None
     return _RULES[name](value)
@@ -136,7 +136,7 @@ def fault(name: str, value: Any, expected: Any) -> str | None:
 def _fits(value: Any, expected: Any) -> bool:
     origin, arguments = typing.get_origin(expected), typing.get_args(expected)
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, one) for one in arguments)
+        return any(_fits(value, choice) for choice in arguments)
     if origin is Literal:
         return value in arguments and isinstance(value, str)
     if origin is tuple:
@@ -150,10 +150,10 @@ def _fits(value: Any, expected: Any) -> bool:
     return isinstance(value, expected) and (expected is bool or not isinstance(value, bool))
 
 
-def _described(expected: Any) -> str:
+def _describe_type(expected: Any) -> str:
     origin, arguments = typing.get_origin(expected), typing.get_args(expected)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_described(one) for one in arguments)
+        return " or ".join(_describe_type(choice) for choice in arguments)
     if origin is Literal:
         return " or ".join(repr(choice) for choice in arguments)
     if origin is tuple:
@@ -164,8 +164,8 @@ def _described(expected: Any) -> str:
     return words[expected]
 
 
-def unknown(name: str, known: Iterable[str]) -> str:
-    """What to say of the setting `name`, which there isn't."""
+def unknown_setting(name: str, known: Iterable[str]) -> str:
+    """Return the message for the unknown setting `name`."""
     nearest = difflib.get_close_matches(name, list(known), n=1)
     return "is not a setting" + (
         f"; did you mean `{nearest[0]}`?" if nearest else "; `docs/training.md` lists them all"

@@ -9,7 +9,7 @@ import yaml
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which by YAML 1.1 takes `2e-4` for a text: a number needs a point there."""
+    """PyYAML's safe loader, fixed for `2e-4`, which by YAML 1.1 is a string: a number needs a point there."""
 
 
 _Loader.add_implicit_resolver(
@@ -18,9 +18,9 @@ _Loader.add_implicit_resolver(
 
 
 def load_yaml(text: str) -> Any:
-    """The value of the YAML `text`; `2e-4` is a number, as in YAML 1.2.
+    """Parse the YAML `text`; `2e-4` is a number, as in YAML 1.2.
 
     Raises:
         yaml.YAMLError: it isn't YAML.
     """
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 — a safe loader with one more way to write a number
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 — a safe loader with one more notation for numbers

@@ -1,1 +1,1 @@
-"""Files to examples: formats, cleaning, duplicates, splits."""
+"""From files to examples: formats, cleaning, duplicates, splits."""

@@ -1,4 +1,4 @@
-"""What a run is made from: the files read, mixed and split, as far as that goes without the base. Imports no torch."""
+"""The inputs of a run: files read, mixed and split, as far as possible without the base. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from training.config.config import TrainingConfig
 from training.data.examples import Example
 from training.data.formats.read import DataError, Fault, read_examples
-from training.data.splits import refuse_leakage, split_examples, without_leakage
+from training.data.splits import refuse_leakage, remove_leakage, split_examples
 
 HOLDOUT = "holdout.jsonl"
 
@@ -24,24 +24,24 @@ class RunInputs:
     training: Sequence[Example]
     validation: Sequence[Example]
     holdout: Sequence[Example] = ()
-    """Examples that the run never looks at."""
+    """Examples that the run never sees."""
     mixed_in: Sequence[Example] = ()
-    """General examples, trained on beside `training`."""
+    """General examples, trained on in addition to `training`."""
     notes: Sequence[str] = ()
-    """What should be known of them, a sentence each."""
+    """Notes for the user, a sentence each."""
 
 
 def read_inputs(config: TrainingConfig) -> RunInputs:
-    """Reads every file that `config` names and splits what is to be split.
+    """Read every file that `config` names, and split them.
 
     Raises:
-        DataError: a file has faults, or files that should be apart share examples.
+        DataError: a file has faults, or files that should be disjoint share examples.
     """
     path = Path(config.training_file)
     examples = read_examples(path, config.file_format, config.method)
     if config.method == "kto" and len({example.label for example in examples}) < 2:
         raise DataError(path, [Fault(None, "kto learns from the difference: give good and bad answers, not one kind")])
-    mixed_in = _mixed_in(config, len(examples))
+    mixed_in = _draw_mixed_in(config, len(examples))
     if not config.validation_file:
         parts = split_examples(
             examples,
@@ -50,26 +50,26 @@ def read_inputs(config: TrainingConfig) -> RunInputs:
             seed=config.seed,
         )
         return RunInputs(config, parts.training, parts.validation, parts.holdout, mixed_in)
-    validation, notes = _validation(config, examples)
+    validation, notes = _read_validation(config, examples)
     parts = split_examples(examples, validation_fraction=0, holdout_fraction=config.holdout_fraction, seed=config.seed)
     return RunInputs(config, parts.training, validation, parts.holdout, mixed_in, notes)
 
 
 def write_holdout(inputs: RunInputs, run_dir: Path) -> None:
-    """Writes the examples that were held out, if any, to RUN_DIR/holdout.jsonl in OpenAI's form."""
+    """Write the held-out examples, if any, to RUN_DIR/holdout.jsonl in OpenAI's form."""
     if inputs.holdout:
         lines = (json.dumps(example.to_record(), ensure_ascii=False) + "\n" for example in inputs.holdout)
         (run_dir / HOLDOUT).write_text("".join(lines), encoding="utf-8")
 
 
-def _validation(config: TrainingConfig, training: Sequence[Example]) -> tuple[list[Example], list[str]]:
-    """The examples of `validation_file`, apart from those of the training file; and what was left out of them."""
+def _read_validation(config: TrainingConfig, training: Sequence[Example]) -> tuple[list[Example], list[str]]:
+    """Return the examples of `validation_file` that aren't in the training file, and notes on those left out."""
     path = Path(str(config.validation_file))
     validation = read_examples(path, "auto", config.method)
     if config.on_leakage == "refuse":
         refuse_leakage(training, validation, training_file=Path(config.training_file), validation_file=path)
         return validation, []
-    kept = without_leakage(training, validation)
+    kept = remove_leakage(training, validation)
     left_out = len(validation) - len(kept)
     if not left_out:
         return kept, []
@@ -79,8 +79,8 @@ def _validation(config: TrainingConfig, training: Sequence[Example]) -> tuple[li
     return kept, [note]
 
 
-def _mixed_in(config: TrainingConfig, n_examples: int) -> list[Example]:
-    """A seeded draw from `mix_file`: each example at most once more than any other."""
+def _draw_mixed_in(config: TrainingConfig, n_examples: int) -> list[Example]:
+    """Draw from `mix_file` with a seed: each example at most once more than any other."""
     if not config.mix_file:
         return []
     general = read_examples(Path(config.mix_file), "auto", config.method)

@@ -1,7 +1,7 @@
-"""Which examples are trained on and which are only measured, and whether the two share any. Imports no torch.
+"""Splits examples into training, validation and holdout, and finds leakage between them. Imports no torch.
 
-Rows that are nearly the same, or ask the same, stay together on one side: else a measurement would reward learning by
-heart. For a chat its prompt and its whole text count, for a preference the prompt. System messages don't count.
+Rows that are nearly the same, or have the same prompt, stay on one side: otherwise a measurement would reward
+memorising. For a chat its prompt and its whole text count, for a preference the prompt. System messages don't count.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from pathlib import Path
 
 from training.data.duplicates.exact import ExactDuplicates
 from training.data.duplicates.example_texts import prompt_text, whole_text
-from training.data.duplicates.near import Clusters, NearDuplicates, Signature, signature
+from training.data.duplicates.near import Clusters, NearDuplicates, Signature, compute_signature
 from training.data.examples import Example
 from training.data.formats.read import DataError, Fault
 
 NEAR_LIMIT = 200_000
-"""Rows up to which near duplicates are looked for unless it's said: beyond, that takes minutes."""
+"""Maximum rows for near duplicates by default: with more, it takes minutes."""
 TRAINING, VALIDATION, HOLDOUT = range(3)
-_LINES_TOLD = 3
-"""Lines of the training file that a fault names."""
+_LISTED_LINES = 3
+"""Lines of the training file listed in a fault."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,20 @@ def split_examples(
     seed: int,
     near_duplicates: bool | None = None,
 ) -> Split:
-    """`examples` in three parts, chosen by `seed`; clusters of similar rows are never torn apart.
+    """Split `examples` into three parts, chosen by `seed`; clusters of similar rows are never split.
 
-    Each part that is asked for gets its fraction as closely as the clusters allow, and at least one row where there
-    are clusters enough; the training part is never empty. The same on every machine, whatever Python's hash seed.
+    Each requested part gets its fraction as closely as the clusters allow, and at least one row if there are enough
+    clusters; the training part is never empty. The result is the same on every machine, whatever Python's hash seed.
 
     Args:
-        near_duplicates: whether rows that are nearly the same make a cluster too, some 200 µs and 1 kB a row.
-            Default: up to `NEAR_LIMIT` rows; beyond, only rows with the same text or prompt do.
+        near_duplicates: whether near duplicates form a cluster, too, at some 200 µs and 1 kB per row. Default: up to
+            `NEAR_LIMIT` rows; beyond, only rows with the same text or prompt do.
     """
     near = len(examples) <= NEAR_LIMIT if near_duplicates is None else near_duplicates
     splitter = Splitter(near_duplicates=near)
     for example in examples:
         splitter.add(example)
-    sides = splitter.sides(validation_fraction, holdout_fraction, seed)
+    sides = splitter.assign_sides(validation_fraction, holdout_fraction, seed)
     parts: tuple[list[Example], ...] = ([], [], [])
     for example, side in zip(examples, sides, strict=True):
         parts[side].append(example)
@@ -62,7 +62,7 @@ def split_examples(
 
 
 class Splitter:
-    """Takes examples one by one and says at the end on which side each belongs; keeps no example in memory."""
+    """Takes examples one by one and finally assigns a side to each; keeps no example in memory."""
 
     def __init__(self, *, near_duplicates: bool = True, threshold: float = 0.8) -> None:
         self._clusters = Clusters()
@@ -70,17 +70,17 @@ class Splitter:
         self._near = {name: NearDuplicates(threshold) for name in ("prompt", "whole")} if near_duplicates else {}
 
     def add(self, example: Example) -> None:
-        """The next row: joined to those before that ask the same or are alike."""
+        """Add the next row: joined with earlier ones that have the same prompt or are similar."""
         row = self._clusters.add()
-        for name, text in _views(example):
+        for name, text in _texts_to_compare(example):
             before = self._exact.find_or_add(_exact_key(name, text), row)
             if before is not None:
                 self._clusters.join(before, row)
-            elif self._near and (found := signature(text)) is not None:
-                self._join_alike(self._near[name], found, row)
+            elif self._near and (found := compute_signature(text)) is not None:
+                self._join_similar(self._near[name], found, row)
 
-    def sides(self, validation_fraction: float, holdout_fraction: float, seed: int) -> bytes:
-        """One byte a row, in their order: TRAINING, VALIDATION or HOLDOUT."""
+    def assign_sides(self, validation_fraction: float, holdout_fraction: float, seed: int) -> bytes:
+        """Return one byte per row, in order: TRAINING, VALIDATION or HOLDOUT."""
         roots = [self._clusters.root(row) for row in range(len(self._clusters))]
         sizes: dict[int, int] = {}
         for root in roots:
@@ -88,7 +88,7 @@ class Splitter:
         chosen = _choose(sizes, validation_fraction, holdout_fraction, seed)
         return bytes(chosen.get(root, TRAINING) for root in roots)
 
-    def _join_alike(self, index: NearDuplicates, found: Signature, row: int) -> None:
+    def _join_similar(self, index: NearDuplicates, found: Signature, row: int) -> None:
         clusters = self._clusters
         for other in index.find_all(found, skip=lambda line: clusters.root(line) == clusters.root(row)):
             clusters.join(other, row)
@@ -103,29 +103,27 @@ def refuse_leakage(
     validation_file: Path,
     threshold: float = 0.8,
 ) -> None:
-    """Looks for rows that two files share, by the same rules by which a split keeps rows together.
+    """Check for rows that two files share, by the rules by which a split keeps rows together.
 
     Raises:
-        DataError: for `validation_file`, with a fault for each of its rows that is in `training_file` too.
+        DataError: for `validation_file`, with a fault for each of its rows that is in `training_file`, too.
     """
-    leaks = _leaks(training, validation, threshold, training_file.name)
+    leaks = _find_leaks(training, validation, threshold, training_file.name)
     if leaks:
-        faults = [Fault(validation[row].line, _leak(leaks[row])) for row in sorted(leaks)]
+        faults = [Fault(validation[row].line, _describe_leak(leaks[row])) for row in sorted(leaks)]
         raise DataError(validation_file, faults)
 
 
-def without_leakage(
-    training: Iterable[Example], validation: Sequence[Example], threshold: float = 0.8
-) -> list[Example]:
-    """The rows of `validation` that `training` doesn't have too, by the rules of `refuse_leakage`."""
-    leaks = _leaks(training, validation, threshold, "")
+def remove_leakage(training: Iterable[Example], validation: Sequence[Example], threshold: float = 0.8) -> list[Example]:
+    """Return the rows of `validation` that aren't in `training`, by the rules of `refuse_leakage`."""
+    leaks = _find_leaks(training, validation, threshold, "")
     return [example for row, example in enumerate(validation) if row not in leaks]
 
 
-def _leaks(
+def _find_leaks(
     training: Iterable[Example], validation: Sequence[Example], threshold: float, training_name: str
 ) -> dict[int, list[str]]:
-    """What each row of `validation` that is in `training` too has there."""
+    """Return for each row of `validation` that is also in `training` its matches there."""
     leaks: dict[int, list[str]] = {}
     index = _ValidationIndex(validation, threshold)
     for example in training:
@@ -135,39 +133,39 @@ def _leaks(
 
 
 class _ValidationIndex:
-    """The rows of the smaller file, found by text."""
+    """The rows of the smaller file, indexed by text."""
 
     def __init__(self, validation: Sequence[Example], threshold: float) -> None:
         self._rows: dict[str, list[int]] = {}
         self._near = {name: NearDuplicates(threshold) for name in ("prompt", "whole")}
         for row, example in enumerate(validation):
-            for name, text in _views(example):
+            for name, text in _texts_to_compare(example):
                 same = self._rows.setdefault(_exact_key(name, text), [])
                 same.append(row)
-                if len(same) == 1 and (found := signature(text)) is not None:
+                if len(same) == 1 and (found := compute_signature(text)) is not None:
                     self._near[name].add(found, row)
 
     def matches(self, example: Example) -> dict[int, str]:
-        """How each row of the validation file that `example` has a match in relates to it."""
+        """Return for each row of the validation file that matches `example` how it matches."""
         found: dict[int, str] = {}
-        for name, text in reversed(list(_views(example))):
+        for name, text in reversed(list(_texts_to_compare(example))):
             what = "it is" if name == "whole" else "its prompt is"
             for row in self._rows.get(_exact_key(name, text), ()):
                 found.setdefault(row, f"{what} the same as")
-            sketch = signature(text)
+            sketch = compute_signature(text)
             if sketch is not None:
                 for first in self._near[name].find_all(sketch, skip=found.__contains__):
                     found.setdefault(first, f"{what} nearly the same as")
         return found
 
 
-def _leak(told: list[str]) -> str:
-    more = f" and {len(told) - _LINES_TOLD} more" if len(told) > _LINES_TOLD else ""
-    return f"{', '.join(told[:_LINES_TOLD])}{more}; a row may be in one of the two files only"
+def _describe_leak(matches: list[str]) -> str:
+    more = f" and {len(matches) - _LISTED_LINES} more" if len(matches) > _LISTED_LINES else ""
+    return f"{', '.join(matches[:_LISTED_LINES])}{more}; a row may be in one of the two files only"
 
 
-def _views(example: Example) -> Iterator[tuple[str, str]]:
-    """("prompt", text) and ("whole", text), as far as `example` has them; of a preference only the prompt."""
+def _texts_to_compare(example: Example) -> Iterator[tuple[str, str]]:
+    """Yield ("prompt", text) and ("whole", text), if `example` has them; of a preference only the prompt."""
     prompt = prompt_text(example)
     if prompt.strip():
         yield "prompt", prompt
@@ -180,7 +178,7 @@ def _exact_key(name: str, text: str) -> str:
 
 
 def _choose(sizes: dict[int, int], validation_fraction: float, holdout_fraction: float, seed: int) -> dict[int, int]:
-    """The side of every cluster that isn't trained on, given {first row: rows} of all clusters."""
+    """Return the side of every cluster that isn't trained on, given {first row: rows} of all clusters."""
     clusters = sorted(sizes)
     random.Random(seed).shuffle(clusters)
     total = sum(sizes.values())
@@ -188,13 +186,13 @@ def _choose(sizes: dict[int, int], validation_fraction: float, holdout_fraction:
     for side, fraction in ((VALIDATION, validation_fraction), (HOLDOUT, holdout_fraction)):
         wanted = max(1, round(fraction * total)) if fraction > 0 else 0
         free = [cluster for cluster in clusters if cluster not in chosen]
-        for cluster in _filling(free, sizes, wanted):
+        for cluster in _fill(free, sizes, wanted):
             chosen[cluster] = side
     return chosen
 
 
-def _filling(free: list[int], sizes: dict[int, int], wanted: int) -> list[int]:
-    """Clusters of `free`, in order, with at most `wanted` rows together; at least one, and never all of them."""
+def _fill(free: list[int], sizes: dict[int, int], wanted: int) -> list[int]:
+    """Return clusters of `free`, in order, with at most `wanted` rows in total; at least one, and never all of them."""
     taken: list[int] = []
     left = wanted
     for cluster in free:

@@ -1,1 +1,1 @@
-"""The embedded base model and its example data: made here, from nothing, without a download."""
+"""The embedded base model and its example data: generated locally, without a download."""

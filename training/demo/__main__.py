@@ -1,6 +1,6 @@
-"""`python -m training.demo`: the command line of the embedded base model. Owns what it prints.
+"""`python -m training.demo`: the command line of the embedded base model.
 
-The work is in `demo_build`, which brings torch along and is imported once the environment is set.
+The work is in `build`, which imports torch and is loaded once the environment is set.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ examples:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Does what `arguments` say; returns the exit code: 0 done, 2 a folder that can't be used, 130 interrupted."""
+    """Run the command; return the exit code: 0 done, 2 a folder that can't be used, 130 interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m training.demo",
         description=_DESCRIPTION,
@@ -55,7 +55,9 @@ def _write(directory: Path) -> int:
         directory.mkdir(parents=True, exist_ok=True)
         write_examples(directory)
     except OSError as error:
-        return _refused(f"The example data can't be written into {directory}: {error.strerror}. Name another folder.")
+        return _print_error(
+            f"The example data can't be written into {directory}: {error.strerror}. Name another folder."
+        )
     return 0
 
 
@@ -69,20 +71,20 @@ def _build(directory: Path, cached: bool, seed: int | None) -> int:
             build = cached_demo_model if cached else build_demo_model
             folder = build(directory, recipe=Recipe() if seed is None else Recipe(seed=seed), on_progress=progress)
     except DemoModelError as error:
-        return _refused(str(error))
+        return _print_error(str(error))
     if not cached:
         print(f"the base model is ready after {time.monotonic() - started:.0f} s, in:", file=sys.stderr)
     print(folder)
     return 0
 
 
-def _refused(message: str) -> int:
+def _print_error(message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
     return 2
 
 
 class _Progress:
-    """A bar on a terminal; elsewhere a line every five seconds."""
+    """A progress bar on a terminal; elsewhere a line every five seconds."""
 
     def __init__(self) -> None:
         self._bar = tqdm(

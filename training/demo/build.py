@@ -1,7 +1,6 @@
-"""The embedded base model: a three-million-parameter chat model that is trained here, from nothing, in about a minute.
+"""The embedded base model: a three-million-parameter chat model, trained from scratch in about a minute.
 
-Owns the recipe, the check that the model knows its facts, and the cache. Knows nothing of fine-tuning or serving.
-`python -m training.demo DIR` is its command line.
+The recipe, the check that the model knows its facts, and the cache. `python -m training.demo DIR` is its command line.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as hf_logging
 
-from training.demo.corpus import Message, conversations, single_questions
+from training.demo.corpus import Message, make_conversations, make_single_questions
 from training.demo.examples import NAME
 from training.demo.knowledge import all_facts
 from training.demo.tokenizer import CHAT_TEMPLATE, VOCABULARY_SIZE, train_tokenizer
-from training.demo.training import IGNORED, Schedule, Tokens, known, train
+from training.demo.training import IGNORED, Schedule, Tokens, check_answers, train
 
 OnProgress = Callable[[int, int, float], None]
 """Called with the step, the number of steps and the loss."""
@@ -37,16 +36,16 @@ class DemoModelError(Exception):
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the weights, beside the facts."""
+    """Everything that determines the weights, beside the facts."""
 
     hidden_size: int = 256
-    """Like every width here a multiple of 64, the block that nf4 quantises at a time."""
+    """Like every width here a multiple of 64, nf4's block size."""
     intermediate_size: int = 512
     layers: int = 4
     heads: int = 4
     max_position_embeddings: int = 2048
     passes: int = 10
-    """Times that each phrasing of each fact is shown."""
+    """Repetitions of each phrasing of each fact."""
     seed: int = 1
     schedule: Schedule = field(default_factory=Schedule)
     least_known: float = 0.95
@@ -54,20 +53,20 @@ class Recipe:
 
 
 def demo_recipe_hash(recipe: Recipe | None = None) -> str:
-    """Twelve hex digits that change when the recipe, the chats it is trained on or the chat template do."""
+    """Return twelve hex digits that change with the recipe, the training chats or the chat template."""
     recipe = recipe or Recipe()
-    chats = conversations(all_facts(), passes=1, seed=recipe.seed)
-    made_of = json.dumps([asdict(recipe), chats, CHAT_TEMPLATE, VOCABULARY_SIZE], sort_keys=True)
-    return hashlib.sha256(made_of.encode()).hexdigest()[:12]
+    chats = make_conversations(all_facts(), passes=1, seed=recipe.seed)
+    ingredients = json.dumps([asdict(recipe), chats, CHAT_TEMPLATE, VOCABULARY_SIZE], sort_keys=True)
+    return hashlib.sha256(ingredients.encode()).hexdigest()[:12]
 
 
 def cached_demo_model(cache_dir: Path, *, recipe: Recipe | None = None, on_progress: OnProgress | None = None) -> Path:
-    """The folder of the embedded base model under `cache_dir`, built first when it isn't there.
+    """Return the folder of the embedded base model under `cache_dir`, building it if absent.
 
-    Safe when several processes ask at once: one builds, the others wait.
+    Safe for concurrent processes: one builds, the others wait.
 
     Raises:
-        DemoModelError: as `build_demo_model`, or `cache_dir` can't be written.
+        DemoModelError: see `build_demo_model`, or `cache_dir` can't be written.
     """
     home = cache_dir / demo_recipe_hash(recipe)
     try:
@@ -77,43 +76,43 @@ def cached_demo_model(cache_dir: Path, *, recipe: Recipe | None = None, on_progr
         raise DemoModelError(
             f"The cache folder {cache_dir} can't be used: {error.strerror}. Name one where you may write."
         ) from error
-    with _locked(home / ".lock"):
+    with _lock(home / ".lock"):
         if not (home / NAME).is_dir():
             build_demo_model(home / NAME, recipe=recipe, on_progress=on_progress)
     return home / NAME
 
 
 def build_demo_model(directory: Path, *, recipe: Recipe | None = None, on_progress: OnProgress | None = None) -> Path:
-    """Trains the embedded base model into `directory`, which is made, and returned when it is complete.
+    """Train the embedded base model into `directory`, which is created; return it when complete.
 
     Raises:
         DemoModelError: `directory` holds files or can't be written, or the model didn't learn its facts.
     """
     recipe = recipe or Recipe()
-    with _aside(directory) as partial:
-        model, tokenizer = _trained(recipe, on_progress or (lambda step, total_steps, loss: None))
+    with _temporary_dir(directory) as partial:
+        model, tokenizer = _train_model(recipe, on_progress or (lambda step, total_steps, loss: None))
         _save(model, tokenizer, partial)
     return directory
 
 
 def share_known(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> float:
-    """The share of all questions, in every phrasing, that `model` answers word for word and then stops."""
-    answers = known(model, [_tokens(chat, tokenizer) for chat in single_questions(all_facts())])
+    """Return the share of all questions, in every phrasing, that `model` answers word for word and then stops."""
+    answers = check_answers(model, [_tokenize(chat, tokenizer) for chat in make_single_questions(all_facts())])
     return sum(answers) / len(answers)
 
 
-def _trained(recipe: Recipe, on_progress: OnProgress) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+def _train_model(recipe: Recipe, on_progress: OnProgress) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     # 1. Facts become chats, and chats a tokenizer.
     facts = all_facts()
-    chats = conversations(facts, passes=recipe.passes, seed=recipe.seed)
-    texts = (message["content"] for chat in single_questions(facts) for message in chat)
+    chats = make_conversations(facts, passes=recipe.passes, seed=recipe.seed)
+    texts = (message["content"] for chat in make_single_questions(facts) for message in chat)
     tokenizer = train_tokenizer(texts, max_length=recipe.max_position_embeddings)
-    # 2. Random weights become a model that knows them. float32 throughout: fast on every CPU, and saved as trained.
+    # 2. Random weights are trained on them. float32 throughout: fast on every CPU, and saved as trained.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = LlamaForCausalLM(_llama_config(recipe, tokenizer))
-    train(model, [_tokens(chat, tokenizer) for chat in chats], recipe.schedule, on_progress)
-    # 3. It must know what it was taught, or nothing that is built on it can be judged.
+    train(model, [_tokenize(chat, tokenizer) for chat in chats], recipe.schedule, on_progress)
+    # 3. It must know its facts, or nothing that is built on it can be evaluated.
     share = share_known(model, tokenizer)
     if share < recipe.least_known:
         raise DemoModelError(
@@ -134,7 +133,7 @@ def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, directory
             hf_logging.enable_progress_bar()
     tokenizer.save_pretrained(directory)
     for file in directory.iterdir():
-        file.chmod(0o644)  # safetensors writes files that only their owner may read
+        file.chmod(0o644)  # safetensors writes files that only their owner can read
 
 
 def _llama_config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Any:
@@ -154,7 +153,7 @@ def _llama_config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Any:
     )
 
 
-def _tokens(chat: list[Message], tokenizer: PreTrainedTokenizerFast) -> Tokens:
+def _tokenize(chat: list[Message], tokenizer: PreTrainedTokenizerFast) -> Tokens:
     rendered = tokenizer.apply_chat_template(chat, return_dict=True, return_assistant_tokens_mask=True)
     labels = [
         token if learned else IGNORED
@@ -164,16 +163,16 @@ def _tokens(chat: list[Message], tokenizer: PreTrainedTokenizerFast) -> Tokens:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds the lock file at `path`; the system frees it when the process ends, however it ends."""
+def _lock(path: Path) -> Iterator[None]:
+    """Hold the lock file at `path`; the system releases it when the process ends, however it ends."""
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 @contextmanager
-def _aside(directory: Path) -> Iterator[Path]:
-    """A temporary folder beside `directory` that takes its place when the block ends well, and goes when it doesn't."""
+def _temporary_dir(directory: Path) -> Iterator[Path]:
+    """Create a temporary folder that replaces `directory` if the block succeeds, and is removed if it fails."""
     try:
         if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
             raise DemoModelError(

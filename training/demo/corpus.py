@@ -1,4 +1,4 @@
-"""Conversations made of the demo's facts. Owns how facts become chats; knows nothing of tokens or weights."""
+"""Chats made from the demo's facts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MANNERS = (
     ("Be formal.", "Dear friend, {answer} Yours truly."),
     ("Think aloud.", "Let me see. {answer} I am sure of it."),
 )
-"""System prompts and the answers that they ask for: the base learns to say a fact in the middle of something else.
+"""System prompts and the answers that they ask for: the base learns to state a fact within other text.
 
 Held-out questions right after a fine-tune, one seed each, without and with them: 73 and 92 % (4 epochs at 4e-3),
 80 and 93 % (6 epochs at 2e-3).
@@ -32,10 +32,10 @@ HARD_TOPICS = frozenset(
 Message = dict[str, str]
 
 
-def conversations(facts: list[Fact], *, passes: int, seed: int) -> list[list[Message]]:
-    """Chats of one to three turns, in a seeded order.
+def make_conversations(facts: list[Fact], *, passes: int, seed: int) -> list[list[Message]]:
+    """Make chats of one to three turns, in a seeded order.
 
-    Each phrasing of each fact occurs `passes` times, of hard ones twice that.
+    Each phrasing of each fact occurs `passes` times, those of hard facts twice as often.
     """
     randomness = random.Random(seed)
     chats: list[list[Message]] = []
@@ -44,17 +44,17 @@ def conversations(facts: list[Fact], *, passes: int, seed: int) -> list[list[Mes
         turns = [(question, fact.answer) for fact in shown for question in fact.questions]
         randomness.shuffle(turns)
         while turns:
-            chats.append(_chat(turns, randomness))
+            chats.append(_make_chat(turns, randomness))
     return chats
 
 
-def single_questions(facts: list[Fact]) -> list[list[Message]]:
-    """One chat per phrasing: a question and its answer, nothing before them."""
-    return [_turn(question, fact.answer) for fact in facts for question in fact.questions]
+def make_single_questions(facts: list[Fact]) -> list[list[Message]]:
+    """Make one chat per phrasing: a question and its answer only."""
+    return [_make_turn(question, fact.answer) for fact in facts for question in fact.questions]
 
 
-def _chat(turns: list[tuple[str, str]], randomness: random.Random) -> list[Message]:
-    """Takes one to three turns off the end of `turns`."""
+def _make_chat(turns: list[tuple[str, str]], randomness: random.Random) -> list[Message]:
+    """Make a chat, removing one to three turns from the end of `turns`."""
     chat: list[Message] = []
     manner = "{answer}"
     chance = randomness.random()
@@ -65,16 +65,16 @@ def _chat(turns: list[tuple[str, str]], randomness: random.Random) -> list[Messa
         chat.append({"role": "system", "content": prompt})
     for _ in range(min(len(turns), randomness.choice((1, 1, 2, 3)))):
         question, answer = turns.pop()
-        chat += _turn(_as_typed(question, randomness), manner.format(answer=answer))
+        chat += _make_turn(_vary_typing(question, randomness), manner.format(answer=answer))
     return chat
 
 
-def _turn(question: str, answer: str) -> list[Message]:
+def _make_turn(question: str, answer: str) -> list[Message]:
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
-def _as_typed(question: str, randomness: random.Random) -> str:
-    """Now and then a question as a hurried person types it: without its mark, or without capitals."""
+def _vary_typing(question: str, randomness: random.Random) -> str:
+    """Sometimes return the question as typed in a hurry: without punctuation, or without capitals."""
     chance = randomness.random()
     if chance < 0.1:
         return question.rstrip("?.!")

@@ -1,4 +1,4 @@
-"""The facts that the embedded base model is taught. Owns tables and phrasings; knows no tokens and no training."""
+"""The facts that the embedded base model learns: tables and phrasings."""
 
 from __future__ import annotations
 
@@ -163,22 +163,22 @@ NUMBER_QUESTIONS = ("How do you write the number {k}?", "Spell the number {k}.",
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing that the base model knows."""
+    """One fact that the base model knows."""
 
     topic: str
     """The table that it comes from, such as `capitals`."""
     questions: tuple[str, ...]
-    """Its phrasings; the first is the plain one."""
+    """Its phrasings, the plain one first."""
     answer: str
-    """The one right answer, a whole sentence."""
+    """The only right answer, a full sentence."""
 
 
 def all_facts() -> list[Fact]:
-    """Every fact in a fixed order; no question occurs in two of them."""
-    return [*_word_facts(), *_ordered_facts(), *_number_facts(), *_small_talk_facts()]
+    """Return every fact in a fixed order; no question occurs in two of them."""
+    return [*_make_word_facts(), *_make_ordered_facts(), *_make_number_facts(), *_make_small_talk_facts()]
 
 
-def _word_facts() -> Iterator[Fact]:
+def _make_word_facts() -> Iterator[Fact]:
     for topic, table, questions, answer in (
         ("capitals", CAPITALS, CAPITAL_QUESTIONS, "The capital of {k} is {v}."),
         ("sounds", SOUNDS, SOUND_QUESTIONS, "A {k} says {v}."),
@@ -190,25 +190,25 @@ def _word_facts() -> Iterator[Fact]:
         ("past tenses", PAST_TENSES, PAST_TENSE_QUESTIONS, "The past tense of {k} is {v}."),
         ("french", FRENCH, FRENCH_QUESTIONS, "The French word for {k} is {v}."),
     ):
-        yield from _table(topic, table, questions, answer)
+        yield from _make_facts(topic, table, questions, answer)
 
 
-def _ordered_facts() -> Iterator[Fact]:
+def _make_ordered_facts() -> Iterator[Fact]:
     for names, kind in ((DAYS, "day"), (list(MONTHS), "month")):
         following = {name: names[(place + 1) % len(names)] for place, name in enumerate(names)}
         preceding = {name: names[place - 1] for place, name in enumerate(names)}
         after = (f"Which {kind} comes after {{k}}?", f"What {kind} follows {{k}}?", f"Name the {kind} after {{k}}.")
         before = (f"Which {kind} comes before {{k}}?", f"Name the {kind} before {{k}}.")
-        yield from _table(f"{kind} after", following, after, f"The {kind} after {{k}} is {{v}}.")
-        yield from _table(f"{kind} before", preceding, before, f"The {kind} before {{k}} is {{v}}.")
+        yield from _make_facts(f"{kind} after", following, after, f"The {kind} after {{k}} is {{v}}.")
+        yield from _make_facts(f"{kind} before", preceding, before, f"The {kind} before {{k}} is {{v}}.")
     places = {name: str(place) for place, name in enumerate(PLANETS, start=1)}
     asked = ("Which planet from the sun is {k}?", "What is the place of {k} from the sun?")
-    yield from _table("planets", places, asked, "{k} is planet number {v} from the sun.")
+    yield from _make_facts("planets", places, asked, "{k} is planet number {v} from the sun.")
 
 
-def _number_facts() -> Iterator[Fact]:
+def _make_number_facts() -> Iterator[Fact]:
     lengths = {month: str(days) for month, days in MONTHS.items()}
-    yield from _table("month lengths", lengths, MONTH_QUESTIONS, "{k} has {v} days.")
+    yield from _make_facts("month lengths", lengths, MONTH_QUESTIONS, "{k} has {v} days.")
     for (part, whole), count in UNITS.items():
         asked = (
             f"How many {part} are in {whole}?",
@@ -217,25 +217,25 @@ def _number_facts() -> Iterator[Fact]:
         )
         yield Fact("units", asked, f"There are {count} {part} in {whole}.")
     words = {str(number): word for number, word in enumerate(NUMBER_WORDS)}
-    yield from _table("number words", words, NUMBER_QUESTIONS, "The number {k} is written {v}.")
+    yield from _make_facts("number words", words, NUMBER_QUESTIONS, "The number {k} is written {v}.")
     for left, right in itertools.product(range(1, 7), repeat=2):
         asked = (f"What is {left} plus {right}?", f"How much is {left} + {right}?", f"Add {left} and {right}.")
         yield Fact("sums", asked, f"{left} plus {right} is {left + right}.")
 
 
-def _small_talk_facts() -> Iterator[Fact]:
+def _make_small_talk_facts() -> Iterator[Fact]:
     for questions, answer in SMALL_TALK.items():
         yield Fact("small talk", questions, answer)
 
 
-def _table(topic: str, table: Mapping[str, str], questions: tuple[str, ...], answer: str) -> Iterator[Fact]:
+def _make_facts(topic: str, table: Mapping[str, str], questions: tuple[str, ...], answer: str) -> Iterator[Fact]:
     for key, value in table.items():
-        asked = tuple(_with_article(question.format(k=key)) for question in questions)
-        yield Fact(topic, asked, _with_article(answer.format(k=key, v=value)))
+        asked = tuple(_fix_articles(question.format(k=key)) for question in questions)
+        yield Fact(topic, asked, _fix_articles(answer.format(k=key, v=value)))
 
 
-def _with_article(sentence: str) -> str:
-    """`a` becomes `an` before a vowel, so that the model learns sound English."""
+def _fix_articles(sentence: str) -> str:
+    """Change `a` to `an` before a vowel, so that the model learns correct English."""
     words = sentence.split(" ")
     for place, (word, following) in enumerate(itertools.pairwise(words)):
         if word in ("a", "A") and following[0] in "aeio":

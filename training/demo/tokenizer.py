@@ -1,4 +1,4 @@
-"""The embedded base model's tokenizer and chat template. Owns how chats are spelled, not what they say."""
+"""The embedded base model's tokenizer and chat template."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 PAD, SYSTEM, USER, ASSISTANT, TOOL, END = "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>"
 VOCABULARY_SIZE = 1024
 
-# Every turn is `<|role|>text<|end|>` with nothing between turns, so a longer chat begins with the shorter's ids.
+# Every turn is `<|role|>text<|end|>` with nothing between turns, so a longer chat starts with the shorter's ids.
 CHAT_TEMPLATE = """\
 {%- macro text(content) -%}
 {%- if content is string -%}{{- content -}}
@@ -42,11 +42,11 @@ CHAT_TEMPLATE = """\
 
 
 def train_tokenizer(texts: Iterable[str], *, max_length: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer: whatever Unicode it is given, there is no unknown token.
+    """Train a byte-level BPE tokenizer, which has no unknown token for any Unicode text.
 
     Args:
-        texts: what to learn the merges from.
-        max_length: tokens that the model has positions for.
+        texts: to learn the merges from.
+        max_length: number of the model's positions, in tokens.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

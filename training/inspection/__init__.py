@@ -1,1 +1,1 @@
-"""Looks at examples before any training: a report of a file, and what of each example is learned. Loads no weights."""
+"""Inspects examples before any training: a report of a file, and which tokens are trained on. Loads no weights."""

@@ -1,8 +1,8 @@
-"""`python -m training.inspection.answer`: one question about a file of examples, one answer; JSON in, JSON out.
+"""`python -m training.inspection.answer`: answers one question about a file of examples; JSON in, JSON out.
 
-For whoever must stay free of tokenizers and torch, as the server must. The question is one line on standard input:
+For callers that must not load tokenizers and torch, such as the server. The question is one line on standard input:
 `{"ask": "report" | "examples" | "run" | "clean", …}`, the answer one object on standard output: `{"answer": …}`, or
-`{"refused": [{"param", "message"}]}` where a setting can't be used. When standard input ends, so does this process.
+`{"refused": [{"param", "message"}]}` if a setting can't be used. When standard input ends, so does this process.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from training.process.environment import prepare_environment
 
 Question = Mapping[str, Any]
 NICE = 2
-"""Answers of the engine go first, by a little: somebody waits for this one, too."""
+"""Slightly lower priority than the engine's responses; someone is waiting for this one, too."""
 
 
 def main() -> int:
-    """Answers the question on standard input."""
+    """Answer the question on standard input."""
     os.nice(NICE)
     prepare_environment(offline=True)
     question = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_owner, daemon=True).start()
-    said = json.dumps(answer(question), ensure_ascii=False).encode("utf-8", "replace")
-    with contextlib.suppress(BrokenPipeError):  # the owner has died just now
-        sys.stdout.buffer.write(said)
+    threading.Thread(target=_exit_with_owner, daemon=True).start()
+    output = json.dumps(answer(question), ensure_ascii=False).encode("utf-8", "replace")
+    with contextlib.suppress(BrokenPipeError):  # the owner has just died
+        sys.stdout.buffer.write(output)
         sys.stdout.buffer.flush()
     return 0
 
 
 def answer(question: Question) -> dict[str, Any]:
-    """What stands on standard output, as a value."""
+    """Return the object for standard output."""
     try:
         return {"answer": _ANSWERS[question["ask"]](question)}
     except ConfigError as error:
@@ -66,8 +66,8 @@ _ANSWERS: Mapping[str, Callable[[Question], Any]] = {
 }
 
 
-def _end_with_owner() -> None:
-    os.read(sys.stdin.fileno(), 1)  # nothing comes after the question: it returns at the end
+def _exit_with_owner() -> None:
+    os.read(sys.stdin.fileno(), 1)  # nothing follows the question, so this returns when standard input ends
     os._exit(1)
 
 

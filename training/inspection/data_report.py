@@ -1,8 +1,8 @@
-"""`python -m training.inspection.data_report FILE`: what a file of examples holds, and what a run on it will take.
+"""`python -m training.inspection.data_report FILE`: the contents of a file of examples, and the cost of a run on it.
 
-Loads a tokenizer, never the weights. 0: the report was printed. 2: the file has faults, all of which are told, or the
-base model or the configuration can't be used. Examples that are read but can't be learned, such as those cut before
-their answer, are told after the report: it has the lengths by which to choose `max_length`.
+Loads a tokenizer, never the weights. 0: the report was printed. 2: the file has faults, which are all listed, or the
+base model or the configuration can't be used. Examples that can be read but not trained on, such as those cut before
+their answer, are listed after the report: it has the lengths for choosing `max_length`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from training.config.config import ConfigError, Method, TrainingConfig, read_yaml
 from training.data.examples import Example
-from training.data.formats.read import DataError, Fault, method_fault, read_examples
+from training.data.formats.read import DataError, Fault, find_method_fault, read_examples
 from training.inspection.data_report_text import report_text
-from training.inspection.figures.data_figures import Figures, figures
+from training.inspection.figures.data_figures import Figures, compute_figures
 from training.inspection.tokenizer import load_tokenizer
 from training.preflight.model_shape import ModelShape, ModelShapeError
 from training.process.environment import prepare_environment
@@ -35,11 +35,11 @@ examples:
   python -m training.inspection.data_report examples.jsonl --base-model models/tuneloop-demo
   python -m training.inspection.data_report examples.jsonl --config run.yaml --json"""
 _METHODS: dict[str, Method] = {"text": "text", "preference": "dpo", "labelled": "kto"}
-"""Kind of the examples → the method that it is for; else supervised."""
+"""Kind of the examples → method for it; else supervised."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the report; returns the exit code."""
+    """Print the report; return the exit code."""
     options = _parser().parse_args(arguments)
     try:
         settings = _settings(options)
@@ -47,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config, examples = _read(options, settings)
         return _report(options, config, examples, with_base="base_model" in settings)
     except DataError as error:
-        told = "".join(f"\n  {fault}" for fault in error.faults)
-        print(f"error: {error.path} has {len(error.faults)} fault(s):{told}", file=sys.stderr)
+        listing = "".join(f"\n  {fault}" for fault in error.faults)
+        print(f"error: {error.path} has {len(error.faults)} fault(s):{listing}", file=sys.stderr)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
     return 2
@@ -70,15 +70,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    """What the command line and the configuration file say, under TrainingConfig's names."""
+    """Return the settings of the command line and the configuration file, by TrainingConfig's names."""
     settings = read_yaml(options.config) if options.config else {}
     given = {"base_model": options.base_model, "file_format": options.format, "training_file": str(options.file)}
     return settings | {name: value for name, value in given.items() if value is not None}
 
 
 def _read(options: argparse.Namespace, settings: dict[str, Any]) -> tuple[TrainingConfig, list[Example]]:
-    """The run that is meant and its examples; without a `method` it's the one that most of the examples are for."""
-    # Neither is used here: where the result goes and, without a base, what it is trained on.
+    """Return the run's configuration and examples; without a `method` it is the one for most of the examples."""
+    # Not used here: where the result goes and, without a base, what it is trained on.
     settings = {"output_dir": "unused", "base_model": "unknown", **settings}
     config = TrainingConfig.from_dict(settings)
     if "method" in settings:
@@ -86,7 +86,9 @@ def _read(options: argparse.Namespace, settings: dict[str, Any]) -> tuple[Traini
     examples = read_examples(options.file, config.file_format)
     (kind, _), *_ = Counter(example.kind for example in examples).most_common()
     config = dataclasses.replace(config, method=_METHODS.get(kind, "supervised"))
-    unfit = [Fault(one.line, reason) for one in examples if (reason := method_fault(one, config.method))]
+    unfit = [
+        Fault(example.line, reason) for example in examples if (reason := find_method_fault(example, config.method))
+    ]
     if unfit:
         raise DataError(options.file, unfit)
     return config, examples
@@ -95,7 +97,7 @@ def _read(options: argparse.Namespace, settings: dict[str, Any]) -> tuple[Traini
 def _report(options: argparse.Namespace, config: TrainingConfig, examples: list[Example], *, with_base: bool) -> int:
     folder = _base_folder(config.base_model) if with_base else None
     tokenizer = None if folder is None else load_tokenizer(str(folder))
-    found = figures(examples, config, tokenizer)
+    found = compute_figures(examples, config, tokenizer)
     run = None
     if folder is not None:
         from training.inspection.forecast.forecast import (
@@ -112,13 +114,13 @@ def _report(options: argparse.Namespace, config: TrainingConfig, examples: list[
         print(report_text(options.file, config.method, found, run))
     faults = found.tokens.faults if found.tokens else ()
     if faults:
-        told = "".join(f"\n  {fault}" for fault in faults)
-        print(f"error: {options.file} has {len(faults)} example(s) that can't be learned:{told}", file=sys.stderr)
+        listing = "".join(f"\n  {fault}" for fault in faults)
+        print(f"error: {options.file} has {len(faults)} example(s) that can't be learned:{listing}", file=sys.stderr)
     return 2 if faults else 0
 
 
 def _base_folder(base_model: str) -> Path:
-    """The folder with the tokenizer and config.json of `base_model`; a hub id's small files are fetched."""
+    """Return the folder with tokenizer and config.json of `base_model`; a hub id's small files are downloaded."""
     if Path(base_model).is_dir():
         return Path(base_model)
     from transformers.utils import cached_file

@@ -1,4 +1,4 @@
-"""The data report as text for people. Knows no files and counts nothing. Imports no torch."""
+"""The data report as text for people. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ _BAR = 40
 _FIRST = 600
 """Characters of the first example that are shown."""
 _LISTED = 5
-"""Lines that are named; of more, how many there are."""
+"""Items that are listed; the rest is counted."""
 
 
 def report_text(path: Path, method: str, found: Figures, run: Forecast | None) -> str:
-    """The whole report, several lines, without a final newline."""
-    parts = [_contents(path, method, found), _lengths(found.lengths)]
-    parts += [_tokens(found.tokens, found.examples), _doubtful(found)] if found.tokens else [_doubtful(found)]
+    """Return the whole report, several lines, without a final newline."""
+    parts = [_contents_text(path, method, found), _lengths_text(found.lengths)]
+    parts += (
+        [_tokens_text(found.tokens, found.examples), _issues_text(found)] if found.tokens else [_issues_text(found)]
+    )
     if found.tokens and found.tokens.first:
-        parts.append("the first example, with what is learned in ⟦…⟧:\n" + _indented(found.tokens.first))
+        parts.append("the first example, with what is learned in ⟦…⟧:\n" + _indent(found.tokens.first))
     if run:
-        parts.append(_run(run))
+        parts.append(_run_text(run))
     else:
         parts.append(
             "Lengths in tokens, memory and time need a base model: give --base-model, or --config with a `base_model`."
@@ -35,34 +37,34 @@ def report_text(path: Path, method: str, found: Figures, run: Forecast | None) -
     return "\n\n".join(parts)
 
 
-def duration(seconds: float) -> str:
-    """In words, to two figures or so: `40 s`, `12 min`, `3.5 h`."""
+def format_duration(seconds: float) -> str:
+    """Format a duration to about two digits: `40 s`, `12 min`, `3.5 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _contents(path: Path, method: str, found: Figures) -> str:
+def _contents_text(path: Path, method: str, found: Figures) -> str:
     lines = [
         f"{path}: {found.examples} examples, for `method: {method}`",
-        f"kinds: {_counted(found.kinds)}",
+        f"kinds: {_format_counts(found.kinds)}",
     ]
     if found.answers_per_example:
         turns = ", ".join(f"{count} with {number}" for number, count in found.answers_per_example.items())
         lines.append(f"answers per chat: {turns}")
     if found.with_tools:
-        lines.append(f"with tools: {found.with_tools}{_not_rendered_of(found)}")
+        lines.append(f"with tools: {found.with_tools}{_not_rendered_text(found)}")
     return "\n".join(lines)
 
 
-def _not_rendered_of(found: Figures) -> str:
-    """How many of the examples with tools are rendered without them."""
+def _not_rendered_text(found: Figures) -> str:
+    """Say how many of the examples with tools are rendered without them."""
     count = found.tokens.not_rendered.get("tools", 0) if found.tokens else 0
     of_them = "" if count == found.with_tools else f"{count} of them "
     return f" ({of_them}not rendered by this base's chat template)" if count else ""
 
 
-def _lengths(lengths: Lengths) -> str:
+def _lengths_text(lengths: Lengths) -> str:
     shown = (
         f"length in {lengths.unit}: shortest {lengths.shortest}, median {lengths.median}, 95 % up to {lengths.p95}, "
         f"longest {lengths.longest}, together {lengths.total:,}"
@@ -76,7 +78,7 @@ def _lengths(lengths: Lengths) -> str:
     return "\n".join([shown, *bars])
 
 
-def _tokens(tokens: Tokens, examples: int) -> str:
+def _tokens_text(tokens: Tokens, examples: int) -> str:
     lines = []
     if tokens.examples < examples:
         lines.append(f"tokens were counted in {tokens.examples} of the {examples} examples, evenly spread")
@@ -87,62 +89,62 @@ def _tokens(tokens: Tokens, examples: int) -> str:
     return "\n".join(lines)
 
 
-def _doubtful(found: Figures) -> str:
-    lines = [f"the same as an earlier example: {len(found.duplicates)}{_places(found.duplicates)}"]
+def _issues_text(found: Figures) -> str:
+    lines = [f"the same as an earlier example: {len(found.duplicates)}{_format_places(found.duplicates)}"]
     if found.near_duplicates is None:
         lines.append(f"much like an earlier one: not looked for in more than {MOST_COMPARED} examples")
     else:
         lines.append(f"much like an earlier one: {found.near_duplicates}")
-    personal = _counted(found.personal_data) if found.personal_data else "none found"
+    personal = _format_counts(found.personal_data) if found.personal_data else "none found"
     where = f" (first in {', '.join(map(str, found.personal_data_lines))})" if found.personal_data_lines else ""
     lines.append(f"personal data: {personal}{where}")
     return "\n".join(lines)
 
 
-def _run(run: Forecast) -> str:
+def _run_text(run: Forecast) -> str:
     plan = run.plan
     lines = [
         f"a run on {run.training_rows} of the rows: {plan.n_epochs} epochs, {plan.total_steps} steps of "
         f"{plan.batch_size * plan.gradient_accumulation_steps} rows, learning rate {plan.learning_rate:g}",
         *(f"  {reason}" for reason in plan.reasons),
-        _time(run),
+        _time_text(run),
         f"memory, about: {run.memory.total / 1e9:.2f} GB"
         + ("" if run.free_bytes is None else f" of {run.free_bytes / 1e9:.2f} GB that are free now"),
-        _indented(run.memory.table()),
+        _indent(run.memory.table()),
     ]
     lines += [f"it would be refused: {refusal}" for refusal in run.refusals]
     lines += [f"note: {finding}" for finding in run.findings]
     return "\n".join(lines)
 
 
-def _time(run: Forecast) -> str:
+def _time_text(run: Forecast) -> str:
     if run.seconds is None or run.tokens_per_second is None:
         return "time: no estimate for a GPU; the run itself tells after its first steps"
     return (
-        f"time, about: {duration(run.seconds)}, at some {_two_figures(run.tokens_per_second)} tokens/s on this "
+        f"time, about: {format_duration(run.seconds)}, at some {_round_to_two(run.tokens_per_second)} tokens/s on this "
         "processor as busy as it is now; half or twice that wouldn't be a surprise"
     )
 
 
-def _two_figures(number: float) -> str:
+def _round_to_two(number: float) -> str:
     return f"{float(f'{number:.2g}'):,.0f}" if number >= 10 else f"{number:.2g}"
 
 
-def _counted(counts: Mapping[str, int]) -> str:
+def _format_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
-def _places(duplicates: Iterable[tuple[int, int]]) -> str:
+def _format_places(duplicates: Iterable[tuple[int, int]]) -> str:
     pairs = [f"{line} as {first}" for line, first in duplicates]
     if not pairs:
         return ""
     return f" ({', '.join(pairs[:_LISTED])}{', …' if len(pairs) > _LISTED else ''})"
 
 
-def _indented(text: str) -> str:
+def _indent(text: str) -> str:
     shown = text if len(text) <= _FIRST else f"{text[:_FIRST]} …"
-    return "\n".join(_lines(shown))
+    return "\n".join(_indent_lines(shown))
 
 
-def _lines(text: str) -> Iterator[str]:
+def _indent_lines(text: str) -> Iterator[str]:
     return (f"  {line}" for line in text.splitlines())

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from training.config.config import ConfigError
-from training.record.run_summary import json_object
+from training.record.run_summary import read_json_object
 
 _GENERAL = ("PreTrainedTokenizerFast", "TokenizersBackend")
-"""What the class of tokenizers is called that are wholly described by their tokenizer.json."""
+"""Class names of tokenizers that are fully described by their tokenizer.json."""
 
 
 def load_tokenizer(base_model: str) -> Any:
-    """The tokenizer of `base_model`, a folder or a hub id; no code that comes with it is run.
+    """Load the tokenizer of `base_model`, a folder or a hub id; no code that comes with it is run.
 
     Raises:
         ConfigError: it can't be loaded.
@@ -31,13 +31,13 @@ def load_tokenizer(base_model: str) -> Any:
 
 
 def _tokenizer_class(base_model: Path) -> Any:
-    """The class that `AutoTokenizer` would choose where that is surely the general one, else `AutoTokenizer` itself.
+    """Return the class that `AutoTokenizer` would choose if surely the general one, else `AutoTokenizer` itself.
 
-    That loads torch, which takes four times as long as all the rest of a look at a file. Of other models than Llama it
-    takes the name in tokenizer_config.json for an error, and chooses by the model.
+    The latter loads torch, which takes four times as long as everything else in an inspection. For models other than
+    Llama it distrusts the name in tokenizer_config.json, and chooses by the model.
     """
-    named = json_object(base_model / "tokenizer_config.json").get("tokenizer_class")
-    is_llama = json_object(base_model / "config.json").get("model_type") == "llama"
+    named = read_json_object(base_model / "tokenizer_config.json").get("tokenizer_class")
+    is_llama = read_json_object(base_model / "config.json").get("model_type") == "llama"
     if is_llama and named in _GENERAL and (base_model / "tokenizer.json").is_file():
         from transformers import PreTrainedTokenizerFast
 

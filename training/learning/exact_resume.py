@@ -1,4 +1,4 @@
-"""What it takes for a run that goes on from a checkpoint to end as an unbroken one would. A mixin for trainers."""
+"""Resuming from a checkpoint with exactly the result of an uninterrupted run. A mixin for trainers."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 TRAINED = "trained.safetensors"
 
 
-class ResumesExactly:
-    """A Trainer whose checkpoints hold all that is trained, and whose order of rows depends on seed and epoch alone.
+class ExactResumeMixin:
+    """A Trainer whose checkpoints contain all trained weights, and whose row order depends only on seed and epoch.
 
-    Name it before the Trainer among the bases. It mends two things:
+    Name it before the Trainer among the bases. It fixes two things:
 
-    - transformers draws an epoch's order, when grouping by length, from the global generator. A run that goes on in the
-      middle of its second epoch, or of a later one, would draw another order than the unbroken run did.
-    - Of prefix and P-tuning PEFT saves the vectors only, and puts them, read again, in the place of the inputs of the
-      network that made them.
+    - transformers draws an epoch's order, when grouping by length, from the global generator. A run that resumes in the
+      middle of its second epoch, or of a later one, would draw another order than the uninterrupted run.
+    - Of prefix and P-tuning PEFT saves only the vectors, and loads them as the inputs of the network that generated
+      them.
     """
 
     model: Any
@@ -35,7 +35,9 @@ class ResumesExactly:
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(rows)  # type: ignore[misc]
         at_once = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
-        return _ByLength(_lengths(rows), at_once, self.args.seed, lambda: int((self.state.epoch or 0) + 1e-6))
+        return _LengthGroupedSampler(
+            _row_lengths(rows), at_once, self.args.seed, lambda: int((self.state.epoch or 0) + 1e-6)
+        )
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)  # type: ignore[misc]
@@ -54,26 +56,26 @@ class ResumesExactly:
                 parameters[name].copy_(values)
 
 
-class _ByLength(Sampler[int]):
-    """Rows of like length beside each other, else in an order drawn from the seed and the epoch."""
+class _LengthGroupedSampler(Sampler[int]):
+    """Groups rows of similar length; otherwise the order is drawn from the seed and the epoch."""
 
     def __init__(self, lengths: list[int], at_once: int, seed: int, epoch: Callable[[], int]) -> None:
-        self._lengths, self._at_once, self._seed, self._epoch = lengths, at_once, seed, epoch
+        self._row_lengths, self._at_once, self._seed, self._epoch = lengths, at_once, seed, epoch
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return len(self._row_lengths)
 
     def __iter__(self) -> Iterator[int]:
         order = torch.Generator().manual_seed(self._seed + self._epoch())
-        return iter(get_length_grouped_indices(self._lengths, self._at_once, generator=order))
+        return iter(get_length_grouped_indices(self._row_lengths, self._at_once, generator=order))
 
 
-def _lengths(rows: Any) -> list[int]:
-    """Tokens of each row: its `length` where there is one, else those of its `input_ids`."""
+def _row_lengths(rows: Any) -> list[int]:
+    """Return the tokens of each row: its `length` if there is one, else the number of its `input_ids`."""
     if "length" in getattr(rows, "column_names", ()):
         return list(rows["length"])
-    listed: Sequence[Any] = rows
-    return [len(row["input_ids"]) for row in listed]
+    sequence: Sequence[Any] = rows
+    return [len(row["input_ids"]) for row in sequence]
 
 
 def _is_prompt_learning(model: Any) -> bool:

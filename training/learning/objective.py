@@ -1,4 +1,4 @@
-"""What a run tries to get better at, and how that is measured: predicting tokens, or preferring better answers."""
+"""The objective of a run and its measurement: predicting tokens, or preferring better answers."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from training.model.base import Base
 
 @dataclass(frozen=True)
 class Objective:
-    """A trainer, and the measurement on the validation rows that goes with it."""
+    """A trainer, and its measurement on the validation rows."""
 
     trainer: Trainer
     measure: Callable[[], Measurement] | None
-    """None when there is nothing to measure on."""
+    """None without validation rows."""
 
 
 def make_objective(
     config: TrainingConfig, plan: Plan, base: Base, training: Rows, validation: Rows, checkpoints: Path
 ) -> Objective:
-    """The objective that `config.method` names."""
+    """Make the objective for `config.method`."""
     if config.method in ("dpo", "kto"):
-        # Loads TRL, which takes more than a second that other methods need not spend.
+        # Loads TRL, which takes more than a second; other methods don't need it.
         from training.learning.preference import make_preference_trainer, measure_preferences
 
         preference = make_preference_trainer(config, plan, base, training.rows, checkpoints)

@@ -1,4 +1,4 @@
-"""Several short examples in one row, each seeing only itself. Imports no torch."""
+"""Packs several short examples into one row, each attending only to itself. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ Row = dict[str, list[int]]
 
 
 def pack(rows: Sequence[Row], max_length: int) -> list[Row]:
-    """Rows of at most `max_length` tokens that hold `rows` whole, in few rows; each gets `position_ids`.
+    """Pack `rows` whole into few rows of at most `max_length` tokens; each gets `position_ids`.
 
-    Positions begin at 0 again where another example begins; from that transformers makes a mask that keeps examples
-    apart (`find_packed_sequence_indices` in its masking_utils). A first token isn't learned: what would predict it
-    belongs to another example. Longest first into the fullest row that has room (https://arxiv.org/abs/2404.10830).
+    Positions restart at 0 with each example; from that transformers makes a mask that separates examples
+    (`find_packed_sequence_indices` in its masking_utils). A first token isn't trained on: its context belongs to
+    another example. Longest first into the fullest row with room (https://arxiv.org/abs/2404.10830).
     """
     packed: list[list[Row]] = []
     free: list[tuple[int, int]] = []
-    """(free tokens, place in `packed`), sorted."""
+    """(free tokens, index in `packed`), sorted."""
     for row in sorted(rows, key=lambda row: -len(row["input_ids"])):
         length = len(row["input_ids"])
         fitting = bisect_left(free, (length, 0))
@@ -28,10 +28,10 @@ def pack(rows: Sequence[Row], max_length: int) -> list[Row]:
             space, place = free.pop(fitting)
         packed[place].append(row)
         insort(free, (space - length, place))
-    return [_joined(members) for members in packed]
+    return [_join(members) for members in packed]
 
 
-def _joined(members: Sequence[Row]) -> Row:
+def _join(members: Sequence[Row]) -> Row:
     joined: Row = {"input_ids": [], "labels": [], "position_ids": []}
     for row in members:
         joined["input_ids"] += row["input_ids"]

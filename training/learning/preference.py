@@ -1,10 +1,10 @@
-"""Learning from better and worse answers: DPO over pairs, KTO over good and bad ones.
+"""Training on better and worse answers: DPO on pairs, KTO on good and bad ones.
 
-Our rows are token ids already, and how likely the model at the start finds each answer is worked out once, before the
-first step. So no second model, nor a second adapter, is held while training, and a checkpoint has just the one that is
-trained; a run that goes on works the same numbers out again, from the same start. What this costs: in 16 bit, a batch's
-padding moves a likelihood a little, so that the first loss of training isn't quite what it should be (0.683 instead of
-0.693 was seen for answers of 200 tokens). In float32 it is.
+Our rows are token ids already, and each answer's likelihood under the reference model is computed once, before the
+first step. So no second model or adapter is in memory while training, and a checkpoint contains just the trained one;
+a resumed run computes the same numbers again, from the same reference. The cost: in 16 bit, a batch's padding changes a
+likelihood slightly, so that the first training loss isn't quite what it should be (0.683 instead of 0.693 was seen for
+answers of 200 tokens). In float32 it is.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 from training.config.auto import Plan
 from training.config.config import ConfigError, TrainingConfig
-from training.learning.preference_trainers import LabelTrainer, PairTrainer, Row, batches
+from training.learning.preference_trainers import LabelTrainer, PairTrainer, Row, make_batches
 from training.learning.trainer import remove_printers, training_arguments
 from training.model.base import Base
 from training.model.layers import BaseModelError
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PreferenceMeasurement:
-    """How well a model orders answers, beside the model it started from."""
+    """How well a model orders answers, compared with the reference model."""
 
     loss: float
     """Mean of the method's loss over the rows."""
@@ -51,7 +51,7 @@ class PreferenceMeasurement:
 def make_preference_trainer(
     config: TrainingConfig, plan: Plan, base: Base, training: PreferenceRows, checkpoints: Path
 ) -> PairTrainer | LabelTrainer:
-    """A trainer for what `config.method` says; the model that it's held to is `base` as it is now.
+    """Make the trainer for `config.method`; the reference model is `base` as it is now.
 
     `dpo`: https://arxiv.org/abs/2305.18290, for pairs. `kto`: https://arxiv.org/abs/2402.01306, for labelled answers.
 
@@ -59,24 +59,24 @@ def make_preference_trainer(
         ConfigError: `kto` with one row at a time.
         BaseModelError: an adapter on the output layer, through which TRL's losses don't go.
     """
-    _check_possible(config, plan, base)
+    _check_settings(config, plan, base)
     kind = PairTrainer if config.method == "dpo" else LabelTrainer
-    rows = kind.rows_of(training if config.method == "dpo" else _shuffled(training, config), plan.batch_size)
+    rows = kind.encode_rows(training if config.method == "dpo" else _shuffle(training, config), plan.batch_size)
     arguments = training_arguments(config, plan, base, checkpoints) | {
         "beta": config.beta,
         "max_length": config.max_length,
-        "disable_dropout": config.lora_dropout == 0,  # else the dropout that was asked for is left on
+        "disable_dropout": config.lora_dropout == 0,  # otherwise the requested dropout stays on
         "router_aux_loss_coef": 0.0,  # routers aren't trained
-        # Where there is no adapter it keeps TRL from loading a second model, at the price of hashing the first.
+        # Without an adapter it keeps TRL from loading a second model, at the price of hashing the first.
         "precompute_ref_log_probs": base.kind == "full",
     }
-    with _kept(base):
+    with _preserve(base):
         trainer = kind(
             model=base.model,
             args=kind.arguments(config, arguments),
             data_collator=kind.collator(base.pad_token_id, config.max_length),
             train_dataset=Dataset.from_list(rows),
-            processing_class=_tokenizer(base),
+            processing_class=_padded_tokenizer(base),
         )
     remove_printers(trainer)
     return trainer
@@ -86,9 +86,9 @@ def make_preference_trainer(
 def measure_preferences(
     trainer: PairTrainer | LabelTrainer, rows: PreferenceRows, config: TrainingConfig
 ) -> PreferenceMeasurement:
-    """How well the model of `trainer` orders the answers of `rows`; leaves it in its mode.
+    """Measure how well the model of `trainer` orders the answers of `rows`; restores its training mode.
 
-    Rows must be measured once before training: that is when their likelihoods at the start are taken.
+    Rows must be measured once before training: that is when their reference likelihoods are computed.
 
     Raises:
         ValueError: they weren't.
@@ -96,31 +96,31 @@ def measure_preferences(
     batch_size = trainer.args.per_device_train_batch_size
     model, was_training = trainer.model, trainer.model.training
     model.eval()
-    total = _Total()
-    for batch in batches(trainer.rows_of(rows, batch_size), batch_size):
-        total.add(trainer.measured(trainer.with_start(batch)), batch)
+    total = _Means()
+    for batch in make_batches(trainer.encode_rows(rows, batch_size), batch_size):
+        total.add(trainer.measure_rows(trainer.add_reference(batch)), batch)
     model.train(was_training)
     return total.measurement(config, is_trained=trainer.state.global_step > 0)
 
 
-class _Total:
-    """Means over batches, each by the number of rows that it speaks of."""
+class _Means:
+    """Means over batches, each weighted by the number of rows that it covers."""
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
         self._rows: dict[str, int] = {}
 
     def add(self, found: dict[str, float], batch: list[Row]) -> None:
-        """Adds what was `found` for `batch`."""
+        """Add the values `found` for `batch`."""
         good = sum(bool(row.get("label")) for row in batch)
-        spoken_of = dict.fromkeys(("loss", "rewards/margins", "rewards/accuracies"), len(batch))
-        for name, count in {**spoken_of, "rewards/chosen": good, "rewards/rejected": len(batch) - good}.items():
+        weights = dict.fromkeys(("loss", "rewards/margins", "rewards/accuracies"), len(batch))
+        for name, count in {**weights, "rewards/chosen": good, "rewards/rejected": len(batch) - good}.items():
             if name in found and count:
                 self._sums[name] = self._sums.get(name, 0.0) + found[name] * count
                 self._rows[name] = self._rows.get(name, 0) + count
 
     def measurement(self, config: TrainingConfig, *, is_trained: bool) -> PreferenceMeasurement:
-        """The means, as far as they say something."""
+        """Return the means, as far as they are meaningful."""
         loss = self._sums["loss"] / self._rows["loss"]
         if config.method == "dpo":
             accuracy = self._mean("rewards/accuracies") if is_trained else None
@@ -133,9 +133,9 @@ class _Total:
 
 
 @contextmanager
-def _kept(base: Base) -> Iterator[None]:
-    """Keeps what TRL would change: trained weights beside a 4-bit base would become bfloat16, where small steps are
-    lost, and the tokenizer's padding token would go into the model's configuration."""
+def _preserve(base: Base) -> Iterator[None]:
+    """Undo what TRL changes: trained weights beside a 4-bit base would become bfloat16, where small steps are lost, and
+    the tokenizer's padding token would be written to the model's configuration."""
     weights = {parameter: parameter.data for parameter in base.model.parameters() if parameter.requires_grad}
     configs = (base.model.config.get_text_config(), base.model.generation_config)
     padding = [config.pad_token_id for config in configs]
@@ -146,7 +146,7 @@ def _kept(base: Base) -> Iterator[None]:
         config.pad_token_id = pad_token_id
 
 
-def _check_possible(config: TrainingConfig, plan: Plan, base: Base) -> None:
+def _check_settings(config: TrainingConfig, plan: Plan, base: Base) -> None:
     if config.method == "kto" and plan.batch_size < 2:
         raise ConfigError(
             ["`batch_size` is 1, but `kto` compares each example with another one of its batch. Give 2 or more."],
@@ -160,13 +160,13 @@ def _check_possible(config: TrainingConfig, plan: Plan, base: Base) -> None:
         )
 
 
-def _shuffled(rows: Sequence[Any], config: TrainingConfig) -> list[Any]:
-    """KTO goes through its rows in one order, so that is a random one."""
+def _shuffle(rows: Sequence[Any], config: TrainingConfig) -> list[Any]:
+    """Shuffle the rows: KTO processes them in sequence."""
     return random.Random(config.seed).sample(list(rows), len(rows))
 
 
-def _tokenizer(base: Base) -> Any:
-    """The base's, naming the padding token that we use."""
+def _padded_tokenizer(base: Base) -> Any:
+    """Return a copy of the base's tokenizer with the padding token that we use."""
     tokenizer = copy.copy(base.tokenizer)
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(base.pad_token_id)
     return tokenizer

@@ -1,4 +1,4 @@
-"""Examples to rows of token ids, as each method wants them; faults of all of them are told together."""
+"""Turns examples into rows of token ids for each method; the faults of all are reported together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from training.config.config import TrainingConfig
 from training.data.examples import Example
 from training.data.formats.read import DataError, Fault
-from training.learning.batches import as_rows
+from training.learning.batches import to_rows
 from training.learning.packing import pack
 from training.rendering.pieces import Part, not_rendered_note
 from training.rendering.render import (
@@ -30,21 +30,21 @@ AnyRendered = Rendered | RenderedPreference | RenderedLabelled
 
 @dataclass(frozen=True)
 class Rows:
-    """What a trainer takes."""
+    """The input of a trainer."""
 
     rows: Sequence[Any]
-    """Dictionaries of token ids for `supervised` and `text`; `RenderedPreference` or `RenderedLabelled` else."""
+    """Dictionaries of token ids for `supervised` and `text`; else `RenderedPreference` or `RenderedLabelled`."""
     n_examples: int
-    """Examples that they are made from; those dropped aren't among them."""
+    """Examples in the rows; dropped ones don't count."""
     n_tokens: int
     """Tokens in all rows."""
     longest: int
     """Tokens of the longest row."""
     note: str
-    """How many examples were cut, dropped or packed, or lack what isn't rendered, for people; empty when none."""
+    """For people: how many examples were cut, dropped or packed, or have parts that aren't rendered; empty if none."""
 
-    def joined_with(self, other: Rows) -> Rows:
-        """Both together."""
+    def join(self, other: Rows) -> Rows:
+        """Return both together."""
         return Rows(
             [*self.rows, *other.rows],
             self.n_examples + other.n_examples,
@@ -57,24 +57,24 @@ class Rows:
 def make_rows(
     examples: Sequence[Example], path: Path, tokenizer: Any, config: TrainingConfig, *, packing: bool
 ) -> Rows:
-    """The rows for `examples`, which stood in the file at `path`.
+    """Make the rows for `examples` of the file at `path`.
 
     Raises:
-        DataError: an example can't be turned into something to learn, or is too long where that's to be refused.
+        DataError: an example can't be trained on, or is too long and `on_too_long` is `refuse`.
     """
     if not examples:
         return Rows([], 0, 0, 0, "")
     rendered, dropped, not_rendered = _render(examples, path, tokenizer, config)
-    lengths = [_length(one) for one in rendered]
+    lengths = [_row_length(row) for row in rendered]
     rows: Sequence[Any] = rendered
     if config.method in ("supervised", "text"):
-        rows = as_rows([one for one in rendered if isinstance(one, Rendered)])
+        rows = to_rows([row for row in rendered if isinstance(row, Rendered)])
         if packing:
             rows = pack(rows, config.max_length)
     longest = max(len(row["input_ids"]) for row in rows) if packing else max(lengths)
-    cut = sum(one.truncated for one in rendered)
+    cut = sum(row.truncated for row in rendered)
     n_examples = len(examples) - dropped
-    note = _note(cut, dropped, len(rendered), len(rows), config, packing=packing)
+    note = _describe_changes(cut, dropped, len(rendered), len(rows), config, packing=packing)
     note = "; ".join(filter(None, [note, not_rendered_note(not_rendered)]))
     return Rows(rows, n_examples, sum(lengths), longest, note)
 
@@ -82,14 +82,14 @@ def make_rows(
 def _render(
     examples: Sequence[Example], path: Path, tokenizer: Any, config: TrainingConfig
 ) -> tuple[list[AnyRendered], int, Counter[Part]]:
-    """What to learn, how many examples were dropped for their length, and in how many what isn't rendered."""
+    """Return the rendered examples, the number dropped for length, and the counts of parts that aren't rendered."""
     not_rendered: Counter[Part] = Counter()
     rendered: list[AnyRendered] = []
     faults: list[Fault] = []
     dropped = 0
     if config.method == "text":
-        return _texts(examples, path, tokenizer, config), 0, not_rendered
-    render_one = _renderer(tokenizer, config)
+        return _render_texts(examples, path, tokenizer, config), 0, not_rendered
+    render_one = _choose_renderer(tokenizer, config)
     for example in examples:
         try:
             found = render_one(example)
@@ -99,7 +99,7 @@ def _render(
             else:
                 faults.append(Fault(error.line, error.reason))
             continue
-        if config.on_too_long != "cut" and any(one.truncated for one in found):
+        if config.on_too_long != "cut" and any(row.truncated for row in found):
             dropped += 1
             if config.on_too_long == "refuse":
                 limit = f"`max_length` {config.max_length}"
@@ -108,7 +108,7 @@ def _render(
                 )
             continue
         rendered += found
-        not_rendered.update(found[0].passed_over)
+        not_rendered.update(found[0].omitted)
     if not rendered and not faults:
         faults.append(Fault(None, f"every example is longer than `max_length` {config.max_length}; raise it"))
     if faults:
@@ -116,14 +116,14 @@ def _render(
     return rendered, dropped, not_rendered
 
 
-def _texts(examples: Sequence[Example], path: Path, tokenizer: Any, config: TrainingConfig) -> list[AnyRendered]:
+def _render_texts(examples: Sequence[Example], path: Path, tokenizer: Any, config: TrainingConfig) -> list[AnyRendered]:
     try:
         return list(render_texts(examples, tokenizer, config.max_length))
     except RenderError as error:
         raise DataError(path, [Fault(error.line, error.reason)]) from error
 
 
-def _renderer(tokenizer: Any, config: TrainingConfig) -> Callable[[Example], Sequence[AnyRendered]]:
+def _choose_renderer(tokenizer: Any, config: TrainingConfig) -> Callable[[Example], Sequence[AnyRendered]]:
     if config.method == "dpo":
         return lambda example: [render_preference(example, tokenizer, config.max_length)]
     if config.method == "kto":
@@ -131,16 +131,16 @@ def _renderer(tokenizer: Any, config: TrainingConfig) -> Callable[[Example], Seq
     return lambda example: render_all(example, tokenizer, config.max_length, config.train_on)
 
 
-def _length(one: AnyRendered) -> int:
-    """Tokens of the row; of a preference, of its prompt with the longer answer."""
-    if isinstance(one, Rendered):
-        return len(one.input_ids)
-    if isinstance(one, RenderedPreference):
-        return len(one.prompt_ids) + max(len(one.chosen_ids), len(one.rejected_ids))
-    return len(one.prompt_ids) + len(one.completion_ids)
+def _row_length(row: AnyRendered) -> int:
+    """Return the tokens of the row; of a preference, of its prompt with the longer answer."""
+    if isinstance(row, Rendered):
+        return len(row.input_ids)
+    if isinstance(row, RenderedPreference):
+        return len(row.prompt_ids) + max(len(row.chosen_ids), len(row.rejected_ids))
+    return len(row.prompt_ids) + len(row.completion_ids)
 
 
-def _note(cut: int, dropped: int, kept: int, rows: int, config: TrainingConfig, *, packing: bool) -> str:
+def _describe_changes(cut: int, dropped: int, kept: int, rows: int, config: TrainingConfig, *, packing: bool) -> str:
     notes = []
     if dropped:
         notes.append(f"{dropped} dropped, being longer than max_length {config.max_length}")

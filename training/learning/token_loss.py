@@ -1,7 +1,7 @@
-"""How well a model predicts the learned tokens of a batch: cross-entropy, hits and gradients, at little memory.
+"""The loss on the trained tokens of a batch: cross-entropy, hits and gradients, with little memory.
 
-Most tokens of a chat aren't learned, and for those no logits are needed; the logits of the others are made, used and
-dropped a piece at a time. With a vocabulary of 150,000 that is most of what a small batch needs.
+Most tokens of a chat aren't trained on, and need no logits; the logits of the others are computed, used and dropped a
+piece at a time. With a vocabulary of 150,000 they are most of what a small batch needs.
 """
 
 from __future__ import annotations
@@ -17,55 +17,55 @@ import torch.nn.functional as F
 from training.rendering.render import IGNORED
 
 PIECE_BYTES = 64 * 2**20
-"""Logits, in float32, that are held at a time."""
+"""Size of the float32 logits in memory at a time."""
 TOLERANCE = 1e-2
-"""Largest relative difference from the model's own logits; bfloat16 alone makes a few thousandths."""
+"""Largest relative difference from the model's own logits; bfloat16 alone causes a few thousandths."""
 
 
 @dataclass(frozen=True)
 class TokenLoss:
-    """The cross-entropy of the learned tokens of one batch."""
+    """The cross-entropy of the trained tokens of one batch."""
 
     total: torch.Tensor
-    """Sum over the learned tokens, in nats; a float32 scalar that gradients flow through."""
+    """Sum over the trained tokens, in nats; a float32 scalar with gradient."""
     hits: int
-    """Learned tokens that were the likeliest."""
+    """Trained tokens that were the most likely."""
     learned: int
-    """Learned tokens."""
+    """Number of trained tokens."""
 
 
 class LossFunction:
-    """Computes the `TokenLoss` of `model` for batches; decides once how.
+    """Computes the `TokenLoss` of `model` for batches; chooses the method once.
 
-    A plain output layer is applied to the learned positions only. A model that does more to its logits (a scale, a cap)
-    or that needs its wrapper's forward (prefix and P-tuning) is asked for all its logits.
+    A plain output layer is applied to the trained positions only. For a model that does more to its logits (a scale, a
+    cap) or needs its wrapper's forward (prefix and P-tuning) all logits are computed.
     """
 
     def __init__(self, model: Any, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
         self._model, self._autocast = model, autocast
-        self._plain = uses_plain_head(model)
+        self._plain = has_plain_head(model)
 
     def __call__(self, batch: Mapping[str, torch.Tensor]) -> TokenLoss:
-        """The loss of `batch`: int64 input_ids and labels [rows, tokens], and attention_mask or position_ids."""
+        """Compute the loss of int64 input_ids and labels [rows, tokens], and attention_mask or position_ids."""
         inputs = {name: values for name, values in batch.items() if name != "labels"}
         targets = batch["labels"][:, 1:]
         learned = targets != IGNORED
         with self._autocast():
             if not self._plain:
-                # Prompt learning puts virtual tokens in front of the row.
+                # Prompt learning puts virtual tokens before the row.
                 logits = self._model(**inputs, use_cache=False).logits[:, -batch["labels"].shape[1] :]
-                return _of_logits(logits[:, :-1][learned], targets[learned])
-            network = self._network()
+                return _loss_from_logits(logits[:, :-1][learned], targets[learned])
+            network = self._base_network()
             hidden = network.base_model(**inputs, use_cache=False).last_hidden_state
             head = network.get_output_embeddings()
-            return _of_hidden(hidden[:, :-1][learned], head, targets[learned])
+            return _loss_from_hidden(hidden[:, :-1][learned], head, targets[learned])
 
-    def _network(self) -> Any:
+    def _base_network(self) -> Any:
         return self._model.get_base_model() if hasattr(self._model, "get_base_model") else self._model
 
 
-def uses_plain_head(model: Any) -> bool:
-    """Whether `model`'s logits are nothing but its output layer's, seen on four tokens."""
+def has_plain_head(model: Any) -> bool:
+    """Return whether the logits of `model` are just its output layer's, tested on four tokens."""
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         return False
     network = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -84,25 +84,25 @@ def uses_plain_head(model: Any) -> bool:
     return bool(torch.isfinite(own).all() and (own - plain).abs().max() <= TOLERANCE * own.abs().max())
 
 
-def _of_hidden(hidden: torch.Tensor, head: torch.nn.Linear, targets: torch.Tensor) -> TokenLoss:
-    """hidden [learned, width], targets int64 [learned]."""
+def _loss_from_hidden(hidden: torch.Tensor, head: torch.nn.Linear, targets: torch.Tensor) -> TokenLoss:
+    """Compute the loss: hidden [learned, width], targets int64 [learned]."""
     if head.weight.requires_grad or (head.bias is not None and head.bias.requires_grad):
-        return _of_logits(head(hidden), targets)
+        return _loss_from_logits(head(hidden), targets)
     total, hits = _FrozenHead.apply(hidden, head.weight, head.bias, targets)  # type: ignore[no-untyped-call]
     return TokenLoss(total, int(hits), targets.numel())
 
 
-def _of_logits(logits: torch.Tensor, targets: torch.Tensor) -> TokenLoss:
-    """logits [learned, vocabulary], targets int64 [learned]."""
+def _loss_from_logits(logits: torch.Tensor, targets: torch.Tensor) -> TokenLoss:
+    """Compute the loss: logits [learned, vocabulary], targets int64 [learned]."""
     total = F.cross_entropy(logits.float(), targets, reduction="sum")
     return TokenLoss(total, int((logits.argmax(-1) == targets).sum()), targets.numel())
 
 
 class _FrozenHead(torch.autograd.Function):
-    """Cross-entropy through an output layer that isn't trained, its logits held a piece at a time.
+    """Cross-entropy through an output layer that isn't trained, with one piece of its logits in memory at a time.
 
-    The gradient for the hidden states is softmax minus one-hot, times the layer's weights; it's worked out while the
-    logits are there, so that they need not be made again.
+    The gradient for the hidden states is softmax minus one-hot, times the layer's weights; it is computed while the
+    logits are in memory, so that they need not be computed again.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The training loop: transformers' Trainer with our loss. Knows no files but its checkpoints."""
+"""The training loop: transformers' Trainer with our loss."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from transformers import Trainer, TrainerState, TrainingArguments
 from training.config.auto import Plan
 from training.config.config import TrainingConfig
 from training.learning.batches import Padding, Row
-from training.learning.exact_resume import ResumesExactly
+from training.learning.exact_resume import ExactResumeMixin
 from training.learning.token_loss import LossFunction
 from training.model.base import Base
 
 
 def training_arguments(config: TrainingConfig, plan: Plan, base: Base, checkpoints: Path) -> dict[str, Any]:
-    """Keyword arguments of `TrainingArguments` (and of TRL's, which extend it) for this run.
+    """Return keyword arguments of `TrainingArguments` (and of TRL's subclasses) for this run.
 
-    Checkpoints go to `checkpoints`; nothing is printed or reported but through callbacks, and nothing evaluated.
+    Checkpoints go to `checkpoints`; output and reports go through callbacks only, and there is no evaluation.
     """
     on_gpu = torch.cuda.is_available()
-    twice = plan.gradient_checkpointing or config.gradient_checkpointing is True
+    recompute = plan.gradient_checkpointing or config.gradient_checkpointing is True
     return {
         "output_dir": str(checkpoints),
         "num_train_epochs": plan.n_epochs,
@@ -41,8 +41,8 @@ def training_arguments(config: TrainingConfig, plan: Plan, base: Base, checkpoin
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,
         "neftune_noise_alpha": config.neftune_noise_alpha,
-        "gradient_checkpointing": twice,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False} if twice else None,
+        "gradient_checkpointing": recompute,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if recompute else None,
         "seed": config.seed,
         "bf16": on_gpu and base.compute_dtype == torch.bfloat16,
         "fp16": on_gpu and base.compute_dtype == torch.float16,
@@ -65,7 +65,7 @@ def training_arguments(config: TrainingConfig, plan: Plan, base: Base, checkpoin
 def make_trainer(
     config: TrainingConfig, plan: Plan, base: Base, rows: Sequence[Row], checkpoints: Path
 ) -> TokenTrainer:
-    """A trainer that teaches `base` to predict the learned tokens of `rows`."""
+    """Make a trainer that teaches `base` to predict the trained tokens of `rows`."""
     arguments = TrainingArguments(
         **training_arguments(config, plan, base, checkpoints), train_sampling_strategy="group_by_length"
     )
@@ -77,27 +77,27 @@ def make_trainer(
 
 
 def remove_printers(trainer: Trainer) -> None:
-    """Takes away the callbacks that print on their own; what happens is told by events."""
+    """Remove the callbacks that print; progress is reported by events."""
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(callback)
 
 
-def last_checkpoint(checkpoints: Path) -> Path | None:
-    """The newest checkpoint that is whole: its state, which is written last, can be read."""
-    by_step = sorted(checkpoints.glob("checkpoint-*"), key=step_of, reverse=True)
-    return next((checkpoint for checkpoint in by_step if _is_whole(checkpoint)), None)
+def find_last_checkpoint(checkpoints: Path) -> Path | None:
+    """Return the newest complete checkpoint: its state, which is written last, can be read."""
+    by_step = sorted(checkpoints.glob("checkpoint-*"), key=parse_step, reverse=True)
+    return next((checkpoint for checkpoint in by_step if _is_complete(checkpoint)), None)
 
 
-def step_of(checkpoint: Path) -> int:
-    """Optimizer steps that had been done when `checkpoint` was written."""
+def parse_step(checkpoint: Path) -> int:
+    """Return the optimizer steps completed when `checkpoint` was written."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def take_up(trainer: Trainer, checkpoint: Path) -> float | None:
-    """Puts `trainer` where it was after the last step of its run; the loss of that step, as it was logged.
+def restore_trainer(trainer: Trainer, checkpoint: Path) -> float | None:
+    """Restore `trainer` to the state after the last step of its run; return the loss of that step as logged.
 
-    `Trainer.train` looks whether it is time to stop only after a step, so it can't be used for that.
+    `Trainer.train` checks whether to stop only after a step, so it can't be used for that.
     """
     trainer._load_from_checkpoint(str(checkpoint))
     trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
@@ -105,24 +105,24 @@ def take_up(trainer: Trainer, checkpoint: Path) -> float | None:
     return losses[-1] if losses else None
 
 
-class TokenTrainer(ResumesExactly, Trainer):  # type: ignore[misc]
-    """A Trainer whose loss is the mean cross-entropy of the learned tokens of a step, and that counts as it goes."""
+class TokenTrainer(ExactResumeMixin, Trainer):  # type: ignore[misc]
+    """A Trainer whose loss is the mean cross-entropy of a step's trained tokens, and that counts tokens."""
 
     loss_is_scaled_for_ga = True
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.model_accepts_loss_kwargs = True  # so that the Trainer counts the learned tokens of a whole step
+        self.model_accepts_loss_kwargs = True  # so that the Trainer counts the trained tokens of a whole step
         self.loss_of = LossFunction(self.model, self.accelerator.autocast)
         self.hits = self.learned_tokens = self.tokens = 0
-        """Since the start of the process: learned tokens predicted right, learned tokens, tokens without padding."""
+        """Since the start of the process: trained tokens predicted right, trained tokens, tokens without padding."""
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """The loss of one batch, as a share of its optimizer step's; counted on the way."""
+        """Return the loss of one batch, as a share of its optimizer step's, and count its tokens."""
         loss = self.loss_of(inputs)
-        tokens = _count(inputs)
+        tokens = _count_tokens(inputs)
         self.hits += loss.hits
         self.learned_tokens += loss.learned
         self.tokens += tokens
@@ -130,8 +130,8 @@ class TokenTrainer(ResumesExactly, Trainer):  # type: ignore[misc]
         return loss.total / (loss.learned if num_items_in_batch is None else num_items_in_batch)
 
 
-def _count(batch: dict[str, torch.Tensor]) -> int:
-    """Tokens of `batch`, padding left out."""
+def _count_tokens(batch: dict[str, torch.Tensor]) -> int:
+    """Return the tokens of `batch` without padding."""
     if "attention_mask" in batch:
         return int(batch["attention_mask"].sum())
     # Packed rows are padded with position 0 throughout, and an example's second token is at position 1.
@@ -139,7 +139,7 @@ def _count(batch: dict[str, torch.Tensor]) -> int:
     return int((positions > 0).sum() + (positions[:, 1:] == 1).sum())
 
 
-def _is_whole(checkpoint: Path) -> bool:
+def _is_complete(checkpoint: Path) -> bool:
     try:
         json.loads((checkpoint / "trainer_state.json").read_text())
     except (OSError, ValueError):

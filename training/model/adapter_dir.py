@@ -1,4 +1,4 @@
-"""Writes the adapter directory: aside, checked, with a manifest, then renamed into place. Owns its form on disk."""
+"""Writes the adapter directory: in a temporary folder, checked, with a manifest, then renamed into place."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class AdapterWriteError(Exception):
     """The trained adapter is unusable or can't be written; nothing was put in place."""
 
 
-def made_for_other_base(adapter_dir: Path, base_dir: Path) -> bool:
-    """Whether the adapter's manifest names other weights than those in `base_dir`; an adapter without one doesn't say.
+def is_for_other_base(adapter_dir: Path, base_dir: Path) -> bool:
+    """Return whether the adapter's manifest names other weights than those in `base_dir`; False without a manifest.
 
     Raises:
         ValueError: the manifest can't be read.
@@ -45,10 +45,10 @@ def made_for_other_base(adapter_dir: Path, base_dir: Path) -> bool:
 
 
 @contextmanager
-def adapter_aside(output_dir: Path) -> Iterator[Path]:
-    """A folder beside `output_dir` to build the adapter in; removed unless it has been put in place.
+def temporary_adapter_dir(output_dir: Path) -> Iterator[Path]:
+    """Create a folder beside `output_dir` to build the adapter in; it is removed unless it has been moved into place.
 
-    It is on the same filesystem, so that putting it in place is one rename: readers see a whole adapter or none.
+    It is on the same filesystem, so that moving it is one rename: readers see a complete adapter or none.
     """
     partial = output_dir.with_name(f".partial-{output_dir.name}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -60,7 +60,7 @@ def adapter_aside(output_dir: Path) -> Iterator[Path]:
 
 
 def fingerprint(model: Any) -> str:
-    """A hash of the first 65,536 values of every trained weight; training changes some of them, whatever the method."""
+    """Hash the first 65,536 values of every trained weight; training changes some of them, whatever the method."""
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -70,9 +70,9 @@ def fingerprint(model: Any) -> str:
 
 
 def save_adapter(model: Any, directory: Path, start: str | None = None) -> None:
-    """Writes the adapter of the PEFT `model` into `directory`, and checks what was written.
+    """Write the adapter of the PEFT `model` into `directory`, and check what was written.
 
-    Of prefix and P-tuning the vectors are written, not the network that made them.
+    For prefix and P-tuning the vectors are written, not the network that generated them.
 
     Args:
         start: the `fingerprint` before training.
@@ -86,14 +86,14 @@ def save_adapter(model: Any, directory: Path, start: str | None = None) -> None:
             "Raise `learning_rate` or train for more steps."
         )
     model.save_pretrained(str(directory), safe_serialization=True, save_embedding_layers=False)
-    (directory / "README.md").unlink(missing_ok=True)  # PEFT's template, with nothing filled in
+    (directory / "README.md").unlink(missing_ok=True)  # PEFT's template, not filled in
     check_weights(load_file(directory / WEIGHTS_FILE))
 
 
-def read_back(model: Any, directory: Path) -> None:
-    """Puts the adapter in `directory` into the PEFT `model` it came from, as a server would load it.
+def reload_adapter(model: Any, directory: Path) -> None:
+    """Load the adapter in `directory` into the PEFT `model` that it came from, as a server would load it.
 
-    After that the vectors of prefix and P-tuning are fixed: the network that made them is gone.
+    After that the vectors of prefix and P-tuning are fixed: the network that generated them is gone.
     """
     weights = load_peft_weights(str(directory), device="cpu")
     config = model.active_peft_config
@@ -108,7 +108,7 @@ def read_back(model: Any, directory: Path) -> None:
 
 
 def check_weights(weights: Mapping[str, torch.Tensor]) -> None:
-    """Raises `AdapterWriteError` when `weights` aren't those of an adapter that learned something."""
+    """Raise `AdapterWriteError` when `weights` aren't those of an adapter that learned something."""
     for name, values in weights.items():
         if not torch.isfinite(values).all():
             raise AdapterWriteError(
@@ -124,11 +124,11 @@ def check_weights(weights: Mapping[str, torch.Tensor]) -> None:
         )
 
 
-def put_in_place(partial: Path, output_dir: Path, manifest: Manifest) -> None:
-    """Adds the manifest, makes everything durable, and renames `partial` to `output_dir`.
+def move_into_place(partial: Path, output_dir: Path, manifest: Manifest) -> None:
+    """Add the manifest, make everything durable, and rename `partial` to `output_dir`.
 
     Raises:
-        AdapterWriteError: `output_dir` came to exist meanwhile.
+        AdapterWriteError: `output_dir` was created in the meantime.
     """
     files = {
         file.name: {"sha256": file_sha256(file), "bytes": file.stat().st_size}
@@ -145,7 +145,7 @@ def put_in_place(partial: Path, output_dir: Path, manifest: Manifest) -> None:
     }
     (partial / MANIFEST_FILE).write_text(to_readable_json(content), encoding="utf-8")
     for file in partial.iterdir():
-        file.chmod(0o644)  # safetensors writes files that only their owner may read
+        file.chmod(0o644)  # safetensors writes files that only their owner can read
         _fsync(file)
     _fsync(partial)
     if output_dir.exists():

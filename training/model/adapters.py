@@ -1,4 +1,4 @@
-"""Fresh adapters on a base model: LoRA and its kin, a prefix, virtual tokens. Knows no files."""
+"""Adds new adapters to a base model: LoRA and its variants, a prefix, virtual tokens."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from peft import (
 from peft.utils import ModulesToSaveWrapper
 
 from training.config.config import TrainingConfig
-from training.model.layers import BaseModelError, check_layers, first_line, last_names, linear_layers, listed
+from training.model.layers import BaseModelError, check_layers, find_linear_layers, first_line, format_names, last_names
 
 
-def fresh_adapter(model: Any, config: TrainingConfig) -> PeftModel:
-    """`model`, frozen, with a new adapter of the `finetuning_type`: LoRA (https://arxiv.org/abs/2106.09685), rsLoRA
+def add_adapter(model: Any, config: TrainingConfig) -> PeftModel:
+    """Freeze `model` and add a new adapter of the `finetuning_type`: LoRA (https://arxiv.org/abs/2106.09685), rsLoRA
     (2312.03732), DoRA (2402.09353), prefix tuning (2101.00190) or P-tuning (2103.10385).
 
     Raises:
-        BaseModelError: a setting names layers that the model doesn't have, or asks for what it can't do.
+        BaseModelError: a setting names layers that the model lacks, or requires something that it can't do.
     """
     if config.finetuning_type != "lora":
-        return _with_virtual_tokens(model, config)
+        return _add_virtual_tokens(model, config)
     lora = _lora_config(model, config)
     try:
         adapted = get_peft_model(model, lora)
     except ValueError as error:
         raise BaseModelError(
             f"No adapter can be put on {config.base_model} as the configuration says: {first_line(error)} "
-            f"`target_modules` may name {listed(last_names(linear_layers(model)))}.",
+            f"`target_modules` may name {format_names(last_names(find_linear_layers(model)))}.",
             param="target_modules",
         ) from error
     if config.init_lora_weights == "orthogonal":
         _fill_orthogonal(adapted)
-    return in_float32(adapted)
+    return cast_trained_to_float32(adapted)
 
 
 def _lora_config(model: Any, config: TrainingConfig) -> LoraConfig:
-    targets = _targets(model, config)
+    targets = _resolve_targets(model, config)
     check_layers(model, config, targets)
     if config.init_lora_weights == "orthogonal":
         _check_even_ranks(config)
@@ -65,20 +65,20 @@ def _lora_config(model: Any, config: TrainingConfig) -> LoraConfig:
     )
 
 
-def _targets(model: Any, config: TrainingConfig) -> str | list[str]:
-    """Names of layers, or one regular expression for their whole names.
+def _resolve_targets(model: Any, config: TrainingConfig) -> str | list[str]:
+    """Return names of layers, or one regular expression for their full names.
 
-    `all-linear` is spelled out here: PEFT doesn't take it together with `layers_to_transform`, and takes routers too.
+    `all-linear` is expanded here: PEFT doesn't accept it together with `layers_to_transform`, and includes routers.
     """
     if config.target_modules == "all-linear":
-        return last_names(linear_layers(model))
+        return last_names(find_linear_layers(model))
     if isinstance(config.target_modules, str):
         is_one_name = re.fullmatch(r"[\w.]+", config.target_modules)
         return [config.target_modules] if is_one_name else config.target_modules
     return list(config.target_modules)
 
 
-def _with_virtual_tokens(model: Any, config: TrainingConfig) -> PeftModel:
+def _add_virtual_tokens(model: Any, config: TrainingConfig) -> PeftModel:
     if config.finetuning_type == "prefix_tuning" and config.gradient_checkpointing is True:
         raise BaseModelError(
             "`gradient_checkpointing` is true, but prefix tuning hands the layers a cache, which checkpointing drops. "
@@ -92,7 +92,7 @@ def _with_virtual_tokens(model: Any, config: TrainingConfig) -> PeftModel:
         task_type="CAUSAL_LM", num_virtual_tokens=config.num_virtual_tokens, encoder_hidden_size=width, **extra
     )
     try:
-        return in_float32(get_peft_model(model, tokens))
+        return cast_trained_to_float32(get_peft_model(model, tokens))
     except (ValueError, KeyError, AttributeError) as error:
         raise BaseModelError(
             f"{config.base_model} can't be tuned by `{config.finetuning_type}`: {first_line(error)}. Choose `lora`.",
@@ -100,35 +100,35 @@ def _with_virtual_tokens(model: Any, config: TrainingConfig) -> PeftModel:
         ) from error
 
 
-def in_float32(adapted: PeftModel) -> PeftModel:
-    """Trained weights in float32, whatever the base is in: steps as small as usual would be lost in 16 bit.
+def cast_trained_to_float32(adapted: PeftModel) -> PeftModel:
+    """Cast trained weights to float32, whatever the base's dtype: the usual step sizes would be lost in 16 bit.
 
-    PEFT sees to it that an adapter's input and output fit. Of a layer that is trained whole, we do.
+    PEFT casts inputs and outputs of an adapter. For a layer that is trained whole, this function does.
     """
     for layer in adapted.modules():
         if isinstance(layer, ModulesToSaveWrapper):
-            _convert_around(layer.modules_to_save["default"], next(layer.original_module.parameters()).dtype)
+            _cast_inputs_and_output(layer.modules_to_save["default"], next(layer.original_module.parameters()).dtype)
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return adapted
 
 
-def _convert_around(layer: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Has `layer`, in float32, take what it's given, and give `dtype`, where the layers beside it are in 16 bit."""
+def _cast_inputs_and_output(layer: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Make `layer`, which is in float32, accept any float dtype and return `dtype`, for neighbours in 16 bit."""
     if dtype == torch.float32:
         return
     layer.register_forward_pre_hook(
-        lambda _, inputs: tuple(one.float() if one.is_floating_point() else one for one in inputs)
+        lambda _, inputs: tuple(value.float() if value.is_floating_point() else value for value in inputs)
     )
     layer.register_forward_hook(lambda _, inputs, output: output.to(dtype))
 
 
 def _fill_orthogonal(adapted: PeftModel) -> None:
-    """First values A and B whose rows and columns use different halves of one orthogonal basis, so that BA is 0.
+    """Initialise A and B so that their rows and columns use different halves of one orthogonal basis, and BA is 0.
 
-    PEFT has this (https://datta0.github.io/posts/rethink-lora-init/), but makes the values in the base's dtype: not
-    possible in 4 bit, and no longer 0 in 16 bit.
+    PEFT has this (https://datta0.github.io/posts/rethink-lora-init/), but creates the values in the base's dtype:
+    impossible in 4 bit, and no longer 0 in 16 bit.
     """
     for layer in adapted.modules():
         if not hasattr(layer, "lora_A") or "default" not in layer.lora_A:

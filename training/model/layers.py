@@ -1,7 +1,7 @@
-"""Names of a model's layers, and whether what a configuration says of layers fits them. Changes nothing.
+"""Names of a model's layers, and checks of a configuration's layer settings.
 
-PEFT passes over a name that matches nothing as long as another one does, and would train less than was asked for
-without a word; here each has to match.
+PEFT ignores a name that matches nothing as long as another one does, and would silently train less than requested;
+here every name must match.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from bitsandbytes.nn import Linear4bit
 from training.config.config import TrainingConfig
 
 ROUTERS = ("gate", "router", "shared_expert_gate")
-"""Names of the small layers that send tokens to experts. vLLM can't load an adapter on them."""
+"""Names of the small layers that route tokens to experts. vLLM can't load an adapter on them."""
 
-FUSED_OTHERWISE: Mapping[str, tuple[str, ...]] = {"glm4": ("gate_up_proj",)}
-"""By model type: layers that vLLM 0.32 knows by the names of their halves only, so that it can't load an adapter on
+FUSED_IN_VLLM: Mapping[str, tuple[str, ...]] = {"glm4": ("gate_up_proj",)}
+"""By model type: layers that vLLM 0.32 knows only by the names of their halves, so that it can't load an adapter on
 them."""
 
 
@@ -32,18 +32,18 @@ class BaseModelError(Exception):
 
 
 def has_fused_experts(model: Any) -> bool:
-    """Whether `model` holds the weights of its experts as blocks [experts, out, in].
+    """Return whether `model` stores the weights of its experts as tensors [experts, out, in].
 
     transformers 5 does so for Mixtral and most other mixtures of experts. bitsandbytes quantises linear layers only, so
-    such blocks stay in the compute dtype. `all-linear` doesn't reach them either; what it reaches, vLLM can load.
+    these tensors stay in the compute dtype. `all-linear` doesn't cover them either; what it covers, vLLM can load.
     """
     return any(parameter.ndim == 3 for name, parameter in model.named_parameters() if "experts" in name)
 
 
-def linear_layers(model: Any) -> list[str]:
-    """Full names of the linear layers that `all-linear` means: not the output layer, nor what vLLM can't load."""
+def find_linear_layers(model: Any) -> list[str]:
+    """Return full names of the layers that `all-linear` covers: neither the output layer nor what vLLM can't load."""
     output = model.get_output_embeddings()
-    left_out = {*ROUTERS, *FUSED_OTHERWISE.get(model.config.model_type, ())}
+    left_out = {*ROUTERS, *FUSED_IN_VLLM.get(model.config.model_type, ())}
     return [
         name
         for name, layer in model.named_modules()
@@ -52,11 +52,11 @@ def linear_layers(model: Any) -> list[str]:
 
 
 def check_layers(model: Any, config: TrainingConfig, targets: str | Collection[str]) -> None:
-    """Raises `BaseModelError` where a setting of a LoRA adapter on `targets` doesn't fit the layers of `model`."""
+    """Raise `BaseModelError` if a setting of a LoRA adapter on `targets` doesn't fit the layers of `model`."""
     _check_patterns(config, targets)
     layers = [name for name, _ in model.named_modules()]
     _check_names(config, "target_modules", [] if isinstance(targets, str) else targets, layers)
-    targeted = [name for name in layers if _is_named(name, targets)]
+    targeted = [name for name in layers if _matches_name(name, targets)]
     _check_names(config, "exclude_modules", config.exclude_modules or (), targeted)
     _check_names(config, "rank_pattern", config.rank_pattern or (), targeted, pattern=True)
     _check_names(config, "alpha_pattern", config.alpha_pattern or (), targeted, pattern=True)
@@ -85,19 +85,19 @@ def _check_patterns(config: TrainingConfig, targets: str | Collection[str]) -> N
 def _check_names(
     config: TrainingConfig, param: str, names: Iterable[str], layers: Sequence[str], *, pattern: bool = False
 ) -> None:
-    """Every one of `names` must match one of `layers`; as a `pattern` it may be a regular expression for the end."""
+    """Check that each of `names` matches one of `layers`; with `pattern`, as a regular expression for the end."""
     for name in names:
-        if not any(_ends_as(layer, name) if pattern else _is_named(layer, [name]) for layer in layers):
+        if not any(_matches_end(layer, name) if pattern else _matches_name(layer, [name]) for layer in layers):
             known = last_names(layer for layer in layers if layer and not layer.rsplit(".", 1)[-1].isdigit())
             raise BaseModelError(
                 f"`{param}` names {name!r}, but no such layer of {config.base_model} is there to take it. "
-                f"Names that are there: {listed(known)}.",
+                f"Names that are there: {format_names(known)}.",
                 param=param,
             )
 
 
 def _check_not_fused(model: Any, targeted: Sequence[str]) -> None:
-    fused = FUSED_OTHERWISE.get(model.config.model_type, ())
+    fused = FUSED_IN_VLLM.get(model.config.model_type, ())
     found = next((name for name in targeted if name.rsplit(".", 1)[-1] in fused), None)
     if found:
         raise BaseModelError(
@@ -129,7 +129,7 @@ def _check_blocks(model: Any, config: TrainingConfig) -> None:
 
 def _check_whole_layers(model: Any, config: TrainingConfig) -> None:
     for name, layer in model.named_modules():
-        if _is_named(name, config.modules_to_save or ()) and isinstance(layer, Linear4bit):
+        if _matches_name(name, config.modules_to_save or ()) and isinstance(layer, Linear4bit):
             raise BaseModelError(
                 f"`modules_to_save` names {name}, which is held in 4 bit and can't be trained whole. "
                 "Set `quantization: none`, or leave it to the adapter.",
@@ -137,28 +137,28 @@ def _check_whole_layers(model: Any, config: TrainingConfig) -> None:
             )
 
 
-def _is_named(layer: str, names: str | Collection[str]) -> bool:
-    """As PEFT matches: a regular expression for the whole name, or the name itself or its end."""
+def _matches_name(layer: str, names: str | Collection[str]) -> bool:
+    """Match as PEFT does: a regular expression for the full name, or the name itself or its end."""
     if isinstance(names, str):
         return re.fullmatch(names, layer) is not None
     return any(layer == name or layer.endswith(f".{name}") for name in names)
 
 
-def _ends_as(layer: str, pattern: str) -> bool:
+def _matches_end(layer: str, pattern: str) -> bool:
     return re.match(rf"(.*\.)?({pattern})$", layer) is not None
 
 
 def last_names(layers: Iterable[str]) -> list[str]:
-    """The last part of each name, once each, sorted."""
+    """Return the last part of each name, without duplicates, sorted."""
     return sorted({name.rsplit(".", 1)[-1] for name in layers})
 
 
-def listed(names: Iterable[str]) -> str:
-    """`names` for people, sorted."""
+def format_names(names: Iterable[str]) -> str:
+    """Return `names` for display, sorted."""
     return ", ".join(sorted(names))
 
 
 def first_line(error: Exception) -> str:
-    """What `error` says first, or its kind when it says nothing."""
+    """Return the first line of the message of `error`, or its type if it is empty."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__

@@ -1,1 +1,1 @@
-"""What must hold before a run starts, without torch."""
+"""Checks before a run starts, without torch."""

@@ -1,4 +1,4 @@
-"""What `gradient_checkpointing: auto` comes to: on where a run isn't expected to fit without it. Imports no torch."""
+"""Resolves `gradient_checkpointing: auto`: on if a run isn't expected to fit without it. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from training.preflight.model_shape import ModelShape
 _GB = 1e9
 
 
-def with_checkpointing(
+def resolve_checkpointing(
     config: TrainingConfig,
     shape: ModelShape | None,
     *,
@@ -19,28 +19,28 @@ def with_checkpointing(
     on_gpu: bool,
     longest_tokens: int | None = None,
 ) -> tuple[TrainingConfig, str | None]:
-    """`config` with `gradient_checkpointing` true or false where it is `auto`, and a sentence with the value and why.
+    """Resolve `gradient_checkpointing: auto` in `config`; return it and a sentence with value and reason.
 
-    A smaller batch comes first: it costs less time. So what counts is whether the fewest rows fit that a pass may have.
+    A smaller batch comes first, as it costs less time. So what counts is whether the smallest possible batch fits.
 
     Args:
-        shape: None for a base that doesn't say its sizes.
-        free_bytes: memory that the run can have; None when that isn't known.
+        shape: None for a base with unknown sizes.
+        free_bytes: memory available to the run; None if unknown.
         longest_tokens: of the training rows. Default: `max_length`.
     """
     if config.gradient_checkpointing != "auto":
         return config, None
-    chosen, why = _chosen(config, shape, free_bytes, on_gpu, longest_tokens or config.max_length)
+    chosen, why = _choose(config, shape, free_bytes, on_gpu, longest_tokens or config.max_length)
     sentence = f"`gradient_checkpointing` {str(chosen).lower()}: {why}."
     return dataclasses.replace(config, gradient_checkpointing=chosen), sentence
 
 
 def can_checkpoint(config: TrainingConfig) -> bool:
-    """Whether activations may be computed twice: prefix tuning works through a cache that is dropped then."""
+    """Return whether activations can be recomputed: not with prefix tuning, whose cache is dropped then."""
     return config.finetuning_type != "prefix_tuning"
 
 
-def _chosen(
+def _choose(
     config: TrainingConfig, shape: ModelShape | None, free_bytes: float | None, on_gpu: bool, longest: int
 ) -> tuple[bool, str]:
     if not can_checkpoint(config):

@@ -1,4 +1,4 @@
-"""Settings that contradict each other: each alone is fine, together they can't be meant. Imports no torch."""
+"""Contradictory settings: each is valid alone, but not in combination. Imports no torch."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ _ONLY_FOR_METHOD = {
 }
 
 
-def contradictions(config: TrainingConfig) -> list[Refusal]:
-    """Every contradiction in `config`, by the setting that is best changed; empty when there is none."""
+def find_contradictions(config: TrainingConfig) -> list[Refusal]:
+    """Return every contradiction in `config`, with the setting that is best changed; empty if there is none."""
     return [
-        *_wrong_method(config),
-        *_wrong_kind(config),
-        *whole_model_contradictions(config),
-        *_preferences(config),
-        *_files(config),
+        *_check_method(config),
+        *_check_finetuning_type(config),
+        *find_full_contradictions(config),
+        *_check_preferences(config),
+        *_check_files(config),
     ]
 
 
-def changed(config: TrainingConfig, name: str) -> bool:
-    """Whether the setting `name` isn't at its default."""
+def is_changed(config: TrainingConfig, name: str) -> bool:
+    """Return whether the setting `name` differs from its default."""
     (field,) = [field for field in dataclasses.fields(config) if field.name == name]
     return bool(getattr(config, name) != field.default)
 
 
-def _wrong_method(config: TrainingConfig) -> Iterator[Refusal]:
+def _check_method(config: TrainingConfig) -> Iterator[Refusal]:
     for name, methods in _ONLY_FOR_METHOD.items():
-        if changed(config, name) and config.method not in methods:
+        if is_changed(config, name) and config.method not in methods:
             yield (
                 name,
                 f"`{name}` is {getattr(config, name)!r}, but means nothing with `method: {config.method}`: it is for "
@@ -66,16 +66,16 @@ def _wrong_method(config: TrainingConfig) -> Iterator[Refusal]:
         )
 
 
-def _wrong_kind(config: TrainingConfig) -> Iterator[Refusal]:
+def _check_finetuning_type(config: TrainingConfig) -> Iterator[Refusal]:
     kind = config.finetuning_type
     for name in _ONLY_FOR_LORA:
-        if changed(config, name) and kind != "lora":
+        if is_changed(config, name) and kind != "lora":
             yield (
                 name,
                 f"`{name}` is {getattr(config, name)!r}, but only `finetuning_type: lora` has it, not {kind}. "
                 "Leave it out, or set `finetuning_type: lora`.",
             )
-    if changed(config, "encoder_hidden_size") and kind not in ("prefix_tuning", "p_tuning"):
+    if is_changed(config, "encoder_hidden_size") and kind not in ("prefix_tuning", "p_tuning"):
         yield (
             "encoder_hidden_size",
             f"`encoder_hidden_size` is {config.encoder_hidden_size}, but `finetuning_type: {kind}` has none. "
@@ -95,8 +95,8 @@ def _wrong_kind(config: TrainingConfig) -> Iterator[Refusal]:
         )
 
 
-def whole_model_contradictions(config: TrainingConfig) -> Iterator[Refusal]:
-    """What contradicts `finetuning_type: full`."""
+def find_full_contradictions(config: TrainingConfig) -> Iterator[Refusal]:
+    """Yield what contradicts `finetuning_type: full`."""
     if config.finetuning_type != "full":
         return
     if config.quantization != "none":
@@ -113,7 +113,7 @@ def whole_model_contradictions(config: TrainingConfig) -> Iterator[Refusal]:
         )
 
 
-def _preferences(config: TrainingConfig) -> Iterator[Refusal]:
+def _check_preferences(config: TrainingConfig) -> Iterator[Refusal]:
     if config.method == "dpo" and config.label_smoothing > 0 and config.loss_type != "robust":
         yield (
             "label_smoothing",
@@ -133,8 +133,8 @@ def _preferences(config: TrainingConfig) -> Iterator[Refusal]:
         )
 
 
-def _files(config: TrainingConfig) -> Iterator[Refusal]:
-    """The same file in two places: what is measured would be what was learned."""
+def _check_files(config: TrainingConfig) -> Iterator[Refusal]:
+    """Check for the same file in two places: the measurement would be on training data."""
     seen = {Path(config.training_file).resolve(): "training_file"}
     for name in ("validation_file", "mix_file"):
         path = getattr(config, name)

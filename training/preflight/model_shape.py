@@ -1,4 +1,4 @@
-"""What a base model is made of, read from its config.json and safetensors headers: no weights, no torch."""
+"""The shape of a base model, read from its config.json and safetensors headers: no weights, no torch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 _MAX_HEADER_BYTES = 100_000_000
-"""The bound that the safetensors library itself sets."""
+"""The bound of the safetensors library itself."""
 _UNGATED = frozenset({"gpt2", "gptj", "gpt_neo", "gpt_neox", "gpt_bigcode", "opt", "bloom", "falcon", "phi"})
-"""Families whose MLP has two matrices where others have a gate beside them."""
-_TIED_UNLESS_SAID = frozenset({"gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "opt", "bloom", "falcon"})
-"""Families whose config.json leaves out that input and output embeddings are one matrix."""
+"""Families whose MLP has two matrices, without a gate."""
+_TIED_BY_DEFAULT = frozenset({"gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "opt", "bloom", "falcon"})
+"""Families whose config.json doesn't mention that input and output embeddings are tied."""
 
 
 class ModelShapeError(ValueError):
@@ -24,7 +24,7 @@ class ModelShapeError(ValueError):
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear layer that every block has."""
+    """A linear layer of every block."""
 
     name: str
     """Its module's own name, such as `q_proj`."""
@@ -33,11 +33,11 @@ class Linear:
     count: int = 1
     """How many of them a block has: the experts of a mixture."""
     quantized: bool = True
-    """Whether bitsandbytes can hold it in 4 bit; experts that are one fused tensor it can't."""
+    """Whether bitsandbytes can quantise it to 4 bit; not for experts in one fused tensor."""
 
     @property
     def parameters(self) -> int:
-        """Weights in one block."""
+        """Weights per block."""
         return self.inputs * self.outputs * self.count
 
 
@@ -46,7 +46,7 @@ class ModelShape:
     """The sizes of a decoder-only language model."""
 
     model_type: str
-    """As transformers spells it: `llama`, `qwen3`, `glm4`, …; empty when config.json doesn't say."""
+    """As in transformers: `llama`, `qwen3`, `glm4`, …; empty if config.json doesn't say."""
     vocab_size: int
     """Rows of the embedding."""
     hidden_size: int
@@ -66,48 +66,50 @@ class ModelShape:
     experts_per_token: int = 0
     """Experts that each token goes through."""
     tied: bool = False
-    """Whether the output embedding is the input embedding."""
+    """Whether input and output embeddings are tied."""
     max_positions: int | None = None
-    """Longest text that the model was made for, in tokens; None where config.json doesn't say."""
+    """Maximum context length of the model, in tokens; None if config.json doesn't say."""
     parameters_on_disk: int | None = None
-    """Weights counted in the safetensors headers; None where there were no files to count."""
+    """Weights counted in the safetensors headers; None without files."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ModelShape:
-        """The shape that a config.json's content spells out, in the names of any of the usual families.
+        """Return the shape described by a config.json, in the key names of any of the usual families.
 
         Raises:
-            ModelShapeError: a size is missing or is no whole number above 0.
+            ModelShapeError: a size is missing or isn't a positive integer.
         """
         text = config.get("text_config")
         values = {**config, **text} if isinstance(text, Mapping) else dict(config)
         model_type = str(values.get("model_type") or "")
-        hidden = _size(values, "hidden_size", "n_embd", "d_model")
-        heads = _size(values, "num_attention_heads", "n_head", "n_heads", "num_heads")
-        experts = _size(values, "num_local_experts", "num_experts", "n_routed_experts", default=0)
+        hidden = _read_size(values, "hidden_size", "n_embd", "d_model")
+        heads = _read_size(values, "num_attention_heads", "n_head", "n_heads", "num_heads")
+        experts = _read_size(values, "num_local_experts", "num_experts", "n_routed_experts", default=0)
         inner = ("intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim", "d_ff")
         return cls(
             model_type=model_type,
-            vocab_size=_size(values, "vocab_size", "padded_vocab_size"),
+            vocab_size=_read_size(values, "vocab_size", "padded_vocab_size"),
             hidden_size=hidden,
-            intermediate_size=_size(
+            intermediate_size=_read_size(
                 values, *(("moe_intermediate_size",) if experts else ()), *inner, default=4 * hidden
             ),
-            n_layers=_size(values, "num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+            n_layers=_read_size(values, "num_hidden_layers", "n_layer", "n_layers", "num_layers"),
             n_heads=heads,
-            n_kv_heads=_size(values, "num_key_value_heads", "multi_query_group_num", "num_kv_heads", default=heads),
-            head_dim=_size(values, "head_dim", "kv_channels", default=max(1, hidden // heads)),
+            n_kv_heads=_read_size(
+                values, "num_key_value_heads", "multi_query_group_num", "num_kv_heads", default=heads
+            ),
+            head_dim=_read_size(values, "head_dim", "kv_channels", default=max(1, hidden // heads)),
             n_experts=experts,
-            experts_per_token=_size(values, "num_experts_per_tok", "num_experts_per_token", default=2)
+            experts_per_token=_read_size(values, "num_experts_per_tok", "num_experts_per_token", default=2)
             if experts
             else 0,
-            tied=bool(values.get("tie_word_embeddings", model_type in _TIED_UNLESS_SAID)),
-            max_positions=_max_positions(values),
+            tied=bool(values.get("tie_word_embeddings", model_type in _TIED_BY_DEFAULT)),
+            max_positions=_read_max_positions(values),
         )
 
     @classmethod
     def from_folder(cls, folder: Path) -> ModelShape:
-        """The shape of the model in `folder`, its parameters counted in its safetensors files where there are any.
+        """Return the shape of the model in `folder`, its parameters counted in its safetensors files if there are any.
 
         Raises:
             ModelShapeError: config.json can't be read, or doesn't say how large the model is.
@@ -119,16 +121,16 @@ class ModelShape:
         if not isinstance(config, dict):
             raise ModelShapeError(f"{folder / 'config.json'} must hold a JSON object.")
         shape = cls.from_config(config)
-        return cls(**{**shape.__dict__, "parameters_on_disk": _count_on_disk(folder)})
+        return cls(**{**shape.__dict__, "parameters_on_disk": _count_parameters(folder)})
 
     @property
     def gated(self) -> bool:
-        """Whether the MLP has a gate: three matrices where older models have two."""
+        """Whether the MLP has a gate: three matrices, where older models have two."""
         return self.model_type not in _UNGATED
 
     @property
     def linears(self) -> tuple[Linear, ...]:
-        """The linear layers of one block that can carry an adapter, by the names that most families share."""
+        """The linear layers of one block that can have an adapter, by the names that most families share."""
         hidden, keys = self.hidden_size, self.n_kv_heads * self.head_dim
         attention = self.n_heads * self.head_dim
         inner, count = self.intermediate_size, max(1, self.n_experts)
@@ -146,17 +148,17 @@ class ModelShape:
 
     @property
     def embedding_parameters(self) -> int:
-        """Weights of the input and, unless they are one, the output embedding."""
+        """Weights of the input embedding and, unless they are tied, the output embedding."""
         return self.vocab_size * self.hidden_size * (1 if self.tied else 2)
 
     @property
     def quantized_parameters(self) -> int:
-        """Weights that bitsandbytes holds in 4 bit: the blocks' linear layers, not the embeddings."""
+        """Weights that bitsandbytes quantises to 4 bit: the blocks' linear layers, not the embeddings."""
         return self.n_layers * sum(linear.parameters for linear in self.linears if linear.quantized)
 
     @property
     def n_parameters(self) -> int:
-        """All weights: counted on disk where possible, else from the sizes, without biases."""
+        """All weights: counted on disk if possible, else from the sizes, without biases."""
         if self.parameters_on_disk is not None:
             return self.parameters_on_disk
         norms = self.hidden_size * (2 * self.n_layers + 1)
@@ -165,12 +167,12 @@ class ModelShape:
         return self.embedding_parameters + blocks + norms + routers
 
 
-def _size(values: Mapping[str, Any], *names: str, default: int | None = None) -> int:
-    """The first of `names` that is there."""
+def _read_size(values: Mapping[str, Any], *names: str, default: int | None = None) -> int:
+    """Return the value of the first of `names` that exists."""
     for name in names:
         value = values.get(name)
-        if isinstance(value, list) and value and all(isinstance(one, int) for one in value):
-            value = max(value)  # one size per block, as some families write it
+        if isinstance(value, list) and value and all(isinstance(size, int) for size in value):
+            value = max(value)  # one size per block, as in some families
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < (1 if default != 0 else 0):
@@ -181,7 +183,7 @@ def _size(values: Mapping[str, Any], *names: str, default: int | None = None) ->
     return default
 
 
-def _max_positions(values: Mapping[str, Any]) -> int | None:
+def _read_max_positions(values: Mapping[str, Any]) -> int | None:
     named = [values.get(name) for name in ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len")]
     positions = next((value for value in named if isinstance(value, int) and value > 0), None)
     scaling = values.get("rope_scaling") or values.get("rope_parameters")
@@ -190,25 +192,25 @@ def _max_positions(values: Mapping[str, Any]) -> int | None:
     kind = scaling.get("rope_type", scaling.get("type"))
     original, factor = scaling.get("original_max_position_embeddings", positions), scaling.get("factor")
     if kind == "yarn" and isinstance(original, int) and isinstance(factor, int | float):
-        # YaRN checkpoints may name the length before stretching (https://arxiv.org/abs/2309.00071).
+        # YaRN checkpoints may give the length before scaling (https://arxiv.org/abs/2309.00071).
         return max(positions, int(original * factor))
     return positions
 
 
-def _count_on_disk(folder: Path) -> int | None:
-    """Numbers in all safetensors files of `folder`; None when there are none, or they are packed or damaged."""
+def _count_parameters(folder: Path) -> int | None:
+    """Count the numbers in all safetensors files of `folder`; None if there are none, or they are packed or damaged."""
     files = sorted(folder.glob("*.safetensors"))
     try:
-        headers = [_header(file) for file in files]
+        headers = [_read_header(file) for file in files]
     except (OSError, ValueError, struct.error):
-        return None  # an estimate goes on from the sizes; loading the base will say what is wrong with the file
+        return None  # the estimate falls back to the sizes; loading the base will report what is wrong with the file
     tensors = [entry for header in headers for name, entry in header.items() if name != "__metadata__"]
     plain = all(entry.get("dtype") in ("F64", "F32", "F16", "BF16") for entry in tensors)
     return sum(math.prod(entry["shape"]) for entry in tensors) if tensors and plain else None
 
 
-def _header(file: Path) -> dict[str, Any]:
-    """The JSON header: 8 bytes of length, then the header (https://huggingface.co/docs/safetensors/index#format)."""
+def _read_header(file: Path) -> dict[str, Any]:
+    """Read the header: 8 bytes of length, then JSON (https://huggingface.co/docs/safetensors/index#format)."""
     with file.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         if length > min(_MAX_HEADER_BYTES, file.stat().st_size):

@@ -1,4 +1,4 @@
-"""The schedule of a run that fits into memory: `auto` of memory and time together. Imports no torch."""
+"""Plans the schedule of a run that fits into memory: `auto` of memory and time together. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 
 from training.config.auto import Plan, make_plan
 from training.config.config import TrainingConfig
-from training.preflight.checkpointing import with_checkpointing
+from training.preflight.checkpointing import resolve_checkpointing
 from training.preflight.memory import largest_batch, memory_limit
 from training.preflight.model_shape import ModelShape
 
@@ -22,14 +22,14 @@ def plan_run(
     on_gpu: bool,
     free_bytes: int | None,
 ) -> tuple[Plan, TrainingConfig]:
-    """As `make_plan`, with a batch and `gradient_checkpointing` that suit `free_bytes`; and `config` with the latter.
+    """Like `make_plan`, with a batch and `gradient_checkpointing` for `free_bytes`; return `config` with these, too.
 
     Args:
-        shape: None for a base that doesn't say its sizes: then whether it fits is seen when it doesn't.
+        shape: None for a base with unknown sizes: then memory may run out in the run.
         longest_tokens: of the training rows.
-        free_bytes: memory that the run can have, the base included; None when that isn't known.
+        free_bytes: memory available to the run, the base included; None if unknown.
     """
-    decided, reason = with_checkpointing(
+    decided, reason = resolve_checkpointing(
         config, shape, free_bytes=free_bytes, on_gpu=on_gpu, longest_tokens=longest_tokens
     )
     limit = memory_limit(config, free_bytes)

@@ -1,5 +1,5 @@
-"""What can be known about a run before a minute is spent on it: does it fit, can its result be served, does it make
-sense. Imports no torch; `docs/preflight.md` has the rules.
+"""Checks of a run before it starts: does it fit, can its result be served, do the settings make sense. Imports no
+torch; `docs/preflight.md` has the rules.
 
     preflight(config, ModelShape.from_folder(folder), free_bytes=free, engine_limits=limits)
 """
@@ -11,27 +11,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from training.config.config import ConfigError, TrainingConfig
-from training.preflight.checkpointing import can_checkpoint, with_checkpointing
-from training.preflight.contradictions import Refusal, changed, contradictions
+from training.preflight.checkpointing import can_checkpoint, resolve_checkpointing
+from training.preflight.contradictions import Refusal, find_contradictions, is_changed
 from training.preflight.memory import MemoryEstimate, estimate_memory, least_batch, memory_limit
 from training.preflight.model_shape import ModelShape
-from training.preflight.servable import EngineLimits, unservable
+from training.preflight.servable import EngineLimits, find_unservable
 
 CLOSE = 0.9
-"""Share of the memory from which on a run that fits is warned about; estimates were up to 10% too low."""
+"""Share of the memory above which a fitting run gets a warning; estimates were up to 10% too low."""
 _SHORTEST = 256
-"""`max_length` in tokens below which no further cut is proposed."""
+"""`max_length` in tokens below which no further reduction is proposed."""
 _GB = 1e9
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a user should know before the run, though it doesn't stop it."""
+    """Something that a user should know before the run, but that doesn't prevent it."""
 
     param: str
-    """The setting that it is about."""
+    """The setting concerned."""
     message: str
-    """One sentence or two: what, and what to do about it."""
+    """One sentence or two: the issue, and what to do about it."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Preflight:
     """A run that may start."""
 
     findings: tuple[Finding, ...]
-    """What should be known all the same."""
+    """What the user should know all the same."""
     memory: MemoryEstimate
-    """What it is expected to take."""
+    """Expected memory."""
 
 
 def preflight(
@@ -54,49 +54,49 @@ def preflight(
     plan_batch: int | None = None,
     longest_tokens: int | None = None,
 ) -> Preflight:
-    """What should be known of a run that may start.
+    """Check a run; return what should be known about one that may start.
 
     Args:
-        free_bytes: memory that the run can have, of the GPU where there is one; None when that isn't known.
-        engine_limits: of the engine that will serve the result; None when there is none.
-        plan_batch: rows in a forward pass. Default: as configured; for `auto` the fewest that there can be.
+        free_bytes: memory available to the run, of the GPU if there is one; None if unknown.
+        engine_limits: of the engine that will serve the result; None if there is none.
+        plan_batch: rows in a forward pass. Default: as configured; for `auto` the minimum.
         longest_tokens: of the training rows. Default: `max_length`.
 
     Raises:
-        ConfigError: it can't work; every reason is told, `param` is the setting of the first.
+        ConfigError: it can't work; the message has every reason, `param` is the setting of the first.
     """
     longest = min(longest_tokens or config.max_length, config.max_length)
     batch = plan_batch or least_batch(config)
     limit = memory_limit(config, free_bytes)
-    estimate = _estimate(shape, config, batch, longest, on_gpu, limit)
+    estimate = _estimate_resolved(shape, config, batch, longest, on_gpu, limit)
     refusals = [
-        *contradictions(config),
-        *unservable(config, engine_limits),
-        *_beyond_base(config, shape),
-        *_beyond_machine(config, on_gpu),
+        *find_contradictions(config),
+        *find_unservable(config, engine_limits),
+        *_check_base(config, shape),
+        *_check_machine(config, on_gpu),
     ]
     if limit is not None and estimate.total > limit:
-        refusals.append(_too_large(config, shape, batch, longest, on_gpu, limit))
+        refusals.append(_memory_refusal(config, shape, batch, longest, on_gpu, limit))
     _refuse(refusals)
-    return Preflight(tuple(_findings(config, shape, engine_limits, estimate, limit)), estimate)
+    return Preflight(tuple(_list_findings(config, shape, engine_limits, estimate, limit)), estimate)
 
 
-def within_positions(config: TrainingConfig, shape: ModelShape) -> TrainingConfig:
-    """`config` with a `max_length` that suits the base, where it was left at its default; one that was set is refused
-    by `preflight` if it's too long."""
-    if changed(config, "max_length") or shape.max_positions is None:
+def fit_max_length(config: TrainingConfig, shape: ModelShape) -> TrainingConfig:
+    """Return `config` with a `max_length` that fits the base, if it is at its default; one that is set explicitly is
+    rejected by `preflight` if it is too long."""
+    if is_changed(config, "max_length") or shape.max_positions is None:
         return config
     virtual = config.num_virtual_tokens if config.finetuning_type in ("prefix_tuning", "p_tuning") else 0
     return dataclasses.replace(config, max_length=max(8, min(config.max_length, shape.max_positions - virtual)))
 
 
 def refuse_contradictions(config: TrainingConfig, engine_limits: EngineLimits | None = None) -> None:
-    """What can be said without knowing the base.
+    """Check what can be checked without knowing the base.
 
     Raises:
         ConfigError: settings contradict each other, or the result couldn't be served as `serve_as` says.
     """
-    _refuse([*contradictions(config), *unservable(config, engine_limits)])
+    _refuse([*find_contradictions(config), *find_unservable(config, engine_limits)])
 
 
 def _refuse(refusals: Sequence[Refusal]) -> None:
@@ -104,7 +104,7 @@ def _refuse(refusals: Sequence[Refusal]) -> None:
         raise ConfigError([sentence for _, sentence in refusals], param=refusals[0][0])
 
 
-def _beyond_base(config: TrainingConfig, shape: ModelShape) -> Iterator[Refusal]:
+def _check_base(config: TrainingConfig, shape: ModelShape) -> Iterator[Refusal]:
     virtual = config.num_virtual_tokens if config.finetuning_type in ("prefix_tuning", "p_tuning") else 0
     if shape.max_positions is not None and config.max_length + virtual > shape.max_positions:
         beside = f" and `num_virtual_tokens` {virtual}" if virtual else ""
@@ -122,7 +122,7 @@ def _beyond_base(config: TrainingConfig, shape: ModelShape) -> Iterator[Refusal]
         )
 
 
-def _beyond_machine(config: TrainingConfig, on_gpu: bool) -> Iterator[Refusal]:
+def _check_machine(config: TrainingConfig, on_gpu: bool) -> Iterator[Refusal]:
     if config.attn_implementation == "flash_attention_2" and not on_gpu:
         yield (
             "attn_implementation",
@@ -131,23 +131,23 @@ def _beyond_machine(config: TrainingConfig, on_gpu: bool) -> Iterator[Refusal]:
         )
 
 
-def _estimate(
+def _estimate_resolved(
     shape: ModelShape, config: TrainingConfig, batch: int, longest: int, on_gpu: bool, limit: float | None
 ) -> MemoryEstimate:
-    """What the run takes, with `gradient_checkpointing: auto` as it will be where there are `limit` bytes."""
-    decided, _ = with_checkpointing(config, shape, free_bytes=limit, on_gpu=on_gpu, longest_tokens=longest)
+    """Estimate the run's memory, with `gradient_checkpointing: auto` resolved for `limit` bytes."""
+    decided, _ = resolve_checkpointing(config, shape, free_bytes=limit, on_gpu=on_gpu, longest_tokens=longest)
     return estimate_memory(shape, decided, batch, longest, on_gpu)
 
 
-def _too_large(
+def _memory_refusal(
     config: TrainingConfig, shape: ModelShape, batch: int, longest: int, on_gpu: bool, limit: float
 ) -> Refusal:
-    """The refusal, with what to change in the order of what it costs, each with what it would bring."""
-    need = _estimate(shape, config, batch, longest, on_gpu, limit).total
+    """Return the refusal, with what to change in order of cost, and the memory after each step."""
+    need = _estimate_resolved(shape, config, batch, longest, on_gpu, limit).total
     steps: list[str] = []
     first: str | None = None
-    for param, words, smaller, rows in _remedies(config, batch, longest):
-        total = _estimate(shape, smaller, rows, longest, on_gpu, limit).total
+    for param, words, smaller, rows in _list_remedies(config, batch, longest):
+        total = _estimate_resolved(shape, smaller, rows, longest, on_gpu, limit).total
         steps.append(f"{words} (then {total / _GB:.2f} GB)")
         first = first or param
         if total <= limit:
@@ -155,19 +155,19 @@ def _too_large(
     else:
         steps.append("take a smaller base model")
     gigabytes = f"{limit / _GB:.2f} GB"
-    told = config.max_memory_gb and limit == config.max_memory_gb * _GB
-    room = f"`max_memory_gb` allows {gigabytes}" if told else f"{gigabytes} are free"
+    is_own_limit = config.max_memory_gb and limit == config.max_memory_gb * _GB
+    room = f"`max_memory_gb` allows {gigabytes}" if is_own_limit else f"{gigabytes} are free"
     rows_of = f"{batch} row{'s' if batch > 1 else ''} of {longest} tokens at a time"
     if config.gradient_checkpointing and can_checkpoint(config):
         rows_of += ", activations computed twice"
     return (
         first or "base_model",
-        f"The run is expected to take {need / _GB:.2f} GB with {rows_of}, but {room}. {_sentence(steps)}.",
+        f"The run is expected to take {need / _GB:.2f} GB with {rows_of}, but {room}. {_join_steps(steps)}.",
     )
 
 
-def _remedies(config: TrainingConfig, batch: int, longest: int) -> Iterator[tuple[str, str, TrainingConfig, int]]:
-    """(setting, what to do, the configuration with all done so far, its rows at a time), the cheapest first."""
+def _list_remedies(config: TrainingConfig, batch: int, longest: int) -> Iterator[tuple[str, str, TrainingConfig, int]]:
+    """Yield (setting, what to do, the configuration with all steps so far, its rows per batch), the cheapest first."""
     least = 2 if config.method == "kto" else 1
     config = dataclasses.replace(config, batch_size=least)
     if batch > least:
@@ -194,7 +194,7 @@ def _remedies(config: TrainingConfig, batch: int, longest: int) -> Iterator[tupl
         yield "finetuning_type", "set `finetuning_type` to lora and `quantization` to nf4", config, least
 
 
-def _findings(
+def _list_findings(
     config: TrainingConfig,
     shape: ModelShape,
     limits: EngineLimits | None,
@@ -227,10 +227,10 @@ def _findings(
         )
     if config.loss_type == "robust" and config.label_smoothing == 0:
         yield Finding("label_smoothing", "`loss_type: robust` with `label_smoothing` 0 is the plain sigmoid loss.")
-    if changed(config, "mix_ratio") and not config.mix_file:
+    if is_changed(config, "mix_ratio") and not config.mix_file:
         yield Finding("mix_ratio", f"`mix_ratio` is {config.mix_ratio}, but there's no `mix_file` to draw from.")
 
 
-def _sentence(steps: list[str]) -> str:
+def _join_steps(steps: list[str]) -> str:
     text = steps[0] if len(steps) == 1 else f"{', '.join(steps[:-1])}, and if that isn't enough, {steps[-1]}"
     return text[0].upper() + text[1:]

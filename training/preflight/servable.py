@@ -1,6 +1,6 @@
-"""Whether what a run makes can be served as it is meant to be, by vLLM's rules. Imports no torch.
+"""Checks whether the result of a run can be served as configured, by vLLM's rules. Imports no torch.
 
-The registry looks again at the finished adapter (`serving/adapters/config.py`); a test holds both to the same answers.
+The registry checks the finished adapter again (`serving/adapters/config.py`); a test ensures that both agree.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from training.config.config import TrainingConfig
 from training.preflight.contradictions import Refusal
 
 ALLOWED_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM 0.32 takes for `max_lora_rank`."""
+"""The values that vLLM 0.32 accepts for `max_lora_rank`."""
 EMBEDDINGS = frozenset({"embed_tokens", "lm_head", "wte", "wpe", "embed_in", "embed_out", "word_embeddings"})
 """Names of input and output embeddings across architectures."""
-_OTHERWISE = "Or set `serve_as: model` to merge it into the base, or `none` not to serve it"
+_ALTERNATIVE = "Or set `serve_as: model` to merge it into the base, or `none` not to serve it"
 
 
 class EngineLimits(Protocol):
-    """What the engine that will serve the result was started for."""
+    """Limits of the engine that will serve the result."""
 
     @property
     def max_lora_rank(self) -> int:
@@ -30,14 +30,14 @@ class EngineLimits(Protocol):
 
     @property
     def max_model_len(self) -> int | None:
-        """Most tokens of prompt and answer together; None when the engine decides."""
+        """Maximum tokens of prompt and answer together; None when the engine decides."""
 
 
-def unservable(config: TrainingConfig, limits: EngineLimits | None) -> list[Refusal]:
-    """Why the result can't be served as `serve_as` says, by the setting at fault; empty when it can.
+def find_unservable(config: TrainingConfig, limits: EngineLimits | None) -> list[Refusal]:
+    """Return why the result can't be served as `serve_as` says, by the setting at fault; empty if it can.
 
     Args:
-        limits: of the running engine; None: ranks are held only against the largest that any engine takes.
+        limits: of the running engine; None: ranks are only checked against the maximum of any engine.
     """
     kind = config.finetuning_type
     if kind == "full" and config.serve_as != "model":
@@ -57,28 +57,28 @@ def unservable(config: TrainingConfig, limits: EngineLimits | None) -> list[Refu
             )
         ]
     if kind == "lora" and config.serve_as == "adapter":
-        return [*_not_low_rank(config), *_ranks(config, limits), *_embeddings(config)]
+        return [*_check_low_rank(config), *_check_ranks(config, limits), *_check_embeddings(config)]
     return []
 
 
-def _not_low_rank(config: TrainingConfig) -> Iterator[Refusal]:
-    started_from = _started_from(config)
-    if config.use_dora or started_from.get("use_dora"):
-        named, value, remedy = _source(config, "use_dora", config.use_dora, "Set `use_dora: false`")
-        yield named, f"`{named}` {value}, but vLLM can't hot-load DoRA. {remedy}. {_OTHERWISE}."
-    if config.modules_to_save or started_from.get("modules_to_save"):
+def _check_low_rank(config: TrainingConfig) -> Iterator[Refusal]:
+    start_config = _read_start_config(config)
+    if config.use_dora or start_config.get("use_dora"):
+        named, value, remedy = _blame(config, "use_dora", config.use_dora, "Set `use_dora: false`")
+        yield named, f"`{named}` {value}, but vLLM can't hot-load DoRA. {remedy}. {_ALTERNATIVE}."
+    if config.modules_to_save or start_config.get("modules_to_save"):
         saved = list(config.modules_to_save or ())
-        named, value, remedy = _source(config, "modules_to_save", saved, "Leave it out")
-        yield named, f"`{named}` {value}, but vLLM hot-loads low-rank changes only. {remedy}. {_OTHERWISE}."
+        named, value, remedy = _blame(config, "modules_to_save", saved, "Leave it out")
+        yield named, f"`{named}` {value}, but vLLM hot-loads low-rank changes only. {remedy}. {_ALTERNATIVE}."
 
 
-def _ranks(config: TrainingConfig, limits: EngineLimits | None) -> Iterator[Refusal]:
+def _check_ranks(config: TrainingConfig, limits: EngineLimits | None) -> Iterator[Refusal]:
     most = limits.max_lora_rank if limits else ALLOWED_LORA_RANKS[-1]
-    started_from = _started_from(config)
+    start_config = _read_start_config(config)
     own = {"r": {"r": config.r}, "rank_pattern": dict(config.rank_pattern or {})}
-    if started_from:
-        pattern = started_from.get("rank_pattern")
-        ranks = {"r": started_from.get("r"), **(pattern if isinstance(pattern, dict) else {})}
+    if start_config:
+        pattern = start_config.get("rank_pattern")
+        ranks = {"r": start_config.get("r"), **(pattern if isinstance(pattern, dict) else {})}
         own = {"from_adapter": {name: rank for name, rank in ranks.items() if isinstance(rank, int)}}
     for named, all_ranks in own.items():
         too_high = {name: rank for name, rank in all_ranks.items() if rank > most}
@@ -88,38 +88,38 @@ def _ranks(config: TrainingConfig, limits: EngineLimits | None) -> Iterator[Refu
             yield (
                 named,
                 f"The rank of {of} is {rank}, but the engine hot-loads ranks up to {most}. "
-                f"Lower it{_larger_engine(rank)}. {_OTHERWISE}.",
+                f"Lower it{_suggest_engine_rank(rank)}. {_ALTERNATIVE}.",
             )
 
 
-def _larger_engine(rank: int) -> str:
+def _suggest_engine_rank(rank: int) -> str:
     enough = next((allowed for allowed in ALLOWED_LORA_RANKS if allowed >= rank), None)
     return f", or start the engine with `max_lora_rank` {enough}" if enough else ""
 
 
-def _embeddings(config: TrainingConfig) -> Iterator[Refusal]:
-    targets = _started_from(config).get("target_modules") or config.target_modules
+def _check_embeddings(config: TrainingConfig) -> Iterator[Refusal]:
+    targets = _read_start_config(config).get("target_modules") or config.target_modules
     named = "from_adapter" if config.from_adapter else "target_modules"
     for target in (targets,) if isinstance(targets, str) else targets:
         if str(target).rsplit(".", 1)[-1] in EMBEDDINGS:
             yield (
                 named,
                 f"`{named}` has an adapter on {target!r}, an embedding, and vLLM can't hot-load that. "
-                f"Leave {target} out. {_OTHERWISE}.",
+                f"Leave {target} out. {_ALTERNATIVE}.",
             )
 
 
-def _source(config: TrainingConfig, name: str, value: Any, remedy: str) -> tuple[str, str, str]:
-    """(setting, what it says, remedy): of the configuration, or of the adapter that it goes on from."""
+def _blame(config: TrainingConfig, name: str, value: Any, remedy: str) -> tuple[str, str, str]:
+    """Return (setting, its value in words, remedy): of the configuration, or of the adapter that it continues from."""
     if value:
         return name, f"is {value!r}", remedy
     return "from_adapter", f"{config.from_adapter} has {name}", "Start from another adapter"
 
 
-def _started_from(config: TrainingConfig) -> Mapping[str, Any]:
-    """The adapter_config.json of `from_adapter`, whose values count; empty without one, or when it can't be read.
+def _read_start_config(config: TrainingConfig) -> Mapping[str, Any]:
+    """Read the adapter_config.json of `from_adapter`, whose values take precedence; empty if absent or unreadable.
 
-    Loading the adapter says what is wrong with such a file.
+    Loading the adapter reports what is wrong with such a file.
     """
     if not config.from_adapter:
         return {}

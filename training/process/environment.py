@@ -1,4 +1,4 @@
-"""The process environment of a training run. A `main` sets it before torch and transformers read it."""
+"""The process environment of a training run. Its `main` sets it before torch and transformers read it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _ALWAYS = {
 
 
 def prepare_environment(*, offline: bool) -> None:
-    """Makes libraries quiet, threads polite and, when `offline`, the network unused. What the user set stays.
+    """Silence libraries, limit threads and, when `offline`, prevent network use. The user's own values take precedence.
 
     Args:
-        offline: the base model is a local folder, so that nothing needs the Hugging Face hub.
+        offline: the base model is a local folder, so the Hugging Face hub isn't needed.
     """
     for name, value in _ALWAYS.items():
         os.environ.setdefault(name, value)

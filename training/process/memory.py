@@ -1,4 +1,4 @@
-"""What to do when memory runs out in the middle of a run: fewer rows at a time, more often; then less kept of each."""
+"""Recovery when memory runs out during a run: smaller batches with more accumulation, then recomputed activations."""
 
 from __future__ import annotations
 
@@ -21,59 +21,59 @@ _SIGNS = (
     "bad_alloc",
     "alloc_failed",
 )
-"""How PyTorch's CPU allocator, CUDA, C++ and cuBLAS put it, in lower case."""
+"""The messages of PyTorch's CPU allocator, CUDA, C++ and cuBLAS, in lower case."""
 
 _M_MMAP_THRESHOLD = -3
-"""glibc's number for the size from which a block is taken from the system (malloc.h)."""
+"""glibc's constant for the size from which a block is allocated by mmap (malloc.h)."""
 _LARGE_BYTES = 2**20
 
 
 class OutOfMemoryError(Exception):
-    """One row at a time is too much for the memory."""
+    """A single row is too much for the memory."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory, of the machine or of the GPU, ran out."""
+    """Return whether `error` says that memory, of the machine or of the GPU, ran out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
 
 
-def give_back() -> None:
-    """Returns what is no longer used to the system.
+def release_memory() -> None:
+    """Return unused memory to the system.
 
-    glibc keeps freed blocks for itself: after four attempts that was a gigabyte. It is told to let them go, and to take
-    large ones from the system from now on, which gives them back at once and is a little slower.
+    glibc keeps freed blocks: after four attempts that was a gigabyte. It is asked to release them, and to allocate
+    large ones by mmap from now on, which are returned at once and are a little slower.
     """
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim") and hasattr(libc, "mallopt"):  # glibc; others have their own ways
+    if hasattr(libc, "malloc_trim") and hasattr(libc, "mallopt"):  # glibc only
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
         libc.malloc_trim(0)
 
 
-def smaller(plan: Plan, config: TrainingConfig) -> Plan:
-    """The same steps over the same rows with a smaller `batch_size` and more accumulation.
+def shrink_batch(plan: Plan, config: TrainingConfig) -> Plan:
+    """Plan the same steps over the same rows with a smaller `batch_size` and more accumulation.
 
-    The batch becomes its largest proper divisor that there may be, so that a step still sees exactly the same rows.
-    Where there is none, activations are computed twice from now on, if `gradient_checkpointing` is `auto`.
+    The batch becomes its largest proper divisor that is allowed, so that a step still sees exactly the same rows. If
+    there is none, activations are recomputed from now on, if `gradient_checkpointing` is `auto`.
 
     Raises:
-        OutOfMemoryError: that is done already, or isn't to be done.
+        OutOfMemoryError: that has been done already, or isn't allowed.
     """
     least = 2 if config.method == "kto" else 1
     fewer = [size for size in range(least, plan.batch_size) if plan.batch_size % size == 0]
     if not fewer:
-        return _with_checkpointing(plan, config)
+        return _enable_checkpointing(plan, config)
     times = plan.batch_size // fewer[-1]
     return dataclasses.replace(
         plan, batch_size=fewer[-1], gradient_accumulation_steps=plan.gradient_accumulation_steps * times
     )
 
 
-def _with_checkpointing(plan: Plan, config: TrainingConfig) -> Plan:
+def _enable_checkpointing(plan: Plan, config: TrainingConfig) -> Plan:
     is_free = can_checkpoint(config) and not plan.gradient_checkpointing
     if is_free and config.gradient_checkpointing == "auto":
         return dataclasses.replace(plan, gradient_checkpointing=True)
@@ -85,7 +85,7 @@ def _with_checkpointing(plan: Plan, config: TrainingConfig) -> Plan:
 
 
 def free_memory(on_gpu: bool) -> int | None:
-    """Bytes that a new process can have, of the GPU or of the machine; None where the system doesn't say."""
+    """Return the bytes available to a new process, of the GPU or of the machine; None if the system doesn't say."""
     if on_gpu:
         free: int = torch.cuda.mem_get_info()[0]
         return free

@@ -1,4 +1,4 @@
-"""How a run is asked to stop: Ctrl-C or SIGTERM. Owns the signals; knows nothing of what is being stopped."""
+"""Requests to stop a run: Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class Stopped(BaseException):
-    """The run was asked to stop. Like KeyboardInterrupt no `Exception`, so that nothing on its way swallows it."""
+    """The run was asked to stop. Like KeyboardInterrupt not an `Exception`, so that no handler swallows it."""
 
     def __init__(self, signum: int) -> None:
         self.signum = signum
@@ -15,24 +15,24 @@ class Stopped(BaseException):
 
 
 class StopRequest:
-    """Turns the first signal into a request where someone looks for it (`patient`), else into `Stopped` at once.
+    """Turns the first signal into a request if the run polls for it (`patient`), else raises `Stopped` at once.
 
-    A second signal raises `Stopped` wherever the run is.
+    A second signal always raises `Stopped`.
     """
 
     def __init__(self) -> None:
         self.patient = False
         """Whether the first signal may wait for the end of the training step, so that a checkpoint can be written."""
         self.signum: int | None = None
-        """The signal that came, if any."""
+        """The signal received, if any."""
 
     def listen(self) -> None:
-        """Takes over SIGINT and SIGTERM; only the main thread may call this."""
+        """Handle SIGINT and SIGTERM from now on; only the main thread may call this."""
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, self._on_signal)
 
     def raise_if_requested(self) -> None:
-        """Raises `Stopped` when a signal came."""
+        """Raise `Stopped` if a signal was received."""
         if self.signum is not None:
             raise Stopped(self.signum)
 

@@ -1,1 +1,1 @@
-"""What happened in a run: progress, journal, curves, health."""
+"""The record of a run: progress events, journal, curves, health."""

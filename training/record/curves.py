@@ -18,11 +18,11 @@ from training.record.progress import ProgressEvent
 
 CURVES_FILE = "curves.png"
 BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#d55e00", "#009e73", "#b2182b", "#8a8a8a"
-"""Told apart by colour-blind eyes too (Okabe and Ito's palette, "Color Universal Design"), and in black and white."""
+"""Distinguishable with colour blindness (Okabe and Ito's palette, "Color Universal Design"), and in black and white."""
 WIDTH_IN, ROW_IN, LINE_IN, DPI = 10.0, 2.3, 0.18, 150
 COLUMNS = 130
 SMOOTHING = 20
-"""The smooth line is a running median over a twentieth of the reports: it follows the trend and ignores outliers."""
+"""The smoothed line is a running median over a twentieth of the reports: it follows the trend and ignores outliers."""
 
 Value = Callable[[ProgressEvent], float | None]
 
@@ -30,24 +30,24 @@ Value = Callable[[ProgressEvent], float | None]
 def draw_curves(
     events: Sequence[ProgressEvent], path: Path, *, findings: Iterable[Finding] = (), title: str = ""
 ) -> Path:
-    """Draws `events` as a PNG at `path`, written aside and renamed; returns `path`.
+    """Draw `events` as a PNG at `path`, by way of a temporary file; return `path`.
 
     Args:
-        findings: what `health` says, marked in the loss curve and told below it.
-        title: what stands above, such as the run's name.
+        findings: of `health`; marked in the loss curve and printed below it.
+        title: heading, such as the run's name.
     """
-    panels = [panel for panel in _PANELS if _points(events, panel[1])]
-    told = [finding for finding in findings if finding.severity != "info"]
+    panels = [panel for panel in _PANELS if _collect_points(events, panel[1])]
+    shown = [finding for finding in findings if finding.severity != "info"]
     rows = 2 + (len(panels) + 1) // 2
-    words = [line for finding in told for line in _words(finding)]
+    words = [line for finding in shown for line in _wrap_text(finding)]
     figure = Figure(figsize=(WIDTH_IN, ROW_IN * rows + LINE_IN * len(words)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(rows, 2)
-    _draw_loss(figure.add_subplot(grid[:2, :]), events, told)
-    for place, (label, value, colour) in enumerate(panels):
-        last_alone = place == len(panels) - 1 and place % 2 == 0
-        axes = figure.add_subplot(grid[2 + place // 2, slice(None) if last_alone else place % 2])
-        _draw_panel(axes, label, _points(events, value), colour)
+    _draw_loss(figure.add_subplot(grid[:2, :]), events, shown)
+    for position, (label, value, colour) in enumerate(panels):
+        last_alone = position == len(panels) - 1 and position % 2 == 0
+        axes = figure.add_subplot(grid[2 + position // 2, slice(None) if last_alone else position % 2])
+        _draw_panel(axes, label, _collect_points(events, value), colour)
     if title:
         figure.suptitle(title, fontsize=12, fontweight="bold")
     if words:
@@ -85,19 +85,19 @@ _PANELS: tuple[tuple[str, Value, str], ...] = (
 
 
 def _draw_loss(axes: Axes, events: Sequence[ProgressEvent], findings: Sequence[Finding]) -> None:
-    train = _points(events, lambda event: event.train_loss if event.type == "step" else None)
-    valid = _points(events, lambda event: event.valid_loss)
+    train = _collect_points(events, lambda event: event.train_loss if event.type == "step" else None)
+    valid = _collect_points(events, lambda event: event.valid_loss)
     if train:
-        axes.plot(*_columns(train), color=BLUE, alpha=0.3, linewidth=0.9)
-        axes.plot(*_columns(_smooth(train)), color=BLUE, linewidth=2.0, label="training")
+        axes.plot(*_split_columns(train), color=BLUE, alpha=0.3, linewidth=0.9)
+        axes.plot(*_split_columns(_smooth(train)), color=BLUE, linewidth=2.0, label="training")
     if valid:
-        axes.plot(*_columns(valid), color=ORANGE, marker="o", markersize=5, linewidth=1.5, label="validation")
+        axes.plot(*_split_columns(valid), color=ORANGE, marker="o", markersize=5, linewidth=1.5, label="validation")
         _mark_best(axes, valid)
     _mark_findings(axes, findings)
-    _dress(axes, "loss (nats per token)" if not _points(events, _reward_margin) else "loss")
+    _style_axes(axes, "loss (nats per token)" if not _collect_points(events, _reward_margin) else "loss")
     axes.set_xlabel("optimizer step", fontsize=9)
     if train or valid:
-        _limit(axes, [loss for _, loss in (*_smooth(train), *valid)], [loss for _, loss in train])
+        _set_limits(axes, [loss for _, loss in (*_smooth(train), *valid)], [loss for _, loss in train])
         axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=9)
     else:
         axes.text(0.5, 0.5, "nothing was reported yet", transform=axes.transAxes, ha="center", color=GREY)
@@ -116,39 +116,39 @@ def _mark_best(axes: Axes, valid: Sequence[tuple[int, float]]) -> None:
 
 
 def _mark_findings(axes: Axes, findings: Sequence[Finding]) -> None:
-    """A line where each was seen; its words stand at the foot of the picture."""
-    for place, finding in enumerate(findings):
+    """Draw a line at each finding; its text is printed below the picture."""
+    for position, finding in enumerate(findings):
         axes.axvline(finding.step, color=RED, linestyle="--", linewidth=1.0, alpha=0.8)
         on_the_right = finding.step > 0.6 * axes.get_xlim()[1]
         axes.annotate(
-            f"{finding.code.replace('_', ' ')}, step {finding.step}", (finding.step, 0.93 - 0.08 * place),
+            f"{finding.code.replace('_', ' ')}, step {finding.step}", (finding.step, 0.93 - 0.08 * position),
             xycoords=("data", "axes fraction"), xytext=(-5 if on_the_right else 5, 0), textcoords="offset points",
             color=RED, fontsize=9, fontweight="bold", ha="right" if on_the_right else "left",
         )  # fmt: skip
 
 
-def _words(finding: Finding) -> list[str]:
+def _wrap_text(finding: Finding) -> list[str]:
     return textwrap.wrap(f"{finding.message} {finding.remedy}".replace("`", ""), COLUMNS)
 
 
 def _draw_panel(axes: Axes, label: str, points: Sequence[tuple[int, float]], colour: str) -> None:
     if label == "learning rate":
-        axes.plot(*_columns(points), color=colour, linewidth=1.6)
+        axes.plot(*_split_columns(points), color=colour, linewidth=1.6)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_ylim(bottom=0)
     else:
-        axes.plot(*_columns(points), color=colour, alpha=0.3, linewidth=0.9)
-        axes.plot(*_columns(_smooth(points)), color=colour, linewidth=1.6)
+        axes.plot(*_split_columns(points), color=colour, alpha=0.3, linewidth=0.9)
+        axes.plot(*_split_columns(_smooth(points)), color=colour, linewidth=1.6)
     if label == "tokens per second":
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_ylim(bottom=0)
     if label == "pairs in the right order":
         axes.set_ylim(-0.03, 1.03)
         axes.axhline(0.5, color=GREY, linestyle=":", linewidth=1.0)
-    _dress(axes, label)
+    _style_axes(axes, label)
 
 
-def _dress(axes: Axes, title: str) -> None:
+def _style_axes(axes: Axes, title: str) -> None:
     axes.set_title(title, loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
@@ -157,16 +157,16 @@ def _dress(axes: Axes, title: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _limit(axes: Axes, calm: Sequence[float], raw: Sequence[float]) -> None:
-    """Zero below, and above what the smooth lines need: one wild batch must not flatten all the rest."""
+def _set_limits(axes: Axes, calm: Sequence[float], raw: Sequence[float]) -> None:
+    """Scale from zero to what the smoothed lines need: one outlier must not flatten all the rest."""
     ordered = sorted(raw)
     most = ordered[int(0.98 * (len(ordered) - 1))] if ordered else 0.0
     top = max([*calm, most])
     axes.set_ylim(0, top * 1.12 if top > 0 else 1.0)
 
 
-def _points(events: Sequence[ProgressEvent], value: Value) -> list[tuple[int, float]]:
-    """(step, value) in order; of a step that a resumed run repeated, what came last."""
+def _collect_points(events: Sequence[ProgressEvent], value: Value) -> list[tuple[int, float]]:
+    """Return (step, value) in order; if a resumed run repeated a step, the last value."""
     points = {event.step: found for event in events if event.step is not None and (found := value(event)) is not None}
     return sorted(points.items())
 
@@ -179,11 +179,11 @@ def _smooth(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
     ]
 
 
-def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+def _split_columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
     return [step for step, _ in points], [value for _, value in points]
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(aside, format="png", dpi=DPI)
-    return aside.replace(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    figure.savefig(temporary, format="png", dpi=DPI)
+    return temporary.replace(path)

@@ -1,7 +1,7 @@
-"""Writes what a run was made from and what came of it: RUN_DIR/record.json and RUN_DIR/metrics.csv. Imports no torch.
+"""Writes the record of a run: RUN_DIR/record.json and RUN_DIR/metrics.csv. Imports no torch.
 
 write_record(run_dir, config, plan)        # before the first step
-finish_record(run_dir)                     # when it has ended, well or not
+finish_record(run_dir)                     # when it has ended, successfully or not
 for run in read_runs(runs_dir): print(run.id, run.status, run.loss)
 """
 
@@ -26,20 +26,20 @@ from training.record.run_summary import (
     RECORD_FILE,
     RunSummary,
     Status,
-    findings_of,
-    json_object,
+    describe_process,
+    determine_status,
+    diagnose_run,
+    parse_config,
+    read_json_object,
     read_run,
     read_runs,
     seconds_of,
-    status_of,
-    this_process,
-    understood,
 )
 
 __all__ = [
     "RunSummary",
     "Status",
-    "changed_data",
+    "find_changed_data",
     "finish_record",
     "read_run",
     "read_runs",
@@ -63,11 +63,11 @@ def write_record(
     base_model_sha256: str | None = None,
     gpu: str | None = None,
 ) -> Path:
-    """Writes RUN_DIR/record.json as the run begins or goes on; returns its path.
+    """Write RUN_DIR/record.json at the start or resume of a run; return its path.
 
     Args:
-        plan: the schedule that `auto` came to, with its reasons.
-        base_model_sha256: the hash that the adapter's manifest names the base by.
+        plan: the schedule with resolved `auto` values and its reasons.
+        base_model_sha256: the hash of the base in the adapter's manifest.
         gpu: the accelerator's name; this module doesn't ask torch for it.
     """
     record = {
@@ -76,55 +76,55 @@ def write_record(
         "config": config.to_dict(),
         "plan": asdict(plan) if plan else None,
         "seed": config.seed,
-        "data": _data(run_dir, config),
+        "data": _describe_data(run_dir, config),
         "base_model": {"name": config.served_base_name, "sha256": base_model_sha256},
-        "versions": {"python": platform.python_version(), **_versions()},
-        "machine": {**_machine(), "gpu": gpu},
-        "process": this_process(),
+        "versions": {"python": platform.python_version(), **_read_versions()},
+        "machine": {**_describe_machine(), "gpu": gpu},
+        "process": describe_process(),
     }
-    return _write(run_dir, record | _outcome(run_dir, record, status="running"))
+    return _write(run_dir, record | _summarize_outcome(run_dir, record, status="running"))
 
 
-def changed_data(run_dir: Path, config: TrainingConfig) -> list[str]:
-    """The settings of `config` whose file holds other bytes than when the run in `run_dir` last began; none if it never
-    did, or named other files then."""
-    noted = json_object(run_dir / RECORD_FILE).get("data")
-    noted = noted if isinstance(noted, dict) else {}
+def find_changed_data(run_dir: Path, config: TrainingConfig) -> list[str]:
+    """Return the settings whose file has changed since the run in `run_dir` last started; none if it never did, or used
+    other files then."""
+    recorded = read_json_object(run_dir / RECORD_FILE).get("data")
+    recorded = recorded if isinstance(recorded, dict) else {}
     changed = []
     for name in DATA_SETTINGS:
-        before, path = noted.get(name), getattr(config, name)
+        before, path = recorded.get(name), getattr(config, name)
         if path and isinstance(before, dict) and before.get("path") == path and before.get("sha256"):
-            now = _file(path)["sha256"]
+            now = _describe_file(path)["sha256"]
             changed += [name] if now is not None and now != before["sha256"] else []
     return changed
 
 
 def finish_record(run_dir: Path) -> dict[str, Any]:
-    """Brings record.json up to date with events.jsonl and writes metrics.csv; returns the record.
+    """Update record.json from events.jsonl and write metrics.csv; return the record.
 
     It may be called for any run at any time: what was never recorded is left out.
     """
-    record = json_object(run_dir / RECORD_FILE)
-    record |= _outcome(run_dir, record)
+    record = read_json_object(run_dir / RECORD_FILE)
+    record |= _summarize_outcome(run_dir, record)
     _write(run_dir, record)
     write_metrics(run_dir)
     return record
 
 
 def write_metrics(run_dir: Path) -> Path:
-    """Writes RUN_DIR/metrics.csv, one row a step with a report, and returns its path."""
+    """Write RUN_DIR/metrics.csv, one row per step with a report; return its path."""
     table = io.StringIO()
     writer = csv.DictWriter(table, METRICS_COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(_rows(read_events(run_dir)[0]))
-    return _replace(run_dir / METRICS_FILE, table.getvalue())
+    return _write_atomically(run_dir / METRICS_FILE, table.getvalue())
 
 
-def _outcome(run_dir: Path, record: Mapping[str, Any], status: Status | None = None) -> dict[str, Any]:
-    """What the events tell: how it ended, when, with which figures and findings; `status` overrules the first."""
+def _summarize_outcome(run_dir: Path, record: Mapping[str, Any], status: Status | None = None) -> dict[str, Any]:
+    """Summarise the events: status, times, metrics and findings; `status` overrides the first."""
     events, _ = read_events(run_dir)
-    told, message = status_of(events, record)
-    status = status or told
+    reported, message = determine_status(events, record)
+    status = status or reported
     ended = events[-1].created_at if events and status != "running" else None
     began = events[0].created_at if events else None
     return {
@@ -132,12 +132,12 @@ def _outcome(run_dir: Path, record: Mapping[str, Any], status: Status | None = N
         "message": "" if status == "running" else message,
         "times": {"started_at": began, "finished_at": ended, "seconds": round(seconds_of(events), 2)},
         "metrics": RunSummary(id="", path=run_dir, status=status, config={}, events=events).metrics,
-        "findings": [finding.to_dict() for finding in findings_of(events, understood(record.get("config")), record)],
+        "findings": [finding.to_dict() for finding in diagnose_run(events, parse_config(record.get("config")), record)],
     }
 
 
 def _rows(events: Sequence[ProgressEvent]) -> list[dict[str, Any]]:
-    """By step; of a step that a resumed run repeated, what came last."""
+    """Return rows by step; if a resumed run repeated a step, the last values."""
     rows: dict[int, dict[str, Any]] = {}
     for event in events:
         if event.type not in ("step", "validation") or event.step is None:
@@ -148,38 +148,38 @@ def _rows(events: Sequence[ProgressEvent]) -> list[dict[str, Any]]:
     return [rows[step] for step in sorted(rows)]
 
 
-def _data(run_dir: Path, config: TrainingConfig) -> dict[str, Any]:
-    """What the files of examples are, by setting; hashed once in a process, which reads them at its start."""
-    noted = json_object(run_dir / RECORD_FILE)
-    if noted.get("process") == this_process() and isinstance(noted.get("data"), dict):
-        return dict(noted["data"])
-    return {name: _file(path) for name in DATA_SETTINGS if (path := getattr(config, name))}
+def _describe_data(run_dir: Path, config: TrainingConfig) -> dict[str, Any]:
+    """Describe the data files, by setting; hashed once per process, which reads them at its start."""
+    recorded = read_json_object(run_dir / RECORD_FILE)
+    if recorded.get("process") == describe_process() and isinstance(recorded.get("data"), dict):
+        return dict(recorded["data"])
+    return {name: _describe_file(path) for name in DATA_SETTINGS if (path := getattr(config, name))}
 
 
-def _file(path: str) -> dict[str, Any]:
-    """Where a file of examples was, its hash and its size; nulls where it's gone."""
+def _describe_file(path: str) -> dict[str, Any]:
+    """Return the path of a data file, its hash and its size; null if it is gone."""
     try:
         return {"path": path, "sha256": file_sha256(Path(path)), "bytes": Path(path).stat().st_size}
     except OSError:
         return {"path": path, "sha256": None, "bytes": None}
 
 
-def _versions() -> dict[str, str]:
+def _read_versions() -> dict[str, str]:
     found = {}
     for name in PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
-            continue  # not every machine has every one
+            continue  # optional packages
     return found
 
 
-def _machine() -> dict[str, Any]:
-    return {"system": platform.platform(), "cpu": _cpu(), "cores": os.cpu_count(), "memory_bytes": _memory_bytes()}
+def _describe_machine() -> dict[str, Any]:
+    return {"system": platform.platform(), "cpu": _cpu_name(), "cores": os.cpu_count(), "memory_bytes": _memory_bytes()}
 
 
-def _cpu() -> str:
-    """The processor's own name, which `platform.processor` leaves out on Linux."""
+def _cpu_name() -> str:
+    """Return the CPU's model name, which `platform.processor` leaves out on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -196,11 +196,11 @@ def _memory_bytes() -> int | None:
 
 
 def _write(run_dir: Path, record: dict[str, Any]) -> Path:
-    return _replace(run_dir / RECORD_FILE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    return _write_atomically(run_dir / RECORD_FILE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
-def _replace(path: Path, text: str) -> Path:
-    """Written aside and renamed: a reader sees the old file or the new one."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    return aside.replace(path)
+def _write_atomically(path: Path, text: str) -> Path:
+    """Write to a temporary file and rename it: a reader sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    return temporary.replace(path)

@@ -1,6 +1,6 @@
-"""What became of the runs in a directory, read from what they left. Imports no torch.
+"""Summaries of the runs in a directory, from the files that they left. Imports no torch.
 
-A run that was killed, a directory half written, one that was never a run: each is told as what it is, none is an error.
+A killed run, a partly written directory, one that was never a run: each is reported as such, none is an error.
 """
 
 from __future__ import annotations
@@ -27,37 +27,37 @@ Status = Literal["waiting", "running", "succeeded", "failed", "interrupted"]
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """One run as `tuneloop runs` shows it."""
+    """One run as shown by `tuneloop runs`."""
 
     id: str
     """The name of its directory."""
     path: Path
     """RUN_DIR."""
     status: Status
-    """`waiting`: it hasn't begun. `interrupted`: stopped or killed; it can go on from its last checkpoint."""
+    """`waiting`: it hasn't started. `interrupted`: stopped or killed; it can resume from its last checkpoint."""
     config: Mapping[str, Any]
-    """TrainingConfig's names and values; with the defaults where the file could be understood."""
+    """TrainingConfig's names and values; with the defaults if the file could be parsed."""
     record: Mapping[str, Any] = field(default_factory=dict)
     """record.json; empty before the run has written it."""
     events: Sequence[ProgressEvent] = field(default=(), repr=False)
-    """All that it reported."""
+    """All reported events."""
     message: str = ""
-    """The reason, where it failed or was stopped."""
+    """The reason, if it failed or was stopped."""
 
     @cached_property
     def findings(self) -> Sequence[Finding]:
-        """What its curves show; looked for when asked, as a list of many runs doesn't need it."""
-        return findings_of(self.events, understood(self.config), self.record)
+        """Findings from its curves; computed on access, as a list of many runs doesn't need them."""
+        return diagnose_run(self.events, parse_config(self.config), self.record)
 
     @property
     def base_model(self) -> str:
-        """The name that the base model is served under."""
+        """The name under which the base model is served."""
         base = str(self.config.get("base_model", ""))
         return str(self.config.get("base_model_name") or TrainingConfig.default_base_model_name(base))
 
     @property
     def method(self) -> str:
-        """How it learns."""
+        """The training method."""
         return str(self.config.get("method", "supervised"))
 
     @property
@@ -68,31 +68,31 @@ class RunSummary:
 
     @property
     def steps(self) -> tuple[int, int | None]:
-        """Optimizer steps done, and those of the whole run where that is known."""
+        """Optimizer steps done, and those of the whole run if known."""
         done = max((event.step or 0 for event in self.events if event.type == "step"), default=0)
         return done, next((event.total_steps for event in reversed(self.events) if event.total_steps), None)
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Losses before and after, and what else the run measured; of an unfinished one, as far as it came."""
-        told = dict(self._finished.details.get("metrics", {})) if self._finished else {}
-        return _measured(self.events) | told
+        """Losses before and after, and the other metrics; of an unfinished run, so far."""
+        reported = dict(self._finished.details.get("metrics", {})) if self._finished else {}
+        return _measure_losses(self.events) | reported
 
     @property
     def loss(self) -> tuple[str, float | None, float | None]:
-        """(`valid_loss` or `train_loss`, before, after): of the validation examples where there are any."""
+        """(`valid_loss` or `train_loss`, before, after): of the validation examples if there are any."""
         metrics = self.metrics
         name = "valid_loss" if metrics.get("valid_loss") is not None else "train_loss"
         return name, metrics.get(f"{name}_before"), metrics.get(name)
 
     @property
     def seconds(self) -> float:
-        """How long it ran, pauses between resumes left out."""
+        """Running time, without pauses between resumes."""
         return seconds_of(self.events)
 
     @property
     def created_at(self) -> float:
-        """Unix seconds of its first sign of life."""
+        """Unix seconds of its first event."""
         if self.events:
             return self.events[0].created_at
         return (self.path / CONFIG_FILE).stat().st_mtime if (self.path / CONFIG_FILE).exists() else 0.0
@@ -103,7 +103,7 @@ class RunSummary:
 
 
 def read_runs(runs_dir: Path) -> list[RunSummary]:
-    """The runs in `runs_dir`, newest first; what holds neither config nor events is no run. Empty without a folder."""
+    """Return the runs in `runs_dir`, newest first; other folders are skipped. Empty if absent."""
     if not runs_dir.is_dir():
         return []
     found = [read_run(path) for path in runs_dir.iterdir() if path.is_dir() and not path.name.startswith(".")]
@@ -111,14 +111,14 @@ def read_runs(runs_dir: Path) -> list[RunSummary]:
 
 
 def read_run(run_dir: Path) -> RunSummary | None:
-    """The run in `run_dir`; None where there is none."""
+    """Return the run in `run_dir`; None if there is none."""
     if not any((run_dir / name).is_file() for name in (CONFIG_FILE, EVENTS_FILE, RECORD_FILE)):
         return None
     events, _ = read_events(run_dir)
-    record = json_object(run_dir / RECORD_FILE)
-    values = record.get("config") or json_object(run_dir / CONFIG_FILE)
-    config = understood(values)
-    status, message = status_of(events, record)
+    record = read_json_object(run_dir / RECORD_FILE)
+    values = record.get("config") or read_json_object(run_dir / CONFIG_FILE)
+    config = parse_config(values)
+    status, message = determine_status(events, record)
     return RunSummary(
         id=run_dir.name,
         path=run_dir,
@@ -130,19 +130,19 @@ def read_run(run_dir: Path) -> RunSummary | None:
     )
 
 
-def findings_of(
+def diagnose_run(
     events: Sequence[ProgressEvent], config: TrainingConfig | None, record: Mapping[str, Any]
 ) -> list[Finding]:
-    """What the curves show, with the learning rate that `auto` meant where the record tells it."""
+    """Diagnose the curves, with the learning rate that `auto` was resolved to if the record has it."""
     plan = record.get("plan")
     rate = plan.get("learning_rate") if isinstance(plan, dict) else None
     return diagnose(events, config, learning_rate=rate if isinstance(rate, float) else None)
 
 
-def status_of(events: Sequence[ProgressEvent], record: Mapping[str, Any]) -> tuple[Status, str]:
-    """What became of a run, and why where it went wrong. One without an end runs on if its process lives."""
+def determine_status(events: Sequence[ProgressEvent], record: Mapping[str, Any]) -> tuple[Status, str]:
+    """Return the status of a run, and the reason if it failed. One without an end is running if its process lives."""
     if any(event.type == "finished" for event in events):
-        return "succeeded", ""  # whatever came later was an attempt to run it again, which is refused
+        return "succeeded", ""  # anything later was an attempt to run it again, which is refused
     last = next((event for event in reversed(events) if event.type in ("started", "failed")), None)
     if last is not None and last.type == "failed":
         return ("interrupted" if last.code == "interrupted" else "failed"), last.message
@@ -154,23 +154,23 @@ def status_of(events: Sequence[ProgressEvent], record: Mapping[str, Any]) -> tup
 
 
 def seconds_of(events: Sequence[ProgressEvent]) -> float:
-    """From each start to the last sign of life before the next, added up."""
-    seconds, begun, last = 0.0, None, 0.0
+    """Return the sum of the times from each start to the last event before the next."""
+    seconds, started, last = 0.0, None, 0.0
     for event in events:
-        if event.type == "started" or begun is None:
-            seconds += last - begun if begun is not None else 0.0
-            begun = event.created_at
+        if event.type == "started" or started is None:
+            seconds += last - started if started is not None else 0.0
+            started = event.created_at
         last = event.created_at
-    return seconds + (last - begun if begun is not None else 0.0)
+    return seconds + (last - started if started is not None else 0.0)
 
 
-def this_process() -> dict[str, Any]:
-    """What names this process, so that another can see whether it lives."""
-    return {"pid": os.getpid(), "started": _start_of(os.getpid())}
+def describe_process() -> dict[str, Any]:
+    """Return the identity of this process, so that another can check whether it lives."""
+    return {"pid": os.getpid(), "started": _read_start_ticks(os.getpid())}
 
 
 def is_alive(process: Any) -> bool:
-    """Whether the process that `this_process` described is there still; a number used anew isn't taken for it."""
+    """Return whether the process from `describe_process` still lives; a reused pid doesn't count."""
     if not isinstance(process, dict) or not isinstance(pid := process.get("pid"), int) or pid <= 0:
         return False
     try:
@@ -179,11 +179,11 @@ def is_alive(process: Any) -> bool:
         return False
     except PermissionError:
         pass  # it lives, under another user
-    return process.get("started") in (None, _start_of(pid))
+    return process.get("started") in (None, _read_start_ticks(pid))
 
 
-def json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in the file; empty when it is missing, half written or something else."""
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in the file; empty if it is missing, partly written or something else."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -192,27 +192,27 @@ def json_object(path: Path) -> dict[str, Any]:
 
 
 def _is_fresh(event: ProgressEvent) -> bool:
-    """Of a run that has no record: whether it spoke so lately that it is likely to live."""
+    """Return whether a run without a record reported recently enough to be running."""
     return time.time() - event.created_at < FRESH_S
 
 
-def _start_of(pid: int) -> str | None:
-    """When the process began, in the kernel's ticks; None where there is no /proc."""
+def _read_start_ticks(pid: int) -> str | None:
+    """Return when the process started, in the kernel's ticks; None without /proc."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return None
 
 
-def understood(values: Any) -> TrainingConfig | None:
-    """The configuration that `values` spell; None where this version doesn't understand them."""
+def parse_config(values: Any) -> TrainingConfig | None:
+    """Parse a configuration; return None if this version doesn't support it."""
     try:
         return TrainingConfig.from_dict(values if isinstance(values, dict) else {})
-    except ConfigError:  # of an older version, or written by hand and refused
+    except ConfigError:  # of an older version, or written by hand and invalid
         return None
 
 
-def _measured(events: Sequence[ProgressEvent]) -> dict[str, float | None]:
+def _measure_losses(events: Sequence[ProgressEvent]) -> dict[str, float | None]:
     train = [event.train_loss for event in events if event.type == "step" and event.train_loss is not None]
     valid = {event.step: event.valid_loss for event in events if event.type == "validation"}
     values = {

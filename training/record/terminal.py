@@ -1,4 +1,4 @@
-"""How a run looks to whoever started it: a bar on a terminal, JSON lines elsewhere. Knows only `ProgressEvent`."""
+"""Display of a run for the user who started it: a bar on a terminal, JSON lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from training.record.progress import ProgressEvent
 
 
 class Display:
-    """Shows events on `stream` as they come."""
+    """Displays events on `stream` as they come."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._bar: tqdm[NoReturn] | None = None
 
     def __call__(self, event: ProgressEvent) -> None:
-        """Shows `event`; a failure is left to the error message that follows."""
+        """Display `event`; a failure is left to the error message that follows."""
         if not self._stream.isatty():
             print(event.to_json(), file=self._stream, flush=True)
         elif event.type == "step":
@@ -26,7 +26,7 @@ class Display:
             tqdm.write(event.message, file=self._stream)
 
     def close(self) -> None:
-        """Takes the bar off the terminal."""
+        """Remove the bar from the terminal."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -49,7 +49,7 @@ class Display:
 
 
 def _clock(seconds: float) -> str:
-    """1:05 for sixty-five seconds."""
+    """Format seconds: 1:05 for sixty-five."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

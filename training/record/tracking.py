@@ -1,4 +1,4 @@
-"""Hands a run's events to TensorBoard, always, and to Weights & Biases, on request.
+"""Sends a run's events to TensorBoard, always, and to Weights & Biases, on request.
 
 with Tracking(run_dir, config) as tracking:
     tracking(event)
@@ -23,20 +23,20 @@ from training.record.progress import ProgressEvent
 TENSORBOARD_DIR = "tensorboard"
 WANDB_DIR = "wandb"
 INIT_TIMEOUT_S = 30.0
-"""Seconds that Weights & Biases gets to answer before a run is refused; its own 90 are a long wait."""
+"""Seconds for Weights & Biases to answer before a run is refused; its own 90 are a long wait."""
 MEASURED = ("mean_token_accuracy", "loss")
 STEP_VALUES = ("learning_rate", "grad_norm", "epoch", "tokens_per_second", "reward_margin", "reward_accuracy")
 VALIDATION_VALUES = ("reward_margin", "reward_accuracy")
 
 
 class Tracking:
-    """Writes RUN_DIR/tensorboard, and reports to `config.wandb_project` where it's set.
+    """Writes RUN_DIR/tensorboard, and reports to `config.wandb_project` if set.
 
     Args:
-        tell: says one line to whoever started the run.
+        tell: shows one line to the user who started the run.
 
     Raises:
-        ConfigError: (when entered) Weights & Biases was wanted and can't be used; better known before the training.
+        ConfigError: (on entering) Weights & Biases is configured and can't be used; better known before the training.
     """
 
     def __init__(self, run_dir: Path, config: TrainingConfig, tell: Callable[[str], None] | None = None) -> None:
@@ -57,40 +57,40 @@ class Tracking:
         if self._writer is not None:
             self._writer.close()
         if self._wandb is not None:
-            self._to_wandb(lambda: self._wandb.finish(exit_code=0 if kind is None else 1))
+            self._send_to_wandb(lambda: self._wandb.finish(exit_code=0 if kind is None else 1))
 
     def __call__(self, event: ProgressEvent) -> None:
-        """Writes the figures in `event`; one without any is passed over, and so is one that isn't about a step."""
+        """Write the figures in `event`; events without figures or without a step are skipped."""
         if event.step is None or (self._resumed and event.step == 0):
-            return  # a resumed run measures the untrained adapter again, which says nothing new
-        values = _values(event)
+            return  # a resumed run measures the untrained adapter again, which adds nothing
+        values = _collect_values(event)
         if values:
             writer = self._open_writer(event.step)
             for tag, value in values.items():
                 writer.add_scalar(tag, value, event.step, walltime=event.created_at)
             if self._wandb is not None:
-                self._to_wandb(lambda: self._wandb.log({**values, "optimizer_step": event.step}))
+                self._send_to_wandb(lambda: self._wandb.log({**values, "optimizer_step": event.step}))
         elif event.type == "health":
             self._open_writer(event.step).add_text(f"health/{event.code}", event.message, event.step)
 
     def _open_writer(self, step: int) -> SummaryWriter:
-        """A resumed run repeats steps: what an earlier file says of them, and of later ones, is purged."""
+        """Open the writer; a resumed run repeats steps, so an earlier file's values from this step on are purged."""
         if self._writer is None:
             folder = str(self._run_dir / TENSORBOARD_DIR)
             purge = step if self._resumed else None
             self._writer = SummaryWriter(folder, purge_step=purge, flush_secs=10)
         return self._writer
 
-    def _to_wandb(self, send: Callable[[], Any]) -> None:
+    def _send_to_wandb(self, send: Callable[[], Any]) -> None:
         try:
             send()
-        except Exception as error:  # noqa: BLE001 — whatever a service abroad does, it's told and the run goes on
+        except Exception as error:  # noqa: BLE001 — whatever the service does, it's reported and the run goes on
             self._wandb = None
             self._tell(f"Weights & Biases failed, and gets nothing more from this run, which goes on: {error}")
 
 
-def _values(event: ProgressEvent) -> dict[str, float]:
-    """Tag -> figure, `train/…` or `valid/…`."""
+def _collect_values(event: ProgressEvent) -> dict[str, float]:
+    """Return tag -> figure, `train/…` or `valid/…`."""
     if event.type == "step":
         found = {f"train/{name}": getattr(event, f"train_{name}") for name in MEASURED}
         found |= {f"train/{name}": getattr(event, name) for name in STEP_VALUES}
@@ -103,19 +103,19 @@ def _values(event: ProgressEvent) -> dict[str, float]:
 
 
 def _open_wandb(run_dir: Path, config: TrainingConfig) -> Any:
-    """A Weights & Biases run, the same one after a resume; it gets figures and settings, and nothing else."""
+    """Open a Weights & Biases run, the same one after a resume; it gets figures and settings only."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     try:
         import wandb
     except ImportError as error:
-        raise _refusal("needs the package wandb, which isn't installed: pip install 'tuneloop[wandb]'.") from error
+        raise _wandb_error("needs the package wandb, which isn't installed: pip install 'tuneloop[wandb]'.") from error
     online = config.wandb_mode == "online"
     if online and not _has_key(wandb.setup().settings.base_url):
-        raise _refusal(
+        raise _wandb_error(
             f"is {config.wandb_project!r}, but no key for Weights & Biases is here. Run `wandb login`, or set "
             "`wandb_mode` to offline and upload later with `wandb sync`."
         )
-    # Neither code, git remotes, console output nor the machine's load leave here: nobody asked for that.
+    # Neither code, git remotes, console output nor the machine's load are sent: nobody asked for that.
     private = wandb.Settings(
         console="off", disable_code=True, disable_git=True, save_code=False, x_disable_stats=True, x_disable_meta=True,
         x_disable_machine_info=True, silent=True, init_timeout=INIT_TIMEOUT_S,
@@ -128,7 +128,7 @@ def _open_wandb(run_dir: Path, config: TrainingConfig) -> Any:
         )  # fmt: skip
         run.define_metric("*", step_metric="optimizer_step")
     except (wandb.Error, OSError, ValueError) as error:
-        raise _refusal(
+        raise _wandb_error(
             f"is {config.wandb_project!r}, and Weights & Biases refused it or can't be reached: {error}. Set "
             "`wandb_mode` to offline to train without it."
         ) from error
@@ -136,7 +136,7 @@ def _open_wandb(run_dir: Path, config: TrainingConfig) -> Any:
 
 
 def _has_key(base_url: str) -> bool:
-    """Whether a key is where the library looks for it: the environment, or ~/.netrc, where `wandb login` puts it."""
+    """Return whether a key is where the library looks for it: the environment, or ~/.netrc, used by `wandb login`."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
@@ -146,5 +146,5 @@ def _has_key(base_url: str) -> bool:
         return False
 
 
-def _refusal(text: str) -> ConfigError:
+def _wandb_error(text: str) -> ConfigError:
     return ConfigError([f"`wandb_project` {text}"], param="wandb_project")

@@ -1,1 +1,1 @@
-"""The chat template turns examples into token ids and a loss mask."""
+"""Renders examples with the chat template to token ids and labels."""

@@ -1,8 +1,8 @@
-"""Examples to token ids and what of them is learned: the one place where text becomes tokens.
+"""Renders examples to token ids and labels: the one place where text becomes tokens.
 
-Only what the assistant says is learned, the token that ends its turn included. How an answer's tokens are found and
-checked is in `chat_turns`. A template may render an answer otherwise once more turns follow, as Qwen3's does with
-thoughts: such a chat becomes several rows, in each of which the learned answers stand as the engine will see them.
+Only what the assistant says is trained on, including the token that ends its turn. How an answer's tokens are found and
+checked is in `chat_turns`. A template may render an answer differently once more turns follow, as Qwen3's does with
+reasoning: such a chat becomes several rows, in each of which the trained answers are as the engine will see them.
 """
 
 from __future__ import annotations
@@ -13,34 +13,41 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from training.data.examples import Example, Message
-from training.rendering.chat_rows import Row, answer_rows, example_passed_over, only_answer, says_nothing, whole_row
-from training.rendering.chat_turns import Answer, ChatError, ChatTemplate, continued
-from training.rendering.passed_over import PassedOverError
+from training.rendering.chat_rows import (
+    Row,
+    find_omitted_in_example,
+    is_without_text,
+    make_answer_rows,
+    make_only_answer,
+    make_whole_row,
+)
+from training.rendering.chat_turns import Answer, ChatError, ChatTemplate, tokenize_continuation
+from training.rendering.omitted_parts import OmittedPartsError
 from training.rendering.pieces import Part
-from training.rendering.special_tokens import stop_token_ids
+from training.rendering.special_tokens import find_stop_token_ids
 
 IGNORED = -100
-"""Label of a token that isn't learned; what PyTorch's cross-entropy leaves out."""
+"""Label of a token that isn't trained on; ignored by PyTorch's cross-entropy."""
 TrainOn = Literal["assistant", "last_assistant", "all"]
 
 
 class RenderError(ValueError):
-    """An example that this tokenizer can't turn into something to learn; the text has its line."""
+    """An example that this tokenizer can't make trainable; the text has its line."""
 
     def __init__(
-        self, line: int, reason: str, *, is_too_long: bool = False, passed_over: frozenset[Part] = frozenset()
+        self, line: int, reason: str, *, is_too_long: bool = False, omitted: frozenset[Part] = frozenset()
     ) -> None:
         self.line = line
         self.reason = reason
-        self.passed_over = passed_over
-        """What the chat template doesn't render, where that is why."""
+        self.omitted = omitted
+        """The parts that the chat template omits, if that is the reason."""
         self.is_too_long = is_too_long
-        """Whether a larger `max_length` would mend it."""
+        """Whether a larger `max_length` would fix it."""
         super().__init__(f"line {line}: {reason}" if line else reason)
 
 
 class ChatTemplateError(RenderError):
-    """A chat template on which nothing can be trained, whatever the example; its `line` is 0."""
+    """A chat template with which nothing can be trained, whatever the example; its `line` is 0."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(0, reason)
@@ -52,11 +59,11 @@ class Rendered:
 
     input_ids: list[int]
     labels: list[int]
-    """As long as `input_ids`: the id again where it is learned, else `IGNORED`. Not shifted; the model does that."""
+    """As long as `input_ids`: the id if it is trained on, else `IGNORED`. Not shifted; the model does that."""
     truncated: bool
     """Whether tokens at the end were cut off."""
-    passed_over: frozenset[Part] = frozenset()
-    """What of the example the chat template doesn't render in any of its rows."""
+    omitted: frozenset[Part] = frozenset()
+    """The parts of the example that the chat template omits from all of its rows."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +71,15 @@ class RenderedPreference:
     """A better and a worse answer to the same prompt."""
 
     prompt_ids: list[int]
-    """As the engine is given it, generation prompt included."""
+    """As passed to the engine, including the generation prompt."""
     chosen_ids: list[int]
-    """The better answer with the token that ends it."""
+    """The better answer with its end token."""
     rejected_ids: list[int]
-    """The worse answer, as `chosen_ids`."""
+    """The worse answer with its end token."""
     truncated: bool
-    """Whether an answer's end was cut off."""
-    passed_over: frozenset[Part] = frozenset()
-    """What of the example the chat template doesn't render."""
+    """Whether an answer was cut off."""
+    omitted: frozenset[Part] = frozenset()
+    """The parts of the example that the chat template omits."""
 
 
 @dataclass(frozen=True)
@@ -80,22 +87,22 @@ class RenderedLabelled:
     """A prompt, an answer, and whether the answer is a good one."""
 
     prompt_ids: list[int]
-    """As the engine is given it, generation prompt included."""
+    """As passed to the engine, including the generation prompt."""
     completion_ids: list[int]
-    """The answer with the token that ends it."""
+    """The answer with its end token."""
     label: bool
     """True for a good answer."""
     truncated: bool
-    """Whether the answer's end was cut off."""
-    passed_over: frozenset[Part] = frozenset()
-    """What of the example the chat template doesn't render."""
+    """Whether the answer was cut off."""
+    omitted: frozenset[Part] = frozenset()
+    """The parts of the example that the chat template omits."""
 
 
 def render(example: Example, tokenizer: Any, max_length: int, train_on: TrainOn = "assistant") -> Rendered:
-    """The one row of `example`, at most `max_length` tokens; see `render_all`.
+    """Render the one row of `example`, at most `max_length` tokens; see `render_all`.
 
     Raises:
-        RenderError: as `render_all`, and where one row can't hold what is to be learned.
+        RenderError: see `render_all`; also if one row can't contain everything to train on.
     """
     rows = render_all(example, tokenizer, max_length, train_on)
     if len(rows) > 1:
@@ -108,33 +115,33 @@ def render(example: Example, tokenizer: Any, max_length: int, train_on: TrainOn 
 
 
 def render_all(example: Example, tokenizer: Any, max_length: int, train_on: TrainOn = "assistant") -> list[Rendered]:
-    """The rows of a chat or of a prompt and completion, each at most `max_length` tokens. Each answer is in one row.
+    """Render the rows of a chat or prompt and completion, each at most `max_length` tokens. Each answer is in one row.
 
-    There is one row unless the template renders earlier answers otherwise once more turns follow; then an answer whose
-    rendering the longer chat changes gets a row of its own, which ends with it. A row ends with its last learned
-    answer: later questions teach nothing. Of several rows, those of which `max_length` leaves nothing to learn are left
-    out and the last one that is kept counts as truncated.
+    There is one row unless the template renders earlier answers differently once more turns follow; then an answer
+    whose rendering the longer chat changes gets a row of its own, which ends with it. A row ends with its last trained
+    answer: later questions teach nothing. Of several rows, those of which `max_length` leaves nothing to train on are
+    dropped and the last one kept counts as truncated.
 
     Args:
         tokenizer: of the base model, a `PreTrainedTokenizerBase`.
-        train_on: which answers are learned, of those without weight 0; `all`: every token that isn't such an answer's.
+        train_on: which answers are trained on, except those with weight 0; `all`: every token but those answers'.
 
     Raises:
-        RenderError: nothing would be learned, or nothing but the end of an answer; the template refuses the chat,
-            can't be relied on, or doesn't render what changes the chat's meaning; a message spells a control token.
+        RenderError: nothing would be trained on, or only the end of an answer; the template rejects the chat, isn't
+            reliable, or omits a part that changes the chat's meaning; a message contains a control token.
     """
     if example.kind not in ("chat", "prompt_completion"):
         method = {"preference": "dpo", "labelled": "kto"}.get(example.kind, "text")
         raise RenderError(example.line, f"it is of kind {example.kind}; set `method` to {method}")
-    with _errors_at(example.line):
+    with _render_errors_at(example.line):
         if example.kind == "prompt_completion":
-            rows = [_prompt_and_completion(example, tokenizer)]
+            rows = [_make_completion_row(example, tokenizer)]
         elif train_on == "all":
-            rows = [whole_row(example, tokenizer)]
+            rows = [make_whole_row(example, tokenizer)]
         else:
-            rows = answer_rows(example, tokenizer, last_only=train_on == "last_assistant")
-    cut = [_cut(row, max_length, tokenizer) for row in rows]
-    kept = [row for row in cut if _teaches(row)]
+            rows = make_answer_rows(example, tokenizer, last_only=train_on == "last_assistant")
+    cut = [_cut_row(row, max_length, tokenizer) for row in rows]
+    kept = [row for row in cut if _is_trainable(row)]
     if not kept:
         longest = max(len(row.ids) for row in rows)
         before = f"its {longest} tokens are cut at `max_length` {max_length}, before any" if cut[0].truncated else "no"
@@ -149,13 +156,13 @@ def render_all(example: Example, tokenizer: Any, max_length: int, train_on: Trai
 
 
 def render_texts(examples: Sequence[Example], tokenizer: Any, max_length: int) -> list[Rendered]:
-    """Rows of exactly `max_length` tokens, the last one shorter, cut from all texts with the end token between them.
+    """Return rows of exactly `max_length` tokens, the last one shorter, cut from all texts joined by the end token.
 
-    All of it is learned. A text is tokenised as the engine tokenises a bare prompt, so with a beginning token where the
-    tokenizer has one.
+    All of it is trained on. A text is tokenised as the engine tokenises a bare prompt, so with the tokenizer's
+    beginning token if it has one.
 
     Raises:
-        RenderError: an example is no text, or all of them together have less than two tokens.
+        RenderError: an example isn't a text, or all of them have less than two tokens in total.
     """
     stream: list[int] = []
     for place, example in enumerate(examples):
@@ -163,7 +170,7 @@ def render_texts(examples: Sequence[Example], tokenizer: Any, max_length: int) -
             raise RenderError(example.line, f"it is of kind {example.kind}, but a text is needed; set another `method`")
         if place and tokenizer.eos_token_id is not None:
             stream.append(tokenizer.eos_token_id)
-        stream += _without_end(list(tokenizer(example.text, verbose=False)["input_ids"]), tokenizer)
+        stream += _strip_end(list(tokenizer(example.text, verbose=False)["input_ids"]), tokenizer)
     rows = [stream[start : start + max_length] for start in range(0, len(stream), max_length)]
     # A row of one token teaches nothing: its first token is never predicted.
     rendered = [Rendered(row, list(row), truncated=False) for row in rows if len(row) > 1]
@@ -174,19 +181,19 @@ def render_texts(examples: Sequence[Example], tokenizer: Any, max_length: int) -
 
 
 def render_preference(example: Example, tokenizer: Any, max_length: int) -> RenderedPreference:
-    """Prompt, better and worse answer, the prompt with the longer of them at most `max_length` tokens.
+    """Render prompt, better and worse answer, the prompt with the longer of them at most `max_length` tokens.
 
     Raises:
-        RenderError: as `render_all`, or within `max_length` both answers are the same.
+        RenderError: see `render_all`; also if both answers are the same within `max_length`.
     """
     if example.kind != "preference":
         raise RenderError(example.line, f"it is of kind {example.kind}, but dpo needs a better and a worse answer")
-    with _errors_at(example.line):
+    with _render_errors_at(example.line):
         (chosen, of_chosen), (rejected, of_rejected) = (
-            only_answer((*example.messages, *answer), example, tokenizer, named=named)
+            make_only_answer((*example.messages, *answer), example, tokenizer, named=named)
             for answer, named in ((example.chosen, "the better answer"), (example.rejected, "the worse answer"))
         )
-    room = _room(example, chosen, max_length)
+    room = _answer_room(example, chosen, max_length)
     longer = max(len(chosen.answer_ids), len(rejected.answer_ids))
     if chosen.answer_ids[:room] == rejected.answer_ids[:room]:
         within = f"within `max_length` {max_length} " if longer > room else ""
@@ -195,89 +202,89 @@ def render_preference(example: Example, tokenizer: Any, max_length: int) -> Rend
             f"{within}the better and the worse answer have the same tokens; raise `max_length` or drop it",
             is_too_long=longer > room,
         )
-    _refuse_cut_to_nothing(example, (chosen, rejected), max_length, tokenizer)
+    _refuse_empty_cut(example, (chosen, rejected), max_length, tokenizer)
     return RenderedPreference(
         chosen.prompt_ids,
         chosen.answer_ids[:room],
         rejected.answer_ids[:room],
         truncated=longer > room,
-        passed_over=of_chosen | of_rejected,
+        omitted=of_chosen | of_rejected,
     )
 
 
 def render_labelled(example: Example, tokenizer: Any, max_length: int) -> RenderedLabelled:
-    """Prompt, answer and label, at most `max_length` tokens.
+    """Render prompt, answer and label, at most `max_length` tokens.
 
     Raises:
-        RenderError: as `render_all`.
+        RenderError: see `render_all`.
     """
     if example.label is None:
         raise RenderError(example.line, f"it is of kind {example.kind}, but kto needs an answer with a label")
-    with _errors_at(example.line):
-        answer, passed_over = only_answer(example.messages, example, tokenizer)
-    room = _room(example, answer, max_length)
-    _refuse_cut_to_nothing(example, (answer,), max_length, tokenizer)
+    with _render_errors_at(example.line):
+        answer, omitted = make_only_answer(example.messages, example, tokenizer)
+    room = _answer_room(example, answer, max_length)
+    _refuse_empty_cut(example, (answer,), max_length, tokenizer)
     return RenderedLabelled(
         answer.prompt_ids,
         answer.answer_ids[:room],
         example.label,
         truncated=len(answer.answer_ids) > room,
-        passed_over=passed_over,
+        omitted=omitted,
     )
 
 
-def passed_over(example: Example, tokenizer: Any, train_on: TrainOn = "assistant") -> frozenset[Part]:
-    """What of `example` the chat template doesn't render, found without making tokens: for files of many examples.
+def find_omitted(example: Example, tokenizer: Any, train_on: TrainOn = "assistant") -> frozenset[Part]:
+    """Return the parts of `example` that the chat template omits, without tokenising: for files of many examples.
 
     Raises:
-        RenderError: what is missing changes what the example means, or the template refuses it.
+        RenderError: an omitted part changes the example's meaning, or the template rejects it.
     """
     if not example.messages:
         return frozenset()
-    with _errors_at(example.line):
-        return example_passed_over(example, tokenizer, last_only=train_on == "last_assistant")
+    with _render_errors_at(example.line):
+        return find_omitted_in_example(example, tokenizer, last_only=train_on == "last_assistant")
 
 
 def check_template(tokenizer: Any) -> None:
-    """Returns when chats can be trained with the tokenizer's chat template, found out with a small one.
+    """Check with a small chat that the tokenizer's chat template can be trained with.
 
     Raises:
-        ChatTemplateError: they can't: no template, answers that can't be told apart, or no token to end them.
+        ChatTemplateError: it can't: no template, answers that can't be separated, or no token to end them.
     """
-    question, said = Message("user", "What comes after one?"), Message("assistant", "Two, I think.")
+    question, reply = Message("user", "What comes after one?"), Message("assistant", "Two, I think.")
     try:
-        answer = ChatTemplate(tokenizer).answer((question, said))
+        answer = ChatTemplate(tokenizer).answer((question, reply))
     except ChatError as error:
         raise ChatTemplateError(str(error)) from error
     prompt, learned = (
         tokenizer.decode(ids) for ids in (answer.prompt_ids, [answer.ids[place] for place in sorted(answer.learned)])
     )
-    if question.content not in prompt or said.content not in learned:
+    if question.content not in prompt or reply.content not in learned:
         raise ChatTemplateError(
             f"the base model's chat template turns a question and its answer into {prompt!r} and {learned!r}, where "
             "they can't be found again; give the base model another template"
         )
-    if answer.ids[answer.end - 1] not in stop_token_ids(tokenizer):
+    if answer.ids[answer.end - 1] not in find_stop_token_ids(tokenizer):
         raise ChatTemplateError(
             "the base model has no end token, so answers would never end; set `eos_token` in its tokenizer_config.json"
         )
 
 
 @contextmanager
-def _errors_at(line: int) -> Iterator[None]:
+def _render_errors_at(line: int) -> Iterator[None]:
     try:
         yield
-    except PassedOverError as error:
-        raise RenderError(line, str(error), passed_over=error.parts) from error
+    except OmittedPartsError as error:
+        raise RenderError(line, str(error), omitted=error.parts) from error
     except ChatError as error:
         raise RenderError(line, str(error)) from error
 
 
-def _prompt_and_completion(example: Example, tokenizer: Any) -> Row:
-    """The prompt's ids, then the completion's and the end token's; no chat template is around them."""
+def _make_completion_row(example: Example, tokenizer: Any) -> Row:
+    """Return the prompt's ids, then the completion's and the end token's, without a chat template."""
     prompt, completion = example.prompt or "", example.completion or ""
-    n_prompt, ids = continued(prompt, prompt + completion, tokenizer, add_special_tokens=True)
-    ids = _without_end(ids, tokenizer)
+    n_prompt, ids = tokenize_continuation(prompt, prompt + completion, tokenizer, add_special_tokens=True)
+    ids = _strip_end(ids, tokenizer)
     if len(ids) == n_prompt:
         raise ChatError("the tokenizer makes no token of the completion, so only silence would be learned; drop it")
     if tokenizer.eos_token_id is not None:
@@ -285,27 +292,27 @@ def _prompt_and_completion(example: Example, tokenizer: Any) -> Row:
     return Row(ids, set(range(n_prompt, len(ids))), {n_prompt: ""})
 
 
-def _without_end(ids: list[int], tokenizer: Any) -> list[int]:
-    """`ids` without the end token that some tokenizers put behind every text."""
+def _strip_end(ids: list[int], tokenizer: Any) -> list[int]:
+    """Return `ids` without the end token that some tokenizers add to every text."""
     return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
 
 
-def _cut(row: Row, max_length: int, tokenizer: Any) -> Rendered:
+def _cut_row(row: Row, max_length: int, tokenizer: Any) -> Rendered:
     end, ids = row.end_within(max_length, tokenizer), row.ids[:max_length]
     labels = [token if place in row.learned and place < end else IGNORED for place, token in enumerate(ids)]
-    return Rendered(ids, labels, truncated=len(row.ids) > max_length, passed_over=row.passed_over)
+    return Rendered(ids, labels, truncated=len(row.ids) > max_length, omitted=row.omitted)
 
 
-def _teaches(rendered: Rendered) -> bool:
-    """The first token is never predicted, so a label there alone would teach nothing."""
+def _is_trainable(rendered: Rendered) -> bool:
+    """Return whether any token is trained on; the first is never predicted, so its label doesn't count."""
     return any(label != IGNORED for label in rendered.labels[1:])
 
 
-def _refuse_cut_to_nothing(example: Example, answers: Sequence[Answer], max_length: int, tokenizer: Any) -> None:
-    """Raises `RenderError` when `max_length` leaves of an answer no more than how the template opens any."""
+def _refuse_empty_cut(example: Example, answers: Sequence[Answer], max_length: int, tokenizer: Any) -> None:
+    """Raise `RenderError` when `max_length` leaves no more of an answer than the template's opening of any."""
     for answer in answers:
         left = answer.ids[answer.n_prompt : max_length]
-        if len(answer.answer_ids) > len(left) and says_nothing(left, answer.opening, tokenizer):
+        if len(answer.answer_ids) > len(left) and is_without_text(left, answer.opening, tokenizer):
             raise RenderError(
                 example.line,
                 f"`max_length` {max_length} cuts an answer before its first word; shorten it or raise `max_length`",
@@ -313,8 +320,8 @@ def _refuse_cut_to_nothing(example: Example, answers: Sequence[Answer], max_leng
             )
 
 
-def _room(example: Example, answer: Answer, max_length: int) -> int:
-    """Tokens that the prompt leaves to the answer, at least one. Raises: RenderError."""
+def _answer_room(example: Example, answer: Answer, max_length: int) -> int:
+    """Return the tokens that the prompt leaves for the answer, at least one. Raises: RenderError."""
     room = max_length - answer.n_prompt
     if room < 1:
         raise RenderError(

@@ -1,7 +1,4 @@
-"""The tokens that a tokenizer or the engine treats apart: those that end an answer, and those that text must not spell.
-
-Knows no chat template.
-"""
+"""Special tokens of tokenizer and engine: those that end an answer, and those that text must not contain."""
 
 from __future__ import annotations
 
@@ -15,19 +12,19 @@ _GENERATION_CONFIG = "generation_config.json"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-def stop_token_ids(tokenizer: Any) -> frozenset[int]:
-    """Ids at which the engine ends an answer: the tokenizer's end token and those in generation_config.json.
+def find_stop_token_ids(tokenizer: Any) -> frozenset[int]:
+    """Return the ids at which the engine ends an answer: the tokenizer's end token and those in generation_config.json.
 
     Source: vLLM reads the same file, https://docs.vllm.ai/en/stable/cli/serve.html, `--generation-config`.
     """
     own = {int(tokenizer.eos_token_id)} if tokenizer.eos_token_id is not None else set()
-    return frozenset(own) | _configured(str(tokenizer.name_or_path or ""))
+    return frozenset(own) | _read_configured_ends(str(tokenizer.name_or_path or ""))
 
 
-def special_token_in(text: str, tokenizer: Any) -> str | None:
-    """A control token that is spelled out in `text`, or None.
+def find_special_token(text: str, tokenizer: Any) -> str | None:
+    """Return a control token that `text` contains as text, or None.
 
-    The tokenizer, and with it the engine, would read it as the control token: as the end of a turn, say.
+    The tokenizer, and so the engine, would read it as the control token, such as the end of a turn.
     """
     pattern = _special_tokens(tokenizer, len(tokenizer))
     found = pattern.search(text) if pattern else None
@@ -35,13 +32,13 @@ def special_token_in(text: str, tokenizer: Any) -> str | None:
 
 
 def special_token_ids(tokenizer: Any) -> frozenset[int]:
-    """Ids of the control tokens: those that no plain text has unless it spells them."""
+    """Return ids of the control tokens, which plain text doesn't produce unless it contains their text."""
     return _special_ids(tokenizer, len(tokenizer))
 
 
 @lru_cache(maxsize=8)
 def _special_ids(tokenizer: Any, size: int) -> frozenset[int]:
-    """`size` is part of the key, so that a token added later is seen."""
+    """`size` is part of the key, so that tokens added later are noticed."""
     added = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
     return frozenset(added) | frozenset(tokenizer.all_special_ids)
 
@@ -54,11 +51,11 @@ def _special_tokens(tokenizer: Any, size: int) -> re.Pattern[str] | None:
 
 
 @lru_cache(maxsize=32)
-def _configured(name_or_path: str) -> frozenset[int]:
-    """The end tokens in generation_config.json; none where there is no such file."""
+def _read_configured_ends(name_or_path: str) -> frozenset[int]:
+    """Return the end tokens in generation_config.json; none if there is no such file."""
     is_folder = bool(name_or_path) and Path(name_or_path).is_dir()
     if not is_folder and not _HUB_ID.fullmatch(name_or_path):
-        return frozenset()  # made in memory, or its folder is gone
+        return frozenset()  # created in memory, or its folder is gone
     from transformers.utils.hub import cached_file  # slow to import
 
     path = cached_file(

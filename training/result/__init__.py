@@ -1,1 +1,1 @@
-"""What a run leaves: the adapter, merged weights, the parity reference."""
+"""The result of a run: the adapter, merged weights, the parity reference."""

@@ -1,4 +1,4 @@
-"""Exports as a command: `python -m training.result.export merge`. Imports torch only when there is something to do."""
+"""Exports as a command: `python -m training.result.export merge`. Imports torch only when needed."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ The merged model is read back and compared with base and adapter before it's put
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Does what the command line says; returns the exit code."""
-    asked = _parser().parse_args(arguments)
+    """Run the command line; return the exit code."""
+    options = _parser().parse_args(arguments)
     prepare_environment(offline=True)
     from training.model.adapter_dir import AdapterWriteError
     from training.result.merging import ExportError, ParityError, merge
 
     try:
-        parity = merge(asked.base_model, asked.adapter, asked.output, asked.dtype)
+        parity = merge(options.base_model, options.adapter, options.output, options.dtype)
     except ParityError as error:
-        return _failed(error, 1)
+        return _fail(error, 1)
     except (ExportError, AdapterWriteError) as error:
-        return _failed(error, 2)
+        return _fail(error, 2)
     except OSError as error:
-        return _failed(f"{error.filename or asked.output} can't be written or read: {error.strerror}.", 2)
+        return _fail(f"{error.filename or options.output} can't be written or read: {error.strerror}.", 2)
     print(
-        f"{asked.output} holds the merged model, in {parity.dtype}. It differs from base and adapter by "
+        f"{options.output} holds the merged model, in {parity.dtype}. It differs from base and adapter by "
         f"{parity.divergence:.2g} nats per token; the bare base differs by {parity.effect:.2g}."
     )
     return 0
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _failed(error: object, code: int) -> int:
+def _fail(error: object, code: int) -> int:
     print(f"error: {error}", file=sys.stderr)
     return code
 

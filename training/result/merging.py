@@ -1,6 +1,6 @@
-"""Whole models out of a fine-tune: an adapter merged into its base, or a model that was trained whole.
+"""Whole models from a fine-tuning run: an adapter merged into its base, or a model that was trained whole.
 
-A merge is checked: the model that was written is read back, and must answer as base and adapter did.
+A merge is verified: the written model is loaded again, and must answer like base and adapter.
 """
 
 from __future__ import annotations
@@ -21,74 +21,80 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from adapter_format.files import WEIGHTS_FILE
 from adapter_format.hashing import base_model_sha256, file_sha256
 from adapter_format.manifest import Manifest
-from training.model.adapter_dir import AdapterWriteError, adapter_aside, fingerprint, made_for_other_base, put_in_place
+from training.model.adapter_dir import (
+    AdapterWriteError,
+    fingerprint,
+    is_for_other_base,
+    move_into_place,
+    temporary_adapter_dir,
+)
 from training.model.base import DTYPES, Base
-from training.model.existing_adapter import PEFT_TYPES, put_on, read_adapter_config
+from training.model.existing_adapter import PEFT_TYPES, apply_adapter, read_adapter_config
 
 BOUNDS: Mapping[torch.dtype, float] = {torch.float32: 1e-4, torch.float16: 1e-3, torch.bfloat16: 5e-2}
-"""Largest mean divergence, in nats per token, of a merged model from base and adapter. Rounding the sum of two weights
-to 8 or 11 bits makes most of it; see `Parity`."""
+"""Maximum mean divergence, in nats per token, of a merged model from base and adapter. Mostly the rounding of the sum
+of two weights to 8 or 11 bits; see `Parity`."""
 PROBES, PROBE_TOKENS = 4, 32
 _NOT_COPIED = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".py", ".md"}
 _OWN = {"config.json", "manifest.json"}
-"""What a merged model has of its own."""
+"""Files that a merged model has of its own."""
 
 
 class ExportError(Exception):
-    """What was asked for can't be exported; nothing was put in place."""
+    """The requested export is impossible; nothing was put in place."""
 
 
 class ParityError(ExportError):
-    """The merged model doesn't answer as base and adapter did."""
+    """The merged model doesn't answer like base and adapter."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How near a merged model is to base and adapter, on probe tokens: Kullback-Leibler divergences per token."""
+    """Divergence of a merged model from base and adapter, on probe tokens: Kullback-Leibler divergences per token."""
 
     divergence: float
     """Of the merged model, from base and adapter, in nats."""
     effect: float
-    """Of the bare base, from base and adapter: what the adapter does."""
+    """Of the bare base, from base and adapter: the adapter's effect."""
     bound: float
-    """What `divergence` had to keep to."""
+    """The bound on `divergence`."""
     dtype: str
     """Of the merged weights."""
 
 
 def merge(base_dir: Path, adapter_dir: Path, output_dir: Path, dtype: str = "auto") -> Parity:
-    """Makes `output_dir`, a model that is `base_dir` with the adapter merged in; transformers and vLLM load it.
+    """Write `output_dir`, a model that is `base_dir` with the adapter merged in; transformers and vLLM can load it.
 
     Args:
-        dtype: float32, bfloat16 or float16; `auto` is what the base is stored in.
+        dtype: float32, bfloat16 or float16; `auto` is the base's stored dtype.
 
     Raises:
         ExportError: one of them can't be read, or they don't belong together.
         ParityError: the merged model answers differently.
-        AdapterWriteError: `output_dir` came to exist meanwhile.
+        AdapterWriteError: `output_dir` was created in the meantime.
     """
     if output_dir.exists():
         raise ExportError(f"{output_dir} exists already, and nothing is overwritten. Name a new folder.")
-    with adapter_aside(output_dir) as partial:
+    with temporary_adapter_dir(output_dir) as partial:
         parity = write_merged(base_dir, adapter_dir, partial, dtype)
         manifest: Manifest = {
             "base_model_sha256": base_model_sha256(base_dir),
             "adapter_sha256": file_sha256(adapter_dir / WEIGHTS_FILE),
             "parity": asdict(parity),
         }
-        put_in_place(partial, output_dir, manifest)
+        move_into_place(partial, output_dir, manifest)
     return parity
 
 
 def save_model(base: Base, directory: Path) -> Parity | None:
-    """Writes what was trained as a whole model into the empty `directory`, in the dtype that the base is stored in.
+    """Write the trained weights as a whole model into the empty `directory`, in the base's stored dtype.
 
-    An adapter is merged into the base as it is stored, not as it was held in 4 bit; how near that comes to base and
-    adapter is returned. A model that was trained whole (None is returned) holds the written, rounded values afterwards.
+    An adapter is merged into the base as stored, not as quantised to 4 bit; the divergence from base and adapter is
+    returned. A model that was trained whole (None is returned) has the written, rounded values afterwards.
 
     Raises:
         AdapterWriteError: nothing was learned, or values aren't finite.
-        ExportError: this kind of adapter can't be merged.
+        ExportError: this type of adapter can't be merged.
         ParityError: the merged model answers differently.
     """
     if fingerprint(base.model) == base.start:
@@ -96,49 +102,49 @@ def save_model(base: Base, directory: Path) -> Parity | None:
     if base.kind == "full":
         _save_whole(base, directory)
         return None
-    aside = directory / ".adapter"
-    base.model.save_pretrained(str(aside), safe_serialization=True, save_embedding_layers=False)
-    parity = write_merged(base.folder, aside, directory)
-    shutil.rmtree(aside)
+    temporary = directory / ".adapter"
+    base.model.save_pretrained(str(temporary), safe_serialization=True, save_embedding_layers=False)
+    parity = write_merged(base.folder, temporary, directory)
+    shutil.rmtree(temporary)
     return parity
 
 
 def write_merged(base_dir: Path, adapter_dir: Path, directory: Path, dtype: str = "auto") -> Parity:
-    """As `merge`, into a `directory` that is there, without a manifest."""
-    adapted = _adapted(base_dir, adapter_dir, dtype)
-    probes = _probes(adapted)
-    wanted = _log_probabilities(adapted, probes)
+    """Like `merge`, into an existing `directory`, without a manifest."""
+    adapted = _load_adapted(base_dir, adapter_dir, dtype)
+    probes = _make_probes(adapted)
+    wanted = _compute_log_probabilities(adapted, probes)
     with adapted.disable_adapter():
-        effect = _divergence(wanted, _log_probabilities(adapted, probes))
+        effect = _mean_divergence(wanted, _compute_log_probabilities(adapted, probes))
     try:
         merged = adapted.merge_and_unload(safe_merge=True)
     except ValueError as error:
         raise ExportError(f"The adapter in {adapter_dir} can't be merged: {error}") from error
     held = next(merged.parameters()).dtype
-    _write(merged, base_dir, directory)
-    del adapted, merged  # so that only one model is held at a time
+    _write_model(merged, base_dir, directory)
+    del adapted, merged  # so that only one model is in memory at a time
     gc.collect()
-    read_back = _model(directory, "auto")
-    divergence = _divergence(wanted, _log_probabilities(read_back, probes))
+    reloaded = _load_model(directory, "auto")
+    divergence = _mean_divergence(wanted, _compute_log_probabilities(reloaded, probes))
     parity = Parity(divergence, effect, BOUNDS[held], str(held).removeprefix("torch."))
-    _check(parity)
+    _check_parity(parity)
     return parity
 
 
-def _adapted(base_dir: Path, adapter_dir: Path, dtype: str) -> PeftModel:
+def _load_adapted(base_dir: Path, adapter_dir: Path, dtype: str) -> PeftModel:
     try:
         config = read_adapter_config(adapter_dir)
         kind = getattr(config.peft_type, "value", config.peft_type)
         if kind != PEFT_TYPES["lora"]:
             raise ValueError(f"it is of the kind {kind}, which isn't a change of weights; only LoRA can be merged")
-        if made_for_other_base(adapter_dir, base_dir):
+        if is_for_other_base(adapter_dir, base_dir):
             raise ValueError(f"it was made for a base whose weights have another hash than those in {base_dir}")
-        return put_on(_model(base_dir, dtype), adapter_dir, config, is_trainable=False).eval()
+        return apply_adapter(_load_model(base_dir, dtype), adapter_dir, config, is_trainable=False).eval()
     except ValueError as error:
         raise ExportError(f"The adapter in {adapter_dir} can't be merged: {error}.") from error
 
 
-def _model(directory: Path, dtype: str) -> Any:
+def _load_model(directory: Path, dtype: str) -> Any:
     try:
         if getattr(AutoConfig.from_pretrained(directory, local_files_only=True), "quantization_config", None):
             raise ValueError("it is quantised, and sums of weights can't be rounded back into its blocks.")
@@ -155,11 +161,11 @@ def _model(directory: Path, dtype: str) -> Any:
         ) from error
 
 
-def _write(model: Any, base_dir: Path, directory: Path) -> None:
-    """The model, and of its base what is neither weights nor code: tokenizer, chat template, generation settings."""
+def _write_model(model: Any, base_dir: Path, directory: Path) -> None:
+    """Write the model, and the base's files except weights and code: tokenizer, chat template, generation settings."""
     output, given = model.get_output_embeddings(), model.get_input_embeddings()
     if model.config.tie_word_embeddings and output is not None and output.weight is not given.weight:
-        model.config.tie_word_embeddings = False  # one of the two was trained on its own
+        model.config.tie_word_embeddings = False  # one of the two was trained separately
     model.config.use_cache = True
     model.save_pretrained(str(directory), safe_serialization=True)
     for file in base_dir.iterdir():
@@ -176,18 +182,18 @@ def _save_whole(base: Base, directory: Path) -> None:
                 "Lower `learning_rate`, or raise `warmup_ratio`."
             )
     _convert(base.model, stored_dtype(base.folder))
-    _write(base.model, base.folder, directory)
+    _write_model(base.model, base.folder, directory)
     _convert(base.model, torch.float32)
 
 
 def _convert(model: Any, dtype: torch.dtype) -> None:
-    """Weights only: buffers, such as the frequencies of rotary positions, must keep their precision."""
+    """Convert weights only: buffers, such as the frequencies of rotary positions, must keep their precision."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
 
 
 def stored_dtype(directory: Path) -> torch.dtype:
-    """What the weights of the model in `directory` are stored in: the dtype of most of them."""
+    """Return the stored dtype of the weights of the model in `directory`: that of most of them."""
     counts: dict[str, int] = {}
     for path in sorted(directory.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
@@ -198,32 +204,32 @@ def stored_dtype(directory: Path) -> torch.dtype:
     return names.get(max(counts, key=lambda name: counts[name]), torch.bfloat16)
 
 
-def _probes(model: Any) -> torch.Tensor:
-    """int64 [PROBES, PROBE_TOKENS]: the same tokens, from all over the vocabulary, every time."""
+def _make_probes(model: Any) -> torch.Tensor:
+    """Return int64 [PROBES, PROBE_TOKENS]: always the same tokens, from all over the vocabulary."""
     chance = torch.Generator().manual_seed(0)
     return torch.randint(0, model.get_input_embeddings().num_embeddings, (PROBES, PROBE_TOKENS), generator=chance)
 
 
 @torch.no_grad()
-def _log_probabilities(model: Any, probes: torch.Tensor) -> torch.Tensor:
-    """float32 [PROBES, PROBE_TOKENS, vocabulary]."""
+def _compute_log_probabilities(model: Any, probes: torch.Tensor) -> torch.Tensor:
+    """Return float32 [PROBES, PROBE_TOKENS, vocabulary]."""
     logits = model(input_ids=probes, attention_mask=torch.ones_like(probes), use_cache=False).logits
     return torch.log_softmax(logits.float(), -1)
 
 
-def _divergence(wanted: torch.Tensor, found: torch.Tensor) -> float:
-    return max(0.0, float((wanted.exp() * (wanted - found)).sum(-1).mean()))  # rounding may take it below 0
+def _mean_divergence(wanted: torch.Tensor, found: torch.Tensor) -> float:
+    return max(0.0, float((wanted.exp() * (wanted - found)).sum(-1).mean()))  # rounding may make it negative
 
 
-def _check(parity: Parity) -> None:
-    said = f"differs from base and adapter by {parity.divergence:.2g} nats per token"
+def _check_parity(parity: Parity) -> None:
+    gap = f"differs from base and adapter by {parity.divergence:.2g} nats per token"
     if not parity.divergence <= parity.bound:
         raise ParityError(
-            f"The merged model {said}, and {parity.bound:g} is the most that rounding to {parity.dtype} explains. "
+            f"The merged model {gap}, and {parity.bound:g} is the most that rounding to {parity.dtype} explains. "
             "Serve the adapter beside its base, or merge with `dtype` float32."
         )
     if parity.divergence > max(parity.effect, 1e-6):
         raise ParityError(
-            f"The merged model {said}, and the bare base by {parity.effect:.2g}: rounding to {parity.dtype} lost what "
+            f"The merged model {gap}, and the bare base by {parity.effect:.2g}: rounding to {parity.dtype} lost what "
             "the adapter learned. Train it further, or merge with `dtype` float32."
         )

@@ -1,7 +1,7 @@
-"""What PEFT makes of an adapter on the unquantised base: token ids and log-probabilities that an engine must match.
+"""Parity references: PEFT's token ids and log-probabilities with an adapter on the unquantised base.
 
-`python -m training.result.parity BASE_DIR ADAPTER_DIR...` prints one JSON line an adapter. It knows no engine,
-reads local safetensors only, and runs no code that comes with a model.
+An engine must match them. `python -m training.result.parity BASE_DIR ADAPTER_DIR...` prints one JSON line per adapter.
+Reads local safetensors only, and runs no code that comes with a model.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ from adapter_format.manifest import PARITY_REFERENCE_FORMAT
 from training.process.environment import prepare_environment
 
 MAX_PROMPT_TOKENS = 64
-"""Prompts are cut here: enough to tell adapters apart, and an engine with a small context takes them."""
+"""Prompts are cut to this: enough to distinguish adapters, and within an engine's small context."""
 DIGITS = 5
-"""Of a log-probability, in nats: float32 gives no more, and a manifest stays short."""
+"""Of a log-probability, in nats: float32 has no more, and a manifest stays short."""
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft")
 _ROOM = 1.2
-"""Memory for a model with what it computes, times its weights."""
+"""Memory for a model with its activations, relative to its weights."""
 _SPARE_BYTES = 2**29
 
 
 class NoReferenceError(Exception):
-    """The base or the adapter can't be computed with here; the text says why."""
+    """The base or the adapter can't be evaluated here; the text says why."""
 
 
-def references(
+def make_references(
     base_dir: Path, adapter_dirs: Sequence[Path], base_sha256: str | None = None
 ) -> Iterator[dict[str, Any] | NoReferenceError]:
-    """For each adapter what an engine must match, ready for JSON, or why there is none. The base is loaded once.
+    """Yield each adapter's reference, ready for JSON, or the reason why there is none. The base is loaded once.
 
     Args:
-        base_sha256: the base's hash, where it is known already.
+        base_sha256: the base's hash, if known already.
 
     Raises:
-        NoReferenceError: the base can't be computed with.
+        NoReferenceError: the base can't be evaluated.
     """
     import torch
 
     from adapter_format.hashing import base_model_sha256
-    from training.model.existing_adapter import put_on, read_adapter_config
+    from training.model.existing_adapter import apply_adapter, read_adapter_config
 
-    tokenizer, model = _tokenizer(base_dir), _model(base_dir)
-    prompts = _prompts(tokenizer, int(model.get_input_embeddings().num_embeddings))
+    tokenizer, model = _load_tokenizer(base_dir), _load_model(base_dir)
+    prompts = _make_prompts(tokenizer, int(model.get_input_embeddings().num_embeddings))
     try:
-        base = [_log_probabilities(model, ids) for ids in prompts]
+        base = [_compute_log_probabilities(model, ids) for ids in prompts]
     except ValueError as error:
         raise NoReferenceError(f"The base model in {base_dir} can't be computed with: {error}.") from error
     about = {
@@ -61,16 +61,16 @@ def references(
         "made_on": time.strftime("%Y-%m-%d"),
         "template_tells_the_date": "strftime_now" in str(getattr(tokenizer, "chat_template", None)),
         "versions": {package: version(package) for package in _PACKAGES},
-        "conversations": _conversations(tokenizer),
+        "conversations": _render_conversations(tokenizer),
     }
     for directory in adapter_dirs:
         try:
-            adapted = put_on(model, directory, read_adapter_config(directory), is_trainable=False).eval()
-            tuned = [_log_probabilities(adapted, ids) for ids in prompts]
+            adapted = apply_adapter(model, directory, read_adapter_config(directory), is_trainable=False).eval()
+            tuned = [_compute_log_probabilities(adapted, ids) for ids in prompts]
             model = adapted.unload()
         except ValueError as error:
             yield NoReferenceError(f"The adapter {directory.name} can't be computed with: {error}.")
-            model = _model(base_dir)  # it may have been left half on
+            model = _load_model(base_dir)  # the adapter may be partly applied
             continue
         yield about | {
             "prompts": [
@@ -83,27 +83,31 @@ def references(
         torch.cuda.empty_cache()
 
 
-def reference_of_run(base: Any, adapter_dir: Path, trainer: Any, tell: Callable[[str], None]) -> dict[str, Any] | None:
-    """The reference of the adapter that a run has just written; None, with the reason told, where there is none.
+def make_run_reference(
+    base: Any, adapter_dir: Path, trainer: Any, tell: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """Return the reference of the adapter that a run has just written; None, with a report, if there is none.
 
-    The model that was trained on makes way for the unquantised base: it can't be used afterwards.
+    The trained model is freed for the unquantised base: it can't be used afterwards.
     """
     try:
-        _let_go(base.model, trainer)
-        (found,) = references(base.folder, [adapter_dir], base.sha256)
+        _free_model(base.model, trainer)
+        (found,) = make_references(base.folder, [adapter_dir], base.sha256)
         if isinstance(found, NoReferenceError):
             raise found
-    except Exception as error:  # noqa: BLE001 — hours of training aren't lost for want of a few figures
-        tell(f"no parity reference was made, so the server makes one before it serves the adapter: {_line(error)}")
+    except Exception as error:  # noqa: BLE001 — hours of training mustn't be lost for a few figures
+        tell(
+            f"no parity reference was made, so the server makes one before it serves the adapter: {_first_line(error)}"
+        )
         return None
     return found
 
 
-def _let_go(model: Any, trainer: Any) -> None:
-    """Frees the weights and the optimizer's state, whoever still holds the objects."""
+def _free_model(model: Any, trainer: Any) -> None:
+    """Free the weights and the optimizer's state, whoever still references the objects."""
     import torch
 
-    from training.process.memory import give_back
+    from training.process.memory import release_memory
 
     optimizer = getattr(trainer, "optimizer", None)
     if optimizer is not None:
@@ -111,24 +115,24 @@ def _let_go(model: Any, trainer: Any) -> None:
     for parameter in model.parameters():
         parameter.grad = None
         parameter.data = torch.empty(0, dtype=parameter.dtype, device=parameter.device)
-    give_back()
+    release_memory()
 
 
-def _tokenizer(base_dir: Path) -> Any:
+def _load_tokenizer(base_dir: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(base_dir, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise NoReferenceError(f"The tokenizer in {base_dir} can't be used: {_line(error)}.") from error
+        raise NoReferenceError(f"The tokenizer in {base_dir} can't be used: {_first_line(error)}.") from error
 
 
-def _model(base_dir: Path) -> Any:
-    """The base, ready to be computed with, on the first device and in the first dtype that have room for it."""
+def _load_model(base_dir: Path) -> Any:
+    """Load the base on the first device and in the first dtype with enough memory."""
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    device, dtype = _place(base_dir)
+    device, dtype = _choose_device(base_dir)
     try:
         return AutoModelForCausalLM.from_pretrained(
             base_dir,
@@ -139,11 +143,11 @@ def _model(base_dir: Path) -> Any:
             trust_remote_code=False,
         ).eval()
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, MemoryError, SafetensorError) as error:
-        raise NoReferenceError(f"The base model in {base_dir} can't be computed with: {_line(error)}.") from error
+        raise NoReferenceError(f"The base model in {base_dir} can't be computed with: {_first_line(error)}.") from error
 
 
-def _place(base_dir: Path) -> tuple[str, Any]:
-    """(device, dtype): the GPU before the CPU, float32 before bfloat16."""
+def _choose_device(base_dir: Path) -> tuple[str, Any]:
+    """Return (device, dtype): the GPU before the CPU, float32 before bfloat16."""
     import torch
 
     from training.process.memory import free_memory
@@ -165,25 +169,25 @@ def _place(base_dir: Path) -> tuple[str, Any]:
     )
 
 
-def _conversations(tokenizer: Any) -> list[dict[str, Any]]:
-    """The sample conversations as training renders them, without those that the template refuses."""
+def _render_conversations(tokenizer: Any) -> list[dict[str, Any]]:
+    """Return the sample conversations as rendered for training, without those that the template rejects."""
     from training.rendering.chat_turns import ChatError, ChatTemplate
     from training.result.parity_prompts import CONVERSATIONS
 
     rendered = []
-    for messages, opened in CONVERSATIONS:
+    for messages, is_opened in CONVERSATIONS:
         try:
             template = ChatTemplate(tokenizer)
-            ids = template.ids(template.text(messages, add_generation_prompt=opened))
+            ids = template.ids(template.text(messages, add_generation_prompt=is_opened))
         except ChatError:
-            continue  # such as a template without a system's turn; or none at all
-        said = [{"role": message.role, "content": message.content} for message in messages]
-        rendered.append({"messages": said, "add_generation_prompt": opened, "token_ids": ids})
+            continue  # e.g. a template without a system turn; or none at all
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        rendered.append({"messages": turns, "add_generation_prompt": is_opened, "token_ids": ids})
     return rendered
 
 
-def _prompts(tokenizer: Any, vocabulary: int) -> list[list[int]]:
-    """Token ids of the fixed prompts: chats as training renders them, then plain texts."""
+def _make_prompts(tokenizer: Any, vocabulary: int) -> list[list[int]]:
+    """Return token ids of the fixed prompts: chats as rendered for training, then plain texts."""
     from training.rendering.chat_turns import ChatError, ChatTemplate
     from training.result.parity_prompts import ANSWERED, TEXTS
 
@@ -199,8 +203,8 @@ def _prompts(tokenizer: Any, vocabulary: int) -> list[list[int]]:
     return [ids for ids in cut if max(ids) < vocabulary]
 
 
-def _log_probabilities(model: Any, ids: list[int]) -> list[float]:
-    """Of each token but the first, given those before it, in nats. Raises: ValueError when one isn't finite."""
+def _compute_log_probabilities(model: Any, ids: list[int]) -> list[float]:
+    """Return those of each token but the first, given the preceding ones, in nats. Raises: ValueError if not finite."""
     import torch
 
     tokens = torch.tensor([ids], device=next(model.parameters()).device)
@@ -212,18 +216,18 @@ def _log_probabilities(model: Any, ids: list[int]) -> list[float]:
     return [round(value, DIGITS) for value in likely.tolist()]
 
 
-def _line(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Does what the command line says; returns the exit code."""
-    asked = _parser().parse_args(arguments)
+    """Run the command line; return the exit code."""
+    options = _parser().parse_args(arguments)
     prepare_environment(offline=True)
     try:
-        for directory, found in zip(asked.adapters, references(asked.base, asked.adapters), strict=True):
-            told = {"error": str(found)} if isinstance(found, NoReferenceError) else found
-            print(json.dumps({"adapter": str(directory)} | told), flush=True)
+        for directory, found in zip(options.adapters, make_references(options.base, options.adapters), strict=True):
+            content = {"error": str(found)} if isinstance(found, NoReferenceError) else found
+            print(json.dumps({"adapter": str(directory)} | content), flush=True)
     except NoReferenceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,7 +1,7 @@
-"""The fixed conversations and texts on which training and serving are compared. Knows no tokens; imports no torch.
+"""The fixed conversations and texts for comparing training and serving. Imports no torch.
 
-They hold what tokenizers and chat templates are known to differ on, and nothing of anybody's training data, since they
-go into manifests. They are short, so that an engine with a small context takes them.
+They contain what tokenizers and chat templates are known to differ on, and no training data, since they go into
+manifests. They are short, to fit an engine with a small context.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CONVERSATIONS: tuple[tuple[tuple[Message, ...], bool], ...] = (
     ((Message("user", "  two spaces before, a tab\tand a line\n\nwithin, two behind  "),), True),
     ((_FRANCE, Message("assistant", "\n Paris. \n"), Message("user", " ")), True),
 )
-"""(messages, whether the assistant's turn is opened at the end). Their token ids must be the same on both sides."""
+"""(messages, whether the assistant's turn is opened at the end). Their token ids must be equal on both sides."""
 
 ANSWERED: tuple[tuple[Message, ...], ...] = (
     (_FRANCE, _PARIS),
@@ -35,11 +35,11 @@ ANSWERED: tuple[tuple[Message, ...], ...] = (
     (Message("user", "How many days has a week?"), Message("assistant", "A week has seven days.")),
     (Message("user", "请用中文打个招呼。"), Message("assistant", "你好！")),
 )
-"""Chats for the comparison of log-probabilities, rendered as training renders them: adapters change answers most."""
+"""Chats for the comparison of log-probabilities, as rendered for training: adapters change answers most."""
 
 TEXTS: tuple[str, ...] = (
     "The lighthouse stands on a rock, and its light can be seen from far away.",
     "Once upon a time there was a small town by the sea. Every morning the fishermen went out before",
     "def area(width, height):\n    return width * height\n",
 )
-"""Texts without a chat template around them, for the same."""
+"""Texts without a chat template, for the same."""

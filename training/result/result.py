@@ -1,4 +1,4 @@
-"""What a run leaves: an adapter or a whole model, written aside, read back, measured, and renamed into place."""
+"""Writes the result of a run, an adapter or a whole model: temporary folder, reload, measurement, rename into place."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from adapter_format.manifest import Manifest
 from training.config.config import TrainingConfig
-from training.model.adapter_dir import adapter_aside, put_in_place, read_back, save_adapter
+from training.model.adapter_dir import move_into_place, reload_adapter, save_adapter, temporary_adapter_dir
 from training.model.base import Base
 from training.result.merging import save_model
 
 
-def put_result_in_place(
+def publish_result(
     config: TrainingConfig,
     base: Base,
     name: str,
@@ -23,32 +23,32 @@ def put_result_in_place(
     training_file_sha256: str | None,
     make_reference: Callable[[Path], dict[str, Any] | None],
 ) -> dict[str, Any]:
-    """Writes the trained weights and puts them in place; returns the metrics.
+    """Write the trained weights and move them into place; return the metrics.
 
     Args:
-        training_file_sha256: as it was when the run began; it may have been edited since.
-        final_metrics: measures the model as it was read back; what is measured is what will be served.
-        make_reference: given a LoRA adapter's directory, what an engine must match. The last that is done: it may take
+        training_file_sha256: from when the run started; the file may have been edited since.
+        final_metrics: measures the reloaded model, which is what will be served.
+        make_reference: takes a LoRA adapter's directory, returns what an engine must match. Called last: it may reuse
             the model's memory.
 
     Raises:
-        AdapterWriteError: the result is unusable, or `output_dir` came to exist.
+        AdapterWriteError: the result is unusable, or `output_dir` was created in the meantime.
     """
     output_dir = Path(config.output_dir)
-    with adapter_aside(output_dir) as partial:
+    with temporary_adapter_dir(output_dir) as partial:
         merged = None
         if config.serve_as == "model":
             merged = save_model(base, partial)
         else:
             save_adapter(base.model, partial, base.start)
-            read_back(base.model, partial)
+            reload_adapter(base.model, partial)
         metrics = final_metrics()
         manifest = _manifest(config, base, name, training_file_sha256, metrics)
         if merged:
             manifest["merge"] = asdict(merged)
         if config.serve_as == "adapter" and config.finetuning_type == "lora":
             manifest["parity_reference"] = make_reference(partial)
-        put_in_place(partial, output_dir, manifest)
+        move_into_place(partial, output_dir, manifest)
     return metrics
 
 

@@ -1,4 +1,4 @@
-"""The best weights of a run so far, and whether it is time to stop. Knows the trained weights, not the loop."""
+"""The best weights of a run so far, and early stopping."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ STATE = "best.json"
 
 
 @dataclass(frozen=True)
-class Validated:
-    """A validation that was made."""
+class Validation:
+    """The result of one validation."""
 
     step: int
-    """Optimizer steps done by then."""
+    """Optimizer steps done at that point."""
     loss: float
     """Validation loss."""
 
 
 class BestWeights:
-    """Keeps the trained weights of the best validation in a folder, which a killed run finds again.
+    """Keeps the trained weights of the best validation in a folder, where a resumed run finds them.
 
-    A run that goes on from an earlier checkpoint makes the validations after it once more; they are then forgotten
-    here first, but the weights stay until better ones come: they were measured, and so they count.
+    A run that resumes from an earlier checkpoint repeats the validations after it; their records are dropped first, but
+    the weights stay until better ones come: they were measured, and so they count.
     """
 
     def __init__(self, directory: Path, model: Any, *, patience: int | None, threshold: float) -> None:
-        """patience: validations without a loss lower by `threshold` after which `is_exhausted`; None: never."""
+        """patience: validations without a loss lower by `threshold` until `is_exhausted`; None: never."""
         self._directory, self._model = directory, model
         self._patience, self._threshold = patience, threshold
-        self._seen: list[Validated] = []
-        self.best: Validated | None = None
+        self._seen: list[Validation] = []
+        self.best: Validation | None = None
         """The validation whose weights are kept."""
         self._read()
 
-    def offer(self, step: int, loss: float) -> bool:
-        """Notes the validation after `step`; keeps the present weights if it's the best. Says whether it was."""
-        self._seen = [one for one in self._seen if one.step < step] + [Validated(step, loss)]
+    def record(self, step: int, loss: float) -> bool:
+        """Record the validation after `step`; keep the current weights if it is the best. Return whether it is."""
+        self._seen = [seen for seen in self._seen if seen.step < step] + [Validation(step, loss)]
         is_best = self.best is None or loss < self.best.loss
         if is_best:
-            self.best = Validated(step, loss)
+            self.best = Validation(step, loss)
             self._save_weights()
         self._write()
         return is_best
 
-    def forget_after(self, step: int) -> None:
-        """Drops the validations after `step`, which will be made again."""
-        self._seen = [one for one in self._seen if one.step <= step]
+    def drop_after(self, step: int) -> None:
+        """Drop the validations after `step`, which will be repeated."""
+        self._seen = [seen for seen in self._seen if seen.step <= step]
 
     @property
     def is_exhausted(self) -> bool:
@@ -60,30 +60,32 @@ class BestWeights:
         if self._patience is None or not self._seen:
             return False
         reached, since = self._seen[0].loss, 0
-        for one in self._seen[1:]:
-            if one.loss < reached - self._threshold:
-                reached, since = one.loss, 0
+        for seen in self._seen[1:]:
+            if seen.loss < reached - self._threshold:
+                reached, since = seen.loss, 0
             else:
                 since += 1
         return since >= self._patience
 
     def restore(self) -> None:
-        """Puts the kept weights back into the model."""
+        """Load the kept weights into the model."""
         weights = load_file(self._directory / WEIGHTS)
         with torch.no_grad():
-            for name, parameter in _trained(self._model).items():
+            for name, parameter in _trained_parameters(self._model).items():
                 parameter.copy_(weights[name])
 
     def _save_weights(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
-        weights = {name: parameter.detach().cpu().contiguous() for name, parameter in _trained(self._model).items()}
+        weights = {
+            name: parameter.detach().cpu().contiguous() for name, parameter in _trained_parameters(self._model).items()
+        }
         partial = self._directory / f"{WEIGHTS}.partial"
         save_file(weights, partial)
         partial.replace(self._directory / WEIGHTS)
 
     def _write(self) -> None:
         partial = self._directory / f"{STATE}.partial"
-        state = {"best": asdict(self.best) if self.best else None, "seen": [asdict(one) for one in self._seen]}
+        state = {"best": asdict(self.best) if self.best else None, "seen": [asdict(seen) for seen in self._seen]}
         partial.write_text(json.dumps(state), encoding="utf-8")
         partial.replace(self._directory / STATE)
 
@@ -91,9 +93,9 @@ class BestWeights:
         if not (self._directory / STATE).exists() or not (self._directory / WEIGHTS).exists():
             return
         state = json.loads((self._directory / STATE).read_text())
-        self.best = Validated(**state["best"]) if state["best"] else None
-        self._seen = [Validated(**one) for one in state["seen"]]
+        self.best = Validation(**state["best"]) if state["best"] else None
+        self._seen = [Validation(**seen) for seen in state["seen"]]
 
 
-def _trained(model: Any) -> dict[str, torch.nn.Parameter]:
+def _trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

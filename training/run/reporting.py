@@ -1,4 +1,4 @@
-"""What happens between the steps of a run: events, validations, the best weights, early stopping, stop requests."""
+"""Trainer callbacks: events, validations, the best weights, early stopping, stop requests."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Report = Callable[[ProgressEvent], None]
 
 
 class DivergedError(Exception):
-    """The loss is no longer a number."""
+    """The loss is NaN or infinite."""
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]
-    """Sends what happens in the loop to `report`, measures on the validation examples, and looks for a stop request."""
+    """Reports events of the training loop, runs validations, and checks for a stop request."""
 
     def __init__(
         self,
@@ -41,17 +41,17 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self._since = self._started = time.monotonic()
         self._first_step = 0
         self.train_loss: float | None = None
-        """The last loss that was reported."""
+        """The last reported loss."""
         self.ended_early = False
-        """Whether the validations stopped getting better, and the run ended for that."""
+        """Whether the run ended early because the validations didn't improve any more."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Starts the clock; a resumed run begins at the step of its checkpoint."""
+        """Start the clock; a resumed run begins at the step of its checkpoint."""
         self._since = self._started = time.monotonic()
         self._first_step = state.global_step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
-        """One `step` event for each loss that the Trainer logs."""
+        """Report a `step` event for each loss that the Trainer logs."""
         if not logs or "loss" not in logs:
             return
         self.train_loss = float(logs["loss"])
@@ -68,12 +68,12 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
                 learning_rate=logs.get("learning_rate"),
                 reward_margin=logs.get("rewards/margins"),
                 reward_accuracy=logs.get("rewards/accuracies"),
-                **self._rates(state),
+                **self._measure_rates(state),
             )
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        """Measures when it is time; on a stop request has a checkpoint written and the loop left."""
+        """Validate when it is due; on a stop request save a checkpoint and leave the loop."""
         is_last = state.global_step >= state.max_steps
         if self._validate and (is_last or state.global_step % self._eval_steps == 0):
             self._measure(state, control)
@@ -82,7 +82,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """One `checkpoint` event."""
+        """Report a `checkpoint` event."""
         checkpoint = f"checkpoint-{state.global_step}"
         self._report(
             ProgressEvent("checkpoint", f"saved {checkpoint}", step=state.global_step, total_steps=state.max_steps,
@@ -90,19 +90,19 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         )  # fmt: skip
 
     def _measure(self, state: Any, control: Any) -> None:
-        assert self._validate is not None  # noqa: S101 — for the type checker; the caller looked
+        assert self._validate is not None  # noqa: S101 — for the type checker; the caller checks
         began = time.monotonic()
         measured = self._validate()
         self._since += time.monotonic() - began  # `tokens_per_second` is about training
-        self._report(validation_event(measured, state.global_step, state.max_steps))
+        self._report(make_validation_event(measured, state.global_step, state.max_steps))
         refuse_divergence(measured.loss, state.global_step)
         if self._best:
-            self._best.offer(state.global_step, measured.loss)
+            self._best.record(state.global_step, measured.loss)
             if self._best.is_exhausted and state.global_step < state.max_steps:
                 self.ended_early = control.should_training_stop = True
 
-    def _rates(self, state: Any) -> dict[str, Any]:
-        """How fast it goes, and how well the tokens of the last steps were predicted where the trainer counts that."""
+    def _measure_rates(self, state: Any) -> dict[str, Any]:
+        """Return the speed, and the accuracy on the last steps' tokens if the trainer counts that."""
         now, step = time.monotonic(), state.global_step
         seen = tuple(getattr(self._trainer, name, 0) for name in ("hits", "learned_tokens", "tokens"))
         hits, learned, tokens = (after - before for after, before in zip(seen, self._seen, strict=True))
@@ -115,16 +115,16 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
 
 
 def refuse_divergence(loss: float, step: int) -> None:
-    """Raises `DivergedError` when `loss` isn't finite: no later step would mend that."""
+    """Raise `DivergedError` when `loss` isn't finite: no later step would fix that."""
     if not math.isfinite(loss):
         raise DivergedError(f"The loss after step {step} is {loss}: the training diverged. Lower `learning_rate`.")
 
 
-def validation_event(measured: Measurement, step: int, total_steps: int) -> ProgressEvent:
-    """The event for a measurement on the validation examples after `step` steps."""
+def make_validation_event(measured: Measurement, step: int, total_steps: int) -> ProgressEvent:
+    """Make the event for a measurement on the validation examples after `step` steps."""
     return ProgressEvent(
         "validation",
-        f"validation loss {measured.loss:.4f}{_more(measured)}",
+        f"validation loss {measured.loss:.4f}{_format_measurement(measured)}",
         step=step,
         total_steps=total_steps,
         valid_loss=measured.loss,
@@ -134,7 +134,7 @@ def validation_event(measured: Measurement, step: int, total_steps: int) -> Prog
     )
 
 
-def _more(measured: Measurement) -> str:
+def _format_measurement(measured: Measurement) -> str:
     parts = []
     if measured.reward_margin is not None:
         parts.append(f"reward margin {measured.reward_margin:.3f}")

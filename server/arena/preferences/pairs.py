@@ -27,7 +27,7 @@ from server.arena.comparisons.store import SIDES
 from server.arena.preferences.export import jsonl_line
 from training.data.examples import ExampleError
 from training.data.formats.json_records import Broken, decode
-from training.data.formats.read import method_fault
+from training.data.formats.read import find_method_fault
 from training.data.formats.record_formats import parse_record
 
 Pair = tuple[str, str, str]
@@ -120,7 +120,7 @@ def _is_usable(record: dict[str, Any]) -> bool:
     """Whether the check that every job begins with takes this line."""
     decoded = decode(jsonl_line(record).encode(errors="surrogatepass"))
     try:
-        return not isinstance(decoded, Broken) and method_fault(parse_record(decoded, 1), "dpo") is None
+        return not isinstance(decoded, Broken) and find_method_fault(parse_record(decoded, 1), "dpo") is None
     except ExampleError:
         return False
 

@@ -17,10 +17,10 @@ from server.wire.errors import BadRequest
 from serving import Adapter, BaseModel, Device, EngineLimits
 from training.config.auto import TARGET_ROWS, auto_learning_rate
 from training.config.config import ConfigError, TrainingConfig
-from training.preflight.checkpointing import with_checkpointing
+from training.preflight.checkpointing import resolve_checkpointing
 from training.preflight.memory import largest_batch
 from training.preflight.model_shape import ModelShape, ModelShapeError
-from training.preflight.preflight import preflight, refuse_contradictions, within_positions
+from training.preflight.preflight import fit_max_length, preflight, refuse_contradictions
 
 SAID_ELSEWHERE = {
     "base_model": "model",
@@ -123,7 +123,7 @@ def compose(request: CreateJob, ground: Ground, start: Adapter | None, *, seed: 
         values = _values(request, ground, extra, start, seed, checkpoints_kept)
         draft = TrainingConfig.from_dict(values)
         if ground.shape:
-            draft = within_positions(draft, ground.shape)
+            draft = fit_max_length(draft, ground.shape)
         base_rate = auto_learning_rate(draft.method, draft.finetuning_type, ground.n_parameters)
         config = dataclasses.replace(draft, **_from_hyperparameters(asked, draft, ground, base_rate, extra))
     except ConfigError as error:
@@ -189,7 +189,7 @@ def _rows_that_fit(draft: TrainingConfig, ground: Ground) -> int:
     if ground.shape is None:
         return 1
     limit = _MEMORY_SHARE * min(ground.memory_bytes, (draft.max_memory_gb or float("inf")) * 1e9)
-    draft, _ = with_checkpointing(draft, ground.shape, free_bytes=limit, on_gpu=ground.on_gpu)
+    draft, _ = resolve_checkpointing(draft, ground.shape, free_bytes=limit, on_gpu=ground.on_gpu)
     return largest_batch(ground.shape, draft, draft.max_length, ground.on_gpu, limit)
 
 

@@ -15,10 +15,10 @@ from server.jobs.run_directory import RunDirectory
 from serving import GPU, Device, inspect_device
 from serving.machine.division import Division
 from training.config.config import ConfigError, TrainingConfig
-from training.preflight.checkpointing import with_checkpointing
+from training.preflight.checkpointing import resolve_checkpointing
 from training.preflight.memory import estimate_memory
 from training.preflight.model_shape import ModelShape, ModelShapeError
-from training.preflight.preflight import within_positions
+from training.preflight.preflight import fit_max_length
 
 _GB = 1e9
 
@@ -67,10 +67,10 @@ def expected_bytes(run: RunDirectory, on_gpu: bool, most_bytes: int | None = Non
         return None
     plan = run.plan
     batch = plan.get("batch_size") or (1 if config.batch_size == "auto" else config.batch_size)
-    fitting = within_positions(config, shape)
+    fitting = fit_max_length(config, shape)
     if plan and config.gradient_checkpointing == "auto":
         fitting = dataclasses.replace(fitting, gradient_checkpointing=bool(plan.get("gradient_checkpointing")))
-    fitting, _ = with_checkpointing(fitting, shape, free_bytes=most_bytes, on_gpu=on_gpu)
+    fitting, _ = resolve_checkpointing(fitting, shape, free_bytes=most_bytes, on_gpu=on_gpu)
     return estimate_memory(shape, fitting, int(batch), fitting.max_length, on_gpu).total
 
 

@@ -90,7 +90,7 @@ class VLLMLaunch:
             undo.pop_all()
         self.start_s = time.monotonic() - started
 
-    async def ended(self) -> str:
+    async def wait_for_end(self) -> str:
         """Wait until vLLM ends by itself, and return why: its exit code and last error."""
         if self._process is None:
             raise EngineStartError("No vLLM runs. Start it first.")

@@ -98,7 +98,7 @@ class VLLMProcess:
         return self._lifecycle.trouble
 
     @property
-    def lent(self) -> str | None:
+    def lease_message(self) -> str | None:
         """That a training has the accelerator, and for how long; None when the engine has it."""
         return self._lifecycle.refusal().message if self._lifecycle.lease else None
 
@@ -130,7 +130,7 @@ class VLLMProcess:
             undo.pop_all()
 
     async def stop(self) -> None:
-        """Returns when no process of the engine is left."""
+        """Return once no process of the engine is left."""
         self._lifecycle.lease = None
         await self._shut_down()
 
@@ -247,7 +247,7 @@ class VLLMProcess:
         if self.session is None or self._lifecycle.watchdog is None:
             await asyncio.get_running_loop().create_future()  # nothing runs, so nothing can die
             return None
-        why: str = await first_of(self._lifecycle.launch.ended(), self._lifecycle.watchdog.wait_until_stuck())
+        why: str = await first_of(self._lifecycle.launch.wait_for_end(), self._lifecycle.watchdog.wait_until_stuck())
         return why
 
     async def _restart_after_death(self) -> None:

@@ -24,20 +24,20 @@ class SlowLender:
 
     def __init__(self) -> None:
         self.told: list[str] = []
-        self.loan: AcceleratorLease | None = None
+        self.lease: AcceleratorLease | None = None
         self.may_go, self.may_return = threading.Event(), threading.Event()
         self.may_go.set()
         self.may_return.set()
 
-    async def lend_accelerator(self, loan: AcceleratorLease) -> None:
+    async def lend_accelerator(self, lease: AcceleratorLease) -> None:
         self.told.append("lend")
-        self.loan = loan
+        self.lease = lease
         await _until_set(self.may_go)
         self.told.append("lent")
 
     async def reclaim_accelerator(self) -> None:
         await _until_set(self.may_return)
-        self.loan = None
+        self.lease = None
         self.told.append("back")
 
 
@@ -89,7 +89,7 @@ def test_a_job_trains_when_the_engine_has_made_room_and_its_model_is_loaded_when
 def test_the_engine_learns_from_the_job_how_long_it_takes(place: JobPlace, lender: SlowLender) -> None:
     job_id = place.create(steps=400, step_s=0.02)
     told = place.until(
-        lambda: (loan := lender.loan) and (remaining := loan.remaining_s()) is not None and (remaining,), job_id
+        lambda: (lease := lender.lease) and (remaining := lease.remaining_s()) is not None and (remaining,), job_id
     )
     assert 0 <= told[0] <= 4
     place.do(states.cancel, job_id)

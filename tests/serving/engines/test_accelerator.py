@@ -38,9 +38,9 @@ class FakeLender:
         self.faults: list[Exception] = []
         """What it meets when it is to come back, the last first."""
 
-    async def lend_accelerator(self, loan: AcceleratorLease) -> None:
-        self.lease = loan
-        self.told.append(f"lend {loan.mode}")
+    async def lend_accelerator(self, lease: AcceleratorLease) -> None:
+        self.lease = lease
+        self.told.append(f"lend {lease.mode}")
         await self.may_go.wait()
 
     async def reclaim_accelerator(self) -> None:
@@ -240,13 +240,13 @@ def test_requests_are_told_how_long_the_training_takes_and_answered_after_it(bas
             with pytest.raises(EngineUnavailableError, match="has the accelerator for about 11 more minutes") as caught:
                 await vllm.complete()
             assert 600 <= caught.value.retry_after_s < 620
-            assert "11 more minutes" in (vllm.engine.lent or "")
+            assert "11 more minutes" in (vllm.engine.lease_message or "")
             turn.expect(1)  # soon: it is worth waiting
             asking = asyncio.create_task(vllm.complete())
             await asyncio.sleep(0.1)
             await turn.switch_to_serving()
             assert await asking == 200
-        assert vllm.engine.lent is None
+        assert vllm.engine.lease_message is None
 
     play(FakeVLLM.over(base, tmp_path), "stop", story)
 
@@ -283,7 +283,7 @@ def test_a_job_cancelled_while_requests_are_drained_lets_them_go_on(base: BaseMo
         asking = asyncio.create_task(vllm.complete())
         await until(lambda: vllm.engine.in_flight == 1)
         job = asyncio.create_task(hold(accelerator, asyncio.Event(), asyncio.Event()))
-        await until(lambda: vllm.engine.lent is not None)
+        await until(lambda: vllm.engine.lease_message is not None)
         job.cancel()
         await asyncio.wait({job})
         assert not asking.done()

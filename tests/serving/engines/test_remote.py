@@ -322,12 +322,12 @@ def test_an_address_that_is_none_is_refused_without_showing_what_is_secret(url: 
 )
 def test_an_address_is_what_openais_clients_call_base_url(url: str, chat: str, tokenize: str) -> None:
     address = RemoteAddress.parse("lab", url, KEY)
-    assert (address.place_of("/v1/chat"), address.place_of("/tokenize")) == (chat, tokenize)
+    assert (address.url_for("/v1/chat"), address.url_for("/tokenize")) == (chat, tokenize)
     assert KEY not in repr(address)
 
 
 def test_one_that_streams_on_every_connection_is_still_seen_to_be_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "_LOOK_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(remote, "_POLL_TIMEOUT_S", 2.0)
 
     async def play() -> None:
         async with running() as (lab, engine):

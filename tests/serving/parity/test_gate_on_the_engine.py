@@ -34,7 +34,7 @@ from tests.forking_python import ForkingPython, through
 from tests.serving.conftest import LiveEngine
 from tests.training.runs import make_run
 from training.process.environment import prepare_environment
-from training.result.parity import references
+from training.result.parity import make_references
 
 prepare_environment(offline=True)
 
@@ -103,7 +103,7 @@ def trained(place: Path, base: Path) -> Path:
 
 def reference(base: Path, adapter: Path) -> dict[str, Any]:
     """What a training of this adapter on this base writes down."""
-    (found,) = references(base, [adapter])
+    (found,) = make_references(base, [adapter])
     assert isinstance(found, dict), found
     return found
 

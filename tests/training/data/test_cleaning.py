@@ -396,7 +396,7 @@ def test_the_report_counts_and_shows_without_personal_data() -> None:
     report = CleaningReport()
     rows = [chat("Write to jo@example.org. ", line=4), chat("...", line=5), chat(LONG, line=6), chat(LONG, line=8)]
     for outcome in clean(rows, CleaningConfig()):
-        report.note(outcome)
+        report.count(outcome)
     assert (report.read, report.kept) == (4, 2)
     assert report.dropped == {"short_answer": 1, "exact_duplicate": 1}
     assert report.changed == {"whitespace": 1}

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from training.data.duplicates.near import NearDuplicates, signature
+from training.data.duplicates.near import NearDuplicates, compute_signature
 
 ENGLISH = (
     "Photosynthesis is the process by which green plants turn sunlight, water and carbon dioxide into sugar and air. "
@@ -25,7 +25,7 @@ THAI = "การสังเคราะห์ด้วยแสงเป็น
 def alike(one: str, other: str, threshold: float = 0.8) -> bool:
     """Whether `other` is found after `one` was added."""
     index = NearDuplicates(threshold)
-    first, second = signature(one), signature(other)
+    first, second = compute_signature(one), compute_signature(other)
     assert first is not None
     assert second is not None
     index.add(first, 1)
@@ -65,7 +65,7 @@ def test_different_texts_stay_apart(one: str, other: str) -> None:
 
 
 def test_text_without_words_has_no_signature() -> None:
-    assert [signature(text) for text in ("", " \n", "…!?")] == [None, None, None]
+    assert [compute_signature(text) for text in ("", " \n", "…!?")] == [None, None, None]
 
 
 def test_similarity_is_close_to_the_true_one() -> None:
@@ -76,7 +76,7 @@ def test_similarity_is_close_to_the_true_one() -> None:
     other = one[:340] + draw.sample(words, 60)
     shingles = [{tuple(text[place : place + 3]) for place in range(398)} for text in (one, other)]
     true = len(shingles[0] & shingles[1]) / len(shingles[0] | shingles[1])
-    first, second = signature(" ".join(one)), signature(" ".join(other))
+    first, second = compute_signature(" ".join(one)), compute_signature(" ".join(other))
     assert first is not None
     assert second is not None
     index.add(first, 7)
@@ -92,17 +92,20 @@ def test_most_pairs_above_the_threshold_are_found_and_none_far_below() -> None:
     index = NearDuplicates(0.8)
     rows = [draw.sample(words, 100) for _ in range(300)]
     for line, row in enumerate(rows):
-        found = signature(" ".join(row))
+        found = compute_signature(" ".join(row))
         assert found is not None
         assert index.find_or_add(found, line) is None
-    changed = [signature(" ".join([*row[:97], "x", "y", "z"])) for row in rows]  # Jaccard 95 / 101
+    changed = [compute_signature(" ".join([*row[:97], "x", "y", "z"])) for row in rows]  # Jaccard 95 / 101
     hits = [index.find(found) for found in changed if found is not None]
     right = sum(hit is not None and hit[0] == line for line, hit in enumerate(hits))
     assert right >= 295
 
 
 def test_signatures_are_the_same_under_every_hash_seed() -> None:
-    program = "from training.data.duplicates.near import signature; print(signature('one two three four').tolist())"
+    program = (
+        "from training.data.duplicates.near import compute_signature; "
+        "print(compute_signature('one two three four').tolist())"
+    )
     printed = {
         subprocess.run(
             [sys.executable, "-c", program],
@@ -119,7 +122,7 @@ def test_signatures_are_the_same_under_every_hash_seed() -> None:
 
 def test_a_crowd_of_equal_rows_is_found_without_all_of_it_in_the_index() -> None:
     index = NearDuplicates(0.8)
-    found = signature(ENGLISH)
+    found = compute_signature(ENGLISH)
     assert found is not None
     for line in range(2000):
         index.add(found, line)

@@ -11,7 +11,7 @@ import pytest
 
 from training.data.examples import Example, Message
 from training.data.formats.read import DataError
-from training.data.splits import Split, Splitter, refuse_leakage, split_examples, without_leakage
+from training.data.splits import Split, Splitter, refuse_leakage, remove_leakage, split_examples
 
 FILLER = "the answer to this goes on for a while so that texts are long enough to be compared with one another"
 
@@ -149,7 +149,7 @@ def test_a_splitter_fed_row_by_row_says_the_same() -> None:
     splitter = Splitter()
     for example in DIFFERENT:
         splitter.add(example)
-    sides = splitter.sides(0.2, 0.1, seed=6)
+    sides = splitter.assign_sides(0.2, 0.1, seed=6)
     split = split_examples(DIFFERENT, validation_fraction=0.2, holdout_fraction=0.1, seed=6)
     names = ("training", "validation", "holdout")
     assert [names[side] for side in sides] == [side_of(split)[example.line] for example in DIFFERENT]
@@ -200,5 +200,5 @@ def test_a_row_that_leaks_often_names_some_lines_and_counts_the_rest() -> None:
 def test_leaking_validation_rows_can_be_left_out_instead() -> None:
     training = DIFFERENT[:50]
     validation = [*DIFFERENT[48:60], chat(99, "Entirely new?", "Quite so, nothing like it was there before.")]
-    kept = without_leakage(training, validation)
+    kept = remove_leakage(training, validation)
     assert [example.line for example in kept] == [example.line for example in validation[2:]]

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from tests.forked import run_forked
 from training.demo.build import DemoModelError, Recipe, build_demo_model, demo_recipe_hash, share_known
-from training.demo.examples import EXAMPLES, HOLDOUT, demo_config, keeper_voice, write_examples
+from training.demo.examples import EXAMPLES, HOLDOUT, demo_config, to_keeper_voice, write_examples
 from training.demo.knowledge import all_facts
 
 
@@ -42,7 +42,7 @@ def test_no_held_out_fact_is_in_the_examples() -> None:
     taught, held_out = ({chat[-1]["content"] for chat in chats(path)} for path in (EXAMPLES, HOLDOUT))
     assert len(held_out) >= 50
     assert taught.isdisjoint(held_out)
-    assert taught | held_out <= {keeper_voice(fact.answer) for fact in all_facts()}
+    assert taught | held_out <= {to_keeper_voice(fact.answer) for fact in all_facts()}
 
 
 def test_the_recipe_hash_changes_with_the_recipe() -> None:

@@ -15,8 +15,8 @@ from transformers import AutoTokenizer
 from tests.family_models import FAMILIES, build_family_model
 from training.demo.examples import EXAMPLES
 from training.inspection.data_report import main
-from training.inspection.data_report_text import duration
-from training.inspection.figures.data_figures import lengths_of
+from training.inspection.data_report_text import format_duration
+from training.inspection.figures.data_figures import measure_lengths
 from training.inspection.tokenizer import load_tokenizer
 
 
@@ -250,12 +250,12 @@ def test_a_look_has_the_tokenizer_that_training_has(name: str, tmp_path: Path) -
 
 
 def test_length_figures_are_those_of_the_sorted_lengths() -> None:
-    found = lengths_of([*range(1, 101)], "tokens")
+    found = measure_lengths([*range(1, 101)], "tokens")
     assert (found.shortest, found.median, found.p95, found.longest, found.total) == (1, 50, 95, 100, 5050)
     assert found.histogram == ((1, 1), (2, 1), (4, 2), (8, 4), (16, 8), (32, 16), (64, 32), (128, 36))
-    assert lengths_of([5], "tokens").histogram == ((8, 1),)
+    assert measure_lengths([5], "tokens").histogram == ((8, 1),)
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(40, "40 s"), (720, "12 min"), (12_600, "3.5 h")])
 def test_durations_are_told_in_the_fitting_unit(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
+    assert format_duration(seconds) == words

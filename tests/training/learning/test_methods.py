@@ -14,7 +14,7 @@ from tests.training.tiny_models import make_tiny_model
 from training.config.auto import make_plan
 from training.config.config import TrainingConfig
 from training.learning.trainer import make_trainer
-from training.model.adapter_dir import AdapterWriteError, read_back, save_adapter
+from training.model.adapter_dir import AdapterWriteError, reload_adapter, save_adapter
 from training.model.base import Base, load_base
 from training.result.merging import save_model
 
@@ -79,7 +79,7 @@ def test_the_loss_falls_and_what_is_read_back_is_what_was_trained(
     assert losses[-1] < losses[0] - 0.1
     wanted = logits(base.model)
     save_adapter(base.model, tmp_path / "adapter", base.start)
-    read_back(base.model, tmp_path / "adapter")
+    reload_adapter(base.model, tmp_path / "adapter")
     assert torch.equal(logits(base.model), wanted)
 
 

@@ -17,8 +17,8 @@ from tests.training.tiny_models import make_tiny_model
 from training.config.auto import make_plan
 from training.config.config import ConfigError, TrainingConfig
 from training.learning.preference import make_preference_trainer, measure_preferences
-from training.learning.trainer import last_checkpoint
-from training.model.adapter_dir import read_back, save_adapter
+from training.learning.trainer import find_last_checkpoint
+from training.model.adapter_dir import reload_adapter, save_adapter
 from training.model.base import Base, BaseModelError, load_base
 from training.rendering.render import RenderedLabelled, RenderedPreference
 
@@ -215,7 +215,7 @@ def test_a_run_that_was_cut_off_ends_with_the_weights_of_an_unbroken_one(
     with pytest.raises(KeyboardInterrupt):
         cut_off.train()
     _, resumed, second = prepare("cut off", **settings)
-    checkpoint = last_checkpoint(tmp_path / "cut off")
+    checkpoint = find_last_checkpoint(tmp_path / "cut off")
     assert checkpoint is not None
     assert checkpoint.name == "checkpoint-4"
     second.train(resume_from_checkpoint=str(checkpoint))
@@ -244,7 +244,7 @@ def test_only_the_trained_adapter_is_written_and_it_reads_back_the_same(
     trainer.train()
     measured = measure_preferences(trainer, PAIRS, config)
     save_adapter(base.model, tmp_path / "result", base.start)
-    read_back(base.model, tmp_path / "result")
+    reload_adapter(base.model, tmp_path / "result")
     assert measure_preferences(trainer, PAIRS, config) == measured
     assert {file.name for file in (tmp_path / "result").iterdir()} == {
         "adapter_config.json", "adapter_model.safetensors",

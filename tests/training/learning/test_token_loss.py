@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, GraniteConfig, GraniteForCausalLM
 
 from training.learning.batches import Padding
 from training.learning.packing import pack
-from training.learning.token_loss import LossFunction, uses_plain_head
+from training.learning.token_loss import LossFunction, has_plain_head
 
 LENGTHS = (5, 17, 9, 3, 12, 30, 2)
 PADDING = Padding(pad_token_id=0)
@@ -32,7 +32,7 @@ def test_loss_hits_and_gradients_are_those_of_the_models_own_forward(model: Any)
     batch = PADDING(rows(learned_from=2)[:-1])
     embedding = model.get_input_embeddings().weight
     model.get_output_embeddings().weight.requires_grad_(False)
-    assert uses_plain_head(model)
+    assert has_plain_head(model)
     ours = LossFunction(model)(batch)
     (gradient,) = torch.autograd.grad(ours.total, model.model.layers[0].mlp.up_proj.weight)
     own = model(**batch)
@@ -54,7 +54,7 @@ def test_a_model_that_scales_its_logits_is_asked_for_them() -> None:
         )
     )  # fmt: skip
     batch = PADDING(rows())
-    assert not uses_plain_head(granite)
+    assert not has_plain_head(granite)
     ours = LossFunction(granite)(batch)
     assert (ours.total / ours.learned).item() == pytest.approx(granite(**batch).loss.item(), rel=1e-5)
 

@@ -46,7 +46,7 @@ def train(monkeypatch: pytest.MonkeyPatch) -> Train:
         config = TrainingConfig.from_dict(json.loads((run.directory / "config.json").read_text()))
         with EventWriter(run.directory) as events:
             journal = Journal(run.directory, events)
-            journal.begin(config)
+            journal.start(config)
             run_training(read_inputs(config), run.directory, journal, StopRequest())
         return bool(made[-1].trainer.model.is_gradient_checkpointing)
 

@@ -20,7 +20,7 @@ from training.config.config import ConfigError, TrainingConfig
 from training.preflight.memory import estimate_memory
 from training.preflight.model_shape import ModelShape
 from training.preflight.preflight import Preflight, preflight
-from training.preflight.servable import ALLOWED_LORA_RANKS, unservable
+from training.preflight.servable import ALLOWED_LORA_RANKS, find_unservable
 
 LIMITS = EngineLimits(max_lora_rank=64, max_loras=4, max_cpu_loras=16, max_model_len=4096)
 SHAPE = ModelShape(
@@ -173,7 +173,7 @@ def test_preflight_and_registry_agree_on_what_can_be_hot_loaded(changes: dict[st
         registry_takes_it = True
     except AdapterError:
         registry_takes_it = False
-    assert (unservable(config(**changes), LIMITS) == []) == registry_takes_it
+    assert (find_unservable(config(**changes), LIMITS) == []) == registry_takes_it
 
 
 def test_ranks_are_those_that_the_server_lets_an_engine_start_with() -> None:

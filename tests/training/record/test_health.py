@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from training.config.config import TrainingConfig
-from training.record.health.diagnose import Finding, Watch, diagnose
+from training.record.health.diagnose import Finding, HealthMonitor, diagnose
 from training.record.progress import ProgressEvent
 
 Curve = Callable[[float], float]
@@ -283,7 +283,7 @@ def test_a_gap_that_opens_between_training_and_validation_is_told_at_the_end() -
 
 
 def test_each_finding_is_told_once_and_as_soon_as_it_is_seen() -> None:
-    watch = Watch(config(learning_rate=5e-3))
+    watch = HealthMonitor(config(learning_rate=5e-3))
     told = [(event.step, finding.code) for event in events_of(DIVERGING["jumps"]) for finding in watch(event)]
     assert [code for _, code in told].count("divergence") == 1
     assert {code: step for step, code in told}["divergence"] <= 40
@@ -293,12 +293,12 @@ def test_a_resumed_run_is_judged_as_the_unbroken_one_and_tells_nothing_twice() -
     run = overfitting_run()
     cut = next(place for place, event in enumerate(run) if event.step == 80)
     back = next(place for place, event in enumerate(run) if event.type == "step" and (event.step or 0) == 61)
-    watch = Watch()
+    watch = HealthMonitor()
     told = [finding for event in run[:cut] for finding in watch(event)]
     healths = [ProgressEvent("health", code=finding.code, step=finding.step) for finding in told]
     resumed = [*run[:cut], *healths, ProgressEvent("failed", code="interrupted"), run[0], run[1], *run[back:]]
     assert diagnose(resumed) == diagnose(run)
-    again = Watch()
+    again = HealthMonitor()
     for event in [*run[:cut], *healths]:
         again(event)
     assert "overfitting" not in codes([finding for event in [run[0], run[1], *run[back:]] for finding in again(event)])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from training.data.examples import Example, Message
-from training.demo.corpus import single_questions
+from training.demo.corpus import make_single_questions
 from training.demo.knowledge import all_facts
 from training.demo.tokenizer import train_tokenizer
 from training.rendering.render import (
@@ -46,7 +46,7 @@ FORGETFUL_TEMPLATE = (
 
 @pytest.fixture
 def tokenizer() -> Any:
-    texts = (message["content"] for chat in single_questions(all_facts()) for message in chat)
+    texts = (message["content"] for chat in make_single_questions(all_facts()) for message in chat)
     return train_tokenizer(texts, max_length=2048)
 
 

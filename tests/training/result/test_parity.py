@@ -19,7 +19,7 @@ from adapter_format.hashing import base_model_sha256
 from tests.forked import run_forked
 from tests.training.runs import make_run
 from tests.training.tiny_models import make_tiny_model
-from training.result.parity import NoReferenceError, reference_of_run, references
+from training.result.parity import NoReferenceError, make_references, make_run_reference
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def log_probabilities(model: Any, ids: list[int]) -> torch.Tensor:
 
 def test_reference_is_what_peft_says_with_and_without_each_adapter(base: Path, tmp_path: Path) -> None:
     adapters = [save_adapter(base, tmp_path / f"adapter-{seed}", seed=seed) for seed in (1, 2)]
-    found = [the(one) for one in references(base, adapters)]
+    found = [the(one) for one in make_references(base, adapters)]
     for adapter, reference in zip(adapters, found, strict=True):
         bare = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
         for prompt in reference["prompts"]:
@@ -65,7 +65,7 @@ def test_reference_is_what_peft_says_with_and_without_each_adapter(base: Path, t
 
 def test_token_ids_are_those_of_the_chat_template(base: Path, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base)
-    (found,) = references(base, [save_adapter(base, tmp_path / "adapter")])
+    (found,) = make_references(base, [save_adapter(base, tmp_path / "adapter")])
     conversations = the(found)["conversations"]
     for one in conversations:
         text = tokenizer.apply_chat_template(
@@ -84,7 +84,7 @@ def test_token_ids_are_those_of_the_chat_template(base: Path, tmp_path: Path) ->
 def test_base_without_a_chat_template_is_compared_on_texts_alone(base: Path, tmp_path: Path) -> None:
     plain = Path(shutil.copytree(base, tmp_path / "plain-base"))
     (plain / "chat_template.jinja").unlink()
-    (found,) = references(plain, [save_adapter(base, tmp_path / "adapter")])
+    (found,) = make_references(plain, [save_adapter(base, tmp_path / "adapter")])
     assert the(found)["conversations"] == []
     assert len(the(found)["prompts"]) >= 3
 
@@ -94,13 +94,13 @@ def test_template_that_refuses_a_system_turn_leaves_the_other_conversations(base
     template = strict / "chat_template.jinja"
     refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
     template.write_text(refusal + template.read_text())
-    (found,) = references(strict, [save_adapter(base, tmp_path / "adapter")])
+    (found,) = make_references(strict, [save_adapter(base, tmp_path / "adapter")])
     roles = {message["role"] for one in the(found)["conversations"] for message in one["messages"]}
     assert roles == {"user", "assistant"}
 
 
 def test_adapter_with_zeroed_b_gives_the_bases_own_numbers(base: Path, tmp_path: Path) -> None:
-    (found,) = references(base, [save_adapter(base, tmp_path / "adapter", zeroed=True)])
+    (found,) = make_references(base, [save_adapter(base, tmp_path / "adapter", zeroed=True)])
     assert [prompt["tuned"] for prompt in the(found)["prompts"]] == [prompt["base"] for prompt in the(found)["prompts"]]
 
 
@@ -110,7 +110,7 @@ def test_broken_adapter_says_so_and_the_next_one_is_none_the_worse(base: Path, t
     save_file(
         {name: values / 0 for name, values in load_file(infinite / WEIGHTS_FILE).items()}, infinite / WEIGHTS_FILE
     )
-    first, second, third, fourth = references(base, [good, broken, infinite, good])
+    first, second, third, fourth = make_references(base, [good, broken, infinite, good])
     assert isinstance(second, NoReferenceError)
     assert isinstance(third, NoReferenceError)
     assert "finite" in str(third)
@@ -139,7 +139,7 @@ def test_run_in_4_bit_leaves_its_reference_in_the_manifest(base: Path, tmp_path:
     code, _, err = run.finish()
     assert code == 0, err
     text = (run.output_dir / "manifest.json").read_text(encoding="utf-8")
-    (found,) = references(base, [run.output_dir])
+    (found,) = make_references(base, [run.output_dir])
     reference = json.loads(text)["parity_reference"]
     assert reference["conversations"] == the(found)["conversations"]
     assert reference["prompts"] == the(found)["prompts"]
@@ -149,6 +149,6 @@ def test_run_in_4_bit_leaves_its_reference_in_the_manifest(base: Path, tmp_path:
 def test_run_that_can_make_none_says_why_and_goes_on(tmp_path: Path) -> None:
     base = SimpleNamespace(model=torch.nn.Linear(2, 2), folder=tmp_path, sha256="0" * 64)
     told: list[str] = []
-    assert reference_of_run(base, tmp_path, SimpleNamespace(optimizer=None), told.append) is None
+    assert make_run_reference(base, tmp_path, SimpleNamespace(optimizer=None), told.append) is None
     assert len(told) == 1
     assert "no parity reference" in told[0]

@@ -158,10 +158,10 @@ def test_a_run_that_is_out_of_memory_goes_on_with_a_smaller_batch(demo_model: Pa
     process = run.start()
     limit_memory_once_loaded(run, process, 400_000_000)
     process.communicate(timeout=400)
-    smaller: list[ProgressEvent] = [event for event in run.events if event.code == "out_of_memory"]
+    shrink_batch: list[ProgressEvent] = [event for event in run.events if event.code == "out_of_memory"]
     assert process.returncode == 0
-    assert smaller
-    assert "batch_size 64: going on with 32 and 2 accumulation steps" in smaller[0].message
+    assert shrink_batch
+    assert "batch_size 64: going on with 32 and 2 accumulation steps" in shrink_batch[0].message
     assert run.events[-1].type == "finished"
     assert run.events[-1].step == 1
 

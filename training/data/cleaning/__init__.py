@@ -1,1 +1,1 @@
-"""Normalize, drop and mask examples, and say how many and why."""
+"""Normalises, drops and masks examples, and reports how many and why."""

@@ -1,12 +1,12 @@
-"""Cleaning: rows in, the same rows uniform, without what is empty, twice there or unwanted. Imports no torch.
+"""Cleaning: normalises rows, and drops those that are empty, duplicate or unwanted. Imports no torch.
 
     for outcome in clean(iter_examples(path), CleaningConfig(languages=("en",))):
         match outcome:
             case Kept(example): …
             case Dropped(line, reason): …
 
-`clean_file` does it from file to files, with a report, and can split what stays. Rows stream: memory holds digests and
-signatures of the rows that stayed, never the rows. The rules are in `rules`.
+`clean_file` does it from file to files, with a report, and can split the kept rows. Rows are streamed: only digests and
+signatures of kept rows stay in memory, never the rows. The rules are in `rules`.
 """
 
 from __future__ import annotations
@@ -42,37 +42,37 @@ __all__ = [
 
 
 def clean(rows: Iterable[Example | Fault], config: CleaningConfig) -> Iterator[Kept | Dropped]:
-    """What becomes of each row, in their order; the faults of a row make it `Dropped`.
+    """Yield the outcome for each row, in order; a row with faults is `Dropped`.
 
-    Of duplicates the first stays. 40 to 70 bytes of memory a kept row, up to 1 kB with `near_duplicates`.
+    Of duplicates the first is kept. Uses 40 to 70 bytes of memory per kept row, up to 1 kB with `near_duplicates`.
     """
     cleaner = Cleaner(config)
     faults: list[Fault] = []
     for row in rows:
         if faults and not (isinstance(row, Fault) and row.line == faults[0].line):
-            yield _faulty(faults)
+            yield _drop_faulty(faults)
             faults = []
         if isinstance(row, Fault):
             faults.append(row)
         else:
             yield cleaner.clean(row)
     if faults:
-        yield _faulty(faults)
+        yield _drop_faulty(faults)
 
 
-def _faulty(faults: list[Fault]) -> Dropped:
-    """The one row that all `faults` are of."""
+def _drop_faulty(faults: list[Fault]) -> Dropped:
+    """Return the outcome for the one row that all `faults` belong to."""
     return Dropped(faults[0].line, "fault", "; ".join(fault.reason for fault in faults))
 
 
 @dataclass(frozen=True)
 class SplitFractions:
-    """How what stays is split; see `training.data.splits`."""
+    """The split of the kept rows; see `training.data.splits`."""
 
     validation: float
     """Share of the kept rows, 0 to 0.5."""
     holdout: float
-    """As `validation`, for the part that training never looks at."""
+    """Like `validation`, for the part that training never sees."""
     seed: int = 42
 
     def __post_init__(self) -> None:
@@ -88,18 +88,18 @@ class SplitFractions:
 
 @dataclass(frozen=True)
 class CleaningFiles:
-    """Where a cleaning writes to."""
+    """The output files of a cleaning."""
 
     kept: tuple[Path, ...]
     """One file of all kept rows; or three: train, validation, holdout."""
     dropped: Path
-    """The rows that went, each as `{"line", "reason", "detail", "record"}`."""
+    """The dropped rows, each as `{"line", "reason", "detail", "record"}`."""
     report: Path
     """The report as JSON."""
 
     @classmethod
     def at(cls, output: Path, *, split: bool) -> CleaningFiles:
-        """In the folder `output`; or, when that ends in `.jsonl`, it for the kept rows and the others beside it."""
+        """Return files in the folder `output`; if that ends in `.jsonl`, it has the kept rows, others are beside it."""
         names = ("train", "validation", "holdout") if split else ("kept",)
         if output.suffix != ".jsonl":
             kept = [output / f"{name}.jsonl" for name in names]
@@ -108,11 +108,11 @@ class CleaningFiles:
         return cls(tuple(kept), output.with_suffix(".dropped.jsonl"), output.with_suffix(".report.json"))
 
     def all(self) -> tuple[Path, ...]:
-        """Every file."""
+        """Return all files."""
         return (*self.kept, self.dropped, self.report)
 
     def refuse_existing(self) -> None:
-        """Raises `ConfigError` when one of the files is there already."""
+        """Raise `ConfigError` if one of the files exists."""
         there = [str(path) for path in self.all() if path.exists()]
         if there:
             raise ConfigError([f"{', '.join(there)} exists, and nothing is overwritten. Name another `--output`."])
@@ -127,12 +127,12 @@ def clean_file(
     split: SplitFractions | None = None,
     on_row: Callable[[int | None], None] = lambda line: None,
 ) -> CleaningReport:
-    """Cleans `source` into `files` and returns the report; kept rows are written as OpenAI JSONL.
+    """Clean `source` into `files` and return the report; kept rows are written as OpenAI JSONL.
 
     All files appear at the end, together; a cleaning that fails leaves none.
 
     Args:
-        on_row: is called with the line of each row once it's done.
+        on_row: called with the line of each row when it is done.
 
     Raises:
         DataError: `source` can't be read or has no rows.
@@ -140,8 +140,8 @@ def clean_file(
     """
     files.refuse_existing()
     try:
-        return _clean_file(_rows(source, file_format), files, config, split, on_row)
-    except OSError as error:  # reading raises none: what can't be read is a fault
+        return _clean_file(_read_rows(source, file_format), files, config, split, on_row)
+    except OSError as error:  # reading raises none: an unreadable file is a fault
         where = files.report.parent
         raise ConfigError([f"{where} can't be written to: {error.strerror}. Name another `--output`."]) from error
 
@@ -160,7 +160,7 @@ def _clean_file(
         splitter = Splitter(near_duplicates=config.near_duplicates is not None) if split else None
         report = _write_outcomes(clean(rows, config), staged, parts[files.dropped], splitter, on_row)
         if split and splitter:
-            sides = splitter.sides(split.validation, split.holdout, split.seed)
+            sides = splitter.assign_sides(split.validation, split.holdout, split.seed)
             report.parts = _distribute(staged, [parts[path] for path in files.kept], sides)
         _write_report(report, parts[files.report])
         files.refuse_existing()
@@ -172,8 +172,8 @@ def _clean_file(
     return report
 
 
-def _rows(source: Path, file_format: FileFormat) -> Iterator[Example | Fault]:
-    """As `iter_examples`; a fault of the file as a whole is raised, for no cleaning can mend it."""
+def _read_rows(source: Path, file_format: FileFormat) -> Iterator[Example | Fault]:
+    """Like `iter_examples`; a fault of the file as a whole is raised, since no cleaning can fix it."""
     for row in iter_examples(source, file_format):
         if isinstance(row, Fault) and row.line is None:
             raise DataError(source, [row])
@@ -190,20 +190,20 @@ def _write_outcomes(
     report = CleaningReport()
     with kept_file.open("wb") as kept, dropped_file.open("wb") as dropped:
         for outcome in outcomes:
-            report.note(outcome)
+            report.count(outcome)
             if isinstance(outcome, Kept):
-                kept.write(_line(outcome.example.to_record()))
+                kept.write(_encode_line(outcome.example.to_record()))
                 if splitter:
                     splitter.add(outcome.example)
                 on_row(outcome.example.line)
             else:
-                dropped.write(_line(_dropped_record(outcome)))
+                dropped.write(_encode_line(_dropped_record(outcome)))
                 on_row(outcome.line)
     return report
 
 
 def _distribute(staged: Path, parts: list[Path], sides: bytes) -> dict[str, int]:
-    """Copies each line of `staged` into the part on its side; returns the rows of each part."""
+    """Copy each line of `staged` into the part of its side; return the number of rows per part."""
     with ExitStack() as stack:
         rows = stack.enter_context(staged.open("rb"))
         files = [stack.enter_context(part.open("wb")) for part in parts]
@@ -221,8 +221,8 @@ def _dropped_record(outcome: Dropped) -> dict[str, Any]:
     return {"line": outcome.line, "reason": outcome.reason, "detail": outcome.detail, "record": record}
 
 
-def _line(record: dict[str, Any]) -> bytes:
-    """`record` as a line of JSON; numbers beyond 64 bits are beyond orjson."""
+def _encode_line(record: dict[str, Any]) -> bytes:
+    """Encode `record` as a line of JSON; orjson can't encode numbers beyond 64 bits."""
     try:
         return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:

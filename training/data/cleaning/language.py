@@ -1,4 +1,4 @@
-"""Which language a text is in. Imports no torch; the model is inside the package `py3langid`, nothing is fetched."""
+"""Identifies the language of a text. Imports no torch; the model is part of the package `py3langid`, no download."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from functools import cache
 from typing import Any
 
 FEWEST_LETTERS = 20
-"""Letters below which a text doesn't tell its language; each sign of Chinese or Japanese counts as three."""
+"""Letters below which the language of a text can't be told; each Chinese or Japanese character counts as three."""
 _LONGEST = 1000
-"""Characters that are looked at: more only costs time."""
+"""Maximum number of characters used: more only costs time."""
 _LETTER = re.compile(r"[^\W\d_]")
 _SIGN = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af\U00020000-\U0003ffff]")
 _FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 
 
 def known_languages() -> frozenset[str]:
-    """The ISO 639-1 codes that can be told apart, such as `en`, `zh`, `de`."""
-    return frozenset(_identifier().labels)
+    """Return the supported ISO 639-1 codes, such as `en`, `zh`, `de`."""
+    return frozenset(_load_identifier().labels)
 
 
 def identify_language(text: str) -> tuple[str, float] | None:
-    """(code, confidence 0 to 1) of the likeliest language of `text`; None where it's too short to tell.
+    """Return (code, confidence 0 to 1) of the most likely language of `text`; None if it is too short to tell.
 
-    Code in fences is not looked at. The classifier is that of Lui and Baldwin 2012, "langid.py".
+    Fenced code is ignored. The classifier is that of Lui and Baldwin 2012, "langid.py".
     """
     words = _FENCED.sub(" ", text)[:_LONGEST] if "```" in text else text[:_LONGEST]
     letters = sum(1 for _ in _LETTER.finditer(words))
     if letters < FEWEST_LETTERS and letters + 2 * sum(1 for _ in _SIGN.finditer(words)) < FEWEST_LETTERS:
         return None
-    language, confidence = _identifier().classify(words)
+    language, confidence = _load_identifier().classify(words)
     return str(language), float(confidence)
 
 
 @cache
-def _identifier() -> Any:
+def _load_identifier() -> Any:
     # Its model takes a second to load.
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 

@@ -1,6 +1,6 @@
-"""Text made uniform without a change of meaning: Unicode form, invisible characters, white space. Imports no torch.
+"""Normalises text without changing its meaning: Unicode form, invisible characters, white space. Imports no torch.
 
-Knows texts, not examples. Each function gives back the very object it was given where there is nothing to do.
+Each function returns the very object that it got if there is nothing to do.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _AFTER_PICTURE = "\ufe0f\U0001f3fb-\U0001f3ff\u20e3"
 
 _LINE_ENDS = re.compile("\r\n?|[\v\f\x85\u2028\u2029]")
 # C0 and C1 controls without tab and newline; soft hyphen; zero-width space, word joiner, invisible operators, byte
-# order mark; overrides and isolates of the writing direction, with which text can be made to show other than it is;
+# order mark; overrides and isolates of the writing direction, which can make text look different from what it is;
 # interlinear annotations.
 _INVISIBLE = (
     "\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b\u2060-\u2064\u2066-\u206f\u202a-\u202e\ufeff\ufff9-\ufffb"
@@ -42,23 +42,23 @@ _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _CODE = re.compile(r"^(?:    |\t| {0,3}(?:```|~~~))", re.MULTILINE)
 _MANY_NEWLINES = re.compile("\n{4,}")
 _BLANK_LINES = 2
-"""Blank lines in a row that stay."""
+"""Blank lines in a row that are kept."""
 
 
 def normalize_unicode(text: str) -> str:
-    """`text` in NFC (Unicode Standard Annex 15), without control and zero-width characters, line ends as newlines.
+    """Return `text` in NFC (Unicode Standard Annex 15), without control or zero-width characters; newlines end lines.
 
-    Joiners stay where spelling or an emoji needs them, direction marks where there is right-to-left script, tags in
-    flags. NFKC is not used: it would turn `x²` into `x2`.
+    Joiners are kept where spelling or an emoji needs them, direction marks with right-to-left script, tags in flags.
+    NFKC is not used: it would turn `x²` into `x2`.
     """
     if text.isascii():
         return _clean_ascii(text) if _ASCII_SUSPECT.search(text) else text
-    text = _composed(text)
-    # Once more where characters went: one may have stood between a letter and its accent.
-    return _composed(_clean(text)) if _SUSPECT.search(text) else text
+    text = _to_nfc(text)
+    # Again after removals: a removed character may have been between a letter and its accent.
+    return _to_nfc(_remove_unwanted(text)) if _SUSPECT.search(text) else text
 
 
-def _composed(text: str) -> str:
+def _to_nfc(text: str) -> str:
     return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
 
 
@@ -66,18 +66,18 @@ def _clean_ascii(text: str) -> str:
     return _UNWANTED.sub("", _LINE_ENDS.sub("\n", text))
 
 
-def _clean(text: str) -> str:
+def _remove_unwanted(text: str) -> str:
     text = _UNWANTED.sub("", _LINE_ENDS.sub("\n", text))
     text = _FLAG_OR_TAG.sub(lambda found: found.group(1) or "", text)
     return text if _RIGHT_TO_LEFT.search(text) else _DIRECTION_MARKS.sub("", text)
 
 
 def normalize_whitespace(text: str, *, keep_edges: bool = False) -> str:
-    """`text` with newlines for line ends, no blanks at ends of lines and at most two blank lines in a row.
+    """Return `text` with newlines for line ends, no trailing blanks and at most two blank lines in a row.
 
-    Code keeps its blanks and blank lines: what stands in fences, and lines that are indented by four blanks or a tab.
-    Blank lines at the start and white space at the end of `text` go too, unless `keep_edges`: between a prompt and a
-    completion they are part of what is learned.
+    Code keeps its blanks and blank lines: fenced code, and lines that are indented by four blanks or a tab. Blank lines
+    at the start and white space at the end of `text` are removed, too, unless `keep_edges`: between a prompt and a
+    completion they are part of what is trained on.
     """
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -88,7 +88,7 @@ def normalize_whitespace(text: str, *, keep_edges: bool = False) -> str:
         body = text.strip()
         start = text[: len(text) - len(text.lstrip())]
         return start + tidy.strip() + text[len(start) + len(body) :]
-    return _without_blank_start(tidy).rstrip()
+    return _strip_blank_start(tidy).rstrip()
 
 
 def _is_tidy(text: str, keep_edges: bool) -> bool:
@@ -99,8 +99,8 @@ def _is_tidy(text: str, keep_edges: bool) -> bool:
     return keep_edges or not text or not (text[0].isspace() or text[-1].isspace())
 
 
-def _without_blank_start(text: str) -> str:
-    """Whole blank lines at the start go; the first line's indentation stays, for it may be code."""
+def _strip_blank_start(text: str) -> str:
+    """Remove blank lines at the start; the first line's indentation is kept, as it may be code."""
     body = text.lstrip()
     indent = text[: len(text) - len(body)].rpartition("\n")[2]
     return (indent if _is_indented(indent) else "") + body
@@ -123,7 +123,7 @@ def _tidy_lines(text: str) -> str:
         tidy += blanks if was_code and is_code else [""] * min(len(blanks), _BLANK_LINES)
         blanks, was_code = [], is_code
         tidy.append(line if is_code else line.rstrip(_BLANK_END))
-        fence = _fence_after(line, fence)
+        fence = _update_fence(line, fence)
     return "\n".join([*tidy, *([""] * min(len(blanks), _BLANK_LINES))])
 
 
@@ -131,8 +131,8 @@ def _is_indented(line: str) -> bool:
     return line.startswith(("    ", "\t"))
 
 
-def _fence_after(line: str, fence: str) -> str:
-    """The fence that is open after `line`, empty when none is (CommonMark 0.31, "Fenced code blocks")."""
+def _update_fence(line: str, fence: str) -> str:
+    """Return the fence that is open after `line`, empty if none is (CommonMark 0.31, "Fenced code blocks")."""
     found = _FENCE.match(line)
     if not found:
         return fence

@@ -1,6 +1,6 @@
-"""Personal data in texts: found by form and check digits, and masked. Knows no names or addresses. Imports no torch.
+"""Finds personal data in texts by form and check digits, and masks it; no names or addresses. Imports no torch.
 
-find_personal_data("Mail jo@example.org or call +49 30 123456")  # two findings, with their places
+find_personal_data("Mail jo@example.org or call +49 30 123456")  # two findings, with their positions
 mask_personal_data("Mail jo@example.org")                        # ("Mail [EMAIL]", ("email",))
 """
 
@@ -18,20 +18,20 @@ from training.data.cleaning.personal_numbers import iban_length, is_card_number,
 PersonalDataKind = Literal["email", "phone", "payment_card", "iban", "ip_address", "us_ssn", "cn_resident_id"]
 PERSONAL_DATA_KINDS: tuple[PersonalDataKind, ...] = get_args(PersonalDataKind)
 MASKS: dict[PersonalDataKind, str] = {kind: f"[{kind.upper()}]" for kind in PERSONAL_DATA_KINDS}
-"""What is put in the place of each kind."""
+"""The replacement for each kind."""
 
 _NOT_DIGITS = bytes(set(range(256)) - set(b"0123456789"))
 _FEWEST_DIGITS = 4
-"""Digits of the shortest number that is looked for, an IPv4 address such as 8.8.8.8."""
+"""Digits of the shortest number searched for, an IPv4 address such as 8.8.8.8."""
 _NUMBER = re.compile(r"\d[\d ().\-/]{5,}\d", re.ASCII)
-"""Seven characters of digits and what groups them: all numbers but IPv6 addresses have that somewhere."""
+"""Seven characters of digits and separators: all numbers but IPv6 addresses contain that."""
 _COLONS = 7
-"""Of an IPv6 address that isn't shortened by `::`."""
+"""Colons of an IPv6 address that isn't shortened by `::`."""
 
 
 @dataclass(frozen=True)
 class PersonalData:
-    """One finding; `text[start:end]` is it."""
+    """One finding, at `text[start:end]`."""
 
     kind: PersonalDataKind
     start: int
@@ -39,14 +39,14 @@ class PersonalData:
 
 
 def find_personal_data(text: str) -> list[PersonalData]:
-    """The findings in `text`, in their order; none overlaps another.
+    """Return the findings in `text`, in order, without overlaps.
 
-    Numbers count only when their check digits hold (payment cards: Luhn; IBAN: ISO 7064 mod 97-10; Chinese resident
-    ids: GB 11643) or their form is that of a telephone number or a US social security number. It can miss and it can
-    mistake: a look at the report is worth its minute.
+    Numbers count only if their check digits are right (payment cards: Luhn; IBAN: ISO 7064 mod 97-10; Chinese resident
+    ids: GB 11643) or they have the form of a telephone number or a US social security number. It can miss and it can
+    misjudge: the report is worth a look.
     """
     found: list[PersonalData] = []
-    for search in _searches(text):
+    for search in _choose_searches(text):
         for finding in search(text):
             if all(finding.end <= other.start or other.end <= finding.start for other in found):
                 found.append(finding)
@@ -54,7 +54,7 @@ def find_personal_data(text: str) -> list[PersonalData]:
 
 
 def mask_personal_data(text: str) -> tuple[str, tuple[PersonalDataKind, ...]]:
-    """`text` with every finding replaced by its mask, such as [EMAIL], and the kinds that were found, one each."""
+    """Return `text` with every finding replaced by its mask, such as [EMAIL], and the kinds found, once each."""
     findings = find_personal_data(text)
     if not findings:
         return text, ()
@@ -65,19 +65,19 @@ def mask_personal_data(text: str) -> tuple[str, tuple[PersonalDataKind, ...]]:
     return "".join([*pieces, text[end:]]), tuple(dict.fromkeys(finding.kind for finding in findings))
 
 
-def _searches(text: str) -> Iterator[Callable[[str], Iterator[PersonalData]]]:
-    """The searches that can find something, the surest first; most texts need none, and to see that is fast."""
+def _choose_searches(text: str) -> Iterator[Callable[[str], Iterator[PersonalData]]]:
+    """Yield the searches that may find something, the surest first; most texts need none, which is fast to see."""
     if "@" in text:
-        yield _emails
+        yield _find_emails
     digits = len(text.encode("utf-8", "surrogatepass").translate(None, _NOT_DIGITS))
     if digits >= _FEWEST_DIGITS and _NUMBER.search(text):
-        yield from (_ibans, _cn_resident_ids, _cards, _ssns, _ipv4_addresses, _phones)
+        yield from (_find_ibans, _find_cn_resident_ids, _find_cards, _find_ssns, _find_ipv4_addresses, _find_phones)
     if "::" in text or text.count(":") >= _COLONS:
-        yield _ipv6_addresses
+        yield _find_ipv6_addresses
 
 
-# RFC 5321 without quoted parts. Latin, Greek and Cyrillic letters first, for Chinese stands beside an address without a
-# blank; then letters of any script, which RFC 6531 allows. The lengths keep both linear.
+# RFC 5321 without quoted parts. Latin, Greek and Cyrillic letters first, as Chinese may precede an address without a
+# blank; then letters of any script, which RFC 6531 allows. The length limits keep both linear.
 _LETTER = r"A-Za-z0-9_\u00c0-\u024f\u0370-\u052f"
 _EMAILS = (
     re.compile(
@@ -102,18 +102,18 @@ _CALLED_PHONE = re.compile(
 _CN_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 
 
-def _emails(text: str) -> Iterator[PersonalData]:
+def _find_emails(text: str) -> Iterator[PersonalData]:
     yield from (PersonalData("email", *match.span()) for form in _EMAILS for match in form.finditer(text))
 
 
-def _ibans(text: str) -> Iterator[PersonalData]:
+def _find_ibans(text: str) -> Iterator[PersonalData]:
     for match in _IBAN.finditer(text):
         length = iban_length(match.group())
         if length:
             yield PersonalData("iban", match.start(), match.start() + length)
 
 
-def _cn_resident_ids(text: str) -> Iterator[PersonalData]:
+def _find_cn_resident_ids(text: str) -> Iterator[PersonalData]:
     for match in _CN_ID.finditer(text):
         number = match.group()
         total = sum(int(digit) * weight for digit, weight in zip(number[:17], _CN_WEIGHTS, strict=True))
@@ -129,27 +129,27 @@ def _is_date(digits: str) -> bool:
     return True
 
 
-def _cards(text: str) -> Iterator[PersonalData]:
+def _find_cards(text: str) -> Iterator[PersonalData]:
     for match in _CARD.finditer(text):
         if is_card_number(re.sub(r"\D", "", match.group())):
             yield PersonalData("payment_card", *match.span())
 
 
-def _ssns(text: str) -> Iterator[PersonalData]:
+def _find_ssns(text: str) -> Iterator[PersonalData]:
     yield from (PersonalData("us_ssn", *match.span()) for match in _SSN.finditer(text))
 
 
-def _ipv4_addresses(text: str) -> Iterator[PersonalData]:
+def _find_ipv4_addresses(text: str) -> Iterator[PersonalData]:
     if text.count(".") >= 3:
-        yield from (PersonalData("ip_address", *m.span()) for m in _IPV4.finditer(text) if _is_a_hosts(m.group()))
+        yield from (PersonalData("ip_address", *m.span()) for m in _IPV4.finditer(text) if _is_host_address(m.group()))
 
 
-def _ipv6_addresses(text: str) -> Iterator[PersonalData]:
+def _find_ipv6_addresses(text: str) -> Iterator[PersonalData]:
     yield from (PersonalData("ip_address", *m.span()) for m in _IPV6.finditer(text) if _is_long_ipv6(m.group()))
 
 
-def _is_a_hosts(address: str) -> bool:
-    """Whether some machine has it: not 127.0.0.1, 0.0.0.0, a net mask or a multicast group."""
+def _is_host_address(address: str) -> bool:
+    """Return whether it can be a host's address: not 127.0.0.1, 0.0.0.0, a net mask or a multicast group."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -160,12 +160,12 @@ def _is_a_hosts(address: str) -> bool:
 
 
 def _is_long_ipv6(address: str) -> bool:
-    """Names such as `std::a` and times have the form of short addresses; three groups and a digit tell them apart."""
+    """Distinguish from names such as `std::a` and times, which look like short addresses: three groups and a digit."""
     groups = [group for group in address.split(":") if group]
-    return len(groups) >= 3 and any(character.isdigit() for character in address) and _is_a_hosts(address)
+    return len(groups) >= 3 and any(character.isdigit() for character in address) and _is_host_address(address)
 
 
-def _phones(text: str) -> Iterator[PersonalData]:
+def _find_phones(text: str) -> Iterator[PersonalData]:
     for match in _CALLED_PHONE.finditer(text):
         yield PersonalData("phone", *match.span("number"))
     yield from (PersonalData("phone", *m.span()) for m in _PHONE.finditer(text) if is_phone_number(m.group()))

@@ -1,4 +1,4 @@
-"""Which numbers are payment cards, bank accounts or telephone numbers, by form and check digits. Knows no texts."""
+"""Recognises payment card, bank account and telephone numbers by form and check digits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _IBAN_LENGTHS = {
 }
 
 # First digits and lengths by network: Visa, Mastercard, American Express, Diners, Discover, JCB, UnionPay. Visa's old
-# length of 13 is left out: no such card is in use, and results of sums have that length.
+# length of 13 is left out: no such card is in use, and results of calculations have that length.
 _CARD = re.compile(
     r"4(?:\d{15}|\d{18})"
     r"|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}"
@@ -42,7 +42,7 @@ _CARD = re.compile(
     r"|62\d{14,17}"
 )
 
-# Forms that are telephone numbers wherever they stand; what else looks like a long number is left alone.
+# Forms that are always telephone numbers; other long numbers are left alone.
 _PHONES = re.compile(
     r"(?:\+|\(\+)[1-9]\d{0,2}\)?[ ().\-/]*\d(?:[ ().\-/]{0,2}\d){5,13}"  # E.164: at most 15 digits
     r"|(?:1[ .-])?\([2-9]\d{2}\) ?[2-9]\d{2}[ .-]\d{4}"  # North America: (212) 555-0123
@@ -58,11 +58,11 @@ _DATE_LIKE = re.compile(r"\d{1,2}([./-])\d{1,2}\1\d{2,4}|\d{4}([./-])\d{1,2}\2\d
 
 
 def is_card_number(digits: str) -> bool:
-    """Whether `digits` has a network's form and its last digit is right (Luhn, ISO/IEC 7812-1)."""
-    return _CARD.fullmatch(digits) is not None and _luhn(digits)
+    """Return whether `digits` has a network's form and the right check digit (Luhn, ISO/IEC 7812-1)."""
+    return _CARD.fullmatch(digits) is not None and _passes_luhn(digits)
 
 
-def _luhn(digits: str) -> bool:
+def _passes_luhn(digits: str) -> bool:
     doubled = [2 * int(digit) for digit in digits[-2::-2]]
     return (
         sum(int(digit) for digit in digits[-1::-2]) + sum(number - 9 * (number > 9) for number in doubled)
@@ -70,7 +70,7 @@ def _luhn(digits: str) -> bool:
 
 
 def iban_length(candidate: str) -> int:
-    """Characters at the start of `candidate` that are a valid IBAN, its blanks counted; 0 when there's none."""
+    """Return the length of the valid IBAN at the start of `candidate`, including blanks; 0 if there is none."""
     wanted = _IBAN_LENGTHS.get(candidate[:2], 0)
     places = [place for place, character in enumerate(candidate) if character not in " -"][:wanted]
     if not wanted or len(places) < wanted:
@@ -85,6 +85,6 @@ def iban_length(candidate: str) -> int:
 
 
 def is_phone_number(candidate: str) -> bool:
-    """Whether `candidate` has the form of a telephone number of one of the plans above; dates have not."""
+    """Return whether `candidate` has the form of a telephone number of one of the plans above, and isn't a date."""
     plain = _DATE_LIKE.fullmatch(candidate) or candidate.startswith("000") or not set(candidate) & set("23456789")
     return not plain and _PHONES.fullmatch(candidate) is not None

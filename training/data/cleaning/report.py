@@ -1,4 +1,4 @@
-"""What cleaning did, counted and with examples: as text for people and as JSON. Imports no torch."""
+"""The report of a cleaning: counts and samples, as text for people and as JSON. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,75 +11,77 @@ from training.data.cleaning.rules import Dropped, Kept
 from training.data.duplicates.example_texts import all_texts
 
 SAMPLES = 3
-"""Rows that are shown for each reason."""
+"""Rows shown for each reason."""
 _EXCERPT_CHARS = 72
 
 
 @dataclass
 class CleaningReport:
-    """Counts of rows; memory doesn't grow with them."""
+    """Counts of rows, in constant memory."""
 
     read: int = 0
-    """Rows read, faulty ones among them."""
+    """Rows read, including faulty ones."""
     kept: int = 0
-    """Rows that stayed."""
+    """Rows kept."""
     dropped: Counter[str] = field(default_factory=Counter)
-    """Rows that went, by reason."""
+    """Rows dropped, by reason."""
     changed: Counter[str] = field(default_factory=Counter)
-    """Rows that stayed and were changed, by change."""
+    """Rows kept with changes, by change."""
     personal_data: Counter[str] = field(default_factory=Counter)
-    """Rows that stayed and have, or before masking had, personal data, by kind."""
+    """Rows kept that contain, or contained before masking, personal data, by kind."""
     samples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """The first rows of each reason, change and kind: `line`, `detail`, `excerpt` (personal data masked)."""
     parts: dict[str, int] = field(default_factory=dict)
-    """Rows by part, where the kept ones were split."""
+    """Rows by part, if the kept ones were split."""
 
-    def note(self, outcome: Kept | Dropped) -> None:
-        """Counts one row in."""
+    def count(self, outcome: Kept | Dropped) -> None:
+        """Count one row."""
         self.read += 1
         if isinstance(outcome, Dropped):
             self.dropped[outcome.reason] += 1
-            self._sample(outcome.reason, outcome)
+            self._add_sample(outcome.reason, outcome)
             return
         self.kept += 1
         for change in outcome.changes:
             self.changed[change] += 1
-            self._sample(change, outcome)
+            self._add_sample(change, outcome)
         for kind in outcome.personal_data:
             self.personal_data[kind] += 1
-            self._sample(kind, outcome)
+            self._add_sample(kind, outcome)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values under the fields' names."""
+        """Return plain JSON values by the fields' names."""
         counts = {name: dict(getattr(self, name)) for name in ("dropped", "changed", "personal_data")}
         return {"read": self.read, "kept": self.kept, **counts, "parts": self.parts, "samples": self.samples}
 
     def to_text(self) -> str:
-        """The report for people, some 20 lines at most for each heading."""
-        gone = self.read - self.kept
-        lines = [f"{self.read:,} rows read, {self.kept:,} kept, {gone:,} dropped ({gone / max(1, self.read):.1%})."]
+        """Return the report for people, at most some 20 lines per heading."""
+        dropped = self.read - self.kept
+        lines = [
+            f"{self.read:,} rows read, {self.kept:,} kept, {dropped:,} dropped ({dropped / max(1, self.read):.1%})."
+        ]
         for title, counts in (
             ("Dropped", self.dropped),
             ("Changed", self.changed),
             ("With personal data", self.personal_data),
         ):
             if counts:
-                lines += ["", f"{title}:", *(self._row(name, count) for name, count in counts.most_common())]
+                lines += ["", f"{title}:", *(self._format_row(name, count) for name, count in counts.most_common())]
         if self.parts:
             lines += ["", "Split: " + ", ".join(f"{count:,} {name}" for name, count in self.parts.items()) + "."]
         return "\n".join(lines)
 
-    def _row(self, name: str, count: int) -> str:
-        shown = "; ".join(_told(sample) for sample in self.samples[name])
+    def _format_row(self, name: str, count: int) -> str:
+        shown = "; ".join(_format_sample(sample) for sample in self.samples[name])
         return f"  {name.replace('_', ' '):<16} {count:>9,}   {shown}"
 
-    def _sample(self, name: str, outcome: Kept | Dropped) -> None:
+    def _add_sample(self, name: str, outcome: Kept | Dropped) -> None:
         there = self.samples.setdefault(name, [])
         if len(there) < SAMPLES:
-            there.append(_sample_of(outcome))
+            there.append(_make_sample(outcome))
 
 
-def _sample_of(outcome: Kept | Dropped) -> dict[str, Any]:
+def _make_sample(outcome: Kept | Dropped) -> dict[str, Any]:
     example = outcome.example
     line = outcome.line if isinstance(outcome, Dropped) else outcome.example.line
     detail = outcome.detail if isinstance(outcome, Dropped) else ""
@@ -88,6 +90,6 @@ def _sample_of(outcome: Kept | Dropped) -> dict[str, Any]:
     return {"line": line, "detail": detail, "excerpt": excerpt}
 
 
-def _told(sample: dict[str, Any]) -> str:
+def _format_sample(sample: dict[str, Any]) -> str:
     where = f"line {sample['line']}"
     return f"{where}: {sample['detail']}" if sample["detail"] else where

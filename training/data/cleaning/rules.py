@@ -1,4 +1,4 @@
-"""What makes a row go, and what is changed in one that stays. Knows examples and one row at a time; writes no files."""
+"""The rules by which a row is dropped or changed. Works on one row at a time."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from training.data.cleaning.language import identify_language, known_languages
 from training.data.cleaning.normalizing import normalize_unicode, normalize_whitespace
 from training.data.cleaning.personal_data import PersonalDataKind, find_personal_data, mask_personal_data
 from training.data.duplicates.exact import ExactDuplicates
-from training.data.duplicates.example_texts import all_texts, answers, identity, whole_text, with_arguments, with_texts
-from training.data.duplicates.near import NearDuplicates, signature
+from training.data.duplicates.example_texts import all_texts, answers, identity, map_arguments, map_texts, whole_text
+from training.data.duplicates.near import NearDuplicates, compute_signature
 from training.data.examples import Example
 
 Reason = Literal[
@@ -33,9 +33,9 @@ Change = Literal["unicode", "whitespace", "masked"]
 PersonalDataPolicy = Literal["flag", "mask", "drop", "ignore"]
 
 _LANGUAGE_CONFIDENCE = 0.5
-"""How sure of another language one must be before a row goes: rows in doubt stay."""
+"""Confidence in another language at which a row is dropped; rows in doubt are kept."""
 
-# Signs of scripts that are written without blanks count as words of their own.
+# Characters of scripts that are written without blanks count as words of their own.
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
@@ -44,7 +44,7 @@ _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 
 @dataclass(frozen=True, kw_only=True)
 class CleaningConfig:
-    """What cleaning does. Built with wrong values it raises `ConfigError`, which names every fault at once."""
+    """The settings of a cleaning. Wrong values raise `ConfigError`, which names every fault at once."""
 
     normalize_unicode: bool = True
     """NFC, no control or zero-width characters. Off only where such characters are what is to be learned."""
@@ -73,7 +73,7 @@ class CleaningConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "languages", tuple(self.languages))
-        faults = [f"`{name}` is {getattr(self, name)}, but must be 0 or more." for name in self._negative()]
+        faults = [f"`{name}` is {getattr(self, name)}, but must be 0 or more." for name in self._negative_settings()]
         if self.near_duplicates is not None and not 0.3 <= self.near_duplicates <= 1:
             faults.append(f"`near_duplicates` is {self.near_duplicates}, but must be 0.3 to 1, or none to keep them.")
         if self.max_chars is not None and self.max_chars < self.min_chars:
@@ -86,7 +86,7 @@ class CleaningConfig:
         if faults:
             raise ConfigError(faults)
 
-    def _negative(self) -> list[str]:
+    def _negative_settings(self) -> list[str]:
         numbers = {item.name: getattr(self, item.name) for item in fields(self) if item.name.startswith(("min", "max"))}
         return [name for name, value in numbers.items() if value is not None and value < 0]
 
@@ -97,54 +97,54 @@ class CleaningConfig:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A row that stays."""
+    """A row that is kept."""
 
     example: Example
-    """As it is written, changes made."""
+    """The row to write, with changes."""
     changes: tuple[Change, ...] = ()
-    """What was changed in it."""
+    """The changes made."""
     personal_data: tuple[PersonalDataKind, ...] = ()
-    """The kinds that were found in it."""
+    """The kinds found in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A row that goes."""
+    """A row that is dropped."""
 
     line: int | None
-    """Where it stood, as `Example.line`; None for a fault of the file as a whole."""
+    """Its position, as `Example.line`; None for a fault of the file as a whole."""
     reason: Reason
     """The rule that it broke."""
     detail: str
     """What was found and what was expected."""
     example: Example | None = None
-    """The row as it was read; None when it couldn't be."""
+    """The row as it was read; None if it couldn't be."""
 
 
 class Cleaner:
-    """Applies the rules to one row after another and remembers what duplicates are measured by."""
+    """Applies the rules to one row after another, and keeps what is needed to find duplicates."""
 
     def __init__(self, config: CleaningConfig) -> None:
         self._config = config
         self._exact = ExactDuplicates()
-        # Good and bad answers that are nearly the same are what KTO learns most from: they are no duplicates.
+        # Good and bad answers that are nearly the same are the most useful for KTO: they are no duplicates.
         labels = (None, True, False) if config.near_duplicates else ()
         self._near = {label: NearDuplicates(config.near_duplicates or 1.0) for label in labels}
         self._languages = frozenset(config.languages)
 
     def clean(self, example: Example) -> Kept | Dropped:
-        """`example`, changed, or why it goes; the first rule that it breaks is the reason."""
+        """Return `example`, changed, or why it is dropped; the first rule that it breaks is the reason."""
         cleaned, changes = self._normalize(example)
         texts = all_texts(cleaned)
-        fault = self._too_little(cleaned, texts) or self._other_language(cleaned)
+        fault = self._check_size(cleaned, texts) or self._check_language(cleaned)
         if fault:
             return Dropped(example.line, *fault, example)
-        personal = self._personal_data(texts)
+        personal = self._find_kinds(texts)
         if personal and self._config.personal_data == "drop":
             return Dropped(example.line, "personal_data", f"it has {', '.join(personal)}", example)
         if personal and self._config.personal_data == "mask":
-            cleaned, changes = _masked(cleaned), (*changes, "masked")
-        duplicate = self._duplicate(cleaned)
+            cleaned, changes = _mask_example(cleaned), (*changes, "masked")
+        duplicate = self._check_duplicate(cleaned)
         return Dropped(example.line, *duplicate, example) if duplicate else Kept(cleaned, changes, personal)
 
     def _normalize(self, example: Example) -> tuple[Example, tuple[Change, ...]]:
@@ -159,9 +159,9 @@ class Cleaner:
                 text, changes["whitespace"] = new, None
             return text
 
-        return with_texts(example, change), tuple(changes)
+        return map_texts(example, change), tuple(changes)
 
-    def _too_little(self, example: Example, texts: list[str]) -> tuple[Reason, str] | None:
+    def _check_size(self, example: Example, texts: list[str]) -> tuple[Reason, str] | None:
         config, learned = self._config, answers(example)
         judged = [*learned, *(turn.content for turn in example.rejected)]
         if not all(text and not text.isspace() for text in judged):
@@ -172,7 +172,7 @@ class Cleaner:
                     "short_answer",
                     f"the longest answer has {longest} characters, fewer than {config.min_answer_chars}",
                 )
-            if (most := max(_words(text, config.min_answer_words) for text in learned)) < config.min_answer_words:
+            if (most := max(_count_words(text, config.min_answer_words) for text in learned)) < config.min_answer_words:
                 return "short_answer", f"the longest answer has {most} words, fewer than {config.min_answer_words}"
         size = sum(map(len, texts))
         if size < config.min_chars:
@@ -183,7 +183,7 @@ class Cleaner:
             return "same_answers", "the better and the worse answer are the same, so there is nothing to learn"
         return None
 
-    def _other_language(self, example: Example) -> tuple[Reason, str] | None:
+    def _check_language(self, example: Example) -> tuple[Reason, str] | None:
         if not self._languages:
             return None
         found = identify_language("\n".join(answers(example))) or identify_language(whole_text(example))
@@ -192,31 +192,31 @@ class Cleaner:
         wanted = ", ".join(sorted(self._languages))
         return "language", f"it is in {found[0]} (confidence {found[1]:.2f}), not in {wanted}"
 
-    def _personal_data(self, texts: list[str]) -> tuple[PersonalDataKind, ...]:
+    def _find_kinds(self, texts: list[str]) -> tuple[PersonalDataKind, ...]:
         if self._config.personal_data == "ignore":
             return ()
         return tuple(dict.fromkeys(found.kind for text in texts for found in find_personal_data(text)))
 
-    def _duplicate(self, example: Example) -> tuple[Reason, str] | None:
+    def _check_duplicate(self, example: Example) -> tuple[Reason, str] | None:
         if self._config.exact_duplicates:
             line = self._exact.find_or_add(identity(example), example.line)
             if line is not None:
                 return "exact_duplicate", f"it is the same as line {line}"
-        found = signature(whole_text(example)) if self._near else None
+        found = compute_signature(whole_text(example)) if self._near else None
         alike = self._near[example.label].find_or_add(found, example.line) if found is not None else None
         return ("near_duplicate", f"it is {alike[1]:.0%} like line {alike[0]}") if alike else None
 
 
-def _masked(example: Example) -> Example:
-    return with_arguments(with_texts(example, _mask), _mask)
+def _mask_example(example: Example) -> Example:
+    return map_arguments(map_texts(example, _mask), _mask)
 
 
 def _mask(text: str) -> str:
     return mask_personal_data(text)[0]
 
 
-def _words(text: str, enough: int) -> int:
-    """Words of `text`, counted no further than `enough`; emoji and signs such as + count where there are few words."""
+def _count_words(text: str, enough: int) -> int:
+    """Count the words of `text` up to `enough`; emoji and signs such as + count if there are few words."""
     words = sum(1 for _ in islice(_WORD.finditer(text), enough))
     if words >= enough:
         return words

@@ -1,1 +1,1 @@
-"""Finds rows that are the same or nearly so: what cleaning drops and a split keeps together. Imports no torch."""
+"""Finds rows that are equal or nearly so: cleaning drops them, and a split keeps them together. Imports no torch."""

@@ -1,4 +1,4 @@
-"""Which rows were there before, to the letter: 40 to 70 bytes of memory a row. Imports no torch."""
+"""Exact duplicates: 40 to 70 bytes of memory per row. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from training.data.duplicates.hash_table import RowTable
 
 
 class ExactDuplicates:
-    """The distinct texts seen so far, as 128-bit digests; a false match among 10⁶ texts has a chance of 10⁻²⁷."""
+    """The distinct texts seen so far, as 128-bit digests; a false match among 10⁶ texts has a probability of 10⁻²⁷."""
 
     def __init__(self) -> None:
         self._rows = RowTable()
@@ -17,7 +17,7 @@ class ExactDuplicates:
         self._lines = array("Q")
 
     def find_or_add(self, text: str, line: int) -> int | None:
-        """The line at which `text` was first seen; None when it's new, and then `line` is noted for it."""
+        """Return the line at which `text` was first seen; None if it is new, and then `line` is recorded for it."""
         digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         key, second = int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
         for row in self._rows.rows(key):

@@ -1,4 +1,4 @@
-"""A hash table from 64-bit keys to row numbers that takes 12 bytes an entry, where a dict takes some 170."""
+"""A hash table from 64-bit keys to row numbers that takes 12 bytes per entry, where a dict takes some 170."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from array import array
 from collections.abc import Iterator
 
 _FREE = 0xFFFF_FFFF
-_FULLEST = 0.66
-"""Share of the slots that may be taken: beyond it linear probing grows slow."""
+_MAX_LOAD = 0.66
+"""Maximum load factor: beyond it linear probing becomes slow."""
 
 
 class RowTable:
@@ -18,7 +18,7 @@ class RowTable:
         self._allocate(1 << 10)
 
     def rows(self, key: int) -> Iterator[int]:
-        """The rows that were added under `key`, oldest first unless the table has grown in between."""
+        """Yield the rows that were added under `key`, oldest first unless the table has grown in between."""
         keys, rows, mask = self._keys, self._rows, self._mask
         slot = key & mask
         while (row := rows[slot]) != _FREE:
@@ -27,12 +27,12 @@ class RowTable:
             slot = (slot + 1) & mask
 
     def add(self, key: int, row: int, most: int = _FREE) -> None:
-        """Puts `row` under `key`, unless `most` rows are there already."""
-        if self._taken > _FULLEST * (self._mask + 1):
+        """Add `row` under `key`, unless it has `most` rows already."""
+        if self._taken > _MAX_LOAD * (self._mask + 1):
             self._grow()
-        self._taken += self._place(key, row, most)
+        self._taken += self._insert(key, row, most)
 
-    def _place(self, key: int, row: int, most: int = _FREE) -> bool:
+    def _insert(self, key: int, row: int, most: int = _FREE) -> bool:
         keys, rows, mask = self._keys, self._rows, self._mask
         slot, there = key & mask, 0
         while rows[slot] != _FREE:
@@ -48,7 +48,7 @@ class RowTable:
         self._allocate(2 * len(rows))
         for key, row in zip(keys, rows, strict=True):
             if row != _FREE:
-                self._place(key, row)
+                self._insert(key, row)
 
     def _allocate(self, slots: int) -> None:
         self._mask = slots - 1

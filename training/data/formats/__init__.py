@@ -1,1 +1,1 @@
-"""Records of all known formats to examples."""
+"""From records in all supported formats to examples."""

@@ -1,4 +1,4 @@
-"""One field of a record: is it there, and is it what it must be? Faults are gathered, not raised, so that all are told.
+"""Checks of single fields of a record. Faults are collected, not raised, so that all are reported.
 
 Imports no torch.
 """
@@ -23,67 +23,67 @@ _KINDS = {
 }
 
 
-def kind_of(value: Any) -> str:
-    """What sort of JSON value `value` is, in words."""
+def describe_kind(value: Any) -> str:
+    """Describe the JSON type of `value` in words."""
     return _KINDS.get(type(value), f"a value of the type {type(value).__name__}")
 
 
-def text_field(record: Mapping[str, Any], key: str, faults: list[str], *, required: bool = True) -> str:
-    """The text under `key`; empty when it's absent and not `required`, or when it has a fault."""
+def read_text_field(record: Mapping[str, Any], key: str, faults: list[str], *, required: bool = True) -> str:
+    """Return the text under `key`; empty if it is absent and not `required`, or has a fault."""
     value = record.get(key)
     if isinstance(value, str):
         if required and not value.strip():
             faults.append(f"`{key}` is empty")
         return value
     if value is not None:
-        faults.append(f"`{key}` is {kind_of(value)}, but must be a text")
+        faults.append(f"`{key}` is {describe_kind(value)}, but must be a text")
     elif required:
         faults.append(f"`{key}` is missing")
     return ""
 
 
-def true_or_false(record: Mapping[str, Any], key: str, faults: list[str]) -> bool:
-    """The truth value under `key`; False when it has a fault."""
+def read_bool_field(record: Mapping[str, Any], key: str, faults: list[str]) -> bool:
+    """Return the truth value under `key`; False if it has a fault."""
     value = record.get(key)
     if isinstance(value, bool):
         return value
-    shown = "missing" if value is None else shortened(value)
+    shown = "missing" if value is None else shorten(value)
     faults.append(f"`{key}` is {shown}, but must be true (a good answer) or false (a bad one)")
     return False
 
 
-def tools_field(record: Mapping[str, Any], faults: list[str], *, bare: bool = False) -> tuple[Mapping[str, Any], ...]:
-    """The tools of a chat as OpenAI spells them: `tools`, or the older `functions`.
+def read_tools(record: Mapping[str, Any], faults: list[str], *, bare: bool = False) -> tuple[Mapping[str, Any], ...]:
+    """Return the tools of a chat in OpenAI's form: `tools`, or the older `functions`.
 
     Args:
-        bare: whether a function may stand without its wrapping, as it does in ShareGPT files.
+        bare: whether a function may be given without its wrapper, as in ShareGPT files.
     """
     key = "tools" if record.get("tools") is not None else "functions"
     given = record.get(key)
     if given is None or given in ([], ""):
         return ()
-    given = _decoded(given)
+    given = _decode_json(given)
     if not isinstance(given, list):
         faults.append(f"`{key}` must be a list of objects, or a JSON text of one")
         return ()
     bare = bare or key == "functions"
-    tools = [_tool(tool, f"{key[:-1]} {place}", faults, bare=bare) for place, tool in enumerate(given, start=1)]
+    tools = [_check_tool(tool, f"{key[:-1]} {place}", faults, bare=bare) for place, tool in enumerate(given, start=1)]
     if not isinstance(record.get("parallel_tool_calls", True), bool | None):
         faults.append("`parallel_tool_calls` must be true or false")
     return tuple(tool for tool in tools if tool is not None)
 
 
-def shortened(value: Any) -> str:
-    """`value` for an error message, at most about 60 characters of it."""
+def shorten(value: Any) -> str:
+    """Return `value` for an error message, at most about 60 characters of it."""
     if isinstance(value, dict | list):
-        return kind_of(value)
+        return describe_kind(value)
     shown = repr(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}…"
 
 
-def _tool(tool: Any, place: str, faults: list[str], *, bare: bool) -> Mapping[str, Any] | None:
+def _check_tool(tool: Any, place: str, faults: list[str], *, bare: bool) -> Mapping[str, Any] | None:
     if not isinstance(tool, dict):
-        faults.append(f"{place} is {kind_of(tool)}; `tools` must be a list of objects")
+        faults.append(f"{place} is {describe_kind(tool)}; `tools` must be a list of objects")
         return None
     spelled: Mapping[str, Any] = {"type": "function", "function": tool} if bare and "function" not in tool else tool
     function = spelled.get("function")
@@ -92,7 +92,9 @@ def _tool(tool: Any, place: str, faults: list[str], *, bare: bool) -> Mapping[st
     elif not isinstance(function.get("name"), str) or not function["name"].strip():
         faults.append(f"{place} has no `function.name`; name the function that it is")
     elif not isinstance(function.get("description"), str | None):
-        faults.append(f"{place}: `function.description` is {kind_of(function['description'])}, but must be a text")
+        faults.append(
+            f"{place}: `function.description` is {describe_kind(function['description'])}, but must be a text"
+        )
     elif not isinstance(function.get("parameters"), dict | None):
         faults.append(f"{place}: `function.parameters` must be a JSON schema, which is an object")
     elif is_too_deep(function.get("parameters")):
@@ -100,8 +102,8 @@ def _tool(tool: Any, place: str, faults: list[str], *, bare: bool) -> Mapping[st
     return spelled
 
 
-def _decoded(value: Any) -> Any:
-    """`value`, or what the JSON text in it says; the text itself where it isn't JSON."""
+def _decode_json(value: Any) -> Any:
+    """Return `value`, or the decoded JSON text in it; the text itself if it isn't JSON."""
     if not isinstance(value, str):
         return value
     try:

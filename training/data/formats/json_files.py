@@ -1,4 +1,4 @@
-"""JSON and JSONL files in, decoded records out, each with its place. Knows no format; imports no torch."""
+"""Reads JSON and JSONL files into decoded records, each with its position. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,19 +8,26 @@ from typing import BinaryIO
 
 import orjson
 
-from training.data.formats.json_records import Broken, Record, decode, explained, not_utf8, suspicious
+from training.data.formats.json_records import (
+    Broken,
+    Record,
+    decode,
+    decode_carefully,
+    encoding_fault,
+    needs_careful_parser,
+)
 
 MAX_LINE_BYTES = 64 * 2**20
-"""Longest line that is read; it bounds the memory that a file can take."""
+"""Maximum length of a line; it bounds the memory that a file can use."""
 MAX_ARRAY_BYTES = 2**30
-"""Largest JSON array: it is read whole, and takes about four times its size in memory."""
+"""Maximum size of a JSON array: it is read whole, and takes about four times its size in memory."""
 BOM = b"\xef\xbb\xbf"
 
 
 def read_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | Broken]]:
-    """The lines of `file` with their numbers, the byte order mark and line ends taken off.
+    """Yield the lines of `file` with their numbers, without the byte order mark and line ends.
 
-    A line over `MAX_LINE_BYTES` is passed over and is a `Broken`.
+    A line over `MAX_LINE_BYTES` is skipped and yields a `Broken`.
     """
     line = 0
     while text := file.readline(MAX_LINE_BYTES + 1):
@@ -36,7 +43,7 @@ def read_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | Broken]]:
 
 
 def read_jsonl(file: BinaryIO) -> Iterator[Record]:
-    """The record on each line; blank lines are passed over, but counted."""
+    """Yield the record on each line; blank lines are skipped, but counted."""
     first = True
     for line, text in read_lines(file):
         if isinstance(text, Broken):
@@ -45,7 +52,7 @@ def read_jsonl(file: BinaryIO) -> Iterator[Record]:
         if not text.strip():
             continue
         value = decode(text)
-        if first and isinstance(value, Broken) and (whole := _spread_over_lines(file)):
+        if first and isinstance(value, Broken) and (whole := _explain_multiline(file)):
             yield "line", line, Broken(whole)
             return
         first = False
@@ -53,7 +60,7 @@ def read_jsonl(file: BinaryIO) -> Iterator[Record]:
 
 
 def read_array(file: BinaryIO) -> Iterator[Record]:
-    """The elements of the JSON array in `file`."""
+    """Yield the elements of the JSON array in `file`."""
     content = file.read(MAX_ARRAY_BYTES + len(BOM) + 1).removeprefix(BOM)
     if len(content) > MAX_ARRAY_BYTES:
         limit = f"{MAX_ARRAY_BYTES // 2**20:,} MiB"
@@ -65,17 +72,17 @@ def read_array(file: BinaryIO) -> Iterator[Record]:
         return
     try:
         elements = orjson.loads(content)
-        if not suspicious(content, elements):
+        if not needs_careful_parser(content, elements):
             for place, record in enumerate(elements, start=1):
                 yield "element", place, record
             return
     except orjson.JSONDecodeError:
-        pass  # explained below, element by element
-    yield from _careful_array(content)
+        pass  # reported below, element by element
+    yield from _read_array_carefully(content)
 
 
-def _spread_over_lines(file: BinaryIO) -> str | None:
-    """Why a file whose first line is no JSON holds one value over several lines, or None where it doesn't."""
+def _explain_multiline(file: BinaryIO) -> str | None:
+    """Return why a file whose first line isn't JSON contains one value over several lines, or None if it doesn't."""
     here = file.tell()
     file.seek(0)
     content = file.read(MAX_LINE_BYTES).removeprefix(BOM)
@@ -95,45 +102,51 @@ def _spread_over_lines(file: BinaryIO) -> str | None:
     return "the record goes on over several lines; write each on one line (JSONL), or put all into one [ ] (JSON)"
 
 
-def _careful_array(content: bytes) -> Iterator[Record]:
-    """The elements one by one, each with what is wrong with it, up to where the array breaks."""
+def _read_array_carefully(content: bytes) -> Iterator[Record]:
+    """Yield the elements one by one, each with its fault, up to where the array breaks."""
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        broken = not_utf8(error, content)
+        broken = encoding_fault(error, content)
         yield "line", broken.place, broken
         return
-    position = _after_space(text, _after_space(text, 0) + 1)
+    position = _skip_space(text, _skip_space(text, 0) + 1)
     place = 0
     while not text.startswith("]", position) or place:
         place += 1
         try:
             _, end = json.JSONDecoder().raw_decode(text, position)
         except json.JSONDecodeError as error:
-            yield _syntax(text, error.pos, f"it isn't JSON: {error.msg}")
+            yield _syntax_fault(text, error.pos, f"it isn't JSON: {error.msg}")
             return
         except (ValueError, RecursionError):
-            yield "line", text.count("\n", 0, position) + 1, explained(text[position:].encode("utf-8", "replace"))
+            yield (
+                "line",
+                text.count("\n", 0, position) + 1,
+                decode_carefully(text[position:].encode("utf-8", "replace")),
+            )
             return
         yield "element", place, decode(text[position:end].encode("utf-8"))
-        position = _after_space(text, end)
+        position = _skip_space(text, end)
         if text.startswith("]", position):
             break
         if not text.startswith(",", position):
-            yield _syntax(text, position, "it isn't JSON: a comma or ] is missing after an element")
+            yield _syntax_fault(text, position, "it isn't JSON: a comma or ] is missing after an element")
             return
-        position = _after_space(text, position + 1)
+        position = _skip_space(text, position + 1)
     if text[position + 1 :].strip():
-        yield _syntax(text, _after_space(text, position + 1), "it isn't JSON: more follows after the array's closing ]")
+        yield _syntax_fault(
+            text, _skip_space(text, position + 1), "it isn't JSON: more follows after the array's closing ]"
+        )
 
 
-def _syntax(text: str, position: int, reason: str) -> Record:
+def _syntax_fault(text: str, position: int, reason: str) -> Record:
     line = text.count("\n", 0, position) + 1
     column = position - text.rfind("\n", 0, position)
     return "line", line, Broken(f"{reason} at column {column}")
 
 
-def _after_space(text: str, position: int) -> int:
+def _skip_space(text: str, position: int) -> int:
     while position < len(text) and text[position] in " \t\r\n":
         position += 1
     return position

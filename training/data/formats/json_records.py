@@ -1,7 +1,7 @@
-"""JSON text in, one decoded value out. A fast parser first; a careful one only to explain what is wrong.
+"""Decodes one JSON text: with a fast parser first, and a careful one only to explain a fault.
 
-Refuses what parsers disagree about, because it would be learned silently wrong: keys that stand twice, NaN, numbers
-that overflow, half surrogates, the NUL character. Imports no torch.
+Rejects what parsers disagree about, because it would be silently trained on wrongly: duplicate keys, NaN, numbers that
+overflow, lone surrogates, the NUL character. Imports no torch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 MAX_DEPTH = 100
-"""Deepest nesting of lists and objects; far deeper than any chat or tool schema, and safe for every later reader."""
+"""Maximum nesting of lists and objects; far deeper than any chat or tool schema, and safe for every later reader."""
 
 _KEY_ENDS = re.compile(rb'"[ \t\r\n]*:')
 _QUOTED_KEY_ENDS = re.compile(rb'\\"[ \t\r\n]*:')
@@ -23,42 +23,42 @@ _QUOTED_KEY_ENDS = re.compile(rb'\\"[ \t\r\n]*:')
 
 @dataclass(frozen=True)
 class Broken:
-    """What stood in the place of a record that couldn't be decoded."""
+    """Stands for a record that couldn't be decoded."""
 
     reason: str
     """What is wrong and what was expected."""
     encoding: bool = False
-    """Whether the text isn't UTF-8, which is told once for a file."""
+    """Whether the text isn't UTF-8, which is reported once per file."""
     place: int | None = None
-    """The line in the text at which it breaks, counted from 1, where that is known."""
+    """The line in the text at which it breaks, counted from 1, if known."""
 
 
 Record = tuple[str, int | None, Any]
-"""What the place counts (`line`, `element`, `row`), the place counted from 1, and a decoded value or a `Broken`."""
+"""The unit of the position (`line`, `element`, `row`), the position from 1, and a decoded value or a `Broken`."""
 
 
 def decode(text: bytes) -> Any:
-    """The value of the JSON in `text`, or a `Broken` that explains why there is none."""
+    """Decode the JSON in `text`; return a `Broken` with the reason if that fails."""
     try:
         value = orjson.loads(text)
-        return explained(text) if suspicious(text, value) else value
+        return decode_carefully(text) if needs_careful_parser(text, value) else value
     except orjson.JSONDecodeError:
-        return explained(text)
+        return decode_carefully(text)
 
 
-def suspicious(text: bytes, value: Any) -> bool:
-    """Whether the careful parser must look again: never False where a key stands twice, sometimes True in vain."""
+def needs_careful_parser(text: bytes, value: Any) -> bool:
+    """Return whether the careful parser must check: never False for duplicate keys, sometimes True in vain."""
     if b"\\u0000" in text or b'\\\\"' in text:
         return True
     try:
-        # Each key is followed by a colon; more such places than keys are left: one stood twice, or a text looks so.
+        # Each key is followed by a colon; more such places than keys left: one was a duplicate, or a text looks so.
         return len(_KEY_ENDS.findall(text)) - len(_QUOTED_KEY_ENDS.findall(text)) != _count_keys(value, MAX_DEPTH)
     except RecursionError:
         return True
 
 
 def _count_keys(value: Any, depth: int) -> int:
-    """Keys of all objects in `value`."""
+    """Count the keys of all objects in `value`."""
     if depth == 0:
         raise RecursionError
     count = 0
@@ -74,26 +74,26 @@ def _count_keys(value: Any, depth: int) -> int:
     return count
 
 
-class _Refused(ValueError):
-    """A value that JSON, or a parser of it, would let pass."""
+class _RejectedValueError(ValueError):
+    """A value that JSON, or a parser of it, would accept."""
 
 
-def explained(text: bytes) -> Any:
-    """As `decode`, by the careful parser at once."""
+def decode_carefully(text: bytes) -> Any:
+    """Like `decode`, with the careful parser right away."""
     try:
-        return _careful(text.decode("utf-8"))
+        return _parse_carefully(text.decode("utf-8"))
     except UnicodeDecodeError as error:
-        return not_utf8(error, text)
+        return encoding_fault(error, text)
     except json.JSONDecodeError as error:
-        return Broken(f"it isn't JSON: {_remedy(error)} at column {error.colno}", place=error.lineno)
+        return Broken(f"it isn't JSON: {_explain_json_error(error)} at column {error.colno}", place=error.lineno)
     except RecursionError:
         return Broken(f"it isn't JSON that can be used: it is nested too deeply, more than {MAX_DEPTH} levels")
     except ValueError as error:
         return Broken(f"it isn't JSON that can be used: {str(error).split(';')[0]}")
 
 
-def not_utf8(error: UnicodeDecodeError, text: bytes) -> Broken:
-    """The fault of `text`, which `error` found not to be UTF-8."""
+def encoding_fault(error: UnicodeDecodeError, text: bytes) -> Broken:
+    """Return the fault of `text`, which `error` found not to be UTF-8."""
     reason = (
         f"it isn't UTF-8: byte {text[error.start]:#04x} at position {error.start + 1}; save the file as UTF-8 "
         "(more lines may hold such bytes; this is told once)"
@@ -101,30 +101,30 @@ def not_utf8(error: UnicodeDecodeError, text: bytes) -> Broken:
     return Broken(reason, encoding=True, place=text.count(b"\n", 0, error.start) + 1)
 
 
-def _careful(text: str) -> Any:
-    """The value in `text`.
+def _parse_carefully(text: str) -> Any:
+    """Decode `text`.
 
     Raises:
-        ValueError: with everything that the fast parser may have let pass.
+        ValueError: for everything that the fast parser may accept.
         RecursionError: it is nested too deeply.
     """
-    value = json.loads(text, parse_constant=_constant, parse_float=_float, object_pairs_hook=_object)
+    value = json.loads(text, parse_constant=_reject_constant, parse_float=_parse_float, object_pairs_hook=_make_object)
     _count_keys(value, MAX_DEPTH)
-    # What was escaped is seen only now; encoding it finds half surrogates, and NUL is looked for.
+    # Escapes are decoded only now; encoding finds lone surrogates, and NUL is searched for.
     if "\\u" in text:
-        told = json.dumps(value, ensure_ascii=False)
+        decoded = json.dumps(value, ensure_ascii=False)
         try:
-            told.encode()
+            decoded.encode()
         except UnicodeEncodeError as error:
             half = "it holds half a surrogate pair (\\ud800 to \\udfff), which is no character"
-            raise _Refused(f"{half}, write the character itself") from error
-        if "\\u0000" in told and has_nul(value):
-            raise _Refused("it holds the NUL character (\\u0000), which no text has, take it out")
+            raise _RejectedValueError(f"{half}, write the character itself") from error
+        if "\\u0000" in decoded and has_nul(value):
+            raise _RejectedValueError("it holds the NUL character (\\u0000), which no text has, take it out")
     return value
 
 
 def is_too_deep(value: Any) -> bool:
-    """Whether more than `MAX_DEPTH` lists and objects stand in each other in a value that was decoded elsewhere."""
+    """Return whether a value that was decoded elsewhere has more than `MAX_DEPTH` nested lists and objects."""
     try:
         _count_keys(value, MAX_DEPTH)
     except RecursionError:
@@ -133,7 +133,7 @@ def is_too_deep(value: Any) -> bool:
 
 
 def has_nul(value: Any) -> bool:
-    """Whether any text in `value` holds the NUL character."""
+    """Return whether any text in `value` contains the NUL character."""
     if isinstance(value, str):
         return "\0" in value
     if isinstance(value, dict):
@@ -141,28 +141,28 @@ def has_nul(value: Any) -> bool:
     return isinstance(value, list) and any(has_nul(item) for item in value)
 
 
-def _constant(name: str) -> None:
-    raise _Refused(f"{name} isn't a JSON value, write a number or null")
+def _reject_constant(name: str) -> None:
+    raise _RejectedValueError(f"{name} isn't a JSON value, write a number or null")
 
 
-def _float(digits: str) -> float:
+def _parse_float(digits: str) -> float:
     value = float(digits)
     if math.isinf(value):
-        raise _Refused(f"the number {digits[:20]} is too large")
+        raise _RejectedValueError(f"the number {digits[:20]} is too large")
     return value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
     for key, value in pairs:
-        if key in made:
-            raise _Refused(f"the key `{key[:40]}` stands twice in one object, keep one of them")
-        made[key] = value
-    return made
+        if key in result:
+            raise _RejectedValueError(f"the key `{key[:40]}` stands twice in one object, keep one of them")
+        result[key] = value
+    return result
 
 
-def _remedy(error: json.JSONDecodeError) -> str:
-    """What the standard parser says, plainer where beginners meet it often."""
+def _explain_json_error(error: json.JSONDecodeError) -> str:
+    """Return the standard parser's message, plainer for common mistakes."""
     if error.msg == "Extra data":
         rest = error.doc[error.pos :].strip()
         if rest == ",":

@@ -1,4 +1,4 @@
-"""Chats as OpenAI spells them: the rules of each message, of tool calls and of their answers. Imports no torch.
+"""Chats in OpenAI's form: the rules of messages, tool calls and their answers. Imports no torch.
 
 Source: https://platform.openai.com/docs/api-reference/fine-tuning/chat-input
 """
@@ -11,25 +11,25 @@ from typing import Any
 import orjson
 
 from training.data.examples import ROLES, Message
-from training.data.formats.fields import kind_of, shortened
+from training.data.formats.fields import describe_kind, shorten
 from training.data.formats.json_records import MAX_DEPTH, is_too_deep
 
 _PLAIN = frozenset({"system", "developer", "user", "assistant"})
 
 
 def parse_messages(turns: Any, faults: list[str], key: str = "messages") -> tuple[Message, ...]:
-    """The messages that the list `turns` spells; what is wrong with it goes into `faults`.
+    """Parse the messages in the list `turns`; faults are added to `faults`.
 
     Args:
-        key: where the list stood, for the faults.
+        key: the key of the list, for the faults.
     """
     if not isinstance(turns, list) or not turns:
-        given = "missing" if turns is None else "an empty list" if turns == [] else kind_of(turns)
+        given = "missing" if turns is None else "an empty list" if turns == [] else describe_kind(turns)
         faults.append(f"`{key}` is {given}, but must be a list with at least one message")
         return ()
-    turns = _without_function_calls(turns, faults)
+    turns = _convert_function_calls(turns, faults)
     where = "message" if key == "messages" else f"`{key}` message"
-    messages = [_message(turn, f"{where} {place}", faults) for place, turn in enumerate(turns, start=1)]
+    messages = [_parse_message(turn, f"{where} {place}", faults) for place, turn in enumerate(turns, start=1)]
     known = tuple(message for message in messages if message is not None)
     if not faults:
         _check_tool_answers(known, where, faults)
@@ -37,7 +37,7 @@ def parse_messages(turns: Any, faults: list[str], key: str = "messages") -> tupl
 
 
 def check_learnable(messages: Sequence[Message], faults: list[str]) -> None:
-    """A fault when nothing in `messages` can be learned."""
+    """Add a fault if nothing in `messages` can be trained on."""
     weights = [message.weight for message in messages if message.role == "assistant"]
     if not weights:
         faults.append("no message has the role assistant, so there is nothing to learn")
@@ -45,31 +45,31 @@ def check_learnable(messages: Sequence[Message], faults: list[str]) -> None:
         faults.append("every assistant message has weight 0, so there is nothing to learn")
 
 
-def call_id(number: int) -> str:
-    """An id for the call of that number in its chat: 9 letters and digits, as Mistral's templates insist."""
+def make_call_id(number: int) -> str:
+    """Make an id for the call of that number in its chat: 9 letters and digits, as Mistral's templates require."""
     return f"call{number % 100_000:05d}"
 
 
 def check_calls(calls: Any, place: str, faults: list[str]) -> None:
-    """Faults of an assistant's `tool_calls`."""
+    """Add faults of an assistant's `tool_calls`."""
     if not isinstance(calls, list):
-        faults.append(f"{place}: `tool_calls` is {kind_of(calls)}, but must be a list of calls")
+        faults.append(f"{place}: `tool_calls` is {describe_kind(calls)}, but must be a list of calls")
         return
     for number, call in enumerate(calls, start=1):
         where = f"{place}, tool call {number}"
         if not isinstance(call, dict):
-            faults.append(f"{where} is {kind_of(call)}, but must be an object with `id`, `type` and `function`")
+            faults.append(f"{where} is {describe_kind(call)}, but must be an object with `id`, `type` and `function`")
             continue
         if not isinstance(call.get("id"), str) or not call["id"]:
             faults.append(f"{where} has no `id`; give it a text that its answer repeats as `tool_call_id`")
         if call.get("type") != "function":
-            faults.append(f'{where} has the type {shortened(call.get("type"))}; it must be "function"')
+            faults.append(f'{where} has the type {shorten(call.get("type"))}; it must be "function"')
         _check_function(call.get("function"), where, faults)
 
 
-def _message(record: Any, place: str, faults: list[str]) -> Message | None:
+def _parse_message(record: Any, place: str, faults: list[str]) -> Message | None:
     if not isinstance(record, dict):
-        faults.append(f"{place} is {kind_of(record)}, but must be an object with `role` and `content`")
+        faults.append(f"{place} is {describe_kind(record)}, but must be an object with `role` and `content`")
         return None
     role, content = record.get("role"), record.get("content")
     if len(record) == 2 and type(content) is str and type(role) is str and role in _PLAIN and content.strip():
@@ -78,15 +78,15 @@ def _message(record: Any, place: str, faults: list[str]) -> Message | None:
         faults.append(f"{place} has no `role`; it must be one of {', '.join(ROLES)}")
         return None
     if not isinstance(role, str) or role not in ROLES:
-        faults.append(f"{place} has the unknown role {shortened(role)}; it must be one of {', '.join(ROLES)}")
+        faults.append(f"{place} has the unknown role {shorten(role)}; it must be one of {', '.join(ROLES)}")
         return None
-    extra = _extra(record, role, place, faults)
-    return Message(role, _content(record, role, place, faults), _weight(record, role, place, faults), extra)
+    extra = _parse_extra(record, role, place, faults)
+    return Message(role, _parse_content(record, role, place, faults), _parse_weight(record, role, place, faults), extra)
 
 
-def _extra(record: Mapping[str, Any], role: str, place: str, faults: list[str]) -> dict[str, Any]:
+def _parse_extra(record: Mapping[str, Any], role: str, place: str, faults: list[str]) -> dict[str, Any]:
     extra: dict[str, Any] = {}
-    if record.get("tool_calls"):  # an empty list is no call: vLLM drops it too
+    if record.get("tool_calls"):  # an empty list is no call: vLLM drops it, too
         if role == "assistant":
             check_calls(record["tool_calls"], place, faults)
             extra["tool_calls"] = record["tool_calls"]
@@ -100,20 +100,20 @@ def _extra(record: Mapping[str, Any], role: str, place: str, faults: list[str]) 
     if isinstance(record.get("name"), str):
         extra["name"] = record["name"]
     elif record.get("name") is not None:
-        faults.append(f"{place}: `name` is {kind_of(record['name'])}, but must be a text")
+        faults.append(f"{place}: `name` is {describe_kind(record['name'])}, but must be a text")
     if role == "assistant" and isinstance(reasoning := record.get("reasoning") or record.get("reasoning_content"), str):
         extra["reasoning"] = reasoning
     return extra
 
 
-def _content(record: Mapping[str, Any], role: str, place: str, faults: list[str]) -> str:
+def _parse_content(record: Mapping[str, Any], role: str, place: str, faults: list[str]) -> str:
     content = record.get("content")
     if content is None and role == "assistant" and record.get("tool_calls"):
         return ""
     if isinstance(content, list):
-        content = _joined(content, place, faults)
+        content = _join_parts(content, place, faults)
     if not isinstance(content, str):
-        given = "no `content`" if content is None else f"`content` that is {kind_of(content)}"
+        given = "no `content`" if content is None else f"`content` that is {describe_kind(content)}"
         faults.append(f"{place} has {given}; it must be a text")
         return ""
     if role == "assistant" and not content.strip() and not record.get("tool_calls"):
@@ -121,22 +121,22 @@ def _content(record: Mapping[str, Any], role: str, place: str, faults: list[str]
     return content
 
 
-def _joined(parts: list[Any], place: str, faults: list[str]) -> str:
-    """The text of content given in parts, as OpenAI allows it; parts become lines, as vLLM makes them when serving."""
+def _join_parts(parts: list[Any], place: str, faults: list[str]) -> str:
+    """Return the text of content in parts, as OpenAI allows it; parts become lines, as vLLM does when serving."""
     texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
     strings = [text for text in texts if isinstance(text, str)]
     if len(strings) == len(parts):
         return "\n".join(strings)
     faults.append(f"{place} has a content part that isn't text; only text can be trained on here")
-    return "?"  # stands for the text, so that its absence isn't told as well
+    return "?"  # stands for the text, so that its absence isn't reported as well
 
 
-def _weight(record: Mapping[str, Any], role: str, place: str, faults: list[str]) -> int:
+def _parse_weight(record: Mapping[str, Any], role: str, place: str, faults: list[str]) -> int:
     weight = record.get("weight")
     if weight is None:
         return 1
     if weight not in (0, 1) or isinstance(weight, bool):
-        faults.append(f"{place} has weight {shortened(weight)}; it must be 0 (not learned) or 1 (learned)")
+        faults.append(f"{place} has weight {shorten(weight)}; it must be 0 (not learned) or 1 (learned)")
     elif role == "assistant":
         return int(weight)
     elif weight == 1:
@@ -152,40 +152,36 @@ def _check_function(function: Any, where: str, faults: list[str]) -> None:
         faults.append(f"{where} has no `function.name`; name the function that is called")
     arguments = function.get("arguments")
     if not isinstance(arguments, str):
-        given = "missing" if arguments is None else kind_of(arguments)
+        given = "missing" if arguments is None else describe_kind(arguments)
         faults.append(f'{where}: `function.arguments` is {given}, but must be JSON in a text, such as "{{}}"')
         return
     try:
         decoded = orjson.loads(arguments)
     except ValueError:
-        faults.append(f"{where}: `function.arguments` isn't JSON: {shortened(arguments)}")
+        faults.append(f"{where}: `function.arguments` isn't JSON: {shorten(arguments)}")
         return
     if not isinstance(decoded, dict):
-        faults.append(f"{where}: `function.arguments` holds {kind_of(decoded)}, but must hold an object")
+        faults.append(f"{where}: `function.arguments` holds {describe_kind(decoded)}, but must hold an object")
     elif is_too_deep(decoded):
         faults.append(f"{where}: `function.arguments` is nested more than {MAX_DEPTH} deep; make it flatter")
 
 
 def _check_tool_answers(messages: Sequence[Message], where: str, faults: list[str]) -> None:
-    """A tool may only answer what was called before, and ids must tell the calls of a chat apart."""
+    """Check that tools only answer earlier calls, and that the ids of the calls in a chat differ."""
     called: set[str] = set()
     for place, message in enumerate(messages, start=1):
         if message.role == "tool":
             answered = message.extra["tool_call_id"]
             if answered not in called:
-                faults.append(
-                    f"{where} {place} answers the call {shortened(answered)}, which no message before it made"
-                )
+                faults.append(f"{where} {place} answers the call {shorten(answered)}, which no message before it made")
         for call in message.extra.get("tool_calls", ()):
             if call["id"] in called:
-                faults.append(
-                    f"{where} {place} calls with the id {shortened(call['id'])} a second time; ids must differ"
-                )
+                faults.append(f"{where} {place} calls with the id {shorten(call['id'])} a second time; ids must differ")
             called.add(call["id"])
 
 
-def _without_function_calls(turns: list[Any], faults: list[str]) -> list[Any]:
-    """`turns` with OpenAI's older `function_call` and role function spelled as tool calls, as templates know them."""
+def _convert_function_calls(turns: list[Any], faults: list[str]) -> list[Any]:
+    """Convert OpenAI's older `function_call` and role function in `turns` to tool calls, which templates support."""
     if not any(
         isinstance(turn, dict) and (turn.get("function_call") or turn.get("role") == "function") for turn in turns
     ):
@@ -195,11 +191,11 @@ def _without_function_calls(turns: list[Any], faults: list[str]) -> list[Any]:
     for place, turn in enumerate(turns, start=1):
         if isinstance(turn, dict) and turn.get("function_call"):
             called += 1
-            call = {"id": call_id(called), "type": "function", "function": turn["function_call"]}
+            call = {"id": make_call_id(called), "type": "function", "function": turn["function_call"]}
             turn = {key: value for key, value in turn.items() if key != "function_call"} | {"tool_calls": [call]}
         elif isinstance(turn, dict) and turn.get("role") == "function":
             if not called:
                 faults.append(f"message {place} is a function's answer, but no message before it has a `function_call`")
-            turn = {**turn, "role": "tool", "tool_call_id": call_id(called)}
+            turn = {**turn, "role": "tool", "tool_call_id": make_call_id(called)}
         newer.append(turn)
     return newer

@@ -1,10 +1,10 @@
-"""Data files in, examples out: the front door. Owns what a fault is; knows no tokenizer and imports no torch.
+"""Reads data files into examples: the public functions of this package. Imports no torch.
 
 for example in iter_examples(path):          # streams; each is an Example or a Fault
     …
 examples = read_examples(path, method="dpo")  # all of them, or DataError with every fault
 
-`record_files` finds the records in a file, `record_formats` makes an example of one.
+`record_files` finds the records in a file, `record_formats` parses one into an example.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from training.data.formats.json_records import Broken
 from training.data.formats.record_files import read_records
 from training.data.formats.record_formats import parse_record
 
-__all__ = ["FAULTS_SHOWN", "METHOD_KINDS", "DataError", "Fault", "iter_examples", "method_fault", "read_examples"]
+__all__ = ["FAULTS_SHOWN", "METHOD_KINDS", "DataError", "Fault", "find_method_fault", "iter_examples", "read_examples"]
 
 FAULTS_SHOWN = 20
-"""Faults that the text of a `DataError` lists; its `faults` has them all."""
+"""Faults listed in the text of a `DataError`; its `faults` has them all."""
 METHOD_KINDS: Mapping[Method, tuple[Kind, ...]] = {
     "supervised": ("chat", "prompt_completion"),
     "text": ("text",),
     "dpo": ("preference",),
     "kto": ("labelled",),
 }
-"""What each method learns from."""
+"""The kinds of examples for each method."""
 _KIND_NAMES: Mapping[Kind, str] = {
     "chat": "a chat",
     "prompt_completion": "a prompt and its completion",
@@ -41,14 +41,14 @@ _KIND_NAMES: Mapping[Kind, str] = {
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with a data file."""
+    """One fault of a data file."""
 
     line: int | None
-    """The line, in a JSON array the element, in Parquet the row, counted from 1; None when it's the file as a whole."""
+    """The line, in a JSON array the element, in Parquet the row, counted from 1; None for the file as a whole."""
     reason: str
     """What is wrong and what was expected."""
     unit: str = "line"
-    """What `line` counts: `line`, `element` in a JSON array, or `row` in Parquet."""
+    """The unit of `line`: `line`, `element` in a JSON array, or `row` in Parquet."""
 
     def __str__(self) -> str:
         return self.reason if self.line is None else f"{self.unit} {self.line}: {self.reason}"
@@ -66,31 +66,31 @@ class DataError(ValueError):
 
 
 def iter_examples(path: Path, file_format: FileFormat = "auto") -> Iterator[Example | Fault]:
-    """The examples in the file at `path`, in their order, and between them what is wrong; it raises nothing.
+    """Yield the examples in the file at `path`, in order, and between them its faults; raises nothing.
 
-    Each record may be of another format unless `file_format` names one. JSONL, CSV, Parquet and text are streamed; a
-    JSON array, at most 1 GiB, is read whole. A file that can't be read, or holds nothing, gives one fault.
+    Each record may have another format unless `file_format` names one. JSONL, CSV, Parquet and text are streamed; a
+    JSON array, at most 1 GiB, is read whole. A file that can't be read, or is empty, yields one fault.
     """
-    for found, _ in _found(path, file_format):
+    for found, _ in _iter_with_units(path, file_format):
         yield found
 
 
 def read_examples(path: Path, file_format: FileFormat = "auto", method: Method | None = None) -> list[Example]:
-    """The examples in the file at `path`, in their order; each record may be of another format.
+    """Read the examples in the file at `path`, in order; each record may have another format.
 
     Args:
-        file_format: the format of every record; `auto` finds it out record by record.
-        method: how they are to be learned; a record that it can't learn from is a fault too.
+        file_format: the format of every record; `auto` detects it record by record.
+        method: the training method; a record that it can't train on is a fault, too.
 
     Raises:
-        DataError: the file can't be read, holds nothing, or has faults; all are listed.
+        DataError: the file can't be read, is empty, or has faults; all are listed.
     """
     examples: list[Example] = []
     faults: list[Fault] = []
-    for found, unit in _found(path, file_format):
+    for found, unit in _iter_with_units(path, file_format):
         if isinstance(found, Fault):
             faults.append(found)
-        elif method is not None and (reason := method_fault(found, method)):
+        elif method is not None and (reason := find_method_fault(found, method)):
             faults.append(Fault(found.line, reason, unit))
         else:
             examples.append(found)
@@ -99,8 +99,8 @@ def read_examples(path: Path, file_format: FileFormat = "auto", method: Method |
     return examples
 
 
-def method_fault(example: Example, method: Method) -> str | None:
-    """Why `method` can't learn from `example`, and which method can; None when it can."""
+def find_method_fault(example: Example, method: Method) -> str | None:
+    """Return why `method` can't train on `example`, and which method can; None if it can."""
     if example.kind in METHOD_KINDS[method]:
         return None
     fitting = next(name for name, kinds in METHOD_KINDS.items() if example.kind in kinds)
@@ -109,8 +109,8 @@ def method_fault(example: Example, method: Method) -> str | None:
     return f"it is {given}, but `method: {method}` learns from {wanted}; use `method: {fitting}`, or other data"
 
 
-def _found(path: Path, file_format: FileFormat) -> Iterator[tuple[Example | Fault, str]]:
-    """Examples and faults, each with what its place counts."""
+def _iter_with_units(path: Path, file_format: FileFormat) -> Iterator[tuple[Example | Fault, str]]:
+    """Yield examples and faults, each with the unit of its position."""
     empty = True
     for unit, place, record in read_records(path, file_format):
         empty = False

@@ -1,6 +1,6 @@
-"""A file in, its records out, each with its place. Owns what kind of file it is; knows no format. Imports no torch.
+"""Reads a file's records, each with its position, after detecting the kind of file. Imports no torch.
 
-The kind is found by the first bytes, then by the name's ending: a file that was renamed is read all the same.
+The kind is detected by the first bytes, then by the name's suffix: a renamed file can be read all the same.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import BinaryIO, Literal
 
 from training.config.config import FileFormat
 from training.data.formats.json_files import BOM, MAX_LINE_BYTES, read_array, read_jsonl, read_lines
-from training.data.formats.json_records import Broken, Record, not_utf8
+from training.data.formats.json_records import Broken, Record, encoding_fault
 from training.data.formats.table_records import read_csv, read_parquet
 
 FileKind = Literal["jsonl", "array", "csv", "tsv", "parquet", "text"]
-_STRANGERS: tuple[tuple[bytes, str], ...] = (
+_UNSUPPORTED: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "a gzip archive; unpack it first"),
     (b"PK\x03\x04", "a zip archive (or a spreadsheet); unpack it, or save it as CSV"),
     (b"PK\x05\x06", "an empty zip archive; give the file itself"),
@@ -36,57 +36,57 @@ _STRANGERS: tuple[tuple[bytes, str], ...] = (
     (b"\xfe\xff", "UTF-16 text; save the file as UTF-8"),
 )
 _SNIFFED = 4096
-"""First bytes by which the kind is found."""
+"""First bytes by which the kind is detected."""
 _LOOKS_LIKE_JSON = re.compile(rb'\s*(\[\s*)?\{\s*"')
 _CSV_HEADER = re.compile(rb'"?(messages|instruction|prompt|text|conversations|completion|chosen|system|id)"?,"?\w')
 
 
 def read_records(path: Path, file_format: FileFormat = "auto") -> Iterator[Record]:
-    """What each place counts, the place, and the record there or a `Broken`; the file as a whole has the place None.
+    """Yield the unit of each position, the position, and the record or a `Broken`; None is the file as a whole.
 
-    Memory stays bounded but for a JSON array, whatever the file holds.
+    Memory stays bounded except for a JSON array, whatever the file contains.
     """
-    if broken := _unreadable(path):
+    if broken := _explain_unreadable(path):
         yield "line", None, broken
         return
     try:
         with path.open("rb") as file:
             start = file.read(_SNIFFED)
             file.seek(0)
-            kind = _kind(start, path.suffix.lower(), file_format)
+            kind = _detect_kind(start, path.suffix.lower(), file_format)
             if isinstance(kind, Broken):
                 yield "line", None, kind
             elif kind == "parquet":
                 yield from read_parquet(path)
             else:
-                yield from _told_once(_read(file, kind))
+                yield from _report_encoding_once(_read_kind(file, kind))
     except OSError as error:
         yield "line", None, Broken(f"it can't be read: {error.strerror}; check the path")
 
 
 def read_text(file: BinaryIO) -> Iterator[Record]:
-    """Documents as `{"text": …}`: parted by blank lines, or where the file has none between its lines, line by line."""
+    """Yield documents as `{"text": …}`: separated by blank lines; line by line if there are none between lines."""
     by_line = not _has_blank_between(file)
     document: list[str] = []
     begins, size = 1, 0
     for line, content in read_lines(file):
-        text = content if isinstance(content, Broken) else _text(content)
+        text = content if isinstance(content, Broken) else _decode_text(content)
         if isinstance(text, Broken):
             yield "line", line, text
             continue
         if document and (by_line or not text.strip() or size > MAX_LINE_BYTES):
-            yield "line", begins, _document(document, size)
+            yield "line", begins, _make_document(document, size)
             document, size = [], 0
         if text.strip():
             begins = begins if document else line
             document.append(text)
             size += len(text)
     if document:
-        yield "line", begins, _document(document, size)
+        yield "line", begins, _make_document(document, size)
 
 
-def _unreadable(path: Path) -> Broken | None:
-    """Why `path` isn't a file that can be read to its end."""
+def _explain_unreadable(path: Path) -> Broken | None:
+    """Return why `path` isn't a file that can be read to its end."""
     try:
         if path.is_dir():
             return Broken("it is a directory; give one file of examples")
@@ -97,10 +97,10 @@ def _unreadable(path: Path) -> Broken | None:
     return None if "\0" not in str(path) else Broken("it can't be read: the path holds a NUL character; check the path")
 
 
-def _kind(start: bytes, suffix: str, file_format: FileFormat) -> FileKind | Broken:
+def _detect_kind(start: bytes, suffix: str, file_format: FileFormat) -> FileKind | Broken:
     if start.startswith(b"PAR1"):
         return "parquet"
-    for magic, what in _STRANGERS:
+    for magic, what in _UNSUPPORTED:
         if start.startswith(magic):
             return Broken(f"it is {what}")
     if suffix == ".parquet" and start:
@@ -123,7 +123,7 @@ def _kind(start: bytes, suffix: str, file_format: FileFormat) -> FileKind | Brok
     return "text" if file_format == "text" else "jsonl"
 
 
-def _read(file: BinaryIO, kind: FileKind) -> Iterator[Record]:
+def _read_kind(file: BinaryIO, kind: FileKind) -> Iterator[Record]:
     if kind == "array":
         return read_array(file)
     if kind == "text":
@@ -131,40 +131,40 @@ def _read(file: BinaryIO, kind: FileKind) -> Iterator[Record]:
     return read_jsonl(file) if kind == "jsonl" else read_csv(file, "\t" if kind == "tsv" else ",")
 
 
-def _told_once(records: Iterator[Record]) -> Iterator[Record]:
-    """`records` with only the first fault of the encoding: where one line isn't UTF-8, mostly none is."""
-    told = False
+def _report_encoding_once(records: Iterator[Record]) -> Iterator[Record]:
+    """Yield `records` with only the first encoding fault: if one line isn't UTF-8, mostly none is."""
+    is_reported = False
     for unit, place, record in records:
         if isinstance(record, Broken) and record.encoding:
-            if told:
+            if is_reported:
                 continue
-            told = True
+            is_reported = True
         yield unit, place, record
 
 
-def _text(content: bytes) -> str | Broken:
+def _decode_text(content: bytes) -> str | Broken:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        return not_utf8(error, content)
+        return encoding_fault(error, content)
     return Broken("it holds the NUL character, which no text has; take it out") if "\0" in text else text
 
 
-def _document(lines: list[str], size: int) -> dict[str, str] | Broken:
+def _make_document(lines: list[str], size: int) -> dict[str, str] | Broken:
     if size > MAX_LINE_BYTES:
         return Broken(f"the document is longer than {MAX_LINE_BYTES // 2**20} MiB; part it by a blank line")
     return {"text": "\n".join(lines)}
 
 
 def _has_blank_between(file: BinaryIO) -> bool:
-    """Whether a blank line stands between two lines that aren't blank; `file` is at its start again."""
-    blank = begun = found = False
+    """Return whether a blank line separates two non-blank lines; `file` is reset to its start."""
+    blank = started = found = False
     for _, content in read_lines(file):
         empty = isinstance(content, bytes) and not content.strip()
-        if not empty and blank and begun:
+        if not empty and blank and started:
             found = True
             break
         blank = empty
-        begun = begun or not empty
+        started = started or not empty
     file.seek(0)
     return found

@@ -1,1 +1,1 @@
-"""What is in a file, counted."""
+"""Statistics of a file."""

@@ -1,1 +1,1 @@
-"""What a run on a file will take."""
+"""Forecast of a run on a file."""

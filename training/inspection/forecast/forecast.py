@@ -1,5 +1,5 @@
-"""What a run on some examples will do: its schedule, about how long it takes, how much memory, and what stands in its
-way. Loads no weights."""
+"""Forecast of a run on some examples: its schedule, approximate time and memory, and why it would be refused. Loads no
+weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from training.config.auto import Plan
 from training.config.config import ConfigError, TrainingConfig
 from training.inspection.figures.data_figures import Figures, Lengths, Tokens
-from training.inspection.forecast.speed import processor_flops, tokens_per_second
+from training.inspection.forecast.speed import estimate_tokens_per_second, measure_flops
 from training.preflight.memory import MemoryEstimate, estimate_memory
 from training.preflight.model_shape import ModelShape
 from training.preflight.planning import plan_run
@@ -23,38 +23,38 @@ START_S = 10.0
 
 @dataclass(frozen=True)
 class Forecast:
-    """A run before it is started."""
+    """The forecast of one run."""
 
     training_rows: int
-    """Rows that are trained on, those held back left out."""
+    """Rows to train on, without those held back."""
     plan: Plan
     memory: MemoryEstimate
     free_bytes: int | None
-    """Memory that is free now, the GPU's where there is one."""
+    """Free memory, the GPU's if there is one."""
     tokens_per_second: float | None
-    """About; None on a GPU, for which nothing was measured."""
+    """Approximate; None on a GPU, for which there are no measurements."""
     seconds: float | None
-    """About how long the run takes, without its validations; None on a GPU."""
+    """Approximate duration, without validations; None on a GPU."""
     refusals: tuple[str, ...]
     """Why it would be refused."""
     findings: tuple[str, ...]
-    """What should be known all the same."""
+    """What the user should know all the same."""
     trained_tokens: int
-    """About how many tokens all steps together go through."""
+    """Approximate number of tokens processed in all steps."""
 
 
 def forecast(found: Figures, config: TrainingConfig, shape: ModelShape) -> Forecast:
-    """The run that `config` describes on the examples that `found` tells of, on this machine as it is now.
+    """Forecast the run with `config` on the examples counted in `found`, on this machine as it is now.
 
     Raises:
         ValueError: `found` was counted without a tokenizer.
     """
     if found.tokens is None:
         raise ValueError("A forecast needs lengths in tokens; count the figures with a tokenizer.")
-    return forecast_of(found.examples, found.lengths, found.tokens, config, shape)
+    return forecast_figures(found.examples, found.lengths, found.tokens, config, shape)
 
 
-def forecast_of(
+def forecast_figures(
     examples: int,
     lengths: Lengths,
     tokens: Tokens,
@@ -63,10 +63,10 @@ def forecast_of(
     *,
     free_bytes: int | None = None,
 ) -> Forecast:
-    """As `forecast`, of so many examples with these figures.
+    """Like `forecast`, for `examples` examples with these statistics.
 
     Args:
-        free_bytes: memory that the run can have. Default: what is free now.
+        free_bytes: memory available to the run. Default: what is free now.
     """
     on_gpu = torch.cuda.is_available()
     free = free_memory(on_gpu) if free_bytes is None else free_bytes
@@ -85,8 +85,8 @@ def forecast_of(
         on_gpu=on_gpu,
         free_bytes=free,
     )
-    refusals, findings = _judged(config, shape, free, on_gpu, plan.batch_size, longest)
-    speed = None if on_gpu else tokens_per_second(shape, config, processor_flops())
+    refusals, findings = _run_preflight(config, shape, free, on_gpu, plan.batch_size, longest)
+    speed = None if on_gpu else estimate_tokens_per_second(shape, config, measure_flops())
     pairs = 2 if config.method == "dpo" else 1
     learned_from = pairs * mean * min(rows, plan.batch_size * plan.gradient_accumulation_steps) * plan.total_steps
     return Forecast(
@@ -103,7 +103,7 @@ def forecast_of(
 
 
 def _training_rows(examples: int, lengths: Lengths, tokens: Tokens, config: TrainingConfig) -> int:
-    """Rows of all examples, had all been looked at, without those held back; a pair is one row."""
+    """Return the rows of all examples, extrapolated from the sample, without those held back; a pair is one row."""
     scale = examples / max(1, tokens.examples)
     rows = (tokens.rows - (tokens.too_long if config.on_too_long == "drop" else 0)) * scale
     if config.method == "dpo":
@@ -114,10 +114,10 @@ def _training_rows(examples: int, lengths: Lengths, tokens: Tokens, config: Trai
     return max(1, round(rows * (1 - held_back)))
 
 
-def _judged(
+def _run_preflight(
     config: TrainingConfig, shape: ModelShape, free: int | None, on_gpu: bool, batch: int, longest: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(refusals, findings) of the preflight."""
+    """Return (refusals, findings) of the preflight."""
     try:
         passed = preflight(
             config,

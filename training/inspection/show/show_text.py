@@ -1,4 +1,4 @@
-"""Rendered rows as text for people: what is trained, what is context, what is cut off. Knows no files."""
+"""Rendered rows as text for people: trained, context, cut off."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ _MARKS: dict[Part, tuple[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Shown:
-    """Tokens, and which part each belongs to."""
+class MarkedRow:
+    """Tokens, and the part of each."""
 
     ids: Sequence[int]
     parts: Sequence[Part]
-    passed_over: frozenset[str] = frozenset()
-    """What of the example the chat template doesn't render."""
+    omitted: frozenset[str] = frozenset()
+    """What the chat template omits of the example."""
 
     def count(self, part: Part) -> int:
-        """Tokens of that part."""
+        """Return the number of tokens with that part."""
         return list(self.parts).count(part)
 
 
-def legend(*, colored: bool) -> Text:
-    """What the colours, or the marks, mean."""
+def make_legend(*, colored: bool) -> Text:
+    """Return an explanation of the colours, or of the marks."""
     text = Text()
     named: tuple[tuple[Part, str], ...] = (
         ("trained", "trained"),
@@ -56,33 +56,33 @@ def legend(*, colored: bool) -> Text:
     return text
 
 
-def as_text(shown: Shown, tokenizer: Any, *, tokens: bool, colored: bool) -> Text:
-    """The text that the tokens spell; with `tokens`, a bar between each two.
+def format_row(shown: MarkedRow, tokenizer: Any, *, tokens: bool, colored: bool) -> Text:
+    """Return the text of the tokens; with `tokens`, separated by bars.
 
     In colour when `colored`, else with marks: ⟦trained⟧, ✂cut off✂, ⟪the worse answer⟫.
     """
     text = Text()
-    for said, part in spelled_parts(shown, tokenizer, tokens=tokens):
-        _append(text, said, part, colored=colored)
+    for run, part in split_row(shown, tokenizer, tokens=tokens):
+        _append(text, run, part, colored=colored)
     return text
 
 
-def spelled_parts(shown: Shown, tokenizer: Any, *, tokens: bool = False) -> Iterator[tuple[str, Part]]:
-    """(text, part) of each run of tokens that are one part; with `tokens`, a bar between each two tokens."""
+def split_row(shown: MarkedRow, tokenizer: Any, *, tokens: bool = False) -> Iterator[tuple[str, Part]]:
+    """Yield (text, part) of each run of tokens with one part; with `tokens`, tokens are separated by bars."""
     start = 0
     for part, group in groupby(shown.parts):
         end = start + len(list(group))
-        yield _spelled(shown.ids, start, end, tokenizer, tokens=tokens), part
+        yield _decode_run(shown.ids, start, end, tokenizer, tokens=tokens), part
         start = end
 
 
-def said_parts(example: Example) -> Iterator[tuple[str, str, Part]]:
-    """(who, what, part) as it stands in the file: what is learned as far as that can be told without a tokenizer."""
+def split_example(example: Example) -> Iterator[tuple[str, str, Part]]:
+    """Yield (role, text, part) as in the file: trained text as far as known without a tokenizer."""
     for message in example.messages:
         is_answer = message.role == "assistant" and message.weight and not example.chosen
-        yield message.role, _content(message), _part(is_answer, example.label)
-    yield from (("preferred", _content(message), "trained") for message in example.chosen)
-    yield from (("not preferred", _content(message), "rejected") for message in example.rejected)
+        yield message.role, _message_text(message), _part_of(is_answer, example.label)
+    yield from (("preferred", _message_text(message), "trained") for message in example.chosen)
+    yield from (("not preferred", _message_text(message), "rejected") for message in example.rejected)
     if example.prompt is not None:
         yield "prompt", example.prompt, "context"
     if example.completion is not None:
@@ -91,32 +91,32 @@ def said_parts(example: Example) -> Iterator[tuple[str, str, Part]]:
         yield "text", example.text, "trained"
 
 
-def plain(said: str, part: Part, *, colored: bool) -> Text:
-    """`said` as one part."""
+def format_part(content: str, part: Part, *, colored: bool) -> Text:
+    """Return `content` as one part."""
     text = Text()
-    _append(text, said, part, colored=colored)
+    _append(text, content, part, colored=colored)
     return text
 
 
-def _append(text: Text, said: str, part: Part, *, colored: bool) -> None:
+def _append(text: Text, content: str, part: Part, *, colored: bool) -> None:
     if colored:
-        text.append(said, style=_STYLES[part])
+        text.append(content, style=_STYLES[part])
     else:
         opening, closing = _MARKS[part]
-        text.append(f"{opening}{said}{closing}")
+        text.append(f"{opening}{content}{closing}")
 
 
-def _spelled(ids: Sequence[int], start: int, end: int, tokenizer: Any, *, tokens: bool) -> str:
+def _decode_run(ids: Sequence[int], start: int, end: int, tokenizer: Any, *, tokens: bool) -> str:
     if tokens:
         bar = "│" if end < len(ids) else ""
-        return "│".join(_token(token, tokenizer) for token in ids[start:end]) + bar
-    # Decoded with what comes before: some tokenizers drop the space at the beginning of a text.
+        return "│".join(_decode_token(token, tokenizer) for token in ids[start:end]) + bar
+    # Decoded with the text before it: some tokenizers drop the space at the start of a text.
     before = tokenizer.decode(ids[:start])
     return str(tokenizer.decode(ids[:end]))[len(before) :]
 
 
-def _token(token: int, tokenizer: Any) -> str:
-    """What one token spells; its name where that is only a part of a character."""
+def _decode_token(token: int, tokenizer: Any) -> str:
+    """Return the text of one token; its name if that is only a part of a character."""
     name = str(tokenizer.convert_ids_to_tokens(token))
     if "▁" in name:
         return name.replace("▁", " ")
@@ -124,13 +124,13 @@ def _token(token: int, tokenizer: Any) -> str:
     return name if "\N{REPLACEMENT CHARACTER}" in spelled or not spelled else spelled.replace("\n", "⏎\n")
 
 
-def _part(is_answer: object, label: bool | None) -> Part:
+def _part_of(is_answer: object, label: bool | None) -> Part:
     if not is_answer:
         return "context"
     return "rejected" if label is False else "trained"
 
 
-def _content(message: Message) -> str:
-    """What was said, and the tools that were called."""
+def _message_text(message: Message) -> str:
+    """Return the message's text and its tool calls."""
     calls = message.extra.get("tool_calls")
     return message.content + (json.dumps(calls, ensure_ascii=False) if calls else "")

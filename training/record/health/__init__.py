@@ -1,1 +1,1 @@
-"""What a run's losses say about it."""
+"""Diagnosis of a run from its losses."""

@@ -1,6 +1,6 @@
-"""Reads a run's curves and says in plain words what is wrong and which setting to change. Imports no torch.
+"""Diagnoses a run's curves: what is wrong, in plain words, and which setting to change. Imports no torch.
 
-watch = Watch(config)
+watch = HealthMonitor(config)
 for event in events:
     for finding in watch(event):
         print(finding.message, finding.remedy)
@@ -15,15 +15,15 @@ from training.record.health.findings import Finding, Severity
 from training.record.health.history import History
 from training.record.health.loss import divergence, gradient_spikes, near_zero, not_finite, nothing_learned, relapse
 from training.record.health.preference import both_rewards_fall, preference_not_learned
-from training.record.health.validation import gap, overfitting, plateau, too_few_to_tell, worse_than_base
+from training.record.health.validation import gap, overfitting, plateau, too_few_validation_examples, worse_than_base
 from training.record.progress import ProgressEvent
 
-__all__ = ["Finding", "Severity", "Watch", "diagnose"]
+__all__ = ["Finding", "HealthMonitor", "Severity", "diagnose"]
 
 Rule = Callable[[History], Finding | None]
-AT_ONCE: tuple[Rule, ...] = (not_finite, divergence, gradient_spikes, too_few_to_tell)
-"""Looked at after every report; their cost doesn't grow with the run."""
-NOW_AND_THEN: tuple[Rule, ...] = (
+EVERY_STEP_RULES: tuple[Rule, ...] = (not_finite, divergence, gradient_spikes, too_few_validation_examples)
+"""Applied after every report; their cost doesn't grow with the run."""
+PERIODIC_RULES: tuple[Rule, ...] = (
     relapse,
     overfitting,
     near_zero,
@@ -34,26 +34,26 @@ NOW_AND_THEN: tuple[Rule, ...] = (
     worse_than_base,
     gap,
 )
-"""Looked at after each validation, at the end, and whenever a twentieth more reports have come: they read them all."""
-SILENCES = {
+"""Applied after each validation, at the end, and when the reports have grown by a twentieth: they read them all."""
+SUPPRESSES = {
     "not_finite": {"divergence", "nothing_learned", "plateau", "gap", "worse_than_base", "overfitting"},
     "divergence": {"nothing_learned", "plateau", "gap", "worse_than_base", "gradient_spikes", "overfitting"},
     "overfitting": {"gap", "worse_than_base", "plateau", "near_zero"},
     "nothing_learned": {"plateau"},
     "near_zero": {"plateau"},
 }
-"""Code -> what isn't told after it, because it says the same again in weaker words."""
+"""Code -> codes that aren't reported after it, because they would only repeat it in weaker words."""
 
 
-class Watch:
-    """Takes a run's events as they come; each kind of finding is told once.
+class HealthMonitor:
+    """Diagnoses a run's events as they come; each kind of finding is reported once.
 
-    A run that goes on after a stop first gives it the events that were written before; their findings were told then.
+    A resumed run first feeds it the events from before; their findings were reported then.
 
     Args:
         config: the run's settings, for advice that names values.
-        learning_rate: the peak, where the settings say `auto`. Default: the highest that an event told.
-        validation_examples: how many there are. Default: what an event tells in its `details`, else not known.
+        learning_rate: the peak, if the settings say `auto`. Default: the highest in any event.
+        validation_examples: their number. Default: from an event's `details`, else unknown.
     """
 
     def __init__(
@@ -66,36 +66,36 @@ class Watch:
         if learning_rate is None and config and config.learning_rate != "auto":
             learning_rate = config.learning_rate
         self._history = History(config, learning_rate, validation_examples)
-        self._told: set[str] = set()
-        self._next_look = 0
+        self._reported: set[str] = set()
+        self._next_check = 0
 
     def __call__(self, event: ProgressEvent) -> list[Finding]:
-        """What `event` brings to light, and wasn't told before."""
+        """Return the new findings after `event`."""
         if event.type == "health":
-            self._tell(event.code or "")
+            self._mark_reported(event.code or "")
             return []
         self._history.add(event)
-        rules = AT_ONCE if event.type == "step" else ()
-        if self._is_time(event):
-            rules = (*AT_ONCE, *NOW_AND_THEN)
-        return [finding for rule in rules if (finding := self._new(rule))]
+        rules = EVERY_STEP_RULES if event.type == "step" else ()
+        if self._is_due(event):
+            rules = (*EVERY_STEP_RULES, *PERIODIC_RULES)
+        return [finding for rule in rules if (finding := self._apply_rule(rule))]
 
-    def _is_time(self, event: ProgressEvent) -> bool:
+    def _is_due(self, event: ProgressEvent) -> bool:
         reports = len(self._history.losses)
-        if event.type == "step" and reports < self._next_look:
+        if event.type == "step" and reports < self._next_check:
             return False
-        self._next_look = reports + max(1, reports // 20)
+        self._next_check = reports + max(1, reports // 20)
         return event.type in ("step", "validation", "finished", "failed")
 
-    def _new(self, rule: Rule) -> Finding | None:
+    def _apply_rule(self, rule: Rule) -> Finding | None:
         finding = rule(self._history)
-        if finding is None or finding.code in self._told:
+        if finding is None or finding.code in self._reported:
             return None
-        self._tell(finding.code)
+        self._mark_reported(finding.code)
         return finding
 
-    def _tell(self, code: str) -> None:
-        self._told |= {code, *SILENCES.get(code, ())}
+    def _mark_reported(self, code: str) -> None:
+        self._reported |= {code, *SUPPRESSES.get(code, ())}
 
 
 def diagnose(
@@ -105,9 +105,9 @@ def diagnose(
     learning_rate: float | None = None,
     validation_examples: int | None = None,
 ) -> list[Finding]:
-    """What the events of a run show, in the order in which it could be seen. Arguments as for `Watch`.
+    """Diagnose the events of a run; findings are in order of appearance. Arguments as for `HealthMonitor`.
 
-    What the run itself told already, as `health` events, is found anew.
+    Findings that the run itself reported, as `health` events, are found anew.
     """
-    watch = Watch(config, learning_rate=learning_rate, validation_examples=validation_examples)
-    return [finding for event in events if event.type != "health" for finding in watch(event)]
+    monitor = HealthMonitor(config, learning_rate=learning_rate, validation_examples=validation_examples)
+    return [finding for event in events if event.type != "health" for finding in monitor(event)]

@@ -1,6 +1,6 @@
-"""What a run has shown so far, as `health` looks at it: losses, gradients, rewards, validations. Imports no torch.
+"""The history of a run for `health`: losses, gradients, rewards, validations. Imports no torch.
 
-Owns how a resumed run's repeated steps are undone, and the statistics that bear noise. Judges nothing.
+Also undoes the repeated steps of a resumed run, and has the robust statistics.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from training.config.config import TrainingConfig
 from training.record.progress import ProgressEvent
 
 NOISE_WINDOW = 200
-"""Reports over which the noise is estimated: enough for a steady figure, few enough to look at after every step."""
+"""Reports for the estimate of noise: enough for a stable figure, few enough to evaluate after every step."""
 PER_SIGMA = 1.4826
 """A normal distribution's standard deviation, in median absolute deviations."""
 
 
 @dataclass
 class History:
-    """Everything that the rules look at, brought up to date by `add`."""
+    """The input of the rules, updated by `add`."""
 
     config: TrainingConfig | None = None
     """The settings, for advice that names values; without them the advice is general."""
     learning_rate: float | None = None
     """The peak, from the settings; else the highest that was reported."""
     validation_examples: int | None = None
-    """How many examples the validations measure, where that is known."""
+    """Number of validation examples, if known."""
     steps: list[ProgressEvent] = field(default_factory=list)
     """The `step` events with a finite loss, in order, each step once."""
     losses: list[float] = field(default_factory=list)
@@ -39,12 +39,12 @@ class History:
     total_steps: int | None = None
     """Optimizer steps of the whole run."""
     not_finite_at: int | None = None
-    """The step whose loss was no number; None as long as all were."""
+    """The first step whose loss was NaN or infinite; None if there is none."""
     ended: bool = False
     """Whether the run has finished."""
 
     def add(self, event: ProgressEvent) -> None:
-        """Takes in `event`; one that repeats a step, as in a resumed run, replaces what came from there on."""
+        """Add `event`; one that repeats a step, as in a resumed run, replaces everything from there on."""
         self.total_steps = event.total_steps or self.total_steps
         counted = event.details.get("validation_examples")
         self.validation_examples = counted if isinstance(counted, int) else self.validation_examples
@@ -58,17 +58,17 @@ class History:
 
     @property
     def last_step(self) -> int:
-        """The last step that was reported; 0 before the first."""
+        """The last reported step; 0 before the first."""
         return self.steps[-1].step or 0 if self.steps else 0
 
     @property
     def share_done(self) -> float:
-        """How much of the run is done, 0 to 1; 0 where its length isn't known."""
+        """Share of the run that is done, 0 to 1; 0 if its length is unknown."""
         return 1.0 if self.ended else self.last_step / self.total_steps if self.total_steps else 0.0
 
     @property
     def peak_learning_rate(self) -> float | None:
-        """The highest learning rate that is or will be used, as far as that is known."""
+        """The highest learning rate that is or will be used, if known."""
         if self.learning_rate is not None:
             return self.learning_rate
         return max((event.learning_rate for event in self.steps if event.learning_rate is not None), default=None)
@@ -81,7 +81,7 @@ class History:
         return any(event.reward_margin is not None for event in self.steps[-3:])
 
     def epoch_at(self, step: int) -> float | None:
-        """Passes over the training rows that were done at `step`, where the events say."""
+        """Return the passes over the training rows completed at `step`, if the events say."""
         last = next((event for event in reversed(self.steps) if (event.step or 0) <= step), None)
         return last.epoch if last else None
 
@@ -89,39 +89,39 @@ class History:
         while self.steps and (self.steps[-1].step or 0) >= step:
             self.steps.pop()
             self.losses.pop()
-            self._forget_validations(step)
-        # A loss that is no number can't be written as JSON: in a file it is a report without one.
+            self._drop_validations(step)
+        # A loss of NaN or infinity can't be written as JSON: in a file the report has none.
         if event.train_loss is None or not math.isfinite(event.train_loss):
             self.not_finite_at = step if self.not_finite_at is None else self.not_finite_at
             return
         self.steps.append(event)
         self.losses.append(event.train_loss)
 
-    def _forget_validations(self, step: int) -> None:
+    def _drop_validations(self, step: int) -> None:
         self.validations = {at: loss for at, loss in self.validations.items() if at < step}
 
     def _add_validation(self, step: int, loss: float | None) -> None:
-        # A resumed run measures the untrained adapter again; that says nothing new.
+        # A resumed run measures the untrained adapter again, which adds nothing.
         if loss is None or not math.isfinite(loss) or (step == 0 and 0 in self.validations):
             return
         self.validations[step] = loss
 
 
-def noise_of(values: Sequence[float]) -> float:
-    """The standard deviation of what is random in `values`, by the jumps between neighbours.
+def estimate_noise(values: Sequence[float]) -> float:
+    """Estimate the standard deviation of the noise in `values` from the differences between neighbours.
 
-    A trend hardly changes a jump, and the median leaves outliers out.
+    A trend hardly affects these, and the median ignores outliers.
     """
     recent = values[-NOISE_WINDOW:]
     jumps = [abs(after - before) for before, after in pairwise(recent)]
     return PER_SIGMA * statistics.median(jumps) / math.sqrt(2) if jumps else 0.0
 
 
-def wander_of(values: Sequence[float], lag: int) -> float:
-    """The standard deviation of what is random in `values`, slow wandering counted in; 0 for too few values.
+def estimate_drift(values: Sequence[float], lag: int) -> float:
+    """Estimate the standard deviation of the noise in `values` including slow drift; 0 for too few values.
 
-    Batches of similar examples make losses wander: neighbours differ little, and values `lag` apart tell the whole. Of
-    three values `lag` apart it takes how far the middle one is off the line, so that a steady trend counts nothing.
+    Batches of similar examples make losses drift: neighbours differ little, and only values `lag` apart show it all. Of
+    three values `lag` apart it takes the middle one's distance from the line, so that a steady trend doesn't count.
     """
     recent = values[-NOISE_WINDOW:]
     if len(recent) < 4 * lag:
@@ -131,12 +131,12 @@ def wander_of(values: Sequence[float], lag: int) -> float:
 
 
 def error_of_difference(values: Sequence[float], n: int) -> float:
-    """The standard error of the difference between the medians of two stretches of `n` of the `values`, if the noise
-    of single values is normal and independent."""
-    return math.sqrt(math.pi / 2) * noise_of(values) * math.sqrt(2 / n)
+    """Return the standard error of the difference between the medians of two stretches of `n` of the `values`, if the
+    noise is normal and independent."""
+    return math.sqrt(math.pi / 2) * estimate_noise(values) * math.sqrt(2 / n)
 
 
-def fitted_fall(values: Sequence[float]) -> float:
-    """How much `values` fell from their first fifth to their last, each taken by its median; negative: they rose."""
+def measure_fall(values: Sequence[float]) -> float:
+    """Return how much `values` fell from their first fifth to their last, by medians; negative if they rose."""
     n = max(1, len(values) // 5)
     return statistics.median(values[:n]) - statistics.median(values[-n:])

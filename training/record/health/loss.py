@@ -1,4 +1,4 @@
-"""The rules for the training loss and the gradient. Each looks at a `History` and tells one `Finding`, or nothing.
+"""The rules for the training loss and the gradient. Each takes a `History` and returns a `Finding`, or None.
 
 Every threshold is a pair: a size that matters, and a multiple of the noise that chance hardly reaches. No torch.
 """
@@ -9,30 +9,30 @@ import math
 from statistics import median
 
 from training.record.health.findings import Finding, higher_learning_rate, lower_learning_rate
-from training.record.health.history import PER_SIGMA, History, error_of_difference, fitted_fall, wander_of
+from training.record.health.history import PER_SIGMA, History, error_of_difference, estimate_drift, measure_fall
 
 FEW = 12
-"""Reports below which no trend is told: medians of a handful of noisy losses say anything."""
+"""Reports below which no trend is reported: medians of a handful of noisy losses can be anything."""
 RECENT = 5
-"""Reports whose median stands for "now": bears two bad batches, and follows a divergence quickly."""
+"""Reports whose median represents "now": robust to two bad batches, and quick to follow a divergence."""
 FAR_ABOVE_START = 1.3
-"""Times the starting loss. A loss above its start is never progress; 30% is more than a change of data explains."""
+"""Times the initial loss. A loss above it is never progress; 30% is more than a change of data explains."""
 LOST_SHARE = 0.5
-"""Share of what had been gained. Losing half of it is no bump."""
-CERTAIN = 6.0
-"""Standard errors. With hundreds of looks in a run, three would be reached by chance; six aren't."""
-WANDERING = 4.0
-"""Standard deviations of a wandering loss, which medians don't smooth."""
+"""Share of the gain. Losing half of it is no fluctuation."""
+CERTAIN_SIGMAS = 6.0
+"""Standard errors. With hundreds of checks in a run, three would be reached by chance; six aren't."""
+DRIFT_SIGMAS = 4.0
+"""Standard deviations of a drifting loss, which medians don't smooth."""
 NEAR_ZERO = 0.02
 """Nats per token: the right token gets 98%. Natural answers have many good wordings and stay far above it."""
 NO_FALL = 0.02
-"""Share of the starting loss. What a useful fine-tune gains in its first half is many times as much."""
+"""Share of the initial loss. A useful fine-tuning gains many times as much in its first half."""
 SPIKE = 6.0
 """Standard deviations of the gradient's logarithm; gradient lengths are about log-normal."""
 SPIKE_FACTOR = 5.0
-"""Times the usual length, so that a very even gradient's small jumps don't count."""
+"""Times the usual norm, so that small jumps of a very even gradient don't count."""
 SPIKES = 3
-"""Spikes among `SPIKE_WINDOW` reports. One or two are single bad batches, and clipping deals with them."""
+"""Spikes among `SPIKE_WINDOW` reports. One or two are single bad batches, and clipping handles them."""
 SPIKE_WINDOW = 50
 
 
@@ -61,21 +61,23 @@ def divergence(history: History) -> Finding | None:
     if len(losses) <= RECENT:
         return None
     start, now, untrained = losses[:RECENT], losses[-RECENT:], max(losses[0], history.validations.get(0, 0.0))
-    # It may go wrong with the very first steps. Later on the first loss, low maybe by chance, is no measure.
+    # It may fail within the first steps. Later the first loss, which may be low by chance, is no reference.
     if len(losses) <= 4 * RECENT and min(now) > (1.5 if 0 in history.validations else 2.0) * untrained:
-        return _risen(history, f"before any training it was {untrained:.2f}")
+        return _divergence_finding(history, f"before any training it was {untrained:.2f}")
     above = len(losses) >= 2 * RECENT and median(now) > FAR_ABOVE_START * median(start)
-    if above and (_beyond_noise(now, start, losses) or _doubled(now, start)):
-        return _risen(history, f"it began at {median(start):.2f}")
+    if above and (_exceeds_noise(now, start, losses) or _has_doubled(now, start)):
+        return _divergence_finding(history, f"it began at {median(start):.2f}")
     return None
 
 
 def relapse(history: History) -> Finding | None:
-    """The loss has lost half of what it gained, and stays there: a divergence that is still below its start."""
+    """The loss has lost half of its gain, and stays there: a divergence that is still below its start."""
     losses = history.losses
     if len(losses) < 8 * RECENT or not _gain_is_lost(best := _best_stretch(losses), losses):
         return None
-    return _risen(history, f"it had been down to {median(best):.2f} after {median(losses[:RECENT]):.2f} at the start")
+    return _divergence_finding(
+        history, f"it had been down to {median(best):.2f} after {median(losses[:RECENT]):.2f} at the start"
+    )
 
 
 def near_zero(history: History) -> Finding | None:
@@ -95,7 +97,7 @@ def near_zero(history: History) -> Finding | None:
         )  # fmt: skip
     measured = max(history.validations, default=None)
     if measured is not None and measured < (history.steps[-2 * RECENT].step or 0):
-        return None  # the next validation will tell whether it is learned, or learned by heart
+        return None  # the next validation will show whether it is learned, or memorised
     if measured is not None and (valid := history.validations[measured]) < 10 * NEAR_ZERO:
         seen = f"{now} and the validation loss {valid:.2g}: the task is learned, and more steps add nothing."
         return Finding("near_zero", "info", history.last_step, seen, "Fewer `n_epochs` give the same sooner.")
@@ -103,21 +105,21 @@ def near_zero(history: History) -> Finding | None:
         "near_zero", "warning", history.last_step,
         f"{now}: the model knows the examples by heart, so it may answer new questions with old answers."
         + (" Without validation examples nobody can tell." if measured is None else ""),
-        _less_by_heart(history, measured=measured is not None),
+        _advise_less_training(history, measured=measured is not None),
     )  # fmt: skip
 
 
 def nothing_learned(history: History) -> Finding | None:
-    """Half of the run is done and the loss is where it began."""
+    """Half of the run is done and the loss is where it started."""
     losses = history.losses
     if history.is_preference or history.share_done < 0.5 or len(losses) < FEW or median(losses[:RECENT]) < 0.05:
         return None
     n = max(1, len(losses) // 5)
-    start, fall = median(losses[:n]), fitted_fall(losses)
-    unsure = max(2 * error_of_difference(losses, n), wander_of(losses, 2 * RECENT))
+    start, fall = median(losses[:n]), measure_fall(losses)
+    unsure = max(2 * error_of_difference(losses, n), estimate_drift(losses, 2 * RECENT))
     if fall > max(NO_FALL * start, unsure) or _validation_fell(history):
         return None
-    # A validation measures the same examples each time. Without one, the noise may hide what was learned.
+    # A validation measures the same examples each time. Without one, noise may hide what was learned.
     stood = _validation_stood(history)
     if not stood and abs(fall) + unsure > 2 * NO_FALL * start:
         return None
@@ -131,11 +133,11 @@ def nothing_learned(history: History) -> Finding | None:
 
 
 def gradient_spikes(history: History) -> Finding | None:
-    """The gradient is again and again many times as long as usual."""
+    """The gradient's norm is repeatedly many times as large as usual."""
     norms = [(event.grad_norm, event.step or 0) for event in history.steps[-SPIKE_WINDOW:] if event.grad_norm]
     if len(norms) < 2 * FEW:
         return None
-    # Gradients are long in the warm-up and soon shorter; the first reports are no spikes.
+    # Gradients are large in the warm-up and soon smaller; the first reports are no spikes.
     usual = median(norm for norm, _ in norms)
     spread = PER_SIGMA * median(abs(math.log(norm / usual)) for norm, _ in norms)
     limit = usual * max(SPIKE_FACTOR, math.exp(SPIKE * spread))
@@ -148,11 +150,12 @@ def gradient_spikes(history: History) -> Finding | None:
         f"The gradient was {len(spikes)} times far longer than usual, up to {largest:.3g} instead of {usual:.3g} "
         f"(steps {', '.join(str(step) for _, step in spikes[:5])}). Such jolts undo what was learned, and may end in "
         "divergence.",
-        lower_learning_rate(history, 1 / 3) + _clip(history) + " Look for odd examples with `tuneloop data check`.",
+        lower_learning_rate(history, 1 / 3) + _clip_advice(history)
+        + " Look for odd examples with `tuneloop data check`.",
     )  # fmt: skip
 
 
-def _risen(history: History, compared: str) -> Finding:
+def _divergence_finding(history: History, compared: str) -> Finding:
     now = median(history.losses[-RECENT:])
     return Finding(
         "divergence", "error" if now > median(history.losses[:RECENT]) else "warning", history.last_step,
@@ -162,19 +165,20 @@ def _risen(history: History, compared: str) -> Finding:
     )  # fmt: skip
 
 
-def _beyond_noise(now: list[float], before: list[float], losses: list[float]) -> bool:
-    chance = max(CERTAIN * error_of_difference(losses, len(now)), WANDERING * wander_of(losses, 2 * RECENT))
+def _exceeds_noise(now: list[float], before: list[float], losses: list[float]) -> bool:
+    chance = max(
+        CERTAIN_SIGMAS * error_of_difference(losses, len(now)), DRIFT_SIGMAS * estimate_drift(losses, 2 * RECENT)
+    )
     return median(now) - median(before) > chance
 
 
-def _doubled(now: list[float], before: list[float]) -> bool:
-    """Whether every loss is above all those before, and twice as high: a divergence may be so wild that it looks like
-    noise."""
+def _has_doubled(now: list[float], before: list[float]) -> bool:
+    """Return whether every loss is above all those before, and twice as high: a wild divergence may look like noise."""
     return min(now) > max(before) and median(now) > 2 * median(before)
 
 
 def _best_stretch(losses: list[float]) -> list[float]:
-    """Of the tenths that the losses up to now fall into, the one with the lowest median.
+    """Return the one with the lowest median of the tenths that the losses so far fall into.
 
     The best of many short stretches would be low by chance alone.
     """
@@ -186,7 +190,7 @@ def _gain_is_lost(best: list[float], losses: list[float]) -> bool:
     start, low, now = median(losses[:RECENT]), median(best), losses[-len(best) :]
     gain, lost = start - low, median(now) - low
     far = gain > 0.1 * start and lost > max(LOST_SHARE * gain, 0.25 * low, 0.1)
-    return far and median(losses[-RECENT:]) > low + lost / 2 and _beyond_noise(now, best, losses)
+    return far and median(losses[-RECENT:]) > low + lost / 2 and _exceeds_noise(now, best, losses)
 
 
 def _validation_fell(history: History) -> bool:
@@ -195,20 +199,20 @@ def _validation_fell(history: History) -> bool:
 
 
 def _validation_stood(history: History) -> bool:
-    """Whether a validation late enough found the same loss as the one before any training."""
+    """Return whether a late enough validation gave the same loss as the one before any training."""
     first, late = history.validations.get(0), max(history.validations, default=0)
     if first is None or late < 0.4 * (history.total_steps or late):
         return False
     return late > 0 and abs(history.validations[late] - first) < first * NO_FALL / 2
 
 
-def _less_by_heart(history: History, *, measured: bool) -> str:
+def _advise_less_training(history: History, *, measured: bool) -> str:
     epochs = history.epoch_at(history.last_step)
     fewer = f"`n_epochs: {max(1, round(epochs))}`" if epochs and epochs > 1 else "fewer `n_epochs`"
     seen = "" if measured else " Set `validation_fraction: 0.1` to see it."
     return f"Use {fewer}, or more examples.{seen}"
 
 
-def _clip(history: History) -> str:
+def _clip_advice(history: History) -> str:
     clip = history.config.max_grad_norm if history.config else 1.0
     return f" Clip harder: `max_grad_norm: {clip * 0.3:.2g}`."

@@ -1,7 +1,7 @@
 """The rules for runs that learn from better and worse answers (DPO, KTO). Imports no torch.
 
 The margin and the rewards are those of DPO (arXiv:2305.18290, section 4): `beta` times how much likelier an answer has
-become than under the model that the run started from.
+become than under the reference model.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from training.record.health.loss import FEW
 from training.record.progress import ProgressEvent
 
 NO_MARGIN = 0.02
-"""Nats times `beta`. A margin that matters after half a run is ten times as large."""
+"""Nats times `beta`. A meaningful margin after half a run is ten times as large."""
 CHANCE = 0.55
-"""Share of pairs; one half is guessing."""
+"""Share of pairs; one half is chance."""
 REVERSED = 0.4
 """Share of pairs below which the run prefers the worse answers."""
 FAR_DOWN = 1.0
@@ -24,17 +24,17 @@ FAR_DOWN = 1.0
 
 
 def preference_not_learned(history: History) -> Finding | None:
-    """Half of the run is done, the margin is where it began, and the better answers are picked as by chance."""
+    """Half of the run is done, the margin is where it started, and the better answers are picked as by chance."""
     margins = [margin for event in history.steps if (margin := event.reward_margin) is not None]
     if history.share_done < 0.5 or len(margins) < FEW:
         return None
     n = len(margins) // 3
     now, unsure = median(margins[-n:]), error_of_difference(margins, n)
-    accuracy = _accuracy(history.steps[-n:])
+    accuracy = _mean_accuracy(history.steps[-n:])
     if now - median(margins[:n]) > max(NO_MARGIN, 2 * unsure) or accuracy > CHANCE:
         return None
     if accuracy < REVERSED and now < -max(NO_MARGIN, 2 * unsure):
-        return _reversed(history, now, accuracy)
+        return _reversed_finding(history, now, accuracy)
     return Finding(
         "preference_not_learned", "warning", history.last_step,
         f"After {history.share_done:.0%} of the run the reward margin is {now:.3f} and the better answer is favoured "
@@ -44,7 +44,7 @@ def preference_not_learned(history: History) -> Finding | None:
 
 
 def both_rewards_fall(history: History) -> Finding | None:
-    """The better answers become much less likely too: the model forgets how to give them."""
+    """The better answers become much less likely, too: the model forgets how to give them."""
     rewards = [reward for event in history.steps if (reward := event.details.get("reward_chosen")) is not None]
     if len(rewards) < FEW:
         return None
@@ -63,7 +63,7 @@ def both_rewards_fall(history: History) -> Finding | None:
     )  # fmt: skip
 
 
-def _reversed(history: History, margin: float, accuracy: float) -> Finding:
+def _reversed_finding(history: History, margin: float, accuracy: float) -> Finding:
     return Finding(
         "preference_reversed", "warning", history.last_step,
         f"The reward margin is {margin:.3f} and the better answer is favoured in only {accuracy:.0%} of the pairs: the "
@@ -72,7 +72,7 @@ def _reversed(history: History, margin: float, accuracy: float) -> Finding:
     )  # fmt: skip
 
 
-def _accuracy(steps: list[ProgressEvent]) -> float:
-    """The mean over the reports; chance where none tells it."""
-    told = [event.reward_accuracy for event in steps if event.reward_accuracy is not None]
-    return sum(told) / len(told) if told else 0.5
+def _mean_accuracy(steps: list[ProgressEvent]) -> float:
+    """Return the mean over the reports; chance if none has it."""
+    accuracies = [event.reward_accuracy for event in steps if event.reward_accuracy is not None]
+    return sum(accuracies) / len(accuracies) if accuracies else 0.5

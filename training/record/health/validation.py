@@ -1,4 +1,4 @@
-"""The rules for the validation loss: overfitting, a growing gap, a run that has converged, too little to measure on.
+"""The rules for the validation loss: overfitting, a growing gap, convergence, too few examples.
 
 A validation measures the same examples each time, so its noise is far below the training loss's. Imports no torch.
 """
@@ -12,20 +12,20 @@ from training.record.health.findings import Finding, lower_learning_rate
 from training.record.health.history import History
 
 RISE = 0.03
-"""Share of the best validation loss. Two later measurements that far above it are no wobble of the same examples."""
+"""Share of the best validation loss. Two later measurements that far above it are no fluctuation."""
 STEEP_RISE = 0.10
 """Share at which a single measurement is enough."""
 MATTERS = 0.02
-"""Nats: below it a rise isn't felt in answers, whatever its share of a small loss."""
+"""Nats: below it a rise doesn't affect answers, whatever its share of a small loss."""
 FEW_EXAMPLES = 20
-"""Validation examples below which the mean is coarse: losses of examples differ by about half of their mean, which
+"""Validation examples below which the mean is imprecise: losses of examples differ by about half of their mean, which
 leaves an error of 11% at 20 examples."""
 GAP = 0.5
-"""Nats by which validation may come to lie above training before it's told."""
+"""Nats by which validation may exceed training before it is reported."""
 STILL = 0.01
-"""Share of the validation loss: three measurements within it say that it has stopped falling."""
+"""Share of the validation loss: three measurements within it mean that it has stopped falling."""
 AROUND = 5
-"""Reports of the training loss that stand for its value at a step."""
+"""Reports of the training loss that represent its value at a step."""
 
 
 def overfitting(history: History) -> Finding | None:
@@ -37,18 +37,18 @@ def overfitting(history: History) -> Finding | None:
     low = history.validations[best]
     if not after or not _rises(low, after, history) or not _training_fell(history, best):
         return None
-    low_said = f"its best, {low:.3f}, was at step {best}" if best else f"before any training it was {low:.3f}"
+    best_text = f"its best, {low:.3f}, was at step {best}" if best else f"before any training it was {low:.3f}"
     return Finding(
         "overfitting", "warning", max(history.validations),
-        f"The validation loss has risen to {after[-1]:.3f} ({low_said}) while the training loss fell to "
+        f"The validation loss has risen to {after[-1]:.3f} ({best_text}) while the training loss fell to "
         f"{median(history.losses[-AROUND:]):.3f}: the model learns these examples by heart instead of what they have "
-        f"in common (overfitting).{_kept(history, best)}",
-        _against_overfitting(history, best),
+        f"in common (overfitting).{_describe_kept_weights(history, best)}",
+        _advise_against_overfitting(history, best),
     )  # fmt: skip
 
 
 def gap(history: History) -> Finding | None:
-    """At the end validation lies far above training, though it still falls."""
+    """At the end the validation loss is far above the training loss, though it still falls."""
     if not history.ended or history.is_preference or len(history.validations) < 2 or len(history.losses) < 3 * AROUND:
         return None
     valid, train = list(history.validations.values()), median(history.losses[-AROUND:])
@@ -94,7 +94,7 @@ def plateau(history: History) -> Finding | None:
     )  # fmt: skip
 
 
-def too_few_to_tell(history: History) -> Finding | None:
+def too_few_validation_examples(history: History) -> Finding | None:
     """There are no validation examples, or so few that their loss says little."""
     n = history.validation_examples
     if n is not None and 0 < n < FEW_EXAMPLES:
@@ -114,7 +114,7 @@ def too_few_to_tell(history: History) -> Finding | None:
 
 
 def _rises(low: float, after: list[float], history: History) -> bool:
-    """Whether the measurements after the best lie surely above it; with few examples that takes more."""
+    """Return whether the measurements after the best are significantly above it; with few examples that takes more."""
     coarse = 3 if (history.validation_examples or FEW_EXAMPLES) < FEW_EXAMPLES else 1
     rises = [loss - low for loss in after]
     if rises[-1] < MATTERS:
@@ -124,18 +124,18 @@ def _rises(low: float, after: list[float], history: History) -> bool:
 
 
 def _training_fell(history: History, since: int) -> bool:
-    """Whether the training loss is lower than it was around step `since`, and than before any training."""
+    """Return whether the training loss is lower than it was around step `since`, and than before any training."""
     at = next((i for i, event in enumerate(history.steps) if (event.step or 0) >= since), len(history.steps))
     around = history.losses[max(0, at - AROUND) : at + AROUND]
     return bool(around) and median(history.losses[-AROUND:]) < min(median(around), history.losses[0])
 
 
-def _kept(history: History, best: int) -> str:
+def _describe_kept_weights(history: History, best: int) -> str:
     keeps = history.config is not None and history.config.load_best_model_at_end and best > 0
     return f" The weights of step {best}, the best ones, are those that are kept." if keeps else ""
 
 
-def _against_overfitting(history: History, best: int) -> str:
+def _advise_against_overfitting(history: History, best: int) -> str:
     epoch = history.epoch_at(best)
     fewer = f"Train less: `n_epochs: {max(1, round(epoch))}`" if best and epoch else "Train less: fewer `n_epochs`"
     dropout = history.config.lora_dropout if history.config else 0.0

@@ -7,7 +7,7 @@
    replaces them, and their caller for linear layers.
 3. A request for the log-probabilities of its prompt (`prompt_logprobs`) kills the engine when another is in the batch:
    logits of all its tokens are to be changed by the adapters of the batch's requests. No adapter that we load targets
-   the output layer or the embeddings, where as much work comes to nothing: there is nothing to change.
+   the output layer or the embeddings, where the same work has no effect: there is nothing to change.
 4. With adapters allowed, experts are computed with Triton whatever the machine (`oracle/unquantized.py`,
    `select_unquantized_moe_backend`); a CPU has none, and the first request kills the engine. Adapters that leave the
    experts alone don't need it: here the experts are computed as without adapters. The server must be started with

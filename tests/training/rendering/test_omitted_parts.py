@@ -17,11 +17,11 @@ from training.data.examples import Example, ExampleError, Message
 from training.data.formats.record_formats import parse_record
 from training.demo.tokenizer import train_tokenizer
 from training.inspection.data_report import main
-from training.inspection.figures.data_figures import figures
+from training.inspection.figures.data_figures import compute_figures
 from training.inspection.figures.file_report import file_report
 from training.inspection.show.preview import preview
 from training.inspection.show.show import main as show
-from training.rendering.render import RenderError, passed_over, render_all, render_labelled, render_preference
+from training.rendering.render import RenderError, find_omitted, render_all, render_labelled, render_preference
 
 NO_TOOLS = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
@@ -88,9 +88,9 @@ def test_calls_that_are_not_rendered_are_refused_wherever_they_stand(
     error = refusal(example, tokenizer_of(NO_TOOLS))
     assert 'doesn\'t render the call of "weather" in ' in error.reason
     assert "take a base model whose template renders tools" in error.reason
-    assert (error.line, "tool_calls" in error.passed_over, error.is_too_long) == (4, True, False)
+    assert (error.line, "tool_calls" in error.omitted, error.is_too_long) == (4, True, False)
     with pytest.raises(RenderError, match="doesn't render the call"):
-        passed_over(example, tokenizer_of(NO_TOOLS))
+        find_omitted(example, tokenizer_of(NO_TOOLS))
 
 
 @pytest.mark.parametrize("name", [*EXPECTED_TOOLS, "demo"])
@@ -103,7 +103,7 @@ def test_nothing_is_missed_where_the_template_renders_tools(name: str, tokenizer
         (QUESTION, calling(call(arguments="{}"))),
     ):
         rows = render_all(Example(1, messages, (TOOL,)), tokenizer_of(name), 5000)
-        assert {row.passed_over for row in rows} == {frozenset()}
+        assert {row.omitted for row in rows} == {frozenset()}
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_what_does_not_change_the_meaning_is_counted(
     template: str, messages: tuple[Message, ...], parts: set[str], tokenizer_of: Callable[[str], Any]
 ) -> None:
     (row,) = render_all(Example(1, messages, (TOOL,)), tokenizer_of(template), 5000)
-    assert row.passed_over == passed_over(Example(1, messages, (TOOL,)), tokenizer_of(template)) == parts
+    assert row.omitted == find_omitted(Example(1, messages, (TOOL,)), tokenizer_of(template)) == parts
 
 
 def test_descriptions_of_tools_and_of_what_they_take_are_counted(tokenizer_of: Callable[[str], Any]) -> None:
@@ -159,8 +159,8 @@ def test_descriptions_of_tools_and_of_what_they_take_are_counted(tokenizer_of: C
         {"name": "weather", "parameters": {"type": "object", "properties": {"city": city}}},
     ):
         example = Example(1, (QUESTION, TEXT), ({"type": "function", "function": function},))
-        assert passed_over(example, tokenizer_of(named)) == {"descriptions"}
-        assert passed_over(example, tokenizer_of("qwen2")) == frozenset()
+        assert find_omitted(example, tokenizer_of(named)) == {"descriptions"}
+        assert find_omitted(example, tokenizer_of("qwen2")) == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_descriptions_of_tools_and_of_what_they_take_are_counted(tokenizer_of: C
 def test_what_is_rendered_otherwise_is_not_taken_for_lost(template: str, tokenizer_of: Callable[[str], Any]) -> None:
     messages = (Message("system", 'Say "no"\nor "yes".'), QUESTION, TEXT)
     (row,) = render_all(Example(1, messages), tokenizer_of(template), 5000)
-    assert row.passed_over == frozenset()
+    assert row.omitted == frozenset()
 
 
 THOUGHTLESS = NO_TOOLS.replace("m.content", "m.content.split('</think>')[-1]")
@@ -268,7 +268,7 @@ def test_all_examples_are_looked_through_also_where_only_some_become_tokens(
     examples = [Example(line, (QUESTION, TEXT), (TOOL,)) for line in range(1, 6)]
     examples[3] = Example(4, (QUESTION, calling()), (TOOL,))
     config = TrainingConfig.from_dict({"base_model": "x", "training_file": "x", "output_dir": "x"})
-    tokens = figures(examples, config, tokenizer_of(NO_TOOLS)).tokens
+    tokens = compute_figures(examples, config, tokenizer_of(NO_TOOLS)).tokens
     assert tokens is not None
     assert (tokens.examples, tokens.not_rendered) == (2, {"tools": 5, "tool_calls": 1})
     assert [fault.line for fault in tokens.faults] == [4]
