@@ -19,14 +19,14 @@ from server.files.rules import FINE_TUNE
 from server.files.store import FileStore, file_object, get_file
 from server.inspection.processes import Inspections
 from server.jobs.create import inputs
-from server.jobs.create.configuration import SAID_ELSEWHERE
+from server.jobs.create.configuration import SET_BY_SERVER
 from server.storage.database import Database
 from server.storage.tables import FileRow
 from server.wire.errors import BadRequest
 from serving import BaseModel as Base
 from serving import Registry
 
-FROM_ELSEWHERE = {name: said for name, said in SAID_ELSEWHERE.items() if name not in ("method", "seed")} | {
+FROM_ELSEWHERE = {name: said for name, said in SET_BY_SERVER.items() if name not in ("method", "seed")} | {
     "base_model": "base_model",
     "mix_file": "nothing here",
 }
@@ -153,7 +153,7 @@ class FileReports:
         if model is None:
             return None
         try:
-            return inputs.pool_of(self.registry, model, inputs.starting_point(self.registry, model)).base
+            return inputs.find_pool(self.registry, model, inputs.find_start_adapter(self.registry, model)).base
         except BadRequest as error:
             raise BadRequest(
                 f"The model {model[:200]!r} doesn't exist, or its files aren't on this machine. GET /v1/models lists "

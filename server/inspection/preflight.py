@@ -16,8 +16,8 @@ from server.files.store import FileStore
 from server.inspection.processes import Inspections
 from server.jobs.create import inputs
 from server.jobs.create.body import CreateJob
-from server.jobs.create.configuration import look_ahead, refusal
-from server.jobs.create.creator import Draft, JobCreator
+from server.jobs.create.configuration import build_refusal, check_feasible
+from server.jobs.create.creator import JobCreator, JobDraft
 from server.jobs.listing import WAITING, count_jobs
 from server.storage.database import Database
 from server.wire.errors import APIError, BadRequest
@@ -38,13 +38,13 @@ async def preflight(
         ServiceUnavailable: the machine is too busy to look.
     """
     try:
-        draft = await jobs.draft(body, caller)
+        draft = await jobs.build_draft(body, caller)
     except BadRequest as error:
         if error.code == "invalid_json":
             raise
         return _told([_problem(error)])
     problems = list(_foreseen(draft))
-    servable = draft.checked.config.serve_as != "none" and not unservable(draft.checked.config, draft.ground.limits)
+    servable = draft.checked.config.serve_as != "none" and not unservable(draft.checked.config, draft.target.limits)
     run = None
     try:
         checked = await _checked(files, draft)
@@ -58,17 +58,17 @@ async def preflight(
     return _told(problems, servable=servable, run=run, draft=draft, jobs_ahead=waiting)
 
 
-def _foreseen(draft: Draft) -> Iterator[Problem]:
+def _foreseen(draft: JobDraft) -> Iterator[Problem]:
     """What `create` would refuse after all values have proven right."""
     try:
-        look_ahead(draft.checked.config, draft.ground)
+        check_feasible(draft.checked.config, draft.target)
     except ConfigError as error:
         for sentence in error.faults:
             one = ConfigError([sentence], param=error.param if sentence == error.faults[0] else None)
-            yield _problem(refusal(one, draft.request, draft.start))
+            yield _problem(build_refusal(one, draft.request, draft.start))
 
 
-async def _checked(files: FileStore, draft: Draft) -> JobCheck:
+async def _checked(files: FileStore, draft: JobDraft) -> JobCheck:
     """What the job's first step would find in its files."""
     request, config = draft.request, draft.checked.config
     validation = None if request.validation_file is None else files.path(request.validation_file)
@@ -81,14 +81,14 @@ async def _checked(files: FileStore, draft: Draft) -> JobCheck:
             on_leakage=config.on_leakage,
         )
     except FileNotFoundError as error:
-        raise inputs.missing_file(request.training_file, "training_file") from error
+        raise inputs.missing_file_error(request.training_file, "training_file") from error
     except FileCheckError as error:
         raise BadRequest(str(error), param="training_file", code="file_check_failed") from error
 
 
-async def _run(files: FileStore, inspections: Inspections, draft: Draft) -> dict[str, Any] | None:
+async def _run(files: FileStore, inspections: Inspections, draft: JobDraft) -> dict[str, Any] | None:
     """The forecast; None where the base doesn't say its sizes, or no example can be learned from."""
-    ground = draft.ground
+    ground = draft.target
     if ground.shape is None:
         return None
     folder, file = str(ground.base.path), files.path(draft.request.training_file)
@@ -107,7 +107,7 @@ async def _run(files: FileStore, inspections: Inspections, draft: Draft) -> dict
 
 
 def _place(param: str | None, request: CreateJob) -> str | None:
-    error = refusal(ConfigError([""], param=param), request, None)
+    error = build_refusal(ConfigError([""], param=param), request, None)
     return error.param
 
 
@@ -120,7 +120,7 @@ def _told(
     *,
     servable: bool | None = None,
     run: Mapping[str, Any] | None = None,
-    draft: Draft | None = None,
+    draft: JobDraft | None = None,
     jobs_ahead: int | None = None,
 ) -> dict[str, Any]:
     """The object; what couldn't be looked at is null."""
@@ -159,14 +159,14 @@ def _told(
     }
 
 
-def _fits(run: Mapping[str, Any], draft: Draft) -> bool:
+def _fits(run: Mapping[str, Any], draft: JobDraft) -> bool:
     """Whether the estimate is within what is free now, and within `max_memory_gb`."""
     allowed = draft.checked.config.max_memory_gb
     limits = [run["free_bytes"], None if allowed is None else allowed * 1e9]
     return all(limit is None or run["memory_total_bytes"] <= limit for limit in limits)
 
 
-def _chosen(plan: Mapping[str, Any], draft: Draft) -> dict[str, Any]:
+def _chosen(plan: Mapping[str, Any], draft: JobDraft) -> dict[str, Any]:
     """The hyperparameters by OpenAI's names, no `auto` among them, and the learning rate that they come to."""
     chosen = {
         "n_epochs": plan["n_epochs"],

@@ -51,5 +51,5 @@ async def remove(registry: Registry, database: Database, aliases: AliasCache, mo
         )
     adapter = await registry.remove(model)
     if checkpoint_access.is_checkpoint(name):
-        await database.run(lambda session: checkpoints.forget([name], session))
+        await database.run(lambda session: checkpoints.delete_rows([name], session))
     return adapter

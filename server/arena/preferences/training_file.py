@@ -23,7 +23,7 @@ from server.files.check import MIN_EXAMPLES
 from server.files.contents import IncomingFile
 from server.files.rules import FINE_TUNE
 from server.files.store import FileStore
-from server.jobs.create.creator import JobCreator, Sender
+from server.jobs.create.creator import JobCreator, RequestOrigin
 from server.storage.database import Database
 from server.storage.tables import JobRow
 from server.wire.errors import BadRequest, NotFound
@@ -77,24 +77,30 @@ class _Content:
 
 
 async def create_job(
-    database: Database, files: FileStore, jobs: JobCreator, body: CreateFromRatings, sender: Sender, *, asked: bytes
+    database: Database,
+    files: FileStore,
+    jobs: JobCreator,
+    body: CreateFromRatings,
+    origin: RequestOrigin,
+    *,
+    original_body: bytes,
 ) -> JobRow:
-    """The job that this request makes, or has made already. asked: the request's body, as it came.
+    """The job that this request makes, or has made already. original_body: the request's body, as it came.
 
     Raises:
         BadRequest: too few votes can train, or the job's settings break a rule.
         Conflict: its Idempotency-Key was used for another request.
     """
-    repeated = await jobs.made_before(asked, sender)
+    repeated = await jobs.find_repeated(original_body, origin)
     if repeated is not None:
         return repeated
     content = await run_in_threadpool(_content, database, body)
-    ids = await run_in_threadpool(_publish, database, files, content, sender.caller.key_id)
-    origin = content.origin | {"holdout_file": ids[1]}
-    metadata = {"ratings_sha256": origin["ratings_sha256"]} | ({"holdout_file": ids[1]} if ids[1] else {})
+    ids = await run_in_threadpool(_publish, database, files, content, origin.caller.key_id)
+    ratings = content.origin | {"holdout_file": ids[1]}
+    metadata = {"ratings_sha256": ratings["ratings_sha256"]} | ({"holdout_file": ids[1]} if ids[1] else {})
     job = json.dumps(body.job(str(ids[0]), metadata)).encode()
     try:
-        row = await jobs.create(job, sender, asked=asked, ratings=origin)
+        row = await jobs.create(job, origin, original_body=original_body, ratings=ratings)
     except BaseException:
         await _forget(files, ids)
         raise

@@ -24,7 +24,7 @@ from server.arena.ratings.reading import Wanted
 from server.arena.ratings.requests import CreateRating, ExportQuery, ListQuery, Withdraw
 from server.arena.ratings.votes import Verdict, Voter
 from server.jobs import listing, states
-from server.jobs.create.creator import Sender
+from server.jobs.create.creator import RequestOrigin
 from server.jobs.objects import job_object
 from server.storage.list_pages import build_list_page
 from server.wire.errors import BadRequest
@@ -91,14 +91,14 @@ async def create_job_from_ratings(
     request: Request, body: CreateFromRatings, services: ServicesDep, caller: CallerDep
 ) -> dict[str, Any]:
     """Make a training file of the votes and start the `dpo` job on it; the prompts held out become a file as well."""
-    sender = Sender.of(caller, request.headers)
+    origin = RequestOrigin.from_headers(caller, request.headers)
     row = await training_file.create_job(
-        services.database, services.files, services.jobs, body, sender, asked=await request.body()
+        services.database, services.files, services.jobs, body, origin, original_body=await request.body()
     )
 
     def shown(session: Session) -> dict[str, Any]:
         job = states.read(session, row.id)
-        place = listing.queue_positions(session, [job]).get(job.id)
+        place = listing.find_queue_positions(session, [job]).get(job.id)
         return job_object(job, services.settings, queue_position=place)
 
     return await services.database.run(shown)

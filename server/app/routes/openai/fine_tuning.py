@@ -17,7 +17,7 @@ from server.access.checkpoints import is_usable_by
 from server.app.services import Services, ServicesDep
 from server.jobs import listing, states
 from server.jobs.create.body import CreateJob
-from server.jobs.create.creator import Sender
+from server.jobs.create.creator import RequestOrigin
 from server.jobs.objects import checkpoint_object, event_object, job_object
 from server.storage.list_pages import build_list_page, fetch_page
 from server.storage.tables import JobCheckpointRow, JobEventRow, JobRow
@@ -36,7 +36,7 @@ LimitQuery = Annotated[int, Query(ge=1, le=1000, description="Most items on the 
 @router.post("", openapi_extra=_BODY)
 async def create_job(request: Request, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """Check the request, write the job, and let it wait for its turn. A repeated request makes no second job."""
-    row = await services.jobs.create(await request.body(), Sender.of(caller, request.headers))
+    row = await services.jobs.create(await request.body(), RequestOrigin.from_headers(caller, request.headers))
     return await services.database.run(lambda session: _shown(session, services, row.id))
 
 
@@ -45,12 +45,12 @@ async def list_jobs(
     request: Request, services: ServicesDep, after: AfterQuery = None, limit: LimitQuery = 20
 ) -> dict[str, Any]:
     """The jobs, newest first. `metadata[k]=v` filters, as often as it is given; `metadata=null`: jobs without any."""
-    wanted = listing.metadata_filters(request.query_params.multi_items())
+    wanted = listing.parse_metadata_filters(request.query_params.multi_items())
 
     def page(session: Session) -> dict[str, Any]:
-        where = [listing.condition(session, *one) for one in wanted]
+        where = [listing.build_condition(session, *one) for one in wanted]
         rows, has_more = fetch_page(session, JobRow, *where, after=after, limit=limit)
-        places = listing.queue_positions(session, rows)
+        places = listing.find_queue_positions(session, rows)
         return build_list_page(
             [job_object(row, services.settings, queue_position=places.get(row.id)) for row in rows], has_more=has_more
         )
@@ -128,4 +128,4 @@ async def _change(services: Services, job_id: str, change: Callable[[Session, st
 
 def _shown(session: Session, services: Services, job_id: str) -> dict[str, Any]:
     row = states.read(session, job_id)
-    return job_object(row, services.settings, queue_position=listing.queue_positions(session, [row]).get(row.id))
+    return job_object(row, services.settings, queue_position=listing.find_queue_positions(session, [row]).get(row.id))
