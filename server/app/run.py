@@ -19,7 +19,7 @@ from server.app.data_dir import StartError
 from server.app.http import create_app
 from server.app.http_protocol import BoundedHTTP
 from server.app.services import Services
-from server.arena.campaigns.generator import Generator
+from server.arena.campaigns.generator import AnswerGenerator
 from server.settings import Settings
 from server.versions.publisher import Publisher
 from server.versions.upload import remove_leftovers
@@ -87,7 +87,7 @@ async def at_work(services: Services) -> AsyncIterator[None]:
         services.webhooks,
         services.runner,
         Publisher(services.registry),
-        Generator(services.inference, services.campaign_work, concurrency=services.settings.campaign_concurrency),
+        AnswerGenerator(services.inference, services.campaign_work, concurrency=services.settings.campaign_concurrency),
     )
     async with AsyncExitStack() as stack:
         for part in parts:

@@ -82,7 +82,7 @@ class Authenticate:
     async def _caller(self, scope: Scope) -> Caller:
         scheme, _, secret = Headers(scope=scope).get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and secret.strip().startswith(invitations.TOKEN_PREFIX):
-            return await invitations.admit(self.database, secret.strip(), scope["method"], scope["path"])
+            return await invitations.authenticate(self.database, secret.strip(), scope["method"], scope["path"])
         if not self.always and not await self.keys.is_required():
             return ANYBODY
         if scheme.lower() != "bearer" or not secret.strip():

@@ -166,7 +166,7 @@ class Comparison:
             )
 
     async def _store(self) -> dict[str, Any]:
-        stored = {name: side.stored() for name, side in self._sides.items()}
+        stored = {name: side.to_record() for name, side in self._sides.items()}
         row = ComparisonRow(
             id=self._id,
             created_at=now_s(),

@@ -29,7 +29,7 @@ async def list_models(services: ServicesDep, caller: CallerDep) -> dict[str, Any
     bases = [_base_object(services, name) for name in services.registry.base_names]
     tuned = [
         _tuned_object(services, adapter)
-        for adapter in await tuned_models.usable(services.registry, services.database, caller)
+        for adapter in await tuned_models.list_usable(services.registry, services.database, caller)
     ]
     remote = [_remote_object(name) for name in services.registry.remote_names]
     return {"object": "list", "data": [*bases, *tuned, *await _alias_objects(services, caller), *remote]}

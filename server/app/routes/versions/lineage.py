@@ -18,7 +18,7 @@ from server.files.rules import FINE_TUNE
 from server.jobs.objects import job_object
 from server.settings import Settings
 from server.storage.tables import FileRow, JobRow
-from server.versions.lineage import Family, OnDisk
+from server.versions.lineage import DiskSnapshot, LineageTree
 from serving import Adapter, ModelNotFoundError
 
 router = APIRouter(prefix="/v1", tags=["models"])
@@ -34,20 +34,20 @@ async def retrieve_lineage(model: str, services: ServicesDep, caller: CallerDep)
     registry = services.registry
     if f"{model}{PATH}" in await run_in_threadpool(registry.names):  # somebody called an adapter so
         return await models.retrieve_model(f"{model}{PATH}", services, caller)
-    disk = await run_in_threadpool(OnDisk.of, registry)
-    family = await services.database.run(lambda session: Family.read(session, registry, disk, caller))
+    disk = await run_in_threadpool(DiskSnapshot.read, registry)
+    family = await services.database.run(lambda session: LineageTree.read(session, registry, disk, caller))
     name = await _name(services, family, caller, model)
-    shown = [*family.chain(name), *family.descendants(name)]
+    shown = [*family.get_chain(name), *family.list_descendants(name)]
     told = {one: _version_object(family, one, services.settings) for one in shown}
     return {
         "object": "model.lineage",
         "model": name,
-        "chain": [told[one] for one in family.chain(name)],
-        "descendants": [told[one] for one in family.descendants(name)],
+        "chain": [told[one] for one in family.get_chain(name)],
+        "descendants": [told[one] for one in family.list_descendants(name)],
     }
 
 
-async def _name(services: Services, family: Family, caller: Any, model: str) -> str:
+async def _name(services: Services, family: LineageTree, caller: Any, model: str) -> str:
     """The version that is meant: an alias means what it stands for, an adapter's id its name.
 
     Raises:
@@ -55,18 +55,18 @@ async def _name(services: Services, family: Family, caller: Any, model: str) -> 
     """
     version = services.registry.version_of(model)
     by_id = next((adapter.name for adapter in family.disk.adapters.values() if adapter.id == version), version)
-    if family.knows(by_id):
+    if family.has_model(by_id):
         return by_id
     await checkpoints.check_access(services.database, services.registry, caller, model)
     raise ModelNotFoundError(model, [name for name in services.registry.names() if name not in family.hidden])
 
 
-def _version_object(family: Family, model: str, settings: Settings) -> dict[str, Any]:
+def _version_object(family: LineageTree, model: str, settings: Settings) -> dict[str, Any]:
     if model in family.hidden:
         return {"object": "model.version", "model": None, "parent": None, "state": "hidden"}
-    adapter, job = family.disk.adapters.get(model), family.job_of(model)
-    state, reason = family.state_of(model)
-    parent = family.parent_of(model)
+    adapter, job = family.disk.adapters.get(model), family.get_job(model)
+    state, reason = family.get_state(model)
+    parent = family.get_parent(model)
     return {
         "object": "model.version",
         "model": model,
@@ -84,7 +84,7 @@ def _version_object(family: Family, model: str, settings: Settings) -> dict[str,
     }
 
 
-def _kind(family: Family, model: str) -> str:
+def _kind(family: LineageTree, model: str) -> str:
     if model in family.base_of:
         return "base"
     if model in family.remote:
@@ -100,7 +100,7 @@ def _job(job: JobRow | None, settings: Settings) -> dict[str, Any] | None:
     return {name: told[name] for name in named} | {"method": job.method}
 
 
-def _files(family: Family, job: JobRow | None) -> dict[str, Any]:
+def _files(family: LineageTree, job: JobRow | None) -> dict[str, Any]:
     """What it was trained and measured on; a file that is gone keeps its id."""
     named = {"training_file": job.training_file, "validation_file": job.validation_file} if job else {}
     return {role: _file(file_id, family.files.get(file_id)) for role, file_id in named.items() if file_id}

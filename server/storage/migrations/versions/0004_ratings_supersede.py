@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from server.storage.migrations.rating_facts_0004 import facts_of
+from server.storage.migrations.rating_facts_0004 import compute_facts
 
 revision = "0004"
 down_revision = "0003"
@@ -98,6 +98,6 @@ def _fill() -> None:
     rated = connection.scalars(sa.select(ratings.c.comparison_id).distinct()).all()
     for comparison_id in rated:
         row = connection.execute(sa.select(comparisons).where(comparisons.c.id == comparison_id)).one()
-        facts = facts_of(row.messages, row.left, row.right)
+        facts = compute_facts(row.messages, row.left, row.right)
         change = sa.update(ratings).where(ratings.c.comparison_id == comparison_id)
         connection.execute(change.values(blind=row.blind, **facts.columns()))
