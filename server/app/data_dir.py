@@ -17,7 +17,7 @@ class StartError(Exception):
 
 
 def open_database(settings: Settings) -> Database:
-    """The database, its schema up to date.
+    """Return the database, its schema up to date.
 
     Raises:
         DatabaseError: it cannot be opened.
@@ -47,7 +47,7 @@ def make_data_dir(data_dir: Path) -> None:
 
 
 @contextmanager
-def only_server(data_dir: Path) -> Iterator[None]:
+def lock_data_dir(data_dir: Path) -> Iterator[None]:
     """Hold the data directory: two servers on one would fight over its engine and database.
 
     Raises:

@@ -67,7 +67,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 def create_app(services: Services, *, lifespan: Lifespan | None = None) -> FastAPI:
-    """The app over these parts, which the caller has opened and will close.
+    """Return the app over these parts, which the caller has opened and will close.
 
     Errors of every origin, FastAPI's own included, leave in OpenAI's envelope.
     """
@@ -77,8 +77,8 @@ def create_app(services: Services, *, lifespan: Lifespan | None = None) -> FastA
         description=DESCRIPTION,
         redoc_url=None,
         lifespan=lifespan,
-        middleware=_middleware(services),
-        exception_handlers=_handlers(),
+        middleware=_build_middleware(services),
+        exception_handlers=_build_handlers(),
     )
     app.state.services = services
     for router in ROUTERS:  # as they are: `include_router` would work out each route's parameters a second time
@@ -88,7 +88,7 @@ def create_app(services: Services, *, lifespan: Lifespan | None = None) -> FastA
     return app
 
 
-def _middleware(services: Services) -> list[Middleware]:
+def _build_middleware(services: Services) -> list[Middleware]:
     """Outermost first."""
     settings, keys = services.settings, services.keys
     return [
@@ -109,7 +109,7 @@ class _UnknownEndpoint(HTTPEndpoint):
         raise NotFound(f"There is no endpoint {method} {path}. /docs lists them.", code="unknown_url")
 
 
-def _handlers() -> dict[Any, Any]:
+def _build_handlers() -> dict[Any, Any]:
     return {
         APIError: _on_api_error,
         ServingError: _on_serving_error,
@@ -128,13 +128,15 @@ async def _on_serving_error(_request: Request, error: ServingError) -> Response:
 
 async def _on_validation_error(_request: Request, error: RequestValidationError) -> Response:
     faults = list(error.errors())
-    messages = [f"{_param(fault) or 'the body'}: {str(fault['msg'])[:MAX_FAULT]}" for fault in faults[:MAX_FAULTS]]
+    messages = [f"{_get_param(fault) or 'the body'}: {str(fault['msg'])[:MAX_FAULT]}" for fault in faults[:MAX_FAULTS]]
     if len(faults) > MAX_FAULTS:
         messages.append(f"and {len(faults) - MAX_FAULTS} more")
-    return BadRequest("; ".join(messages) + ".", param=_param(faults[0]), code=fault_code(faults[0]["type"])).response()
+    return BadRequest(
+        "; ".join(messages) + ".", param=_get_param(faults[0]), code=fault_code(faults[0]["type"])
+    ).response()
 
 
-def _param(fault: dict[str, Any]) -> str | None:
+def _get_param(fault: dict[str, Any]) -> str | None:
     path = [str(part)[:MAX_FAULT] for part in fault["loc"][1:]]
     return ".".join(path)[:MAX_FAULT] if path and fault["type"] != "json_invalid" else None
 

@@ -57,15 +57,15 @@ class BoundedHTTP(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Goes on in pieces, so that no more than two of them are taken in beyond the bound."""
+        """Go on in pieces, so that no more than two of them are taken in beyond the bound."""
         for start in range(0, len(data), MAX_HEAD_BYTES):
             if self._fault is not None or self.transport.is_closing():
                 return
             piece = data if len(data) <= MAX_HEAD_BYTES else data[start : start + MAX_HEAD_BYTES]
             self._unfinished_bytes += len(piece)
-            super().data_received(piece if self._is_in_body else _without_upgrade(piece))
+            super().data_received(piece if self._is_in_body else _remove_upgrade(piece))
             if self._fault is None and self._unfinished_bytes > MAX_HEAD_BYTES:
-                self._fault = _headers_too_large(f"more than {MAX_HEAD_BYTES} bytes")
+                self._fault = _headers_too_large_error(f"more than {MAX_HEAD_BYTES} bytes")
             if self._fault is not None:
                 self._refuse(self._fault)
                 return
@@ -93,7 +93,7 @@ class BoundedHTTP(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields += 1
         if self._fields > MAX_FIELDS:
-            self._fault = self._fault or _headers_too_large(f"more than {MAX_FIELDS} fields")
+            self._fault = self._fault or _headers_too_large_error(f"more than {MAX_FIELDS} fields")
         elif self._is_in_head:  # a trailer must not pass for a header, or be one that somebody has checked already
             super().on_header(name, value)
 
@@ -122,7 +122,7 @@ class BoundedHTTP(HttpToolsProtocol):
         return False
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Says nothing: anybody could fill the log with it."""
+        """Say nothing: anybody could fill the log with it."""
 
     # refusing
 
@@ -168,8 +168,9 @@ class BoundedHTTP(HttpToolsProtocol):
             self._timer = None
 
 
-def _without_upgrade(piece: bytes) -> bytes:
-    """The same, an `Upgrade` field in it called otherwise: the parser would take what follows for another protocol.
+def _remove_upgrade(piece: bytes) -> bytes:
+    """Return the same, an `Upgrade` field in it called otherwise: the parser would take what follows for another
+    protocol.
 
     It is an offer that may be passed over (https://www.rfc-editor.org/rfc/rfc9110#field.upgrade). Java's HTTP client
     makes it with every first request, whose body would be lost.
@@ -180,7 +181,7 @@ def _without_upgrade(piece: bytes) -> bytes:
     return _UPGRADE.sub(rb"\1x-upgrade:", head) + end + rest
 
 
-def _headers_too_large(what: str) -> HeadersTooLarge:
+def _headers_too_large_error(what: str) -> HeadersTooLarge:
     message = f"The request's headers have {what}. Send fewer or shorter ones."
     return HeadersTooLarge(message, code="headers_too_large")
 

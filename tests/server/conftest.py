@@ -16,7 +16,7 @@ from server.app.build import make_services
 from server.app.data_dir import make_data_dir, open_database
 from server.app.http import create_app
 from server.app.http_protocol import BoundedHTTP
-from server.app.run import at_work, listen
+from server.app.run import listen, run_background_work
 from server.app.services import Services
 from server.jobs.run.queue import TRAINING
 from server.jobs.webhooks.deliverer import Deliverer
@@ -78,7 +78,7 @@ def start_gateway(tmp_path: Path, database_url: str | None, migrated_sqlite: Pat
         services = make_services(chosen, engine, database, training=training)
         if webhooks is not None:
             services = replace(services, webhooks=Deliverer(database, **webhooks))
-        app = create_app(services, lifespan=lambda _app: at_work(services))
+        app = create_app(services, lifespan=lambda _app: run_background_work(services))
         listener = listen("127.0.0.1", 0)
         server = HTTPServer(app, listener, http=BoundedHTTP)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -123,13 +123,13 @@ async def list_answers(
 @router.post("/campaigns/{campaign_id}/close")
 async def close_campaign(campaign_id: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """Give out no more pairs and generate no more answers. Votes on pairs that are given out are still taken."""
-    return await with_campaign(services, caller, campaign_id, _told_after(store.close))
+    return await with_campaign(services, caller, campaign_id, _build_object_after(store.close))
 
 
 @router.post("/campaigns/{campaign_id}/reopen")
 async def reopen_campaign(campaign_id: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """Give out pairs again. A failed campaign's answers are generated anew."""
-    opened = await with_campaign(services, caller, campaign_id, _told_after(store.reopen))
+    opened = await with_campaign(services, caller, campaign_id, _build_object_after(store.reopen))
     services.campaign_work.set()
     return opened
 
@@ -157,7 +157,7 @@ async def create_assignment(
 async def with_campaign(
     services: Services, caller: Caller, campaign_id: str, work: Callable[[Session, CampaignRow], T]
 ) -> T:
-    """What `work` makes of the campaign, in one transaction.
+    """Return what `work` makes of the campaign, in one transaction.
 
     Raises:
         NotFound: there is no such campaign, or not for this caller.
@@ -203,10 +203,10 @@ async def _prompts(services: Services, body: CreateCampaign) -> list[list[Any]]:
     return await run_in_threadpool(read_prompt_file, services.files.path(row.id), body.limit)
 
 
-def _told_after(
+def _build_object_after(
     change: Callable[[Session, CampaignRow], None],
 ) -> Callable[[Session, CampaignRow], dict[str, Any]]:
-    """The change, and the campaign as it is after it."""
+    """Return the change, and the campaign as it is after it."""
 
     def changed(session: Session, row: CampaignRow) -> dict[str, Any]:
         change(session, row)

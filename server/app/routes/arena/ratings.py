@@ -38,7 +38,7 @@ async def create_rating(
 ) -> dict[str, Any]:
     """Store a vote; the answer reveals the models' names. A second vote must name the first as `supersedes`."""
     said = RatingContent(body.verdict, body.dimensions, body.unsafe, body.comment)
-    voter = _voter(caller, body.rater)
+    voter = _get_author(caller, body.rater)
 
     def work(session: Session) -> dict[str, Any]:
         row = ratings.add_rating(session, comparison_id, said, author=voter, supersedes=body.supersedes)
@@ -52,7 +52,7 @@ async def withdraw_rating(
     rating_id: str, services: ServicesDep, caller: CallerDep, body: Withdraw | None = None
 ) -> dict[str, Any]:
     """Take a vote back, soon after it was cast. What is stored says so, and the vote stays readable."""
-    voter, window_s = _voter(caller, body.rater if body else None), services.settings.undo_window_s
+    voter, window_s = _get_author(caller, body.rater if body else None), services.settings.undo_window_s
 
     def work(session: Session) -> dict[str, Any]:
         row = ratings.withdraw(session, rating_id, author=voter, window_s=window_s)
@@ -106,8 +106,8 @@ async def create_job_from_ratings(
     return await services.database.run(shown)
 
 
-def _voter(caller: Caller, given: str | None) -> RatingAuthor:
-    """Whose vote it is. An invitation is for one rater, whoever the request says."""
+def _get_author(caller: Caller, given: str | None) -> RatingAuthor:
+    """Return whose vote it is. An invitation is for one rater, whoever the request says."""
     return RatingAuthor(caller.rater or given or caller.key_id or "anonymous", caller)
 
 
@@ -121,13 +121,13 @@ async def _dpo_file(services: Services, query: ExportQuery) -> Response:
 
     votes, lines, left_out = await run_in_threadpool(work)
     if not lines:
-        raise _nothing_usable(votes, query, left_out)
+        raise _nothing_usable_error(votes, query, left_out)
     headers = _attachment("jsonl") | {"x-tuneloop-left-out": json.dumps(dict(left_out))}
     texts = ("".join(lines[start : start + PAGE]) for start in range(0, len(lines), PAGE))
     return StreamingResponse(texts, media_type="application/jsonl", headers=headers)
 
 
-def _nothing_usable(votes: PreferencePairs, query: ExportQuery, left_out: dict[str, int]) -> BadRequest:
+def _nothing_usable_error(votes: PreferencePairs, query: ExportQuery, left_out: dict[str, int]) -> BadRequest:
     if not votes.seen:
         told = "There are no ratings yet. Rate some blind comparisons first."
     elif votes.votes and query.selected_part:

@@ -37,7 +37,7 @@ LimitQuery = Annotated[int, Query(ge=1, le=1000, description="Most items on the 
 async def create_job(request: Request, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """Check the request, write the job, and let it wait for its turn. A repeated request makes no second job."""
     row = await services.jobs.create(await request.body(), RequestOrigin.from_headers(caller, request.headers))
-    return await services.database.run(lambda session: _shown(session, services, row.id))
+    return await services.database.run(lambda session: _build_object(session, services, row.id))
 
 
 @router.get("")
@@ -61,7 +61,7 @@ async def list_jobs(
 @router.get("/{job_id}")
 async def retrieve_job(job_id: str, services: ServicesDep) -> dict[str, Any]:
     """One job."""
-    return await services.database.run(lambda session: _shown(session, services, job_id))
+    return await services.database.run(lambda session: _build_object(session, services, job_id))
 
 
 @router.post("/{job_id}/cancel")
@@ -83,7 +83,7 @@ async def pause_job(job_id: str, services: ServicesDep) -> dict[str, Any]:
     deadline = asyncio.get_running_loop().time() + PAUSE_WAIT_S
     while shown["tuneloop"]["state"] == "pausing" and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(_PAUSE_POLL_S)
-        shown = await services.database.run(lambda session: _shown(session, services, job_id))
+        shown = await services.database.run(lambda session: _build_object(session, services, job_id))
     return shown
 
 
@@ -119,13 +119,13 @@ async def list_checkpoints(
 
 
 async def _change(services: Services, job_id: str, change: Callable[[Session, str], JobRow]) -> dict[str, Any]:
-    """The job after one change of its status, which the runner is told of."""
+    """Return the job after one change of its status, which the runner is told of."""
     await services.database.run(lambda session: change(session, job_id))
     services.runner.wake()
     services.webhooks.wake()  # a cancelled job has ended
-    return await services.database.run(lambda session: _shown(session, services, job_id))
+    return await services.database.run(lambda session: _build_object(session, services, job_id))
 
 
-def _shown(session: Session, services: Services, job_id: str) -> dict[str, Any]:
+def _build_object(session: Session, services: Services, job_id: str) -> dict[str, Any]:
     row = states.read(session, job_id)
     return job_object(row, services.settings, queue_position=listing.find_queue_positions(session, [row]).get(row.id))

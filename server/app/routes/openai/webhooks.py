@@ -139,7 +139,7 @@ async def send_test(
     Raises:
         BadRequest: it gave no answer.
     """
-    [event_type] = _checked_test_type(body.event_type)
+    [event_type] = _check_test_type(body.event_type)
     row = await services.database.run(lambda session: endpoints.get(session, webhook_endpoint_id))
     event_id = new_id("evt")
     payload = outbox.build_payload(event_id, event_type, SAMPLE_JOB, now_s())
@@ -159,7 +159,7 @@ async def send_test(
     }
 
 
-def _checked_test_type(event_type: str) -> list[str]:
+def _check_test_type(event_type: str) -> list[str]:
     try:
         return check_event_types([event_type])
     except BadRequest as error:

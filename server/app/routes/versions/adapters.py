@@ -96,7 +96,7 @@ def _not_found(adapter_id: str) -> NotFound:
 
 
 async def _objects(services: Services, caller: Caller) -> list[dict[str, Any]]:
-    """What the caller may use, then what waits to be published."""
+    """Return what the caller may use, then what waits to be published."""
     published = await tuned_models.list_usable(services.registry, services.database, caller)
     waiting = await tuned_models.list_unpublished(services.registry, services.database, caller)
     return [

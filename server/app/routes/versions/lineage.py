@@ -48,7 +48,7 @@ async def retrieve_lineage(model: str, services: ServicesDep, caller: CallerDep)
 
 
 async def _name(services: Services, family: LineageTree, caller: Any, model: str) -> str:
-    """The version that is meant: an alias means what it stands for, an adapter's id its name.
+    """Return the version that is meant: an alias means what it stands for, an adapter's id its name.
 
     Raises:
         ModelNotFoundError: there is none, and never was.
@@ -101,7 +101,7 @@ def _job(job: JobRow | None, settings: Settings) -> dict[str, Any] | None:
 
 
 def _files(family: LineageTree, job: JobRow | None) -> dict[str, Any]:
-    """What it was trained and measured on; a file that is gone keeps its id."""
+    """Return what it was trained and measured on; a file that is gone keeps its id."""
     named = {"training_file": job.training_file, "validation_file": job.validation_file} if job else {}
     return {role: _file(file_id, family.files.get(file_id)) for role, file_id in named.items() if file_id}
 
@@ -117,7 +117,8 @@ def _file(file_id: str, row: FileRow | None) -> dict[str, Any]:
 
 
 def _report(adapter: Adapter) -> dict[str, Any]:
-    """What is measured of it. A manifest from elsewhere may say anything, so what isn't an object is left out."""
+    """Return what is measured of it. A manifest from elsewhere may say anything, so what isn't an object is left
+    out."""
     manifest = adapter.manifest
     config, parity, metrics = (_object(manifest.get(name)) for name in ("config", "parity", "metrics"))
     return {
