@@ -67,7 +67,7 @@ class BodyLimit:
     def _limit_receive(self, scope: Scope, receive: Receive, limit: int) -> Receive:
         received = 0
 
-        async def limited() -> Message:
+        async def receive_limited() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
@@ -75,7 +75,7 @@ class BodyLimit:
                 raise self._too_large_error(scope, limit)
             return message
 
-        return limited
+        return receive_limited
 
     def _limit(self, scope: Scope) -> int | None:
         """Bytes that its body may have; None where that isn't judged here."""
@@ -119,7 +119,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     """Return what hands out the body once more, whole, and then goes on as before."""
     first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def again() -> Message:
+    async def replay() -> Message:
         return first.pop() if first else await receive()
 
-    return again
+    return replay

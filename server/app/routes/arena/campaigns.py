@@ -208,9 +208,9 @@ def _build_object_after(
 ) -> Callable[[Session, CampaignRow], dict[str, Any]]:
     """Return the change, and the campaign as it is after it."""
 
-    def changed(session: Session, row: CampaignRow) -> dict[str, Any]:
+    def work(session: Session, row: CampaignRow) -> dict[str, Any]:
         change(session, row)
         session.flush()
         return campaign_object(session, row)
 
-    return changed
+    return work

@@ -98,12 +98,12 @@ async def create_job_from_ratings(
         services.database, services.files, services.jobs, body, origin, original_body=await request.body()
     )
 
-    def shown(session: Session) -> dict[str, Any]:
+    def read(session: Session) -> dict[str, Any]:
         job = states.read(session, row.id)
         place = listing.find_queue_positions(session, [job]).get(job.id)
         return job_object(job, services.settings, queue_position=place)
 
-    return await services.database.run(shown)
+    return await services.database.run(read)
 
 
 def _get_author(caller: Caller, given: str | None) -> RatingAuthor:
