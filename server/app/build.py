@@ -1,7 +1,4 @@
-"""Puts together the parts behind the routes: database, engines, registry, files, jobs; and takes them down again.
-
-`app/run.py` serves them. Knows no command-line flags.
-"""
+"""Builds the services behind the routes: database, engines, registry, files, jobs; and closes them again."""
 
 from __future__ import annotations
 
@@ -52,12 +49,12 @@ from serving.registry.loading import Gate
 
 @contextlib.asynccontextmanager
 async def open_services(settings: Settings, bases: Sequence[BaseModel]) -> AsyncIterator[Services]:
-    """The running parts for these base models, their engines not yet started; on leaving, the engines are stopped.
+    """Open the services for these base models, with their engines not yet started; stop the engines on exit.
 
     Raises:
-        DatabaseError: the database cannot be opened, or another server holds it.
-        StartError: the address is public and there are no keys, or `base_model_map` can't be meant.
-        EngineStartError: settings of the engines can't be meant.
+        DatabaseError: the database can't be opened, or another server has locked it.
+        StartError: the address is public and there are no keys, or `base_model_map` is invalid.
+        EngineStartError: settings of the engines are invalid.
     """
     with contextlib.closing(open_database(settings)) as database, database.lock_for_server():
         _require_keys_if_public(settings, database)
@@ -96,15 +93,15 @@ def make_services(
     gate: Gate | None = None,
     accelerator: Accelerator | None = None,
 ) -> Services:
-    """Return the parts over this engine and database; nothing is started.
+    """Build the services on this engine and database; nothing is started.
 
-    training: the command that trains, given a run directory.
-    pools: the bases and their engines, where there are more than this one.
-    remotes: engines that others run, with models of their own.
-    gate: judges adapters before they are published; checkpoints of a running job excepted.
+    training: the training command; the run directory is appended.
+    pools: the bases and their engines, if there are more than this one.
+    remotes: remote engines with models of their own.
+    gate: checks adapters before they are published, except checkpoints of a running job.
 
     Raises:
-        StartError: `base_model_map` can't be meant.
+        StartError: `base_model_map` is invalid.
     """
     metrics = Metrics()
     pools = pools or [pool_of(engine)]

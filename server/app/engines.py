@@ -1,4 +1,4 @@
-"""From settings to engines: which there are, what each is given, whose work it shares. Starts nothing."""
+"""Creates the engines that the settings define, without starting them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _REMOTE_ID = re.compile(r"(?!engine-\d)[a-z0-9][a-z0-9._-]{0,63}")
 
 
 def read_wanted_limits(settings: Settings) -> WantedLimits:
-    """Return what the settings say of the engines' limits; the rest is derived from the adapters."""
+    """Return the engine limits that the settings give; the others are derived from the adapters."""
     return WantedLimits(settings.max_lora_rank, settings.max_adapters, settings.max_cpu_adapters)
 
 
@@ -45,10 +45,10 @@ def make_pools(
     base_model_map: Mapping[str, str],
     device: Device,
 ) -> list[Pool]:
-    """Return a pool for each base: `replicas` engines of ours, and the remote ones that share its work.
+    """Return a pool for each base: `replicas` engines of our own, and the remote ones that share its work.
 
-    common: what all engines are given. further_names: other name → base's name.
-    Raises: EngineStartError when two bases can't be told apart, or a setting can't be meant.
+    common: the settings of all engines. base_model_map: other name → base's name.
+    Raises: EngineStartError if two bases have the same name or weights, or a setting is invalid.
     """
     _refuse_duplicates(bases)
     shared = _map_adapter_engines(settings, bases)
@@ -69,9 +69,9 @@ def make_pools(
 
 
 def make_remotes(settings: Settings, *, with_shared: bool = False) -> list[Replica]:
-    """Return the engines that others run and that serve models of their own. Raises: EngineStartError.
+    """Return the remote engines that serve models of their own. Raises: EngineStartError.
 
-    with_shared: those, too, that share a base's work.
+    with_shared: include those that share a base's work.
     """
     for engine_id in settings.remote_engines:
         if not _REMOTE_ID.fullmatch(engine_id):
@@ -88,14 +88,14 @@ def make_remotes(settings: Settings, *, with_shared: bool = False) -> list[Repli
 
 
 def end_unused_engines(data_dir: Path, count: int) -> int:
-    """End what a killed server that had more than these `count` engines left behind; how many processes that were."""
+    """End processes of engines beyond the first `count`, left by a killed server; return how many there were."""
     used = {_get_state_dir(data_dir, number) for number in range(count)}
     found = [path for path in data_dir.glob("engine*/engine.json") if path.parent not in used]
     return sum(end_leftovers(path) for path in found)
 
 
 def _add_paths(own: VLLMSettings, data_dir: Path, number: int) -> VLLMSettings:
-    """Return the settings with a directory and a log of the engine's own."""
+    """Return the settings with the engine's own directory and log."""
     state_dir = _get_state_dir(data_dir, number)
     return replace(own, state_dir=state_dir, log_path=data_dir / "logs" / f"{state_dir.name}.log")
 
@@ -105,7 +105,7 @@ def _get_state_dir(data_dir: Path, number: int) -> Path:
 
 
 def _find_adapters(base: BaseModel, adapters_dir: Path, *, is_first: bool) -> list[Adapter]:
-    """Return the adapters of this base; those that don't say theirs belong to the first."""
+    """Return the adapters of this base; those without a base hash belong to the first base."""
     adapters, _ = scan_adapters(adapters_dir)
     return [adapter for adapter in adapters if (adapter.base_model_sha256 or (is_first and base.sha256)) == base.sha256]
 
@@ -144,7 +144,7 @@ def _refuse_duplicates(bases: Sequence[BaseModel]) -> None:
 
 
 def _map_adapter_engines(settings: Settings, bases: Sequence[BaseModel]) -> dict[str, str]:
-    """Id → base's name, of the remote engines that share a base's work."""
+    """Return id → base's name, for the remote engines that share a base's work."""
     names = [base.name for base in bases]
     shared = {}
     for entry in settings.remote_adapter_engines:
@@ -184,16 +184,16 @@ def divide_devices(settings: Settings, common: VLLMSettings, device: Device) -> 
 
 
 def list_local_engines(pools: Sequence[Pool]) -> list[VLLMProcess]:
-    """Return the engines on this machine, which can make room for a training."""
+    """Return the engines on this machine, which can free memory for a training."""
     engines = [replica.engine for pool in pools for replica in pool.replicas]
     return [engine for engine in engines if isinstance(engine, VLLMProcess)]
 
 
 def check_base_model_map(settings: Settings, base_names: Sequence[str]) -> dict[str, str]:
-    """Further name → base's name, of those that the settings give to the bases.
+    """Return other name → base's name from the setting `base_model_map`, checked.
 
     Raises:
-        StartError: one is for a model that isn't served, or can't be told from others.
+        StartError: a base isn't served, or a name is invalid or taken.
     """
     served = " and ".join(map(repr, base_names))
     for alias, target in settings.base_model_map.items():

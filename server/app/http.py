@@ -1,4 +1,4 @@
-"""Builds the HTTP app: routes, middleware, handlers. Opens nothing itself: whoever composes it brings the parts."""
+"""Builds the HTTP app: routes, middleware, error handlers. The services are opened by the caller."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ ROUTERS = tuple(
         leaderboard,
     )
 )
-"""In the order in which they are tried, and shown in /docs."""
+"""In the order of matching, and of /docs."""
 MAX_FAULTS = 8
-"""Faults of a body that the answer lists; the others show once those are mended."""
+"""Most faults of a body that an error lists."""
 MAX_FAULT = 300
-"""Characters that each may have: it may quote what came."""
+"""Longest fault, in characters: it may quote the request."""
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -69,7 +69,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 def create_app(services: Services, *, lifespan: Lifespan | None = None) -> FastAPI:
     """Return the app over these parts, which the caller has opened and will close.
 
-    Errors of every origin, FastAPI's own included, leave in OpenAI's envelope.
+    All errors, including FastAPI's own, are returned in OpenAI's envelope.
     """
     app: FastAPI = FastAPIOffline(
         title="tuneloop",
@@ -81,15 +81,15 @@ def create_app(services: Services, *, lifespan: Lifespan | None = None) -> FastA
         exception_handlers=_build_handlers(),
     )
     app.state.services = services
-    for router in ROUTERS:  # as they are: `include_router` would work out each route's parameters a second time
+    for router in ROUTERS:  # not by `include_router`, which would analyse each route's parameters again
         app.router.routes.extend(router.routes)
-    for path in ("/v1", "/v1/{path:path}"):  # what is left of the API's space must not reach the pages behind it
+    for path in ("/v1", "/v1/{path:path}"):  # unknown API paths must not reach the pages mounted behind
         app.router.routes.append(Route(path, _UnknownEndpoint, include_in_schema=False))
     return app
 
 
 def _build_middleware(services: Services) -> list[Middleware]:
-    """Outermost first."""
+    """Return the middleware, outermost first."""
     settings, keys = services.settings, services.keys
     return [
         Middleware(RequestContext, metrics=services.metrics),
@@ -102,7 +102,7 @@ def _build_middleware(services: Services) -> list[Middleware]:
 
 
 class _UnknownEndpoint(HTTPEndpoint):
-    """Whatever the method: a route of a function takes the methods that it names."""
+    """Answers every method; a function route would accept only the methods that it lists."""
 
     async def dispatch(self) -> None:
         method, path = self.scope["method"], self.scope["path"]

@@ -1,8 +1,7 @@
-"""HTTP/1.1 as uvicorn's httptools speaks it, with bounds on all that comes before and between bodies.
+"""uvicorn's httptools protocol for HTTP/1.1, with limits on everything before and between bodies.
 
-Owns how much of a request is taken in before anybody has looked at it, and how long it may take to arrive. Knows
-nothing of the app. uvicorn bounds none of that itself with httptools: a header field grows as long as bytes come, each
-time copied anew, and the whole server stands still meanwhile.
+It limits how much of a request is received before the app sees it, and how long that may take. uvicorn doesn't do that
+with httptools: a header field grows as long as bytes arrive, is copied each time, and blocks the whole server.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ HEAD_TIMEOUT_S = 60.0
 BODY_TIMEOUT_S = 60.0
 """Between two pieces of a body: one that never ends would be kept as long as its sender likes."""
 LINGER_S = 1.0
-"""Who is refused may still be sending: cut at once, it would see a broken connection in place of the answer."""
+"""A refused client may still be sending: if closed at once, it would see a broken connection instead of the error."""
 _UPGRADE = re.compile(rb"(^|\r\n)upgrade:", re.IGNORECASE)
 
 
 class BoundedHTTP(HttpToolsProtocol):
-    """One connection. What is out of bounds is answered in OpenAI's envelope, and the connection ends with it."""
+    """One connection. A request over a limit gets an error in OpenAI's envelope, and the connection is closed."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""What the routes are given: one object an app, made by whoever composes it. No route fetches anything for itself."""
+"""The services that routes use: one object per app, built in `build.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bounds on a JSON body's shape, held before anything makes objects of it. Knows no body's fields but the bulky ones.
+"""Limits on the shape of a JSON body, checked before it is parsed into objects.
 
 Validating a body multiplies it: vLLM tries each message as every kind that there is and notes why it is none,
 16 to 26 faults of 1.3 kB each; for an item of a Responses input that is no kind it knows, 233. So lists are bounded,

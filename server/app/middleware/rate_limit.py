@@ -27,7 +27,7 @@ class _Bucket:
 
 
 class RateLimit:
-    """Answers 429 to whoever is over `requests_per_minute`, and tells everybody on /v1 where they stand."""
+    """Answers 429 to callers over `requests_per_minute`, and adds rate limit headers to all responses under /v1."""
 
     def __init__(
         self, app: ASGIApp, requests_per_minute: int | None, *, clock: Callable[[], float] = time.monotonic

@@ -1,4 +1,4 @@
-"""What differs between runs, and which of them did best. Knows nothing of terminals."""
+"""Compares runs: the settings that differ, and which run did best."""
 
 from __future__ import annotations
 

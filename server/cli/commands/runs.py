@@ -121,7 +121,7 @@ def _find(runs_dir: Path, name: str) -> RunSummary:
     """Return the run called `name`, whose name alone begins so, or in the folder `name`; of `latest` the newest.
 
     Raises:
-        ConfigError: there is none, or there are several; the nearest names are told.
+        ConfigError: there is none, or there are several; the message has the nearest names.
     """
     runs = read_runs(runs_dir)
     if name == "latest" and runs:

@@ -53,7 +53,7 @@ def _check_url(server: str) -> str:
 
 
 def _demand_key(server: str, host: str) -> None:
-    """Whoever reaches the pages reaches the server's API through them: so the server must ask for a key."""
+    """Refuse a keyless server: anyone who can reach the pages could use its API through them."""
     try:
         answer = httpx.get(f"{server}/v1/models", timeout=10, trust_env=False)
     except httpx.HTTPError as error:

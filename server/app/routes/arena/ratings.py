@@ -107,7 +107,7 @@ async def create_job_from_ratings(
 
 
 def _get_author(caller: Caller, given: str | None) -> RatingAuthor:
-    """Return whose vote it is. An invitation is for one rater, whoever the request says."""
+    """Return the rating's author. An invitation is for one rater, whatever the request says."""
     return RatingAuthor(caller.rater or given or caller.key_id or "anonymous", caller)
 
 

@@ -119,7 +119,7 @@ async def list_checkpoints(
 
 
 async def _change(services: Services, job_id: str, change: Callable[[Session, str], JobRow]) -> dict[str, Any]:
-    """Return the job after one change of its status, which the runner is told of."""
+    """Change the job's status, wake the runner, and return the job."""
     await services.database.run(lambda session: change(session, job_id))
     services.runner.wake()
     services.webhooks.wake()  # a cancelled job has ended

@@ -64,7 +64,7 @@ async def create_adapter(request: Request, services: ServicesDep) -> dict[str, A
 async def list_adapters(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """The adapters that are served with what their manifests say; `broken` names what cannot be served, and why."""
     objects = await _objects(services, caller)
-    # What is broken can't be told apart by project, so only an admin is told of it.
+    # Broken adapters have no project, so only an admin sees them.
     broken = dict(services.registry.broken()) if caller.is_admin else {}
     return build_list_page(objects, has_more=False) | {"broken": broken}
 

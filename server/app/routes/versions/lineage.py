@@ -1,6 +1,6 @@
 """`/v1/models/{model}/lineage`, ours: where a model comes from, what was made of it, and each version's report card.
 
-Who comes from whom is in `server/versions/lineage.py`; here is what is told of each.
+The tree is in `server/versions/lineage.py`; this module builds the object of each model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ router = APIRouter(prefix="/v1", tags=["models"])
 
 PATH = "/lineage"
 RECIPE = ("method", "n_epochs", "batch_size", "learning_rate", "r", "lora_alpha", "quantization", "max_length", "beta")
-"""What is told of a configuration; the whole of it stands in the adapter's manifest."""
+"""The settings that are shown; the adapter's manifest has all of them."""
 
 
 @router.get("/models/{model:path}/lineage")
