@@ -41,7 +41,7 @@ KILLED = """
 import os, signal, sys
 import server.storage.migrations.rating_facts_0004
 from server.storage.database import Database
-server.storage.migrations.rating_facts_0004.facts_of = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+server.storage.migrations.rating_facts_0004.compute_facts = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 Database(sys.argv[1]).migrate()
 """
 """A migration that is killed when the new table is there and its first vote is to be filled."""
