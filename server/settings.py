@@ -21,12 +21,12 @@ LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def default_data_dir() -> Path:
-    """`$XDG_DATA_HOME/tuneloop`, or `~/.local/share/tuneloop`."""
+    """Return `$XDG_DATA_HOME/tuneloop`, or `~/.local/share/tuneloop`."""
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "tuneloop"
 
 
 def default_cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/tuneloop`, or `~/.cache/tuneloop`."""
+    """Return `$XDG_CACHE_HOME/tuneloop`, or `~/.cache/tuneloop`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tuneloop"
 
 
@@ -184,11 +184,11 @@ class Settings(BaseModel):
     @field_validator("max_lora_rank", mode="before")
     @classmethod
     def _number_of_text(cls, value: Any) -> Any:
-        """A flag's or the environment's text as the number that it says: a Literal takes no text."""
+        """Return a flag's or the environment's text as the number that it says: a Literal takes no text."""
         return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
 
     def origin_of(self, name: str) -> str:
-        """Where the setting's value came from: "default", a file's path, an environment name or "flag"."""
+        """Return where the setting's value came from: "default", a file's path, an environment name or "flag"."""
         return self._origins.get(name, "default")
 
     @property
@@ -298,7 +298,7 @@ def _environment_layer(environ: Mapping[str, str]) -> list[tuple[str, dict[str, 
 
 
 def is_secret(name: str) -> bool:
-    """Whether the values of this setting must not be shown."""
+    """Return whether the values of this setting must not be shown."""
     return name in Settings.model_fields and "SecretStr" in str(Settings.model_fields[name].annotation)
 
 
@@ -307,7 +307,7 @@ def _numbers(text: str | None) -> tuple[int, ...]:
 
 
 def name_pairs(pairs: Sequence[str], *, is_secret: bool = False) -> dict[str, str]:
-    """`["a=b", …]` as a dictionary.
+    """Return `["a=b", …]` as a dictionary.
 
     is_secret: whether a pair must not be shown.
 

@@ -1,7 +1,4 @@
-"""Puts together the parts behind the routes: database, engines, registry, files, jobs; and takes them down again.
-
-`app/run.py` serves them. Knows no command-line flags.
-"""
+"""Builds the services behind the routes: database, engines, registry, files, jobs; and closes them again."""
 
 from __future__ import annotations
 
@@ -15,14 +12,14 @@ from server.access.keys import KeyStore, list_keys
 from server.aliases.cache import AliasCache
 from server.app.data_dir import StartError, open_database
 from server.app.engines import (
-    base_aliases,
+    build_engine_settings,
+    check_base_model_map,
     divide_devices,
-    end_unused,
-    engine_settings,
-    local_engines,
+    end_unused_engines,
+    list_local_engines,
     make_pools,
     make_remotes,
-    wanted_limits,
+    read_wanted_limits,
 )
 from server.app.services import Services
 from server.files.store import FileStore
@@ -52,22 +49,22 @@ from serving.registry.loader import Gate
 
 @contextlib.asynccontextmanager
 async def open_services(settings: Settings, bases: Sequence[BaseModel]) -> AsyncIterator[Services]:
-    """The running parts for these base models, their engines not yet started; on leaving, the engines are stopped.
+    """Open the services for these base models, with their engines not yet started; stop the engines on exit.
 
     Raises:
-        DatabaseError: the database cannot be opened, or another server holds it.
-        StartError: the address is public and there are no keys, or `base_model_map` can't be meant.
-        EngineStartError: settings of the engines can't be meant.
+        DatabaseError: the database can't be opened, or another server has locked it.
+        StartError: the address is public and there are no keys, or `base_model_map` is invalid.
+        EngineStartError: settings of the engines are invalid.
     """
     with contextlib.closing(open_database(settings)) as database, database.lock_for_server():
-        _refuse_public_without_keys(settings, database)
-        further_names = base_aliases(settings, [base.name for base in bases])
-        common, device = engine_settings(settings), await asyncio.to_thread(inspect_device)
+        _require_keys_if_public(settings, database)
+        base_model_map = check_base_model_map(settings, [base.name for base in bases])
+        common, device = build_engine_settings(settings), await asyncio.to_thread(inspect_device)
         division = divide_devices(settings, common, device)
         common = replace(common, devices=division.engine)
-        pools = await asyncio.to_thread(make_pools, settings, bases, common, further_names, device)
+        pools = await asyncio.to_thread(make_pools, settings, bases, common, base_model_map, device)
         remotes = make_remotes(settings)
-        await asyncio.to_thread(end_unused, settings.data_dir, len(bases) * settings.replicas)
+        await asyncio.to_thread(end_unused_engines, settings.data_dir, len(bases) * settings.replicas)
         first = pools[0].replicas[0].engine
         gate = make_gate(common, device) if settings.parity_check else None
         services = make_services(
@@ -77,7 +74,7 @@ async def open_services(settings: Settings, bases: Sequence[BaseModel]) -> Async
             pools=pools,
             remotes=remotes,
             gate=gate,
-            accelerator=Accelerator(settings.accelerator_policy, local_engines(pools), division),
+            accelerator=Accelerator(settings.accelerator_policy, list_local_engines(pools), division),
         )
         try:
             yield services
@@ -96,32 +93,32 @@ def make_services(
     gate: Gate | None = None,
     accelerator: Accelerator | None = None,
 ) -> Services:
-    """The parts over this engine and database; nothing is started.
+    """Build the services on this engine and database; nothing is started.
 
-    training: the command that trains, given a run directory.
-    pools: the bases and their engines, where there are more than this one.
-    remotes: engines that others run, with models of their own.
-    gate: judges adapters before they are published; checkpoints of a running job excepted.
+    training: the training command; the run directory is appended.
+    pools: the bases and their engines, if there are more than this one.
+    remotes: remote engines with models of their own.
+    gate: checks adapters before they are published, except checkpoints of a running job.
 
     Raises:
-        StartError: `base_model_map` can't be meant.
+        StartError: `base_model_map` is invalid.
     """
     metrics = Metrics()
     pools = pools or [pool_of(engine)]
     base_names = [pool.base.name for pool in pools]
-    further_names = base_aliases(settings, base_names)
-    aliases = AliasCache(database, reserved=(*base_names, *further_names))
+    base_model_map = check_base_model_map(settings, base_names)
+    aliases = AliasCache(database, reserved=(*base_names, *base_model_map))
     registry = Registry(
         settings.adapters_dir,
         pools,
-        base_model_map=further_names,
+        base_model_map=base_model_map,
         aliases=aliases.current,
         remotes=remotes,
         gate=gate,
         is_gated=lambda adapter: not is_checkpoint(adapter.name),
         observer=metrics.make_observer(),
     )
-    fleet = Fleet(registry, wanted_limits(settings))
+    fleet = Fleet(registry, read_wanted_limits(settings))
     files = FileStore(settings.files_dir, database)
     webhooks = Deliverer(database)
     runner = Runner(
@@ -148,7 +145,7 @@ def make_services(
     )
 
 
-def _refuse_public_without_keys(settings: Settings, database: Database) -> None:
+def _require_keys_if_public(settings: Settings, database: Database) -> None:
     if settings.is_loopback:
         return
     with database.session() as session:

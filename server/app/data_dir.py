@@ -1,4 +1,4 @@
-"""The data directory: made for our eyes only, held by one server, with its database."""
+"""The data directory: readable by its user only, locked by one server, with its database."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class StartError(Exception):
 
 
 def open_database(settings: Settings) -> Database:
-    """The database, its schema up to date.
+    """Open the database and migrate its schema.
 
     Raises:
         DatabaseError: it cannot be opened.
@@ -30,7 +30,7 @@ def open_database(settings: Settings) -> Database:
 
 
 def make_data_dir(data_dir: Path) -> None:
-    """Make the data directory, for our eyes only.
+    """Create the data directory, readable by this user only.
 
     Raises:
         StartError: it cannot be made or written.
@@ -47,11 +47,11 @@ def make_data_dir(data_dir: Path) -> None:
 
 
 @contextmanager
-def only_server(data_dir: Path) -> Iterator[None]:
-    """Hold the data directory: two servers on one would fight over its engine and database.
+def lock_data_dir(data_dir: Path) -> Iterator[None]:
+    """Lock the data directory: two servers would conflict over its engine and database.
 
     Raises:
-        StartError: another server holds it.
+        StartError: another server has locked it.
     """
     make_data_dir(data_dir)
     with (data_dir / "server.lock").open("a+") as lock:

@@ -1,4 +1,4 @@
-"""From settings to engines: which there are, what each is given, whose work it shares. Starts nothing."""
+"""Creates the engines that the settings define, without starting them."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
 _REMOTE_ID = re.compile(r"(?!engine-\d)[a-z0-9][a-z0-9._-]{0,63}")
 
 
-def wanted_limits(settings: Settings) -> LimitSettings:
-    """What the settings say of the engines' limits; the rest is derived from the adapters."""
+def read_wanted_limits(settings: Settings) -> LimitSettings:
+    """Return the engine limits that the settings give; the others are derived from the adapters."""
     return LimitSettings(settings.max_lora_rank, settings.max_adapters, settings.max_cpu_adapters)
 
 
@@ -42,36 +42,36 @@ def make_pools(
     settings: Settings,
     bases: Sequence[BaseModel],
     common: VLLMSettings,
-    further_names: Mapping[str, str],
+    base_model_map: Mapping[str, str],
     device: Device,
 ) -> list[Pool]:
-    """A pool for each base: `replicas` engines of ours, and the remote ones that share its work.
+    """Return a pool for each base: `replicas` engines of our own, and the remote ones that share its work.
 
-    common: what all engines are given. further_names: other name → base's name.
-    Raises: EngineStartError when two bases can't be told apart, or a setting can't be meant.
+    common: the settings of all engines. base_model_map: other name → base's name.
+    Raises: EngineStartError if two bases have the same name or weights, or a setting is invalid.
     """
-    _refuse_twins(bases)
-    shared = _adapter_engines(settings, bases)
-    shares = _shares(common, device, len(bases) * settings.replicas)
+    _refuse_duplicates(bases)
+    shared = _map_adapter_engines(settings, bases)
+    shares = _divide_settings(common, device, len(bases) * settings.replicas)
     pools = []
     for place, base in enumerate(bases):
-        own_names = tuple(name for name, meant in further_names.items() if meant == base.name)
-        limits = wanted_limits(settings).derive(_adapters_of(base, settings.adapters_dir, is_first=place == 0))
+        own_names = tuple(name for name, meant in base_model_map.items() if meant == base.name)
+        limits = read_wanted_limits(settings).derive(_find_adapters(base, settings.adapters_dir, is_first=place == 0))
         ours = []
         for number in range(place * settings.replicas, (place + 1) * settings.replicas):
-            own = _placed(shares[number], settings.data_dir, number)
+            own = _add_paths(shares[number], settings.data_dir, number)
             own = replace(own, base_names=own_names)
             own = replace(own, max_lora_rank=limits[0], max_loras=limits[1], max_cpu_loras=limits[2])
-            ours.append(Replica(f"engine-{number}", VLLMProcess(base, own, device, planner=_plan_now)))
-        remote = [_remote(settings, engine_id, base) for engine_id, name in shared.items() if name == base.name]
+            ours.append(Replica(f"engine-{number}", VLLMProcess(base, own, device, planner=_plan_launch)))
+        remote = [_make_remote(settings, engine_id, base) for engine_id, name in shared.items() if name == base.name]
         pools.append(Pool(base, (*ours, *remote)))
     return pools
 
 
 def make_remotes(settings: Settings, *, with_shared: bool = False) -> list[Replica]:
-    """The engines that others run and that serve models of their own. Raises: EngineStartError.
+    """Return the remote engines that serve models of their own. Raises: EngineStartError.
 
-    with_shared: those, too, that share a base's work.
+    with_shared: include those that share a base's work.
     """
     for engine_id in settings.remote_engines:
         if not _REMOTE_ID.fullmatch(engine_id):
@@ -84,39 +84,40 @@ def make_remotes(settings: Settings, *, with_shared: bool = False) -> list[Repli
             f"remote_engine_keys has a key for {min(unknown)!r}, which isn't in remote_engines. Add its URL there."
         )
     shared = set() if with_shared else {entry.partition("=")[0] for entry in settings.remote_adapter_engines}
-    return [_remote(settings, engine_id, None) for engine_id in settings.remote_engines if engine_id not in shared]
+    return [_make_remote(settings, engine_id, None) for engine_id in settings.remote_engines if engine_id not in shared]
 
 
-def end_unused(data_dir: Path, count: int) -> int:
-    """Ends what a killed server that had more than these `count` engines left behind; how many processes that were."""
-    used = {_state_dir(data_dir, number) for number in range(count)}
+def end_unused_engines(data_dir: Path, count: int) -> int:
+    """End processes of engines beyond the first `count`, left by a killed server; return how many there were."""
+    used = {_get_state_dir(data_dir, number) for number in range(count)}
     found = [path for path in data_dir.glob("engine*/engine.json") if path.parent not in used]
     return sum(end_leftovers(path) for path in found)
 
 
-def _placed(own: VLLMSettings, data_dir: Path, number: int) -> VLLMSettings:
-    """The settings with a directory and a log of the engine's own."""
-    state_dir = _state_dir(data_dir, number)
+def _add_paths(own: VLLMSettings, data_dir: Path, number: int) -> VLLMSettings:
+    """Return the settings with the engine's own directory and log."""
+    state_dir = _get_state_dir(data_dir, number)
     return replace(own, state_dir=state_dir, log_path=data_dir / "logs" / f"{state_dir.name}.log")
 
 
-def _state_dir(data_dir: Path, number: int) -> Path:
+def _get_state_dir(data_dir: Path, number: int) -> Path:
     return data_dir / (f"engine-{number}" if number else "engine")
 
 
-def _adapters_of(base: BaseModel, adapters_dir: Path, *, is_first: bool) -> list[Adapter]:
-    """The adapters of this base; those that don't say theirs belong to the first."""
+def _find_adapters(base: BaseModel, adapters_dir: Path, *, is_first: bool) -> list[Adapter]:
+    """Return the adapters of this base; those without a base hash belong to the first base."""
     adapters, _ = scan_adapters(adapters_dir)
-    return [one for one in adapters if (one.base_model_sha256 or (is_first and base.sha256)) == base.sha256]
+    return [adapter for adapter in adapters if (adapter.base_model_sha256 or (is_first and base.sha256)) == base.sha256]
 
 
-def _plan_now(base: BaseModel, settings: VLLMSettings, _device: Device, socket: Path) -> LaunchPlan:
+def _plan_launch(base: BaseModel, settings: VLLMSettings, _device: Device, socket: Path) -> LaunchPlan:
     """As `plan_launch`, with the memory that is free at this start: other engines and trainings have taken theirs."""
     return plan_launch(base, settings, inspect_device(), socket)
 
 
-def _shares(common: VLLMSettings, device: Device, count: int) -> list[VLLMSettings]:
-    """The settings with each engine's share: cores or GPUs of its own where there are enough, else a part of all.
+def _divide_settings(common: VLLMSettings, device: Device, count: int) -> list[VLLMSettings]:
+    """Return the settings with each engine's share: cores or GPUs of its own where there are enough, else a part of
+    all.
 
     vLLM chooses its cores by itself, and two of them would choose the same.
     """
@@ -131,7 +132,7 @@ def _shares(common: VLLMSettings, device: Device, count: int) -> list[VLLMSettin
     return [replace(common, devices=there[cuts[place] : cuts[place + 1]]) for place in range(count)]
 
 
-def _refuse_twins(bases: Sequence[BaseModel]) -> None:
+def _refuse_duplicates(bases: Sequence[BaseModel]) -> None:
     for place, base in enumerate(bases):
         for other in bases[:place]:
             if base.name == other.name or base.sha256 == other.sha256:
@@ -142,8 +143,8 @@ def _refuse_twins(bases: Sequence[BaseModel]) -> None:
                 )
 
 
-def _adapter_engines(settings: Settings, bases: Sequence[BaseModel]) -> dict[str, str]:
-    """Id → base's name, of the remote engines that share a base's work."""
+def _map_adapter_engines(settings: Settings, bases: Sequence[BaseModel]) -> dict[str, str]:
+    """Return id → base's name, for the remote engines that share a base's work."""
     names = [base.name for base in bases]
     shared = {}
     for entry in settings.remote_adapter_engines:
@@ -165,7 +166,7 @@ def _adapter_engines(settings: Settings, bases: Sequence[BaseModel]) -> dict[str
     return shared
 
 
-def _remote(settings: Settings, engine_id: str, base: BaseModel | None) -> Replica:
+def _make_remote(settings: Settings, engine_id: str, base: BaseModel | None) -> Replica:
     key = settings.remote_engine_keys.get(engine_id)
     address = RemoteAddress.parse(
         engine_id, settings.remote_engines[engine_id], key.get_secret_value() if key else None
@@ -174,7 +175,7 @@ def _remote(settings: Settings, engine_id: str, base: BaseModel | None) -> Repli
 
 
 def divide_devices(settings: Settings, common: VLLMSettings, device: Device) -> Division:
-    """Which devices are the engines' and which the trainings'. Raises: EngineStartError when that can't be."""
+    """Return which devices are the engines' and which the trainings'. Raises: EngineStartError when that can't be."""
     return divide(
         settings.accelerator_policy,
         device,
@@ -184,17 +185,17 @@ def divide_devices(settings: Settings, common: VLLMSettings, device: Device) -> 
     )
 
 
-def local_engines(pools: Sequence[Pool]) -> list[VLLMProcess]:
-    """The engines on this machine, which can make room for a training."""
+def list_local_engines(pools: Sequence[Pool]) -> list[VLLMProcess]:
+    """Return the engines on this machine, which can free memory for a training."""
     engines = [replica.engine for pool in pools for replica in pool.replicas]
     return [engine for engine in engines if isinstance(engine, VLLMProcess)]
 
 
-def base_aliases(settings: Settings, base_names: Sequence[str]) -> dict[str, str]:
-    """Further name → base's name, of those that the settings give to the bases.
+def check_base_model_map(settings: Settings, base_names: Sequence[str]) -> dict[str, str]:
+    """Return other name → base's name from the setting `base_model_map`, checked.
 
     Raises:
-        StartError: one is for a model that isn't served, or can't be told from others.
+        StartError: a base isn't served, or a name is invalid or taken.
     """
     served = " and ".join(map(repr, base_names))
     for alias, target in settings.base_model_map.items():
@@ -212,9 +213,10 @@ def base_aliases(settings: Settings, base_names: Sequence[str]) -> dict[str, str
     return dict(settings.base_model_map)
 
 
-def engine_settings(settings: Settings) -> VLLMSettings:
-    """The engines' share of the settings: what all of them are given. `engines.make_pools` adds what each has alone."""
-    rank, loras, cpu_loras = wanted_limits(settings).derive([])
+def build_engine_settings(settings: Settings) -> VLLMSettings:
+    """Return the engines' share of the settings: what all of them are given. `engines.make_pools` adds what each has
+    alone."""
+    rank, loras, cpu_loras = read_wanted_limits(settings).derive([])
     return VLLMSettings(
         state_dir=settings.data_dir / "engine",
         log_path=settings.data_dir / "logs" / "engine.log",

@@ -1,4 +1,4 @@
-"""Builds the HTTP app: routes, middleware, handlers. Opens nothing itself: whoever composes it brings the parts."""
+"""Builds the HTTP app: routes, middleware, error handlers. The services are opened by the caller."""
 
 from __future__ import annotations
 
@@ -57,20 +57,20 @@ ROUTERS = tuple(
         leaderboard,
     )
 )
-"""In the order in which they are tried, and shown in /docs."""
+"""In the order of matching, and of /docs."""
 MAX_FAULTS = 8
-"""Faults of a body that the answer lists; the others show once those are mended."""
+"""Most faults of a body that an error lists."""
 MAX_FAULT = 300
-"""Characters that each may have: it may quote what came."""
+"""Longest fault, in characters: it may quote the request."""
 
 VERSION = version("tuneloop")
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 def create_app(services: Services, *, lifespan: Lifespan | None = None) -> FastAPI:
-    """The app over these parts, which the caller has opened and will close.
+    """Return the app over these parts, which the caller has opened and will close.
 
-    Errors of every origin, FastAPI's own included, leave in OpenAI's envelope.
+    All errors, including FastAPI's own, are returned in OpenAI's envelope.
     """
     app: FastAPI = FastAPIOffline(
         title="tuneloop",
@@ -78,19 +78,19 @@ def create_app(services: Services, *, lifespan: Lifespan | None = None) -> FastA
         description=DESCRIPTION,
         redoc_url=None,
         lifespan=lifespan,
-        middleware=_middleware(services),
-        exception_handlers=_handlers(),
+        middleware=_build_middleware(services),
+        exception_handlers=_build_handlers(),
     )
     app.state.services = services
-    for router in ROUTERS:  # as they are: `include_router` would work out each route's parameters a second time
+    for router in ROUTERS:  # not by `include_router`, which would analyse each route's parameters again
         app.router.routes.extend(router.routes)
-    for path in ("/v1", "/v1/{path:path}"):  # what is left of the API's space must not reach the pages behind it
+    for path in ("/v1", "/v1/{path:path}"):  # unknown API paths must not reach the pages mounted behind
         app.router.routes.append(Route(path, _UnknownEndpoint, include_in_schema=False))
     return app
 
 
-def _middleware(services: Services) -> list[Middleware]:
-    """Outermost first."""
+def _build_middleware(services: Services) -> list[Middleware]:
+    """Return the middleware, outermost first."""
     settings, keys = services.settings, services.keys
     return [
         Middleware(RequestContext, metrics=services.metrics),
@@ -103,14 +103,14 @@ def _middleware(services: Services) -> list[Middleware]:
 
 
 class _UnknownEndpoint(HTTPEndpoint):
-    """Whatever the method: a route of a function takes the methods that it names."""
+    """Answers every method; a function route would accept only the methods that it lists."""
 
     async def dispatch(self) -> None:
         method, path = self.scope["method"], self.scope["path"]
         raise NotFound(f"There is no endpoint {method} {path}. /docs lists them.", code="unknown_url")
 
 
-def _handlers() -> dict[Any, Any]:
+def _build_handlers() -> dict[Any, Any]:
     return {
         APIError: _on_api_error,
         ServingError: _on_serving_error,
@@ -129,13 +129,15 @@ async def _on_serving_error(_request: Request, error: ServingError) -> Response:
 
 async def _on_validation_error(_request: Request, error: RequestValidationError) -> Response:
     faults = list(error.errors())
-    messages = [f"{_param(fault) or 'the body'}: {str(fault['msg'])[:MAX_FAULT]}" for fault in faults[:MAX_FAULTS]]
+    messages = [f"{_get_param(fault) or 'the body'}: {str(fault['msg'])[:MAX_FAULT]}" for fault in faults[:MAX_FAULTS]]
     if len(faults) > MAX_FAULTS:
         messages.append(f"and {len(faults) - MAX_FAULTS} more")
-    return BadRequest("; ".join(messages) + ".", param=_param(faults[0]), code=fault_code(faults[0]["type"])).response()
+    return BadRequest(
+        "; ".join(messages) + ".", param=_get_param(faults[0]), code=fault_code(faults[0]["type"])
+    ).response()
 
 
-def _param(fault: dict[str, Any]) -> str | None:
+def _get_param(fault: dict[str, Any]) -> str | None:
     path = [str(part)[:MAX_FAULT] for part in fault["loc"][1:]]
     return ".".join(path)[:MAX_FAULT] if path and fault["type"] != "json_invalid" else None
 

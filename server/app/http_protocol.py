@@ -1,8 +1,7 @@
-"""HTTP/1.1 as uvicorn's httptools speaks it, with bounds on all that comes before and between bodies.
+"""uvicorn's httptools protocol for HTTP/1.1, with limits on everything before and between bodies.
 
-Owns how much of a request is taken in before anybody has looked at it, and how long it may take to arrive. Knows
-nothing of the app. uvicorn bounds none of that itself with httptools: a header field grows as long as bytes come, each
-time copied anew, and the whole server stands still meanwhile.
+It limits how much of a request is received before the app sees it, and how long that may take. uvicorn doesn't do that
+with httptools: a header field grows as long as bytes arrive, is copied each time, and blocks the whole server.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ HEAD_TIMEOUT_S = 60.0
 BODY_TIMEOUT_S = 60.0
 """Between two pieces of a body: one that never ends would be kept as long as its sender likes."""
 LINGER_S = 1.0
-"""Who is refused may still be sending: cut at once, it would see a broken connection in place of the answer."""
+"""A refused client may still be sending: if closed at once, it would see a broken connection instead of the error."""
 _UPGRADE = re.compile(rb"(^|\r\n)upgrade:", re.IGNORECASE)
 
 
 class BoundedHTTP(HttpToolsProtocol):
-    """One connection. What is out of bounds is answered in OpenAI's envelope, and the connection ends with it."""
+    """One connection. A request over a limit gets an error in OpenAI's envelope, and the connection is closed."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -57,15 +56,15 @@ class BoundedHTTP(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Goes on in pieces, so that no more than two of them are taken in beyond the bound."""
+        """Go on in pieces, so that no more than two of them are taken in beyond the bound."""
         for start in range(0, len(data), MAX_HEAD_BYTES):
             if self._fault is not None or self.transport.is_closing():
                 return
             piece = data if len(data) <= MAX_HEAD_BYTES else data[start : start + MAX_HEAD_BYTES]
             self._unfinished_bytes += len(piece)
-            super().data_received(piece if self._is_in_body else _without_upgrade(piece))
+            super().data_received(piece if self._is_in_body else _remove_upgrade(piece))
             if self._fault is None and self._unfinished_bytes > MAX_HEAD_BYTES:
-                self._fault = _headers_too_large(f"more than {MAX_HEAD_BYTES} bytes")
+                self._fault = _headers_too_large_error(f"more than {MAX_HEAD_BYTES} bytes")
             if self._fault is not None:
                 self._refuse(self._fault)
                 return
@@ -93,7 +92,7 @@ class BoundedHTTP(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields += 1
         if self._fields > MAX_FIELDS:
-            self._fault = self._fault or _headers_too_large(f"more than {MAX_FIELDS} fields")
+            self._fault = self._fault or _headers_too_large_error(f"more than {MAX_FIELDS} fields")
         elif self._is_in_head:  # a trailer must not pass for a header, or be one that somebody has checked already
             super().on_header(name, value)
 
@@ -122,7 +121,7 @@ class BoundedHTTP(HttpToolsProtocol):
         return False
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Says nothing: anybody could fill the log with it."""
+        """Say nothing: anybody could fill the log with it."""
 
     # refusing
 
@@ -168,8 +167,9 @@ class BoundedHTTP(HttpToolsProtocol):
             self._timer = None
 
 
-def _without_upgrade(piece: bytes) -> bytes:
-    """The same, an `Upgrade` field in it called otherwise: the parser would take what follows for another protocol.
+def _remove_upgrade(piece: bytes) -> bytes:
+    """Return the same, an `Upgrade` field in it called otherwise: the parser would take what follows for another
+    protocol.
 
     It is an offer that may be passed over (https://www.rfc-editor.org/rfc/rfc9110#field.upgrade). Java's HTTP client
     makes it with every first request, whose body would be lost.
@@ -180,7 +180,7 @@ def _without_upgrade(piece: bytes) -> bytes:
     return _UPGRADE.sub(rb"\1x-upgrade:", head) + end + rest
 
 
-def _headers_too_large(what: str) -> HeadersTooLarge:
+def _headers_too_large_error(what: str) -> HeadersTooLarge:
     message = f"The request's headers have {what}. Send fewer or shorter ones."
     return HeadersTooLarge(message, code="headers_too_large")
 

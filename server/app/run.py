@@ -19,7 +19,7 @@ from server.app.data_dir import StartError
 from server.app.http import create_app
 from server.app.http_protocol import BoundedHTTP
 from server.app.services import Services
-from server.arena.campaigns.generator import Generator
+from server.arena.campaigns.generator import AnswerGenerator
 from server.settings import Settings
 from server.versions.publisher import Publisher
 from server.versions.upload import remove_leftovers
@@ -49,7 +49,7 @@ async def run_server(
         StartError, DatabaseError, EngineStartError: it could not be brought up.
     """
     url = server_url(settings.host, listener)
-    async with open_services(settings, bases) as services, at_work(services):
+    async with open_services(settings, bases) as services, run_background_work(services):
         app = create_app(services)
         server = _Server(
             uvicorn.Config(
@@ -76,7 +76,7 @@ async def run_server(
 
 
 @asynccontextmanager
-async def at_work(services: Services) -> AsyncIterator[None]:
+async def run_background_work(services: Services) -> AsyncIterator[None]:
     """While the context is open, goes on what isn't done in a request: file checks, jobs, webhooks, publishing,
     campaigns' answers."""
     await asyncio.to_thread(remove_leftovers, services.settings)
@@ -87,7 +87,7 @@ async def at_work(services: Services) -> AsyncIterator[None]:
         services.webhooks,
         services.runner,
         Publisher(services.registry),
-        Generator(services.inference, services.campaign_work, concurrency=services.settings.campaign_concurrency),
+        AnswerGenerator(services.inference, services.campaign_work, concurrency=services.settings.campaign_concurrency),
     )
     async with AsyncExitStack() as stack:
         for part in parts:
@@ -97,7 +97,7 @@ async def at_work(services: Services) -> AsyncIterator[None]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, taken before anything slow begins.
+    """Return a listening socket, taken before anything slow begins.
 
     Raises:
         StartError: the address is taken or not ours.
@@ -115,7 +115,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def server_url(host: str, listener: socket.socket) -> str:
-    """The URL under which this machine reaches the server."""
+    """Return the URL under which this machine reaches the server."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (translated, not bound)
     port = listener.getsockname()[1]
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"

@@ -1,4 +1,4 @@
-"""What the routes are given: one object an app, made by whoever composes it. No route fetches anything for itself."""
+"""The services that routes use: one object per app, built in `build.py`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 
 from server.access.keys import KeyStore
 from server.aliases.cache import AliasCache
-from server.arena.comparisons.pair_votes import PairVotes
+from server.arena.comparisons.pair_votes import PairCounts
 from server.arena.leaderboard.boards import Leaderboards
 from server.files.store import FileStore
 from server.inference.ask import Inference
@@ -48,7 +48,7 @@ class Services:
     campaign_work: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when there may be answers to generate for a campaign."""
     leaderboards: Leaderboards = field(default_factory=Leaderboards)
-    pair_votes: PairVotes = field(default_factory=PairVotes)
+    pair_votes: PairCounts = field(default_factory=PairCounts)
 
 
 async def _services(request: Request) -> Services:

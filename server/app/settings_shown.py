@@ -17,34 +17,33 @@ _SECRET_FLAG = re.compile(r"(?i)--[\w-]*(?:password|secret|token|api[-_]?key)")
 
 
 def describe(settings: Settings) -> list[tuple[str, str, str, str]]:
-    """(name, value, origin, description) of every setting; keys, and passwords within URLs, are hidden."""
+    """Return (name, value, origin, description) of every setting; keys, and passwords within URLs, are hidden."""
     return [
-        (name, _shown(name, getattr(settings, name)), settings.origin_of(name), str(info.description))
+        (name, _show_value(name, getattr(settings, name)), settings.origin_of(name), str(info.description))
         for name, info in Settings.model_fields.items()
     ]
 
 
-def _shown(name: str, value: Any) -> str:
+def _show_value(name: str, value: Any) -> str:
     if value is None or value in ([], {}):
         return UNSET
     if is_secret(name):
         return " ".join(f"{one}=***" for one in value)
     if isinstance(value, dict):
-        return _without_secrets(" ".join(f"{one}={other}" for one, other in value.items()))
+        return _redact(" ".join(f"{one}={other}" for one, other in value.items()))
     if isinstance(value, list):
         return str(_items(value))
-    return _without_secrets(str(value))
+    return _redact(str(value))
 
 
 def _items(values: list[str]) -> list[str]:
     """Arguments as they are, what follows a flag that takes a secret hidden: engine_args may hold anything."""
     before = ["", *values]
     return [
-        "***" if _SECRET_FLAG.fullmatch(flag) else _without_secrets(value)
-        for flag, value in zip(before, values, strict=False)
+        "***" if _SECRET_FLAG.fullmatch(flag) else _redact(value) for flag, value in zip(before, values, strict=False)
     ]
 
 
-def _without_secrets(text: str) -> str:
-    """`text` with `***` in place of passwords in URLs and as parameters."""
+def _redact(text: str) -> str:
+    """Return `text` with `***` in place of passwords in URLs and as parameters."""
     return _SECRET_PARAMETER.sub(r"\1***", _USER_IN_URL.sub("***@", text))

@@ -1,8 +1,8 @@
-"""People compare answers, and what their ratings come to.
+"""People compare answers: comparisons, ratings, and what follows from them.
 
 comparisons   two answers to one prompt
 campaigns     prompts and pairs to be rated, by invitation
-ratings       verdicts, and who may give them
+ratings       storing and reading ratings, and who may give them
 leaderboard   strengths of models from ratings
-preferences   pairs to train on
+preferences   preference pairs for training
 """

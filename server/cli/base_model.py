@@ -13,7 +13,7 @@ DEMO_CACHE = "demo-model"
 
 
 def open_base_model(model: str | None, cache_dir: Path) -> BaseModel:
-    """The base model that `model` names; None means the embedded demo base, built now if it isn't there yet.
+    """Return the base model that `model` names; None means the embedded demo base, built now if it isn't there yet.
 
     Raises:
         BaseModelError: there is no such model, or it cannot be served.
@@ -23,7 +23,7 @@ def open_base_model(model: str | None, cache_dir: Path) -> BaseModel:
 
 
 def embedded_base_model(cache_dir: Path, *, seed: int | None = None) -> Path:
-    """The folder of the embedded base, built in a process of its own (it needs torch, and this one stays light).
+    """Return the folder of the embedded base, built in a process of its own (it needs torch, and this one stays light).
 
     seed: of other weights than the recipe's.
 
@@ -40,6 +40,6 @@ def embedded_base_model(cache_dir: Path, *, seed: int | None = None) -> Path:
 
 
 def build_command(cache_dir: Path, seed: int | None) -> list[str]:
-    """What builds the embedded base, unless it is there; several at once build one."""
+    """Return what builds the embedded base, unless it is there; several at once build one."""
     command = [sys.executable, "-m", "training.demo", "--cache", str(cache_dir / DEMO_CACHE)]
     return command if seed is None else [*command, "--seed", str(seed)]

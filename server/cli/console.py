@@ -21,8 +21,9 @@ err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 """Progress and errors."""
 
 
-def table_of(*headers: str) -> Table:
-    """A table whose cells are folded where they don't fit, never cut: ids and model names are there to be copied."""
+def make_table(*headers: str) -> Table:
+    """Return a table whose cells are folded where they don't fit, never cut: ids and model names are there to be
+    copied."""
     table = Table()
     for header in headers:
         table.add_column(header, overflow="fold")

@@ -20,7 +20,7 @@ from server.app.data_dir import StartError
 from server.app.settings_shown import describe
 from server.cli.base_model import embedded_base_model
 from server.cli.commands import adapters, data, demo, doctor, engines, evaluate, export, keys, runs, train, ui, up
-from server.cli.console import err, out, table_of
+from server.cli.console import err, make_table, out
 from server.cli.options import with_settings
 from server.settings import LoadedSettings, SettingsError
 from server.storage.database import DatabaseError
@@ -132,21 +132,21 @@ def settings_(loaded: LoadedSettings) -> None:
 
     Example: TUNELOOP_PORT=9000 tuneloop settings
     """
-    table = table_of("setting", "value", "from", "what it is")
+    table = make_table("setting", "value", "from", "what it is")
     for row in describe(loaded.settings):
         table.add_row(*row)
     out.print(table)
 
 
 def mount_ui(served: FastAPI, url: str) -> FastAPI:
-    """The app with the pages on `/`, for people in a browser; they talk to `url` over HTTP like any client."""
+    """Return the app with the pages on `/`, for people in a browser; they talk to `url` over HTTP like any client."""
     from ui.app import mount  # gradio takes seconds to import, and most commands have no pages
 
     return mount(served, url, example_prompts=demo.EXAMPLE_PROMPTS)
 
 
 def pages_apart(server: str, allowed_hosts: Sequence[str]) -> FastAPI:
-    """The pages without a server of their own, for `tuneloop ui`."""
+    """Return the pages without a server of their own, for `tuneloop ui`."""
     from ui.apart import create_apart_app
 
     return create_apart_app(server, allowed_hosts=allowed_hosts, example_prompts=demo.EXAMPLE_PROMPTS)

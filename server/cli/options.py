@@ -23,7 +23,7 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def run(**arguments: Any) -> None:
-            flags = {name: _given(name, arguments.pop(name)) for name in offered}
+            flags = {name: _normalize_value(name, arguments.pop(name)) for name in offered}
             loaded = load_settings(flags, config_file=arguments.pop(CONFIG_FLAG))
             command(loaded, **arguments)
 
@@ -37,7 +37,7 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
     return decorate
 
 
-def _given(name: str, value: Any) -> Any:
+def _normalize_value(name: str, value: Any) -> Any:
     if _is_mapping(name):
         value = name_pairs(value or [])
     return None if value in ([], {}) else value

@@ -1,1 +1,1 @@
-"""Looks at files and jobs before any training, in child processes."""
+"""Inspects files and jobs before training, in child processes."""

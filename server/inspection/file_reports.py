@@ -1,7 +1,7 @@
-"""What is found in a stored file: its report, its examples as the base sees them, and a cleaned copy of it.
+"""Reports on a stored file: statistics and faults, its examples as the base sees them, and a cleaned copy.
 
-Owns which files and settings may be asked about. A path comes from the file's id or the base's name, never from a
-client; what is found, `training.inspection` knows.
+This module decides which files and settings are allowed; paths come from a file's id or a base's name, never from a
+client. The inspection itself is done by `training.inspection`.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from server.files.rules import FINE_TUNE
 from server.files.store import FileStore, file_object, get_file
 from server.inspection.processes import Inspections
 from server.jobs.create import inputs
-from server.jobs.create.configuration import SAID_ELSEWHERE
+from server.jobs.create.configuration import SET_BY_SERVER
 from server.storage.database import Database
 from server.storage.tables import FileRow
 from server.wire.errors import BadRequest
 from serving import BaseModel as Base
 from serving import Registry
 
-FROM_ELSEWHERE = {name: said for name, said in SAID_ELSEWHERE.items() if name not in ("method", "seed")} | {
+NOT_CONFIGURABLE = {name: said for name, said in SET_BY_SERVER.items() if name not in ("method", "seed")} | {
     "base_model": "base_model",
     "mix_file": "nothing here",
 }
-"""Settings that no report is asked with, and what they follow from."""
+"""Settings that a report can't be requested with, and what each follows from."""
 DEFAULT_FAULTS, MOST_FAULTS = 1000, 10_000
 MOST_EXAMPLES = 50
-"""Examples on one page: each is turned into tokens."""
+"""Most examples on one page, as each is tokenized."""
 
 
 class ReportQuestion(BaseModel):
@@ -79,7 +79,7 @@ class CleaningQuestion(BaseModel):
 
 @dataclass(frozen=True)
 class FileReports:
-    """Asks child processes what is in a stored file."""
+    """Inspects stored files in child processes."""
 
     database: Database
     files: FileStore
@@ -87,22 +87,22 @@ class FileReports:
     registry: Registry
 
     async def report(self, file_id: str, question: ReportQuestion) -> dict[str, Any]:
-        """The `file.report`.
+        """Return the `file.report`.
 
         Raises:
             APIError: the file, the base or a setting can't be used, or the inspection failed.
         """
-        row = await self._examples_file(file_id)
-        base = self._base_of(question.base_model)
-        _refuse_decided(question.config)
-        found = await self._ask(row, base, "report", config=question.config, limit=question.limit)
+        row = await self._get_training_file(file_id)
+        base = self._find_base(question.base_model)
+        _refuse_server_settings(question.config)
+        found = await self._inspect(row, base, "report", config=question.config, limit=question.limit)
         return {
             "object": "file.report",
             "file_id": row.id,
             "base_model": base.name if base else None,
             "method": found["method"],
             "max_length": found["max_length"],
-            **_counted(found["figures"]),
+            **_convert_figures(found["figures"]),
             "faults_found": found["faults_found"],
             "faults": found["faults"],
         }
@@ -110,50 +110,50 @@ class FileReports:
     async def examples(
         self, file_id: str, base_model: str | None, config: Mapping[str, Any], offset: int, limit: int
     ) -> dict[str, Any]:
-        """A page of the file's examples, split into what is learned and what is context.
+        """Return a page of the file's examples, split into trained text and context.
 
         Raises:
             APIError: as `report`.
         """
-        row = await self._examples_file(file_id)
-        base = self._base_of(base_model)
-        found = await self._ask(row, base, "examples", config=config, offset=offset, limit=limit)
+        row = await self._get_training_file(file_id)
+        base = self._find_base(base_model)
+        found = await self._inspect(row, base, "examples", config=config, offset=offset, limit=limit)
         return {"object": "list", "base_model": base.name if base else None, "offset": offset, **found}
 
     async def clean(self, file_id: str, settings: CleaningSettings, key_id: str | None) -> dict[str, Any]:
-        """The `file.cleaning`: its report, and the new file with the rows that stay.
+        """Return the `file.cleaning`: a report, and the new file with the remaining rows.
 
         Raises:
-            APIError: the file or a setting can't be used, or no row stays.
+            APIError: the file or a setting can't be used, or no row remains.
         """
-        row = await self._examples_file(file_id)
-        with await run_in_threadpool(self.files.contents.create_incoming) as place:
-            # Plain files among what is being written: whatever a killed server leaves of them, its next start removes.
-            kept, dropped, told = (
-                place.path.with_name(f"{place.path.name}.{name}") for name in ("kept", "gone", "told")
+        row = await self._get_training_file(file_id)
+        with await run_in_threadpool(self.files.contents.create_incoming) as incoming:
+            # Files in the incoming folder: if the server is killed, the next start removes them.
+            kept, dropped, report = (
+                incoming.path.with_name(f"{incoming.path.name}.{name}") for name in ("kept", "gone", "told")
             )
             try:
-                places = {"kept": str(kept), "dropped": str(dropped), "report": str(told)}
-                found = await self._ask(row, None, "clean", settings=settings.model_dump(), **places)
+                paths = {"kept": str(kept), "dropped": str(dropped), "report": str(report)}
+                found = await self._inspect(row, None, "clean", settings=settings.model_dump(), **paths)
                 if not found["kept"]:
-                    raise _nothing_left(row, found)
+                    raise _nothing_kept_error(row, found)
                 new = await run_in_threadpool(self._publish, kept, row, key_id)
             finally:
-                unfinished = place.path.parent.glob(f".{place.path.name}.*")
-                await run_in_threadpool(remove, [kept, dropped, told, *unfinished])
+                unfinished = incoming.path.parent.glob(f".{incoming.path.name}.*")
+                await run_in_threadpool(remove, [kept, dropped, report, *unfinished])
         self.files.wake()
         return {"object": "file.cleaning", "source_file_id": row.id, "report": found, "file": new}
 
-    def _base_of(self, model: str | None) -> Base | None:
-        """The base that `model`, a base or a tuned model, computes with; None where none is named.
+    def _find_base(self, model: str | None) -> Base | None:
+        """Return the base of `model`, a base or a tuned model; None if no model is given.
 
         Raises:
-            BadRequest: there is no such model, or its files aren't here.
+            BadRequest: the model doesn't exist, or its files aren't on this machine.
         """
         if model is None:
             return None
         try:
-            return inputs.pool_of(self.registry, model, inputs.starting_point(self.registry, model)).base
+            return inputs.find_pool(self.registry, model, inputs.find_start_adapter(self.registry, model)).base
         except BadRequest as error:
             raise BadRequest(
                 f"The model {model[:200]!r} doesn't exist, or its files aren't on this machine. GET /v1/models lists "
@@ -162,7 +162,7 @@ class FileReports:
                 code="model_not_available",
             ) from error
 
-    async def _examples_file(self, file_id: str) -> FileRow:
+    async def _get_training_file(self, file_id: str) -> FileRow:
         row = await self.database.run(lambda session: get_file(session, file_id))
         if row.purpose != FINE_TUNE:
             raise BadRequest(
@@ -173,22 +173,22 @@ class FileReports:
             )
         return row
 
-    async def _ask(self, row: FileRow, base: Base | None, ask: str, **question: Any) -> Any:
-        """The answer of the process, in which the base has its name instead of its place."""
+    async def _inspect(self, row: FileRow, base: Base | None, kind: str, **question: Any) -> Any:
+        """Return the process's answer; its errors have names instead of paths."""
         path = self.files.path(row.id)
         folder = None if base is None else str(base.path)
         try:
-            found = await self.inspections.ask(ask, file=str(path), base_model=folder, **question)
+            found = await self.inspections.inspect(kind, file=str(path), base_model=folder, **question)
         except BadRequest as error:
             await self.database.run(lambda session: get_file(session, row.id))  # deleted meanwhile: a 404
             text = error.message.replace(str(path), row.id)
             if base is not None:
                 text = text.replace(str(base.path), base.name)
-            raise BadRequest(text, param=_param(error.param, ask), code=error.code) from error
+            raise BadRequest(text, param=_find_param(error.param, kind), code=error.code) from error
         return found
 
     def _publish(self, kept: Path, row: FileRow, key_id: str | None) -> dict[str, Any]:
-        """The new file, as it is shown. Blocks."""
+        """Store the kept rows as a new file and return its object. Blocks."""
         stem = PurePosixPath(row.filename).stem[:200]
         with self.files.prepare(kept) as incoming, self.database.session() as session:
             new = self.files.publish(
@@ -197,31 +197,31 @@ class FileReports:
         return file_object(new)
 
 
-def _param(name: str | None, ask: str) -> str | None:
+def _find_param(name: str | None, kind: str) -> str | None:
     if name in (None, "base_model", "file"):
         return name
-    return f"settings.{name}" if ask == "clean" else f"config.{name}"
+    return f"settings.{name}" if kind == "clean" else f"config.{name}"
 
 
-def _counted(figures: Mapping[str, Any] | None) -> dict[str, Any]:
+def _convert_figures(figures: Mapping[str, Any] | None) -> dict[str, Any]:
     if figures is None:
         return {"examples": 0, "lengths": None, "tokens": None}
-    # [line, line before] is how the report prints it; on the wire each number says what it is.
+    # The report has [line, earlier line]; in the API each number has a name.
     duplicates = [{"line": line, "first_line": first} for line, first in figures["duplicates"]]
     return dict(figures) | {"duplicates": duplicates}
 
 
-def _refuse_decided(config: Mapping[str, Any]) -> None:
+def _refuse_server_settings(config: Mapping[str, Any]) -> None:
     for name in config:
-        if name in FROM_ELSEWHERE:
+        if name in NOT_CONFIGURABLE:
             raise BadRequest(
-                f"config.{name} isn't taken from a request: it follows from {FROM_ELSEWHERE[name]}. Leave it out.",
+                f"config.{name} isn't taken from a request: it follows from {NOT_CONFIGURABLE[name]}. Leave it out.",
                 param=f"config.{name}",
                 code="invalid_value",
             )
 
 
-def _nothing_left(row: FileRow, found: Mapping[str, Any]) -> BadRequest:
+def _nothing_kept_error(row: FileRow, found: Mapping[str, Any]) -> BadRequest:
     why = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found["dropped"].items())
     return BadRequest(
         f"Cleaning keeps none of the {found['read']} rows of {row.id} ({why}). Loosen the settings, or mend the file.",

@@ -1,7 +1,7 @@
-"""What would become of a fine-tuning job, before it is made: what create looks at, and what the job would find later.
+"""Checks a fine-tuning job before it is created: what creation checks, and what the job would find later.
 
-Writes nothing. The rules are those of `jobs/create/configuration.py` and `training.preflight`; time and schedule come
-from a process that reads the file with the base's tokenizer.
+Nothing is stored. The rules are those of `jobs/create/configuration.py` and `training.preflight`; time and schedule
+come from a process that reads the file with the base's tokenizer.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from server.files.store import FileStore
 from server.inspection.processes import Inspections
 from server.jobs.create import inputs
 from server.jobs.create.body import CreateJob
-from server.jobs.create.configuration import look_ahead, refusal
-from server.jobs.create.creator import Draft, JobCreator
+from server.jobs.create.configuration import build_refusal, check_feasible
+from server.jobs.create.creator import JobCreator, JobDraft
 from server.jobs.listing import WAITING, count_jobs
 from server.storage.database import Database
 from server.wire.errors import APIError, BadRequest
@@ -26,53 +26,53 @@ from training.config.config import ConfigError
 from training.preflight.servable import find_unservable
 
 Problem = dict[str, Any]
-"""`param`, `message`, `code`: an error of the envelope that isn't thrown."""
+"""`param`, `message` and `code`, as in an error envelope."""
 
 
 async def preflight(
     database: Database, files: FileStore, inspections: Inspections, jobs: JobCreator, body: bytes, caller: Caller
 ) -> dict[str, Any]:
-    """The `fine_tuning.preflight` of the request that `body` is.
+    """Return the `fine_tuning.preflight` for the request `body`.
 
     Raises:
-        BadRequest: the body isn't a JSON object. All else that is wrong is told among `problems`.
-        ServiceUnavailable: the machine is too busy to look.
+        BadRequest: the body isn't a JSON object. Everything else that is wrong is listed in `problems`.
+        ServiceUnavailable: the machine is too busy.
     """
     try:
-        draft = await jobs.draft(body, caller)
+        draft = await jobs.build_draft(body, caller)
     except BadRequest as error:
         if error.code == "invalid_json":
             raise
-        return _told([_problem(error)])
-    problems = list(_foreseen(draft))
+        return _build_object([_build_problem(error)])
+    problems = list(_find_refusals(draft))
     servable = draft.checked.config.serve_as != "none" and not find_unservable(
-        draft.checked.config, draft.ground.limits
+        draft.checked.config, draft.target.limits
     )
     run = None
     try:
-        checked = await _checked(files, draft)
+        checked = await _check_files(files, draft)
         if checked.code:
             problems.append({"param": checked.param, "message": checked.message, "code": checked.code})
-        run = await _run(files, inspections, draft)
+        run = await _forecast_run(files, inspections, draft)
     except BadRequest as error:
-        problems.append(_problem(error))
-    ahead = await database.run(count_jobs)
-    waiting = sum(ahead[status] for status in (*WAITING, "running"))
-    return _told(problems, servable=servable, run=run, draft=draft, jobs_ahead=waiting)
+        problems.append(_build_problem(error))
+    counts = await database.run(count_jobs)
+    waiting = sum(counts[status] for status in (*WAITING, "running"))
+    return _build_object(problems, servable=servable, run=run, draft=draft, jobs_ahead=waiting)
 
 
-def _foreseen(draft: Draft) -> Iterator[Problem]:
-    """What `create` would refuse after all values have proven right."""
+def _find_refusals(draft: JobDraft) -> Iterator[Problem]:
+    """Yield what `create` would refuse although each value is valid by itself."""
     try:
-        look_ahead(draft.checked.config, draft.ground)
+        check_feasible(draft.checked.config, draft.target)
     except ConfigError as error:
         for sentence in error.faults:
-            one = ConfigError([sentence], param=error.param if sentence == error.faults[0] else None)
-            yield _problem(refusal(one, draft.request, draft.start))
+            fault = ConfigError([sentence], param=error.param if sentence == error.faults[0] else None)
+            yield _build_problem(build_refusal(fault, draft.request, draft.start))
 
 
-async def _checked(files: FileStore, draft: Draft) -> JobCheck:
-    """What the job's first step would find in its files."""
+async def _check_files(files: FileStore, draft: JobDraft) -> JobCheck:
+    """Check the files as the job's first step would."""
     request, config = draft.request, draft.checked.config
     validation = None if request.validation_file is None else files.path(request.validation_file)
     try:
@@ -84,49 +84,49 @@ async def _checked(files: FileStore, draft: Draft) -> JobCheck:
             on_leakage=config.on_leakage,
         )
     except FileNotFoundError as error:
-        raise inputs.missing_file(request.training_file, "training_file") from error
+        raise inputs.missing_file_error(request.training_file, "training_file") from error
     except FileCheckError as error:
         raise BadRequest(str(error), param="training_file", code="file_check_failed") from error
 
 
-async def _run(files: FileStore, inspections: Inspections, draft: Draft) -> dict[str, Any] | None:
-    """The forecast; None where the base doesn't say its sizes, or no example can be learned from."""
-    ground = draft.ground
-    if ground.shape is None:
+async def _forecast_run(files: FileStore, inspections: Inspections, draft: JobDraft) -> dict[str, Any] | None:
+    """Return the forecast; None if the base's shape is unknown, or no example can be trained on."""
+    target = draft.target
+    if target.shape is None:
         return None
-    folder, file = str(ground.base.path), files.path(draft.request.training_file)
+    folder, file = str(target.base.path), files.path(draft.request.training_file)
     config = dataclasses.replace(draft.checked.config, base_model=folder, training_file=str(file)).to_dict()
-    # An engine makes room on the GPU before a training starts; on a CPU all that runs now stays.
-    free_bytes = ground.memory_bytes if ground.on_gpu else None
+    # On a GPU the engine frees memory before a training starts; on a CPU everything keeps running.
+    free_bytes = target.memory_bytes if target.on_gpu else None
     try:
-        run: dict[str, Any] | None = await inspections.ask("run", config=config, free_bytes=free_bytes)
+        run: dict[str, Any] | None = await inspections.inspect("run", config=config, free_bytes=free_bytes)
     except BadRequest as error:
-        text = error.message.replace(folder, ground.base.name).replace(str(file), draft.request.training_file)
-        raise BadRequest(text, param=_place(error.param, draft.request), code=error.code) from error
+        text = error.message.replace(folder, target.base.name).replace(str(file), draft.request.training_file)
+        raise BadRequest(text, param=_find_param(error.param, draft.request), code=error.code) from error
     if run:
         for name in ("refusals", "findings"):
-            run[name] = [sentence.replace(folder, ground.base.name) for sentence in run[name]]
+            run[name] = [sentence.replace(folder, target.base.name) for sentence in run[name]]
     return run
 
 
-def _place(param: str | None, request: CreateJob) -> str | None:
-    error = refusal(ConfigError([""], param=param), request, None)
+def _find_param(param: str | None, request: CreateJob) -> str | None:
+    error = build_refusal(ConfigError([""], param=param), request, None)
     return error.param
 
 
-def _problem(error: APIError) -> Problem:
+def _build_problem(error: APIError) -> Problem:
     return {"param": error.param, "message": error.message, "code": error.code}
 
 
-def _told(
+def _build_object(
     problems: list[Problem],
     *,
     servable: bool | None = None,
     run: Mapping[str, Any] | None = None,
-    draft: Draft | None = None,
+    draft: JobDraft | None = None,
     jobs_ahead: int | None = None,
 ) -> dict[str, Any]:
-    """The object; what couldn't be looked at is null."""
+    """Return the object; what couldn't be checked is null."""
     notes: list[str] = []
     if run:
         known = {problem["message"] for problem in problems}
@@ -142,7 +142,7 @@ def _told(
         notes = [*run["findings"], *run["plan"]["reasons"]]
         if run["seconds"] is None:
             notes.append("There is no estimate of the time for a GPU; the job tells one after its first steps.")
-    fits = None if run is None or draft is None else _fits(run, draft)
+    fits = None if run is None or draft is None else _fits_in_memory(run, draft)
     return {
         "object": "fine_tuning.preflight",
         "ready": not problems,
@@ -156,21 +156,21 @@ def _told(
         "examples": None if run is None else run["examples"],
         "training_rows": None if run is None else run["training_rows"],
         "trained_tokens": None if run is None else run["trained_tokens"],
-        "hyperparameters": None if run is None or draft is None else _chosen(run["plan"], draft),
+        "hyperparameters": None if run is None or draft is None else _build_hyperparameters(run["plan"], draft),
         "jobs_ahead": jobs_ahead,
         "notes": notes,
     }
 
 
-def _fits(run: Mapping[str, Any], draft: Draft) -> bool:
-    """Whether the estimate is within what is free now, and within `max_memory_gb`."""
+def _fits_in_memory(run: Mapping[str, Any], draft: JobDraft) -> bool:
+    """Return whether the estimate is within the free memory, and within `max_memory_gb`."""
     allowed = draft.checked.config.max_memory_gb
     limits = [run["free_bytes"], None if allowed is None else allowed * 1e9]
     return all(limit is None or run["memory_total_bytes"] <= limit for limit in limits)
 
 
-def _chosen(plan: Mapping[str, Any], draft: Draft) -> dict[str, Any]:
-    """The hyperparameters by OpenAI's names, no `auto` among them, and the learning rate that they come to."""
+def _build_hyperparameters(plan: Mapping[str, Any], draft: JobDraft) -> dict[str, Any]:
+    """Return the hyperparameters by OpenAI's names without any `auto`, and the resulting learning rate."""
     chosen = {
         "n_epochs": plan["n_epochs"],
         "batch_size": plan["batch_size"] * plan["gradient_accumulation_steps"],

@@ -1,7 +1,6 @@
-"""Asks about files of examples in a process of its own: what needs a tokenizer, or minutes, is not done in this one.
+"""Inspects files of examples in child processes: tokenizing, and whatever takes minutes, isn't done in this process.
 
-Knows how `python -m training.inspection.answer` is asked and read, how many run at once, and that none outlives its
-asker. It refuses to know what is asked.
+Runs `python -m training.inspection.answer`, limits how many run at once, and ends them with the caller.
 """
 
 from __future__ import annotations
@@ -17,27 +16,27 @@ from server.wire.errors import BadRequest, ServerError, ServiceUnavailable
 
 COMMAND = (sys.executable, "-m", "training.inspection.answer")
 AT_ONCE = 2
-"""Processes at a time. Each holds the examples of one file, and with a base some 0.5 GB of libraries."""
+"""Processes at a time. Each holds the examples of one file, and with a base about 0.5 GB of libraries."""
 MOST_WAITING = 16
 TIMEOUT_S = 300.0
-"""For waiting and working together: 50,000 chats, duplicates and all, took less than a minute."""
+"""For waiting and working together: 50,000 chats, with duplicates, took less than a minute."""
 
 
 class Inspections:
-    """The processes, a few at a time; the others wait for their turn."""
+    """Runs inspections, a few at a time; others wait in a queue."""
 
     def __init__(self, command: Sequence[str] = COMMAND, *, timeout_s: float = TIMEOUT_S) -> None:
-        """command: what is started, the question on its standard input."""
+        """command: the program to start; it reads the question from its standard input."""
         self._command, self._timeout_s = tuple(command), timeout_s
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._waiting = 0
 
-    async def ask(self, ask: str, **question: Any) -> Any:
-        """The answer. Cancelling the task that waits here ends the process.
+    async def inspect(self, kind: str, **question: Any) -> Any:
+        """Run an inspection and return its answer. Cancelling the caller kills the process.
 
         Raises:
-            BadRequest: a setting can't be used; `param` is the first of them.
-            ServiceUnavailable: too many others wait, or it took too long.
+            BadRequest: settings can't be used; `param` is the first of them.
+            ServiceUnavailable: too many are waiting, or it timed out.
             ServerError: the process died.
         """
         if self._waiting >= MOST_WAITING:
@@ -47,7 +46,7 @@ class Inspections:
         self._waiting += 1
         try:
             async with asyncio.timeout(self._timeout_s), self._turns:
-                child = await run_child(self._command, json.dumps({"ask": ask, **question}).encode() + b"\n")
+                child = await run_child(self._command, json.dumps({"ask": kind, **question}).encode() + b"\n")
         except TimeoutError as error:
             raise ServiceUnavailable(
                 f"The inspection had no answer after {self._timeout_s:.0f} s and was ended. Try again when the machine "
@@ -57,18 +56,18 @@ class Inspections:
             ) from error
         finally:
             self._waiting -= 1
-        return await asyncio.to_thread(_read, child)  # it may be many MB, and others wait for the event loop
+        return await asyncio.to_thread(_parse_output, child)  # it may be many MB, and must not block the event loop
 
 
-def _read(child: ChildResult) -> Any:
+def _parse_output(child: ChildResult) -> Any:
     try:
-        told: Mapping[str, Any] = json.loads(child.stdout) if child.code == 0 else {}
+        output: Mapping[str, Any] = json.loads(child.stdout) if child.code == 0 else {}
     except ValueError:
-        told = {}
-    if "answer" in told:
-        return told["answer"]
-    if told.get("refused"):
-        first, *others = told["refused"]
+        output = {}
+    if "answer" in output:
+        return output["answer"]
+    if output.get("refused"):
+        first, *others = output["refused"]
         text = " ".join([first["message"], *(other["message"] for other in others)])
         raise BadRequest(text, param=first["param"], code="invalid_value")
     raise ServerError(

@@ -1,1 +1,1 @@
-"""Fine-tuning jobs: rows become runs, runs become events, and the end of a run a model that answers."""
+"""Fine-tuning jobs: creating, running and listing them, their events and webhooks."""

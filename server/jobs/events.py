@@ -1,4 +1,4 @@
-"""What a job tells. One function writes an event, so that all have the same form."""
+"""Job events. One function creates them all, so that they have the same form."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add_event(
     data: dict[str, Any] | None = None,
     created_at: int | None = None,
 ) -> JobEventRow:
-    """The new event, which is told once the transaction is committed.
+    """Add an event, visible once the transaction is committed, and return it.
 
     metrics: makes it an event of type `metrics` with these numbers as its data.
     created_at: Unix seconds. Default: now.

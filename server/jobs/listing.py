@@ -1,4 +1,4 @@
-"""Which jobs a list means, by their metadata; their places in the queue, and how many there are.
+"""Listing jobs: filters by metadata, positions in the queue, and counts by status.
 
 https://platform.openai.com/docs/api-reference/fine-tuning/list
 """
@@ -21,32 +21,36 @@ WAITING = ("validating_files", "queued")
 _FILTER = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 
 Filter = tuple[str | None, str]
-"""Key and value; a key of None asks for jobs without metadata."""
+"""Key and value; a key of None selects jobs without metadata."""
 
 
-def metadata_filters(query: Iterable[tuple[str, str]]) -> list[Filter]:
-    """The filters among the query's parameters, `metadata[k]=v` or `metadata=null`.
+def parse_metadata_filters(query: Iterable[tuple[str, str]]) -> list[Filter]:
+    """Return the filters among the query parameters, `metadata[k]=v` or `metadata=null`.
 
     Raises:
-        BadRequest: both forms at once, or something else after `metadata=`.
+        BadRequest: both forms at once, or another value of `metadata`.
     """
     found: list[Filter] = []
     for name, value in query:
         if name == "metadata":
             if value != "null":
-                raise _refusal(f"metadata is {value[:100]!r}, but only metadata=null and metadata[key]=value filter.")
+                raise _filter_error(
+                    f"metadata is {value[:100]!r}, but only metadata=null and metadata[key]=value filter."
+                )
             found.append((None, value))
         elif match := _FILTER.fullmatch(name):
             if not is_storable([match[1], value]):
-                raise _refusal("The filter holds a NUL, which no metadata has. Leave it out.")
+                raise _filter_error("The filter holds a NUL, which no metadata has. Leave it out.")
             found.append((match[1], value))
     if len({key is None for key, _ in found}) > 1:
-        raise _refusal("metadata=null asks for jobs without metadata, so metadata[key]=value can't stand beside it.")
+        raise _filter_error(
+            "metadata=null asks for jobs without metadata, so metadata[key]=value can't stand beside it."
+        )
     return found
 
 
-def condition(session: Session, key: str | None, value: str) -> ColumnElement[bool]:
-    """One filter in the words of this database."""
+def build_condition(session: Session, key: str | None, value: str) -> ColumnElement[bool]:
+    """Return one filter as a condition for this database."""
     if key is None:
         return JobRow.metadata_.is_(None)
     if session.get_bind().dialect.name == "postgresql":
@@ -56,8 +60,8 @@ def condition(session: Session, key: str | None, value: str) -> ColumnElement[bo
     return exists(select(1).select_from(pair).where(pair.c.key == key, pair.c.value == value))
 
 
-def queue_positions(session: Session, rows: Sequence[JobRow]) -> dict[str, int]:
-    """Job id -> place in the queue, 1 for the next, of those in `rows` that wait."""
+def find_queue_positions(session: Session, rows: Sequence[JobRow]) -> dict[str, int]:
+    """Return job id → position in the queue, 1 for the next, for the waiting jobs in `rows`."""
     waiting = [row for row in rows if row.status in WAITING]
     if not waiting:
         return {}
@@ -66,11 +70,11 @@ def queue_positions(session: Session, rows: Sequence[JobRow]) -> dict[str, int]:
 
 
 def count_jobs(session: Session) -> dict[str, int]:
-    """Status -> how many jobs have it; every status is there."""
+    """Return status → number of jobs, for every status."""
     counted = select(JobRow.status, func.count().label("jobs")).group_by(JobRow.status)
     found = {row.status: row.jobs for row in session.execute(counted)}
     return {status: found.get(status, 0) for status in states.NOT_ENDED | states.ENDED}
 
 
-def _refusal(message: str) -> BadRequest:
+def _filter_error(message: str) -> BadRequest:
     return BadRequest(message, param="metadata", code="invalid_value")

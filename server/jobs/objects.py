@@ -1,4 +1,4 @@
-"""Jobs, events and checkpoints as they go over the wire, in OpenAI's form; what is ours stands under `tuneloop`.
+"""Jobs, events and checkpoints as OpenAI's API objects; our own fields are under `tuneloop`.
 
 https://platform.openai.com/docs/api-reference/fine-tuning/object
 """
@@ -11,14 +11,14 @@ from server.settings import Settings
 from server.storage.tables import JobCheckpointRow, JobEventRow, JobRow
 
 OPENAI_METHODS = ("supervised", "dpo")
-"""Those that the SDK's types know; the others are told under `tuneloop` alone."""
+"""The methods that the SDK's types have; others are shown only under `tuneloop`."""
 HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
 
 
 def job_object(row: JobRow, settings: Settings, *, queue_position: int | None = None) -> dict[str, Any]:
-    """The `fine_tuning.job`.
+    """Return the `fine_tuning.job`.
 
-    queue_position: 1 for the job that is next; None for one that doesn't wait.
+    queue_position: 1 for the next job; None if it isn't waiting.
     """
     return {
         "id": row.id,
@@ -38,15 +38,15 @@ def job_object(row: JobRow, settings: Settings, *, queue_position: int | None = 
         "seed": row.seed,
         "estimated_finish": row.estimated_finish if row.status == "running" else None,
         "integrations": row.integrations or [],
-        "method": _method(row),
+        "method": _build_method(row),
         "metadata": row.metadata_,
         "user_provided_suffix": row.suffix or None,
-        "tuneloop": _extension(row, queue_position),
+        "tuneloop": _build_extension(row, queue_position),
     }
 
 
 def event_object(row: JobEventRow) -> dict[str, Any]:
-    """The `fine_tuning.job.event`."""
+    """Return the `fine_tuning.job.event`."""
     return {
         "id": row.id,
         "object": "fine_tuning.job.event",
@@ -59,7 +59,7 @@ def event_object(row: JobEventRow) -> dict[str, Any]:
 
 
 def checkpoint_object(row: JobCheckpointRow) -> dict[str, Any]:
-    """The `fine_tuning.job.checkpoint`."""
+    """Return the `fine_tuning.job.checkpoint`."""
     return {
         "id": row.id,
         "object": "fine_tuning.job.checkpoint",
@@ -71,13 +71,13 @@ def checkpoint_object(row: JobCheckpointRow) -> dict[str, Any]:
     }
 
 
-def _method(row: JobRow) -> dict[str, Any] | None:
+def _build_method(row: JobRow) -> dict[str, Any] | None:
     if row.method not in OPENAI_METHODS:
         return None
     return {"type": row.method, row.method: {"hyperparameters": row.hyperparameters}}
 
 
-def _extension(row: JobRow, queue_position: int | None) -> dict[str, Any]:
+def _build_extension(row: JobRow, queue_position: int | None) -> dict[str, Any]:
     return {
         "state": "pausing" if row.status == "running" and row.pause_requested else row.status,
         "method": {"type": row.method, row.method: {"hyperparameters": row.hyperparameters}},

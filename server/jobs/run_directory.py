@@ -1,7 +1,6 @@
-"""The directory of one job's run: what was asked for, how far it came, and whether its result is in place.
+"""The directory of one job's run: its configuration, its progress, and whether its result is in place.
 
-It is written by whoever creates the job and by `python -m training`. Here it is read, and what isn't wanted any more is
-removed.
+It is written by `jobs/create` and by `python -m training`. This module reads it and removes what isn't needed any more.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from adapter_format.files import MANIFEST_FILE
 from server.storage.tables import JobRow
 from training.record.progress import CHECKPOINTS, RUN_LOCK, ProgressEvent, read_events
 
-_WORKINGS = (
+_WORKING_FILES = (
     "training.jsonl",
     "validation.jsonl",
     "mix.jsonl",
@@ -27,7 +26,7 @@ _WORKINGS = (
     ".publishing",
     CHECKPOINTS,
 )
-"""What nobody needs once the job has ended: the users' data, which they may delete, and what is large."""
+"""Not needed once the job has ended: users' data, which they may want deleted, and large files."""
 _PATH = re.compile(r"(?<![\w:/.])(?:/[^\s/'\"`,;:)]+)+(/[^\s/'\"`,;:)]+)")
 
 
@@ -39,28 +38,28 @@ class RunDirectory:
 
     @property
     def training_file(self) -> Path:
-        """The examples to learn from."""
+        """The training examples."""
         return self.path / "training.jsonl"
 
     @property
     def validation_file(self) -> Path | None:
-        """The examples to measure on, where the job has any."""
+        """The validation examples, if the job has any."""
         path = self.path / "validation.jsonl"
         return path if path.exists() else None
 
     @property
     def log(self) -> Path:
-        """What the process printed."""
+        """The process's output."""
         return self.path / "output.log"
 
     @property
     def lock(self) -> Path:
-        """What the process holds."""
+        """The file that the process locks."""
         return self.path / RUN_LOCK
 
     @property
     def events_bytes(self) -> int:
-        """How long the events' file is."""
+        """Size of the events file."""
         try:
             return (self.path / "events.jsonl").stat().st_size
         except FileNotFoundError:
@@ -68,18 +67,18 @@ class RunDirectory:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """`TrainingConfig`'s names and values; empty where there are none to be read."""
-        return _json_object(self.path / "config.json")
+        """`TrainingConfig`'s names and values; empty if they can't be read."""
+        return _read_json_object(self.path / "config.json")
 
     @property
     def plan(self) -> dict[str, Any]:
-        """What `auto` came to; empty before that is known."""
-        plan = _json_object(self.path / "plan.json").get("plan", {})
+        """The values chosen for `auto`; empty until they are known."""
+        plan = _read_json_object(self.path / "plan.json").get("plan", {})
         return plan if isinstance(plan, dict) else {}
 
     @property
     def output_dir(self) -> Path | None:
-        """Where the result will be, in one rename."""
+        """Where the result is renamed to when it is complete."""
         named = self.config.get("output_dir")
         return Path(named) if named else None
 
@@ -96,8 +95,8 @@ class RunDirectory:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What the result says of itself."""
-        return _json_object(self.output_dir / MANIFEST_FILE) if self.output_dir else {}
+        """The result's manifest."""
+        return _read_json_object(self.output_dir / MANIFEST_FILE) if self.output_dir else {}
 
     @property
     def last_checkpoint(self) -> int:
@@ -105,38 +104,38 @@ class RunDirectory:
         steps = [path.name.rpartition("-")[2] for path in (self.path / CHECKPOINTS).glob("checkpoint-*")]
         return max((int(step) for step in steps if step.isdigit()), default=0)
 
-    def checkpoint(self, step: int) -> Path:
-        """Where the checkpoint of this step is, or was."""
+    def checkpoint_path(self, step: int) -> Path:
+        """Return the folder of this step's checkpoint, which may have been removed."""
         return self.path / CHECKPOINTS / f"checkpoint-{step}"
 
-    def last_event(self) -> ProgressEvent | None:
-        """The last thing that a process told."""
+    def read_last_event(self) -> ProgressEvent | None:
+        """Return the last progress event, if any."""
         events, _ = read_events(self.path)
         return events[-1] if events else None
 
     def finished_at(self) -> float:
-        """When the result was in place, in Unix seconds."""
+        """Return when the result was in place, in Unix seconds."""
         ends = [event.created_at for event in read_events(self.path)[0] if event.type == "finished"]
         if ends:
-            return ends[-1]  # it is the process's own word; a file's time is coarser
+            return ends[-1]  # recorded by the process itself; a file's time is coarser
         assert self.output_dir is not None  # noqa: S101 — asked for when the result is in place
         return (self.output_dir / MANIFEST_FILE).stat().st_mtime
 
     @property
-    def has_workings(self) -> bool:
-        """Whether something is there that only a run needs."""
-        return any((self.path / name).exists() for name in _WORKINGS)
+    def has_working_files(self) -> bool:
+        """Whether there are files that only a run needs."""
+        return any((self.path / name).exists() for name in _WORKING_FILES)
 
-    def remove_workings(self) -> None:
-        """Removes what only a run needs: its data, its checkpoints."""
-        for path in (self.path / name for name in _WORKINGS):
+    def remove_working_files(self) -> None:
+        """Remove what only a run needs: its data and checkpoints."""
+        for path in (self.path / name for name in _WORKING_FILES):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
 
-    def without_paths(self, text: str, job: JobRow) -> str:
-        """`text` with nothing in it of where things lie on this machine."""
+    def replace_paths(self, text: str, job: JobRow) -> str:
+        """Return `text` with all paths of this machine replaced by names."""
         base = self.config.get("base_model")
         named = [
             (self.training_file, job.training_file),
@@ -148,21 +147,21 @@ class RunDirectory:
         ]
         for path, name in named:
             text = text.replace(str(path), str(name)) if path and name else text
-        return _PATH.sub(lambda found: found[1].lstrip("/"), text)
+        return _PATH.sub(lambda match: match[1].lstrip("/"), text)
 
     def remove_result(self) -> None:
-        """Removes what the run put in place, or was about to."""
+        """Remove the result, complete or partial."""
         self.remove_partial()
         if self.output_dir:
             shutil.rmtree(self.output_dir, ignore_errors=True)
 
     def remove_partial(self) -> None:
-        """Removes what the run was about to put in place."""
+        """Remove a partial result."""
         if self.output_dir:
             shutil.rmtree(self.output_dir.with_name(f".partial-{self.output_dir.name}"), ignore_errors=True)
 
 
-def _json_object(path: Path) -> dict[str, Any]:
+def _read_json_object(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

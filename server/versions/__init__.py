@@ -1,1 +1,1 @@
-"""Tuned models in and out: uploaded, downloaded, published, traced to their job."""
+"""Tuned models: upload, download, publishing, lineage."""

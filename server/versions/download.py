@@ -1,7 +1,7 @@
-"""An adapter directory as a .tar.gz, piece by piece: nothing is written to disk and no piece is large.
+"""Streams an adapter directory as a .tar.gz in small pieces, without writing to disk.
 
-Every file is open before the first piece leaves, so deleting the adapter meanwhile harms no download. Where files lie
-on this machine stays here. Knows no HTTP and no names of models.
+Every file is opened before the first piece is sent, so deleting the adapter meanwhile doesn't break the download. Paths
+of this machine are removed from the manifest.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from adapter_format.files import MANIFEST_FILE
 from serving import Adapter
 
 PIECE_BYTES = 2**20
-"""Read at once; a slow client holds no more."""
+"""Read at once; a slow client keeps no more than this in memory."""
 _GZIP = 16 + zlib.MAX_WBITS
 _LEVEL = 1
-"""Weights hardly get smaller, whatever one spends on them."""
+"""Weights hardly compress at any level."""
 
 
 class AdapterArchive:
-    """One adapter on its way out. Iterate over it once, in a thread; `close` it where that never happens."""
+    """The archive of one adapter. Iterate over it once, in a thread; call `close` if that never happens."""
 
     def __init__(self, adapter: Adapter) -> None:
-        """Raises: FileNotFoundError when it is just being deleted."""
+        """Raises: FileNotFoundError if the adapter is being deleted."""
         self._folder, self._changed_at = adapter.id, adapter.created_at
         self._open = ExitStack()
         self._files: list[tuple[str, BinaryIO, int]] = []
@@ -46,7 +46,7 @@ class AdapterArchive:
         """The archive's bytes."""
         squeeze = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
         try:
-            for piece in self._tar():
+            for piece in self._iterate_tar():
                 if squeezed := squeeze.compress(piece):
                     yield squeezed
             yield squeeze.flush()
@@ -54,18 +54,18 @@ class AdapterArchive:
             self.close()
 
     def close(self) -> None:
-        """Lets go of the files."""
+        """Close the files."""
         self._open.close()
 
     def _add(self, path: Path) -> None:
         if path.name == MANIFEST_FILE:
-            content = _portable(path.read_bytes())
+            content = _remove_paths(path.read_bytes())
             self._files.append((path.name, io.BytesIO(content), len(content)))
         else:
             file = self._open.enter_context(path.open("rb"))
             self._files.append((path.name, file, os.fstat(file.fileno()).st_size))
 
-    def _tar(self) -> Iterator[bytes]:
+    def _iterate_tar(self) -> Iterator[bytes]:
         """https://www.gnu.org/software/tar/manual/html_node/Standard.html"""
         for name, file, size in self._files:
             member = tarfile.TarInfo(f"{self._folder}/{name}")
@@ -79,14 +79,14 @@ class AdapterArchive:
         yield b"\0" * (2 * tarfile.BLOCKSIZE)
 
 
-def _portable(manifest: bytes) -> bytes:
-    """The manifest without the folders of this machine: of a path in its configuration the last part is left."""
+def _remove_paths(manifest: bytes) -> bytes:
+    """Return the manifest with paths in its configuration reduced to their last part."""
     content: dict[str, Any] = json.loads(manifest)
     config = content.get("config")
     if isinstance(config, dict):
-        content["config"] = {name: _last_part(value) for name, value in config.items()}
+        content["config"] = {name: _strip_folders(value) for name, value in config.items()}
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _last_part(value: Any) -> Any:
+def _strip_folders(value: Any) -> Any:
     return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value

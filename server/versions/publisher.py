@@ -1,7 +1,7 @@
-"""Publishes adapters that come into the directory by themselves: loaded and judged before anybody asks for them.
+"""Publishes adapters that were put into the directory: loads them and runs the parity gate before they are requested.
 
-It refuses to know how they are judged. A job's result and an upload are published by whoever made them; what
-`tuneloop train` or `tuneloop adapters add` put in place beside a running server is found here.
+Results of jobs and uploads are published where they are created; this finds what `tuneloop train` and `tuneloop
+adapters add` put in place beside a running server.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ from server.wire.background import BackgroundLoop
 from serving import Adapter, AdapterError, Registry, ServingError
 
 PAUSE_S = 1.0
-AGAIN_AFTER_S = 30.0
-"""After a failure that may pass, such as an engine that is away."""
+RETRY_AFTER_S = 30.0
+"""Pause after a temporary failure, such as an unavailable engine."""
 
 logger = logging.getLogger(__name__)
 
 
 class Publisher:
-    """Looks for adapters that wait for the gate, one after another."""
+    """Publishes unpublished adapters, one after another."""
 
-    def __init__(self, registry: Registry, *, pause_s: float = PAUSE_S, again_after_s: float = AGAIN_AFTER_S) -> None:
-        self.registry, self.again_after_s = registry, again_after_s
+    def __init__(self, registry: Registry, *, pause_s: float = PAUSE_S, retry_after_s: float = RETRY_AFTER_S) -> None:
+        self.registry, self.retry_after_s = registry, retry_after_s
         self._not_before: dict[str, float] = {}
-        self._looking = BackgroundLoop(self._publish_waiting, "Adapters can't be published now", pause_s=pause_s)
+        self._loop = BackgroundLoop(self._publish_waiting, "Adapters can't be published now", pause_s=pause_s)
 
     async def start(self) -> None:
-        """Begins to look."""
-        self._looking.start()
+        """Start looking for adapters."""
+        self._loop.start()
 
     async def stop(self) -> None:
-        """Returns when nothing is being judged any more."""
-        await self._looking.stop()
+        """Stop, and return when no adapter is being published."""
+        await self._loop.stop()
 
     async def _publish_waiting(self) -> None:
         for adapter in await asyncio.to_thread(self.registry.awaiting_gate):
-            if self._not_before.get(adapter.name, 0.0) <= time.monotonic() and self._can_be_judged(adapter):
-                self._not_before[adapter.name] = time.monotonic() + self.again_after_s
+            if self._not_before.get(adapter.name, 0.0) <= time.monotonic() and self._is_pool_up(adapter):
+                self._not_before[adapter.name] = time.monotonic() + self.retry_after_s
                 await self._publish(adapter)
 
-    def _can_be_judged(self, adapter: Adapter) -> bool:
+    def _is_pool_up(self, adapter: Adapter) -> bool:
         return any(replica.is_up for replica in self.registry.pool_of(adapter).replicas)
 
     async def _publish(self, adapter: Adapter) -> None:

@@ -1,4 +1,4 @@
-"""Tuned models as one caller has them: which may be used, and how one goes for good. Knows no wire format."""
+"""Tuned models as one caller sees them: listing and removing."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from server.wire.errors import Conflict
 from serving import Adapter, Registry
 
 
-async def usable(registry: Registry, database: Database, caller: Caller) -> list[Adapter]:
-    """Those that this caller may use, oldest first."""
-    return await _shown(database, caller, await run_in_threadpool(registry.adapters))
+async def list_usable(registry: Registry, database: Database, caller: Caller) -> list[Adapter]:
+    """Return the published models that this caller may use, oldest first."""
+    return await _filter_visible(database, caller, await run_in_threadpool(registry.adapters))
 
 
-async def waiting(registry: Registry, database: Database, caller: Caller) -> list[Adapter]:
-    """Those that this caller may use once they are published, oldest first."""
-    return await _shown(database, caller, await run_in_threadpool(registry.awaiting_gate))
+async def list_unpublished(registry: Registry, database: Database, caller: Caller) -> list[Adapter]:
+    """Return the unpublished models that this caller may use later, oldest first."""
+    return await _filter_visible(database, caller, await run_in_threadpool(registry.awaiting_gate))
 
 
-async def _shown(database: Database, caller: Caller, adapters: list[Adapter]) -> list[Adapter]:
+async def _filter_visible(database: Database, caller: Caller, adapters: list[Adapter]) -> list[Adapter]:
     names = [adapter.name for adapter in adapters]
-    unseen = await database.run(lambda session: checkpoint_access.find_hidden(session, caller, names))
-    return [adapter for adapter in adapters if adapter.name not in unseen]
+    hidden = await database.run(lambda session: checkpoint_access.find_hidden(session, caller, names))
+    return [adapter for adapter in adapters if adapter.name not in hidden]
 
 
 async def remove(registry: Registry, database: Database, aliases: AliasCache, model: str) -> Adapter:
-    """The adapter that is gone now, and its checkpoint's row with it.
+    """Remove the model with its checkpoint's row, if it has one, and return its adapter.
 
     Raises:
-        Conflict: the job that makes it hasn't ended, or an alias stands for it.
+        Conflict: its job hasn't ended, or an alias stands for it.
     """
     name = registry.get(model).name
     await aliases.read()
@@ -51,5 +51,5 @@ async def remove(registry: Registry, database: Database, aliases: AliasCache, mo
         )
     adapter = await registry.remove(model)
     if checkpoint_access.is_checkpoint(name):
-        await database.run(lambda session: checkpoints.forget([name], session))
+        await database.run(lambda session: checkpoints.delete_rows([name], session))
     return adapter

@@ -1,6 +1,6 @@
-"""Adapters that clients upload: what the form asks for, where the archive is unpacked, and how it becomes a model.
+"""Uploaded adapters: reads the form, unpacks the archive, and imports and publishes the adapter.
 
-Of what is refused nothing stays, and what a killed server had unpacked goes when the next one starts. Knows no routes.
+Nothing remains of a refused upload, and what a killed server had unpacked is removed at the next start.
 """
 
 from __future__ import annotations
@@ -27,65 +27,65 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What the form's fields ask for."""
+class UploadFields:
+    """The fields of the form."""
 
     name: str | None
-    """What to call the model; None makes a name with `suffix`."""
+    """The model's name; None generates one with `suffix`."""
     suffix: str
     base_model: str | None
-    """The base that it is for; None finds out."""
+    """The adapter's base; None: detect it."""
     same_base: bool
-    """Whether it was made for that base, whatever its config calls it."""
+    """Whether it was made for that base, even if its config names another."""
 
 
 @contextmanager
 def private_folder(settings: Settings) -> Iterator[Path]:
-    """A new folder for our eyes only, gone with all that is in it when the context is left."""
-    parent = _parent(settings)
+    """Create a temporary folder, readable by this user only, that is removed when the context is left."""
+    parent = _get_parent_folder(settings)
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
 def remove_leftovers(settings: Settings) -> None:
-    """Removes what a server that was killed had received and unpacked. Nothing may be under way."""
-    shutil.rmtree(_parent(settings), ignore_errors=True)
+    """Remove what a killed server had received and unpacked. No upload may be in progress."""
+    shutil.rmtree(_get_parent_folder(settings), ignore_errors=True)
 
 
-def take_in(
+def import_upload(
     registry: Registry, settings: Settings, incoming: IncomingFile, folder: Path, fields: Mapping[str, str]
 ) -> Adapter:
-    """The adapter in the uploaded archive, checked and in its place, but not yet tried on the engine. Blocks.
+    """Check the adapter in the uploaded archive and put it in its place, unpublished; return it. Blocks.
 
     Raises:
         APIError: the form, the archive or the adapter is refused.
         OSError: the disk is full.
     """
-    wanted = _wanted(registry, settings, fields)
+    requested = _parse_fields(registry, settings, fields)
     incoming.flush()
     try:
         source = unpack_adapter(incoming.path, folder, max_bytes=settings.max_upload_bytes)
-        pool = registry.base_pool(wanted.base_model) if wanted.base_model else None
+        pool = registry.base_pool(requested.base_model) if requested.base_model else None
         base = pool.base if pool else best_base(source, [pool.base for pool in registry.pools])
         return import_adapter(
             source,
             settings.adapters_dir,
             base,
-            name=wanted.name,
-            suffix=wanted.suffix,
+            name=requested.name,
+            suffix=requested.suffix,
             organization=settings.organization,
-            same_base=wanted.same_base,
+            same_base=requested.same_base,
         )
     except AdapterError as error:
-        raise _refusal(error) from error
+        raise _build_error(error) from error
 
 
 async def publish(registry: Registry, adapter: Adapter) -> None:
-    """Tries the adapter on the engine. One that needs it awake, or started for a larger rank, waits for that.
+    """Publish the adapter. It stays unpublished if the engine is away, or must be restarted for a larger rank.
 
     Raises:
-        APIError: it answers otherwise than it was trained to, or the engine refuses it; it is gone again.
+        APIError: it failed the parity gate, or the engine refuses it; it is removed again.
     """
     try:
         await registry.publish(adapter.id)
@@ -93,7 +93,7 @@ async def publish(registry: Registry, adapter: Adapter) -> None:
         pass
     except AdapterError as error:
         await _remove(registry, adapter)
-        raise _refusal(error) from error
+        raise _build_error(error) from error
     except EngineError as error:
         logger.info("%s waits to be published: %s", adapter.id, error)
 
@@ -101,20 +101,20 @@ async def publish(registry: Registry, adapter: Adapter) -> None:
 async def _remove(registry: Registry, adapter: Adapter) -> None:
     try:
         await registry.remove(adapter.id)
-    except ServingError as error:  # it stays refused, and DELETE removes it
+    except ServingError as error:  # it stays refused; DELETE can remove it
         logger.warning("%s was refused and can't be removed now: %s", adapter.id, error)
 
 
-def _parent(settings: Settings) -> Path:
+def _get_parent_folder(settings: Settings) -> Path:
     return settings.data_dir / "incoming-adapters"
 
 
-def _wanted(registry: Registry, settings: Settings, fields: Mapping[str, str]) -> Wanted:
-    given = dict(fields)
-    name, suffix = given.pop("name", "") or None, given.pop("suffix", "") or "imported"
-    base_model, same_base = given.pop("base_model", "") or None, given.pop("same_base", "false").lower()
-    if given:
-        field = next(iter(given))[:100]
+def _parse_fields(registry: Registry, settings: Settings, fields: Mapping[str, str]) -> UploadFields:
+    remaining = dict(fields)
+    name, suffix = remaining.pop("name", "") or None, remaining.pop("suffix", "") or "imported"
+    base_model, same_base = remaining.pop("base_model", "") or None, remaining.pop("same_base", "false").lower()
+    if remaining:
+        field = next(iter(remaining))[:100]
         raise BadRequest(f"The form has an unknown field {field!r}.", code="unknown_parameter", param=field)
     if same_base not in ("true", "false"):
         raise BadRequest("same_base must be true or false.", code="invalid_value", param="same_base")
@@ -126,7 +126,7 @@ def _wanted(registry: Registry, settings: Settings, fields: Mapping[str, str]) -
         )
     _check_name(registry, name)
     _check_suffix(settings, suffix)
-    return Wanted(name, suffix, base_model, same_base == "true")
+    return UploadFields(name, suffix, base_model, same_base == "true")
 
 
 def _check_name(registry: Registry, name: str | None) -> None:
@@ -137,7 +137,7 @@ def _check_name(registry: Registry, name: str | None) -> None:
         if name in registry.names():
             raise NameTakenError(f"The name {name!r} is another model's or an alias's. Choose another name.")
     except AdapterNameError as error:
-        raise _refusal(error) from error
+        raise _build_error(error) from error
 
 
 def _check_suffix(settings: Settings, suffix: str) -> None:
@@ -147,7 +147,7 @@ def _check_suffix(settings: Settings, suffix: str) -> None:
         raise BadRequest(str(error), code="invalid_value", param="suffix") from error
 
 
-def _refusal(error: AdapterError) -> APIError:
+def _build_error(error: AdapterError) -> APIError:
     match error:
         case NameTakenError():
             return Conflict(str(error), code="name_taken", param="name")
@@ -155,6 +155,6 @@ def _refusal(error: AdapterError) -> APIError:
             return BadRequest(str(error), code="invalid_value", param="name")
         case ArchiveError():
             return BadRequest(str(error), code="invalid_archive", param="file")
-    told = from_serving(error)
-    told.param = "file"
-    return told
+    refusal = from_serving(error)
+    refusal.param = "file"
+    return refusal

@@ -40,9 +40,11 @@ async def run_child(command: Sequence[str], stdin: bytes = b"", *, keep_stderr: 
     try:
         if process.stdin is None or process.stdout is None:
             raise RuntimeError("asyncio made no pipes")
-        process.stdin.write(stdin)
-        with contextlib.suppress(ConnectionError):  # it died before it read its input: see its exit code
-            await process.stdin.drain()
+        if stdin:
+            # It may have died before it reads: its exit code tells. On a closed pipe uvloop raises RuntimeError.
+            with contextlib.suppress(ConnectionError, RuntimeError):
+                process.stdin.write(stdin)
+                await process.stdin.drain()
         stdout, stderr = await asyncio.gather(_read(process.stdout), _read(process.stderr))
         return ChildResult(await process.wait(), stdout, stderr)
     finally:

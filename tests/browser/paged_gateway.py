@@ -17,7 +17,7 @@ from server.app.build import make_services
 from server.app.data_dir import open_database
 from server.app.http import create_app
 from server.app.http_protocol import BoundedHTTP
-from server.app.run import at_work, listen
+from server.app.run import listen, run_background_work
 from server.settings import load_settings
 from server.storage.tables import JobRow, now_s
 from tests.conftest import free_port
@@ -77,7 +77,7 @@ def paged_gateway(
         with_tokenizer(write_base(folder / "base"))
     engine = FakeEngine(folder / "base", script)
     services = make_services(chosen, engine, database)
-    app = create_app(services, lifespan=lambda _app: at_work(services))
+    app = create_app(services, lifespan=lambda _app: run_background_work(services))
     server = HTTPServer(app, listen("127.0.0.1", pages.api_port), http=BoundedHTTP)
     with httpx.Client(base_url=f"http://127.0.0.1:{pages.api_port}", timeout=20) as http:
         try:

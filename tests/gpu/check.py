@@ -21,7 +21,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from server.app.engines import engine_settings
+from server.app.engines import build_engine_settings
 from server.settings import Settings
 from serving import BaseModel, inspect_device
 from serving.engines.vllm.arguments import LaunchPlan, plan_launch
@@ -144,7 +144,7 @@ def _on_card(card: Card, base: BaseModel, place: Path) -> Iterator[Outcome]:
 
 
 def _plan(base: BaseModel, place: Path, given: Mapping[str, Any]) -> LaunchPlan:
-    settings = engine_settings(Settings(data_dir=place / "data", **given))
+    settings = build_engine_settings(Settings(data_dir=place / "data", **given))
     return plan_launch(base, settings, inspect_device(), place / "socket")
 
 

@@ -17,13 +17,13 @@ from server.app.build import make_services
 from server.app.data_dir import make_data_dir, open_database
 from server.app.http import create_app
 from server.app.http_protocol import BoundedHTTP
-from server.app.run import at_work, listen
+from server.app.run import listen, run_background_work
 from server.app.services import Services
 from server.jobs.run.queue import TRAINING
 from server.jobs.webhooks.deliverer import Deliverer
 from server.settings import Settings
 from server.storage.database import Database
-from serving.registry import loading
+from serving.registry import loader
 from tests.databases import compiled_once
 from tests.http_server import HTTPServer
 from tests.server.fake_engine import FakeEngine, Script, streamed
@@ -82,7 +82,7 @@ def _starting(folder: Path, database_url: str | None, migrated_sqlite: Path) -> 
         services = make_services(chosen, engine, database, training=training)
         if webhooks is not None:
             services = replace(services, webhooks=Deliverer(database, **webhooks))
-        app = create_app(services, lifespan=lambda _app: at_work(services))
+        app = create_app(services, lifespan=lambda _app: run_background_work(services))
         listener = listen("127.0.0.1", 0)
         server = HTTPServer(app, listener, http=BoundedHTTP)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -97,7 +97,7 @@ def _starting(folder: Path, database_url: str | None, migrated_sqlite: Path) -> 
         return Gateway(http, engine, database, url, services, stop)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loading, "ABORT_GRACE_S", 0.0)  # no engine here goes on with what is given up
+        patch.setattr(loader, "ABORT_GRACE_S", 0.0)  # no engine here goes on with what is given up
         yield start
     for stop in stops:
         stop()

@@ -14,7 +14,7 @@ import uvicorn
 from server.app.build import make_services
 from server.app.data_dir import open_database
 from server.app.http import create_app
-from server.app.run import at_work, listen
+from server.app.run import listen, run_background_work
 from server.settings import Settings
 from serving import resolve_base_model
 from tests.server.fake_engine import FakeAnswer, FakeEngine, streamed
@@ -42,7 +42,7 @@ def main(port: int, data_dir: Path, database_url: str | None) -> None:
     services = make_services(settings, engine, database)
     if is_new:
         write_adapter(settings.adapters_dir, base, manifest={"name": TUNED})
-    app = create_app(services, lifespan=lambda _app: at_work(services))
+    app = create_app(services, lifespan=lambda _app: run_background_work(services))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
     server.run(sockets=[listen("127.0.0.1", port)])
 

@@ -47,35 +47,35 @@ class BodyLimit:
             return
         announced = Headers(scope=scope).get("content-length", "")
         if announced.isascii() and announced.isdigit() and (len(announced) > 20 or int(announced) > limit):
-            await self._too_large(scope, limit).response()(scope, receive, send)
+            await self._too_large_error(scope, limit).response()(scope, receive, send)
         elif self._file_bytes(scope) is not None:
-            await self.app(scope, self._limited(scope, receive, limit), send)
+            await self.app(scope, self._limit_receive(scope, receive, limit), send)
         else:
-            await self._take_in(scope, receive, send, limit)
+            await self._read_limited(scope, receive, send, limit)
 
-    async def _take_in(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
-        """Passes the request on once its body is here."""
+    async def _read_limited(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+        """Pass the request on once its body is here."""
         try:
-            body = await whole_body(self._limited(scope, receive, limit))
+            body = await read_body(self._limit_receive(scope, receive, limit))
             if body:
                 refuse_unwieldy(body, scope["path"])
         except (PayloadTooLarge, BadRequest) as error:
             await error.response()(scope, receive, send)
             return
-        await self.app(scope, _again(body, receive), send)
+        await self.app(scope, _replay(body, receive), send)
 
-    def _limited(self, scope: Scope, receive: Receive, limit: int) -> Receive:
+    def _limit_receive(self, scope: Scope, receive: Receive, limit: int) -> Receive:
         received = 0
 
-        async def limited() -> Message:
+        async def receive_limited() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
             if received > limit:
-                raise self._too_large(scope, limit)
+                raise self._too_large_error(scope, limit)
             return message
 
-        return limited
+        return receive_limited
 
     def _limit(self, scope: Scope) -> int | None:
         """Bytes that its body may have; None where that isn't judged here."""
@@ -87,14 +87,14 @@ class BodyLimit:
         return self.max_body_bytes if file_bytes is None else file_bytes + FORM_OVERHEAD_BYTES
 
     def _file_bytes(self, scope: Scope) -> int | None:
-        """The largest file in a request to this path; None where it takes none."""
+        """Return the largest file in a request to this path; None where it takes none."""
         if scope["method"] != "POST":
             return None
         if scope["path"] in FILE_PATHS:
             return self.max_file_bytes
         return MAX_PART_BYTES if _PART.fullmatch(scope["path"]) else None
 
-    def _too_large(self, scope: Scope, limit: int) -> PayloadTooLarge:
+    def _too_large_error(self, scope: Scope, limit: int) -> PayloadTooLarge:
         if (file_bytes := self._file_bytes(scope)) is not None:
             return file_too_large_error(file_bytes, "file" if scope["path"] in FILE_PATHS else "data")
         remedy = ", or raise the setting max_body_bytes" if limit == self.max_body_bytes else ""
@@ -103,8 +103,8 @@ class BodyLimit:
         )
 
 
-async def whole_body(receive: Receive) -> bytes:
-    """The request's body. Raises: ClientDisconnect."""
+async def read_body(receive: Receive) -> bytes:
+    """Return the request's body. Raises: ClientDisconnect."""
     parts, more = [], True
     while more:
         message = await receive()
@@ -115,11 +115,11 @@ async def whole_body(receive: Receive) -> bytes:
     return b"".join(parts)
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
-    """What hands out the body once more, whole, and then goes on as before."""
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return what hands out the body once more, whole, and then goes on as before."""
     first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def again() -> Message:
+    async def replay() -> Message:
         return first.pop() if first else await receive()
 
-    return again
+    return replay

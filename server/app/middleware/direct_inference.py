@@ -6,7 +6,7 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.access.keys import ANYBODY, Caller
-from server.app.middleware.body_limit import whole_body
+from server.app.middleware.body_limit import read_body
 from server.app.routes.openai.inference import router
 from server.inference.answer import EngineAnswer, read_model
 from server.inference.ask import Inference
@@ -34,7 +34,7 @@ class DirectInference:
         caller: Caller = scope.get("state", {}).get("caller", ANYBODY)
         answer: EngineAnswer | None = None
         try:
-            body = await whole_body(receive)
+            body = await read_body(receive)
             answer = EngineAnswer(self.inference, caller, scope["path"], read_model(body), body)
             await answer(scope, receive, send)
         except APIError as error:

@@ -34,7 +34,7 @@ class HostGuard:
         self.allowed_hosts = LOOPBACK_HOSTS | {name.lower() for name in allowed_hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Health is told to anybody, and does not ask the database: that one may be what is wrong.
+        # Health checks need no key and no database, which may be what is failing.
         if scope["type"] in ("http", "websocket") and not _is_open(scope) and not await self.keys.is_required():
             headers = Headers(scope=scope)
             for name, value in (
@@ -82,7 +82,7 @@ class Authenticate:
     async def _caller(self, scope: Scope) -> Caller:
         scheme, _, secret = Headers(scope=scope).get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and secret.strip().startswith(invitations.TOKEN_PREFIX):
-            return await invitations.admit(self.database, secret.strip(), scope["method"], scope["path"])
+            return await invitations.authenticate(self.database, secret.strip(), scope["method"], scope["path"])
         if not self.always and not await self.keys.is_required():
             return ANYBODY
         if scheme.lower() != "bearer" or not secret.strip():

@@ -1,4 +1,4 @@
-"""Bounds on a JSON body's shape, held before anything makes objects of it. Knows no body's fields but the bulky ones.
+"""Limits on the shape of a JSON body, checked before it is parsed into objects.
 
 Validating a body multiplies it: vLLM tries each message as every kind that there is and notes why it is none,
 16 to 26 faults of 1.3 kB each; for an item of a Responses input that is no kind it knows, 233. So lists are bounded,
@@ -56,17 +56,17 @@ def refuse_unwieldy(body: bytes, path: str) -> None:
     path: the request's, which says who will read it.
     """
     if b"\0" in body:  # UTF-16, which Python's reader would take, and this one would miscount
-        raise _invalid("it isn't UTF-8")
+        raise _invalid_error("it isn't UTF-8")
     pieces = _split_at_strings(body)
     outside = b"".join(pieces[::2])
     opened, commas = outside.count(b"{") + outside.count(b"["), outside.count(b",")
-    if opened > MAX_DEPTH and _opens_deep(outside[:_DEPTH_SEEN_BYTES]):
-        raise _invalid(_TOO_DEEP)
+    if opened > MAX_DEPTH and _is_nested_too_deep(outside[:_DEPTH_SEEN_BYTES]):
+        raise _invalid_error(_TOO_DEEP)
     if opened > MAX_VALUES or len(pieces) > 4 * MAX_VALUES or commas > MAX_TOKEN_IDS:
-        key, length = _longest(pieces)
-        raise _too_long(key, length, []) if length > MAX_ENTRIES else _too_many("values", MAX_VALUES)
+        key, length = _find_longest(pieces)
+        raise _too_long_error(key, length, []) if length > MAX_ENTRIES else _too_many_error("values", MAX_VALUES)
     if _has_long_number(outside):
-        raise _invalid(f"a number has more than {MAX_DIGITS} digits")
+        raise _invalid_error(f"a number has more than {MAX_DIGITS} digits")
     if path in _TOKEN_IDS and _NINETEEN_DIGITS in outside.translate(_DIGITS_ALIKE):
         for integer in map(int, _LONG_INTEGER.findall(outside)):
             if not -(2**63) <= integer < 2**64:
@@ -74,30 +74,30 @@ def refuse_unwieldy(body: bytes, path: str) -> None:
                     f"{str(integer)[:30]} is an integer of more than 64 bits. Send a smaller one.", code="invalid_value"
                 )
     if opened > MAX_DEPTH or opened + commas > (MAX_WEIGHT if path == RESPONSES else MAX_ENTRIES):
-        _look_closely(_parsed(body), path)
+        _check_values(_parse(body), path)
 
 
 def _split_at_strings(body: bytes) -> list[bytes]:
-    """What stands outside strings and in them, by turns."""
+    """Return what stands outside strings and in them, by turns."""
     bare = body.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in body else body
     return bare.split(b'"', 4 * MAX_VALUES + 1)
 
 
-def _longest(pieces: list[bytes]) -> tuple[str, int]:
+def _find_longest(pieces: list[bytes]) -> tuple[str, int]:
     """Key and length of what seems the longest list by its text alone; in a list of texts, no piece is long."""
     at = max(range(0, len(pieces), 2), key=lambda index: pieces[index].count(b","))
     key = pieces[at - 1] if at and pieces[at].lstrip().startswith(b":") else b""
     return key.decode(errors="replace"), pieces[at].count(b",") + 1
 
 
-def _opens_deep(outside: bytes) -> bool:
-    """Whether more is opened in a row, with nothing closed between, than may stand in each other."""
+def _is_nested_too_deep(outside: bytes) -> bool:
+    """Return whether more is opened in a row, with nothing closed between, than may stand in each other."""
     opening = outside.translate(_BRACKETS, delete=_BUT_BRACKETS)
     return b"[" * (MAX_DEPTH + 1) in opening
 
 
 def _has_long_number(outside: bytes) -> bool:
-    """Whether MAX_DIGITS + 1 digits stand in a row: such a row meets one of the places that are looked at."""
+    """Return whether MAX_DIGITS + 1 digits stand in a row: such a row meets one of the places that are looked at."""
     for at in range(MAX_DIGITS, len(outside), MAX_DIGITS):
         if outside[at : at + 1].isdigit():
             before, after = outside[at - MAX_DIGITS : at], outside[at : at + MAX_DIGITS]
@@ -107,17 +107,17 @@ def _has_long_number(outside: bytes) -> bool:
     return False
 
 
-def _parsed(body: bytes) -> Any:
+def _parse(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except ValueError:  # also where it is nested too deeply for it
         try:
             return json.loads(body)  # takes NaN
         except (ValueError, RecursionError) as error:
-            raise _invalid(str(error)) from error
+            raise _invalid_error(str(error)) from error
 
 
-def _look_closely(content: Any, path: str) -> None:
+def _check_values(content: Any, path: str) -> None:
     """Raises: BadRequest for what is too long, too much or too deep in a body that has been read."""
     if path == RESPONSES and isinstance(content, dict) and weight(content.get("input")) > MAX_WEIGHT:
         raise BadRequest(
@@ -127,33 +127,33 @@ def _look_closely(content: Any, path: str) -> None:
             param="input",
         )
     most_items = ENGINE_MAX_ITEMS if path in _TOKEN_IDS else MAX_ITEMS
-    level, values, items = [_Held(_without_ids(content, path))], 0, 0
+    level, values, items = [_Container(_drop_token_ids(content, path))], 0, 0
     for _ in range(MAX_DEPTH):
         for held in level:
             length = len(held.content)
             values, items = values + length, items + length * isinstance(held.content, list)
             if length > MAX_ENTRIES:
-                raise _too_long(held.name, length, held.content)
+                raise _too_long_error(held.name, length, held.content)
         if values > MAX_VALUES:
-            raise _too_many("values", MAX_VALUES)
+            raise _too_many_error("values", MAX_VALUES)
         if items > most_items:
-            raise _too_many("items in its lists", most_items)
+            raise _too_many_error("items in its lists", most_items)
         level = [child for held in level for child in held.children()]
         if not level:
             return
-    raise _invalid(_TOO_DEEP)
+    raise _invalid_error(_TOO_DEEP)
 
 
-class _Held(NamedTuple):
+class _Container(NamedTuple):
     """A list or object, and where it is."""
 
     content: Any
-    parent: _Held | None = None
+    parent: _Container | None = None
     key: str | int = ""
 
-    def children(self) -> list[_Held]:
+    def children(self) -> list[_Container]:
         pairs = self.content.items() if isinstance(self.content, dict) else enumerate(self.content)
-        return [_Held(value, self, key) for key, value in pairs if isinstance(value, dict | list)]
+        return [_Container(value, self, key) for key, value in pairs if isinstance(value, dict | list)]
 
     @property
     def name(self) -> str:
@@ -164,8 +164,8 @@ class _Held(NamedTuple):
         return f"{before}[{self.key}]" if isinstance(self.key, int) else f"{before}.{self.key}".lstrip(".")
 
 
-def _without_ids(content: Any, path: str) -> Any:
-    """The body but for the lists in it that may be long."""
+def _drop_token_ids(content: Any, path: str) -> Any:
+    """Return the body but for the lists in it that may be long."""
     if not isinstance(content, dict):
         return content if isinstance(content, list) else []
     token_ids = _TOKEN_IDS.get(path, ())
@@ -177,7 +177,7 @@ def _without_ids(content: Any, path: str) -> Any:
 
 
 def _are_token_ids(value: Any) -> bool:
-    """Whether it is a list of numbers that can be token ids, or a list of such lists."""
+    """Return whether it is a list of numbers that can be token ids, or a list of such lists."""
     if not isinstance(value, list) or not value:
         return False
     if isinstance(value[0], list):
@@ -190,11 +190,11 @@ def _are_numbers(value: Any) -> bool:
 
 
 def _are_names(value: Any) -> bool:
-    """Whether it is a list of strings with something in each: an upload has as many parts as it likes."""
+    """Return whether it is a list of strings with something in each: an upload has as many parts as it likes."""
     return isinstance(value, list) and set(map(type, value)) == {str} and all(value)
 
 
-def _too_long(name: str, length: int, content: Any) -> BadRequest:
+def _too_long_error(name: str, length: int, content: Any) -> BadRequest:
     what, code = (
         ("items", "array_above_max_length") if isinstance(content, list) else ("keys", "object_above_max_properties")
     )
@@ -205,9 +205,9 @@ def _too_long(name: str, length: int, content: Any) -> BadRequest:
     )
 
 
-def _too_many(what: str, most: int) -> BadRequest:
+def _too_many_error(what: str, most: int) -> BadRequest:
     return BadRequest(f"The body has more than {most} {what}. Send less at a time.", code="array_above_max_length")
 
 
-def _invalid(why: str) -> BadRequest:
+def _invalid_error(why: str) -> BadRequest:
     return BadRequest(f"The request body is not valid JSON here: {why}. Send simpler JSON.", code="invalid_json")

@@ -27,7 +27,7 @@ class _Bucket:
 
 
 class RateLimit:
-    """Answers 429 to whoever is over `requests_per_minute`, and tells everybody on /v1 where they stand."""
+    """Answers 429 to callers over `requests_per_minute`, and adds rate limit headers to all responses under /v1."""
 
     def __init__(
         self, app: ASGIApp, requests_per_minute: int | None, *, clock: Callable[[], float] = time.monotonic
@@ -42,7 +42,7 @@ class RateLimit:
         if self.limit is None or scope["type"] != "http" or not f"{scope['path']}/".startswith("/v1/"):
             await self.app(scope, receive, send)
             return
-        bucket = self._filled(_who(scope), self.limit)
+        bucket = self._refill(_get_bucket_key(scope), self.limit)
         allowed = bucket.tokens >= 1
         bucket.tokens -= allowed
         headers = self._headers(bucket, self.limit)
@@ -57,7 +57,7 @@ class RateLimit:
         else:
             await self._refusal(bucket, self.limit).response()(scope, receive, send_with_limits)
 
-    def _filled(self, who: str, limit: int) -> _Bucket:
+    def _refill(self, who: str, limit: int) -> _Bucket:
         now_s = self._clock()
         if who not in self._buckets and len(self._buckets) >= SWEEP_AT:
             self._buckets = {name: bucket for name, bucket in self._buckets.items() if now_s - bucket.filled_at_s < 60}
@@ -83,7 +83,7 @@ class RateLimit:
 
 
 def duration(seconds: float) -> str:
-    """A duration as OpenAI writes it in these headers: `250ms`, `1.5s`, `6m0s`."""
+    """Return a duration as OpenAI writes it in these headers: `250ms`, `1.5s`, `6m0s`."""
     if seconds < 1:
         return f"{round(seconds * 1000)}ms"
     rounded = round(seconds, 3)
@@ -93,6 +93,6 @@ def duration(seconds: float) -> str:
     return f"{minutes:.0f}m{round(rest, 3):g}s"
 
 
-def _who(scope: Scope) -> str:
+def _get_bucket_key(scope: Scope) -> str:
     key_id: str | None = scope.get("state", {}).get("caller", ANYBODY).key_id
     return key_id or (scope["client"][0] if scope.get("client") else "unknown")

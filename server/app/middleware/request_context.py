@@ -45,7 +45,7 @@ class RequestContext:
         try:
             await self.app(scope, receive, send_with_id)
         except Exception as error:  # noqa: BLE001 (the outermost catcher; it is logged)
-            answer = _answer_to(error, request_id)
+            answer = _answer_error(error, request_id)
             await self._end(answer, status, scope, receive, send_with_id)
         finally:
             self.metrics.observe_request(_route(scope), scope["method"], status or 500, time.perf_counter() - started_s)
@@ -57,7 +57,7 @@ class RequestContext:
             await answer.response()(scope, receive, send)
 
 
-def _answer_to(error: Exception, request_id: str) -> APIError:
+def _answer_error(error: Exception, request_id: str) -> APIError:
     known = error if isinstance(error, APIError) else from_disk(error) or from_database(error)
     if isinstance(error, ClientDisconnect):
         known = BadRequest("The connection ended before the request did.", code="incomplete_body")  # nobody reads it
@@ -71,6 +71,6 @@ def _answer_to(error: Exception, request_id: str) -> APIError:
 
 
 def _route(scope: Scope) -> str:
-    """The route's template, never the path itself: a client must not be able to make new metric labels."""
+    """Return the route's template, never the path itself: a client must not be able to make new metric labels."""
     route = scope.get("route")
     return getattr(route, "path", None) or "other"

@@ -58,7 +58,7 @@ def _has_sound_id(item: dict[str, Any]) -> bool:
 
 
 def _is_message(item: dict[str, Any]) -> bool:
-    """Whether it is what anybody says, with text; or an answer, as it is sent back."""
+    """Return whether it is what anybody says, with text; or an answer, as it is sent back."""
     if _text(item["role"]) not in _ROLES:
         return False
     parts = item["content"]
@@ -71,7 +71,7 @@ def _is_message(item: dict[str, Any]) -> bool:
 
 
 def _is_part(part: Any, kind: str) -> bool:
-    """Whether it is text, and of this kind."""
+    """Return whether it is text, and of this kind."""
     return (
         isinstance(part, dict)
         and part.get("type") == kind

@@ -76,7 +76,7 @@ async def revoke_api_key(key_id: str, services: ServicesDep, admin: AdminDep, fo
 
 
 def _after(shown: list[dict[str, Any]], after: str | None) -> int:
-    """The place of the first key that follows the one with the id `after`."""
+    """Return the place of the first key that follows the one with the id `after`."""
     if after is None:
         return 0
     for place, key in enumerate(shown, start=1):

@@ -1,10 +1,10 @@
 """Campaigns: a fixed set of prompts × models × raters.
 
-prompts.py      what raters are shown, from a list or a file
-store.py        campaigns in the database: made, listed, closed, deleted
-progress.py     a campaign on the wire, with how far it is
-answers.py      what is to be generated, and what became of it, one transaction an answer
-generator.py    generates the answers beside everything else, and goes on after a crash
-assignments.py  which pair a rater judges next
-invitations.py  a rater's way in, and what it opens
+prompts.py      the prompts, read from a list or a file
+store.py        campaigns in the database: create, list, close, delete
+progress.py     a campaign as the API's object, with its progress
+answers.py      the queue of answers to generate, and their results, one transaction per answer
+generator.py    generates the answers in the background, and continues after a crash
+assignments.py  which pair a rater rates next
+invitations.py  raters' invitations, and what they allow
 """

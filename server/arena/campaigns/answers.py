@@ -1,6 +1,6 @@
-"""What is to be generated and what became of it: each answer is one transaction, so a crash loses none that is there.
+"""The queue of answers to generate, and their results: one transaction per answer, so a crash loses no finished one.
 
-Knows no engine. A prompt's row is changed first, so that two models that end with it at once see each other's end.
+A prompt's row is updated first, so that two models that finish it at the same time see each other's result.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from server.storage.tables import CampaignAnswerRow, CampaignItemRow, CampaignPr
 
 Error = dict[str, Any]
 """OpenAI's `message`, `type`, `param` and `code`."""
-_UNSEEN = {"synchronize_session": False}
-"""For changes to rows that this session hasn't read."""
+_NO_SESSION_SYNC = {"synchronize_session": False}
+"""For updates of rows that the session hasn't loaded."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """One answer that is to be generated."""
+class AnswerTask:
+    """One answer to be generated."""
 
     number: int
     campaign_id: str
@@ -34,13 +34,13 @@ class Task:
     messages: list[Any]
     sampling: dict[str, Any]
     caller: Caller
-    """Who made the campaign: what that one may not use isn't asked."""
+    """The campaign's creator, whose permissions apply."""
 
 
-def waiting(
-    session: Session, limit: int, *, under_way: Collection[int], paused: Collection[tuple[str, str]]
-) -> list[Task]:
-    """The next answers to generate. paused: campaigns and models that are not to be asked now."""
+def find_pending(
+    session: Session, limit: int, *, active: Collection[int], paused: Collection[tuple[str, str]]
+) -> list[AnswerTask]:
+    """Return the next answers to generate. paused: pairs of campaign and model to skip now."""
     answer = CampaignAnswerRow
     query = (
         select(answer, CampaignPromptRow.messages, CampaignRow)
@@ -49,43 +49,47 @@ def waiting(
             CampaignPromptRow,
             and_(CampaignPromptRow.campaign_id == answer.campaign_id, CampaignPromptRow.position == answer.position),
         )
-        .where(answer.status == "pending", CampaignRow.status == "generating", answer.number.not_in(under_way))
+        .where(answer.status == "pending", CampaignRow.status == "generating", answer.number.not_in(active))
         .where(*(or_(answer.campaign_id != campaign, answer.model != model) for campaign, model in paused))
         .order_by(answer.number)
         .limit(limit)
     )
-    return [_task(row, messages, campaign) for row, messages, campaign in session.execute(query)]
+    return [_build_task(row, messages, campaign) for row, messages, campaign in session.execute(query)]
 
 
-def keep(session: Session, task: Task, answer: dict[str, Any]) -> None:
-    """Stores the answer; pairs that are whole with it can be judged from now on."""
-    if _end(session, task, {"status": "done", "answer": answer}):
-        _count(session, task, 1)
+def store_answer(session: Session, task: AnswerTask, answer: dict[str, Any]) -> None:
+    """Store the answer; pairs that it completes can be rated from now on."""
+    if _finish_answer(session, task, {"status": "done", "answer": answer}):
+        _add_to_items(session, task, 1)
 
 
-def give_up(session: Session, task: Task, error: Error, answer: dict[str, Any] | None = None) -> None:
-    """Stores why there is no answer that people could judge; its pairs are left out."""
-    if _end(session, task, {"status": "failed", "error": error, "answer": answer}):
-        _count(session, task, LEFT_OUT)
+def store_failure(session: Session, task: AnswerTask, error: Error, answer: dict[str, Any] | None = None) -> None:
+    """Store why there is no answer that can be rated; its pairs are left out."""
+    if _finish_answer(session, task, {"status": "failed", "error": error, "answer": answer}):
+        _add_to_items(session, task, LEFT_OUT)
 
 
-def give_up_all(session: Session, task: Task, error: Error) -> None:
-    """Stores why the task's model will never answer what it hasn't answered yet in this campaign."""
+def fail_all_pending(session: Session, task: AnswerTask, error: Error) -> None:
+    """Fail all answers of the campaign that the task's model hasn't generated yet."""
     answer, item, prompt = CampaignAnswerRow, CampaignItemRow, CampaignPromptRow
-    waiting = answer.campaign_id == task.campaign_id, answer.model == task.model, answer.status == "pending"
-    positions = select(answer.position).where(*waiting)
+    pending = answer.campaign_id == task.campaign_id, answer.model == task.model, answer.status == "pending"
+    positions = select(answer.position).where(*pending)
     prompts = prompt.campaign_id == task.campaign_id, prompt.position.in_(positions)
-    # Prompts are locked first, here as in `_end`, and in their order: no two can then wait for each other.
+    # Prompts are locked first and in order, here as in `_finish_answer`, so that there is no deadlock.
     session.execute(select(prompt.position).where(*prompts).order_by(prompt.position).with_for_update())
-    session.execute(update(prompt).where(*prompts).values(answered=prompt.answered + 1), execution_options=_UNSEEN)
-    concerned = item.campaign_id == task.campaign_id, item.position.in_(positions), _is_of(task.model)
-    session.execute(update(item).where(*concerned).values(answers=item.answers + LEFT_OUT), execution_options=_UNSEEN)
+    session.execute(
+        update(prompt).where(*prompts).values(answered=prompt.answered + 1), execution_options=_NO_SESSION_SYNC
+    )
+    concerned = item.campaign_id == task.campaign_id, item.position.in_(positions), _includes_model(task.model)
+    session.execute(
+        update(item).where(*concerned).values(answers=item.answers + LEFT_OUT), execution_options=_NO_SESSION_SYNC
+    )
     failed = {"status": "failed", "error": error, "finished_at": now_s()}
-    session.execute(update(answer).where(*waiting).values(failed), execution_options=_UNSEEN)
+    session.execute(update(answer).where(*pending).values(failed), execution_options=_NO_SESSION_SYNC)
 
 
-def count_attempt(session: Session, task: Task) -> int:
-    """How often it has failed by now, this time included."""
+def count_attempt(session: Session, task: AnswerTask) -> int:
+    """Count a failed attempt; return how many there are now."""
     counted = (
         update(CampaignAnswerRow)
         .where(CampaignAnswerRow.number == task.number)
@@ -95,45 +99,45 @@ def count_attempt(session: Session, task: Task) -> int:
     return session.scalar(counted) or 0
 
 
-def say(session: Session, campaign_id: str, error: Error | None) -> None:
-    """Tells in the campaign what its answers wait for; None: for nothing any more."""
+def set_error(session: Session, campaign_id: str, error: Error | None) -> None:
+    """Set what the campaign's answers are waiting for; None clears it."""
     running = CampaignRow.id == campaign_id, CampaignRow.status == "generating"
     session.execute(update(CampaignRow).where(*running).values(error=error))
 
 
-def end_finished(session: Session) -> None:
-    """Opens the campaigns whose answers are all there, and fails those of which no pair can be judged."""
+def finish_campaigns(session: Session) -> None:
+    """Open the campaigns whose answers are complete; fail those without any pair that can be rated."""
     pending = exists().where(CampaignAnswerRow.campaign_id == CampaignRow.id, CampaignAnswerRow.status == "pending")
     finished = select(CampaignRow.id).where(CampaignRow.status == "generating", ~pending)
     for campaign_id in session.scalars(finished).all():
         ended = (
             {"status": "open", "error": None}
             if has_items(session, campaign_id)
-            else {"status": "failed", "error": _why(session, campaign_id)}
+            else {"status": "failed", "error": _build_no_answers_error(session, campaign_id)}
         )
         session.execute(
             update(CampaignRow).where(CampaignRow.id == campaign_id, CampaignRow.status == "generating").values(ended)
         )
 
 
-def page(
+def list_answers(
     session: Session, campaign_id: str, *, after: str | None, limit: int, ascending: bool, status: str | None
 ) -> tuple[list[dict[str, Any]], bool]:
-    """Answers of a campaign as the wire has them, prompt by prompt, and whether more follow."""
+    """Return a page of a campaign's answers as API objects, prompt by prompt, and whether there are more."""
     where = [CampaignAnswerRow.campaign_id == campaign_id]
     visible = CampaignAnswerRow.status == status if status else None
     rows, has_more = fetch_page(
         session, CampaignAnswerRow, *where, after=after, limit=limit, visible=visible, ascending=ascending
     )
-    asked = select(CampaignPromptRow).where(
+    prompts = select(CampaignPromptRow).where(
         CampaignPromptRow.campaign_id == campaign_id, CampaignPromptRow.position.in_({row.position for row in rows})
     )
-    messages = {prompt.position: prompt.messages for prompt in session.scalars(asked)}
+    messages = {prompt.position: prompt.messages for prompt in session.scalars(prompts)}
     return [answer_object(row, messages[row.position]) for row in rows], has_more
 
 
 def answer_object(row: CampaignAnswerRow, messages: list[Any]) -> dict[str, Any]:
-    """The answer on the wire; what isn't there yet is null."""
+    """Return the answer as the API's object; what doesn't exist yet is null."""
     answer = row.answer or {}
     names = ("content", "finish_reason", "completion_tokens", "time_to_first_token_s", "duration_s")
     return {
@@ -149,13 +153,13 @@ def answer_object(row: CampaignAnswerRow, messages: list[Any]) -> dict[str, Any]
     }
 
 
-def _task(row: CampaignAnswerRow, messages: list[Any], campaign: CampaignRow) -> Task:
+def _build_task(row: CampaignAnswerRow, messages: list[Any], campaign: CampaignRow) -> AnswerTask:
     caller = Caller(campaign.created_by, campaign.project, is_admin=False)
-    return Task(row.number, row.campaign_id, row.position, row.model, messages, campaign.sampling, caller)
+    return AnswerTask(row.number, row.campaign_id, row.position, row.model, messages, campaign.sampling, caller)
 
 
-def _end(session: Session, task: Task, values: dict[str, Any]) -> bool:
-    """Whether the answer was still to come: not if its campaign was deleted meanwhile."""
+def _finish_answer(session: Session, task: AnswerTask, values: dict[str, Any]) -> bool:
+    """Store the end of a pending answer; return False if its campaign was deleted meanwhile."""
     of_prompt = CampaignPromptRow.campaign_id == task.campaign_id, CampaignPromptRow.position == task.position
     session.execute(update(CampaignPromptRow).where(*of_prompt).values(answered=CampaignPromptRow.answered + 1))
     pending = CampaignAnswerRow.number == task.number, CampaignAnswerRow.status == "pending"
@@ -163,26 +167,26 @@ def _end(session: Session, task: Task, values: dict[str, Any]) -> bool:
     return cast("CursorResult[Any]", ended).rowcount == 1
 
 
-def _count(session: Session, task: Task, change: int) -> None:
+def _add_to_items(session: Session, task: AnswerTask, change: int) -> None:
     item = CampaignItemRow
     concerned = (
         item.campaign_id == task.campaign_id,
         item.position == task.position,
-        _is_of(task.model),
+        _includes_model(task.model),
     )
     session.execute(update(item).where(*concerned).values(answers=item.answers + change))
 
 
-def _is_of(model: str) -> ColumnElement[bool]:
+def _includes_model(model: str) -> ColumnElement[bool]:
     return or_(CampaignItemRow.model_a == model, CampaignItemRow.model_b == model)
 
 
-def _why(session: Session, campaign_id: str) -> Error:
+def _build_no_answers_error(session: Session, campaign_id: str) -> Error:
     failed = CampaignAnswerRow.campaign_id == campaign_id, CampaignAnswerRow.status == "failed"
     first = session.scalar(select(CampaignAnswerRow).where(*failed).order_by(CampaignAnswerRow.number).limit(1))
-    told = f" The first failure, of {first.model}: {first.error['message']}" if first and first.error else ""
+    reason = f" The first failure, of {first.model}: {first.error['message']}" if first and first.error else ""
     return {
-        "message": f"No pair can be judged: an answer of each failed.{told} Mend that, and POST "
+        "message": f"No pair can be judged: an answer of each failed.{reason} Mend that, and POST "
         f"/v1/campaigns/{campaign_id}/reopen has them generated again.",
         "type": "server_error",
         "param": None,

@@ -1,11 +1,11 @@
-"""Which pair a rater judges next, and what becomes of its place.
+"""Which pair a rater rates next.
 
-    An item is given to a rater once at most, and to no more raters than the campaign wants judgements of it.
-    Items that somebody has begun come first, so that raters overlap; among those, and then, a random order decides.
-    What a rater has open comes again until it is judged. Left lying for `LAPSES_AFTER_S`, its place goes to others;
-    the vote is taken all the same.
+    An item is assigned to a rater once at most, and to no more than `raters_per_item` raters.
+    Items that others have begun come first, so that raters overlap; otherwise the order is random.
+    An open assignment is returned again until it is rated. After `LAPSES_AFTER_S` its place goes to others; a late
+    rating is still accepted.
 
-Assignments of one campaign are made one after another: the campaign's row is the lock. Votes don't wait for it.
+Assignments within a campaign are serialized by a lock on the campaign's row. Ratings don't wait for it.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ LAPSES_AFTER_S = 600
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How far one rater is in a campaign."""
+class RaterProgress:
+    """One rater's progress in a campaign."""
 
     done: int
-    """Pairs that the rater has judged."""
+    """Pairs that the rater has rated."""
     remaining: int
-    """Pairs that are there for the rater, one that is open included."""
+    """Pairs that are left for the rater, including an open one."""
 
 
 def assign(session: Session, campaign: CampaignRow, rater: str, created_by: str | None) -> dict[str, Any]:
-    """The rater's open pair, or else a new one, blind; None where there is none left for this rater.
+    """Return the rater's open pair, or else a new one, as a blind comparison; None if there is none left.
 
     Raises:
         Conflict: the campaign is closed or failed.
         NotFound: it was deleted meanwhile.
     """
-    _lock(session, campaign, rater)
+    _lock_campaign(session, campaign, rater)
     if campaign.status not in ("generating", "open"):
         raise Conflict(
             f"The campaign {campaign.name!r} is {campaign.status}, so no more pairs are given out. "
@@ -57,26 +57,27 @@ def assign(session: Session, campaign: CampaignRow, rater: str, created_by: str 
             code=f"campaign_{campaign.status}",
         )
     now = now_s()
-    row = _open(session, campaign.id, rater, now)
+    row = _refresh_open(session, campaign.id, rater, now)
     if row is None:
-        # Before any item is changed, as votes do it: a vote on what was left lying may come in just now.
-        lying = _latest(session, campaign.id, rater, "lapsed")
-        _lapse(session, campaign.id, now)
-        row = _taken_up_again(session, campaign, lying, now) or _new(session, campaign, rater, created_by, now)
+        # Before any item is changed, in the order of ratings: a rating of the lapsed pair may come in just now.
+        lapsed = _lock_latest(session, campaign.id, rater, "lapsed")
+        _lapse_overdue(session, campaign.id, now)
+        row = _resume_lapsed(session, campaign, lapsed, now) or _assign_new(session, campaign, rater, created_by, now)
     session.flush()
-    counted = standing(session, campaign, rater)
+    progress = get_progress(session, campaign, rater)
     return {
         "object": "assignment",
         "comparison": comparison_object(row, reveal=False) if row else None,
-        "done": counted.done,
-        "remaining": counted.remaining,
+        "done": progress.done,
+        "remaining": progress.remaining,
     }
 
 
-def settle(session: Session, comparison_id: str, *, rater: str, is_rated: bool) -> None:
-    """Says that the rater has voted on the comparison, or has withdrawn the vote. In the vote's transaction.
+def update_assignment(session: Session, comparison_id: str, *, rater: str, is_rated: bool) -> None:
+    """Update the assignment after the rater has rated the comparison or withdrawn the rating, in that transaction.
 
-    Of a withdrawn vote the place is free again: whoever has seen the names can't judge blind. A new vote takes it.
+    A withdrawn rating frees its place, since a rater who has seen the names can't rate blind. A new rating takes it
+    again.
     """
     assignment = session.scalar(
         select(CampaignAssignmentRow)
@@ -85,9 +86,9 @@ def settle(session: Session, comparison_id: str, *, rater: str, is_rated: bool) 
     )
     if assignment is None:
         return
-    held = assignment.status in ("open", "rated")
+    held_place = assignment.status in ("open", "rated")
     assignment.status = "rated" if is_rated else "withdrawn"
-    if change := is_rated - held:
+    if change := is_rated - held_place:
         session.execute(
             update(CampaignItemRow)
             .where(CampaignItemRow.number == assignment.item)
@@ -95,63 +96,68 @@ def settle(session: Session, comparison_id: str, *, rater: str, is_rated: bool) 
         )
 
 
-def standing(session: Session, campaign: CampaignRow, rater: str) -> Standing:
-    """How far the rater is."""
-    mine = CampaignAssignmentRow.campaign_id == campaign.id, CampaignAssignmentRow.rater == rater
-    by_status = select(CampaignAssignmentRow.status, func.count()).where(*mine).group_by(CampaignAssignmentRow.status)
+def get_progress(session: Session, campaign: CampaignRow, rater: str) -> RaterProgress:
+    """Return the rater's progress."""
+    own = CampaignAssignmentRow.campaign_id == campaign.id, CampaignAssignmentRow.rater == rater
+    by_status = select(CampaignAssignmentRow.status, func.count()).where(*own).group_by(CampaignAssignmentRow.status)
     counts = dict(session.execute(by_status).all())
-    free = session.scalar(select(func.count()).select_from(CampaignItemRow).where(*items.free(campaign))) or 0
-    # What lapsed is there to be taken up again. Asked by number, so that only the rater's own items are looked at.
-    had = select(CampaignAssignmentRow.item).where(*mine, CampaignAssignmentRow.status != "lapsed")
-    still_free = CampaignItemRow.number.in_(had), CampaignItemRow.places_taken < campaign.raters_per_item
+    free = (
+        session.scalar(select(func.count()).select_from(CampaignItemRow).where(*items.build_free_conditions(campaign)))
+        or 0
+    )
+    # Lapsed items can be resumed. Selected by number, so that only the rater's own items are read.
+    assigned = select(CampaignAssignmentRow.item).where(*own, CampaignAssignmentRow.status != "lapsed")
+    still_free = CampaignItemRow.number.in_(assigned), CampaignItemRow.places_taken < campaign.raters_per_item
     used = session.scalar(select(func.count()).select_from(CampaignItemRow).where(*still_free))
-    return Standing(counts.get("rated", 0), free - (used or 0) + counts.get("open", 0))
+    return RaterProgress(counts.get("rated", 0), free - (used or 0) + counts.get("open", 0))
 
 
 def is_assigned(session: Session, comparison_id: str, campaign_id: str, rater: str) -> bool:
-    """Whether the campaign gave this comparison to the rater."""
+    """Return whether the campaign assigned this comparison to the rater."""
     row = session.get(CampaignAssignmentRow, comparison_id)
     return row is not None and (row.campaign_id, row.rater) == (campaign_id, rater)
 
 
-def _lock(session: Session, campaign: CampaignRow, rater: str) -> None:
-    """Returns when nobody else assigns in this campaign; the row is then as it is now."""
+def _lock_campaign(session: Session, campaign: CampaignRow, rater: str) -> None:
+    """Lock the campaign's row for assignments, and refresh it."""
     query = select(CampaignRow.number).where(CampaignRow.number == campaign.number).with_for_update()
-    session.execute(query)  # PostgreSQL waits here, SQLite where it first writes
-    asked = {"asked_at": now_s()}
-    mine = update(CampaignRaterRow).where(CampaignRaterRow.campaign_id == campaign.id, CampaignRaterRow.rater == rater)
-    if not _changed(session, mine.values(asked)):
+    session.execute(query)  # PostgreSQL waits here, SQLite at the first write
+    values = {"asked_at": now_s()}
+    update_rater = update(CampaignRaterRow).where(
+        CampaignRaterRow.campaign_id == campaign.id, CampaignRaterRow.rater == rater
+    )
+    if not _execute_update(session, update_rater.values(values)):
         try:
             with session.begin_nested():
-                session.add(CampaignRaterRow(campaign_id=campaign.id, rater=rater, **asked))
-        except IntegrityError:  # the other tab was first
-            session.execute(mine.values(asked))
+                session.add(CampaignRaterRow(campaign_id=campaign.id, rater=rater, **values))
+        except IntegrityError:  # another tab of this rater was first
+            session.execute(update_rater.values(values))
     session.expire(campaign)
     if session.scalar(query) is None:
         raise NotFound("The campaign was deleted just now.", code="campaign_not_found", param="campaign_id")
 
 
-def _open(session: Session, campaign_id: str, rater: str, now: int) -> ComparisonRow | None:
-    """What the rater has before them already, its place held from now on again."""
-    assignment = _latest(session, campaign_id, rater, "open")
+def _refresh_open(session: Session, campaign_id: str, rater: str, now: int) -> ComparisonRow | None:
+    """Return the rater's open comparison, if any, and restart its time limit."""
+    assignment = _lock_latest(session, campaign_id, rater, "open")
     if assignment is None:
         return None
     assignment.assigned_at = now
     return get_comparison(session, assignment.comparison_id)
 
 
-def _taken_up_again(
-    session: Session, campaign: CampaignRow, lying: CampaignAssignmentRow | None, now: int
+def _resume_lapsed(
+    session: Session, campaign: CampaignRow, lapsed: CampaignAssignmentRow | None, now: int
 ) -> ComparisonRow | None:
-    """What the rater had left lying, where nobody has taken its place."""
-    if lying is None or items.take(session, campaign, CampaignItemRow.number == lying.item) is None:
+    """Reopen the rater's lapsed assignment if its place is still free."""
+    if lapsed is None or items.take_place(session, campaign, CampaignItemRow.number == lapsed.item) is None:
         return None
-    lying.status, lying.assigned_at = "open", now
-    return get_comparison(session, lying.comparison_id)
+    lapsed.status, lapsed.assigned_at = "open", now
+    return get_comparison(session, lapsed.comparison_id)
 
 
-def _latest(session: Session, campaign_id: str, rater: str, status: str) -> CampaignAssignmentRow | None:
-    """The rater's latest in this state, locked."""
+def _lock_latest(session: Session, campaign_id: str, rater: str, status: str) -> CampaignAssignmentRow | None:
+    """Lock and return the rater's latest assignment with this status."""
     return session.scalar(
         select(CampaignAssignmentRow)
         .where(
@@ -165,8 +171,8 @@ def _latest(session: Session, campaign_id: str, rater: str, status: str) -> Camp
     )
 
 
-def _lapse(session: Session, campaign_id: str, now: int) -> None:
-    """Frees the places of what was left lying."""
+def _lapse_overdue(session: Session, campaign_id: str, now: int) -> None:
+    """Lapse overdue assignments and free their places."""
     lapsed = (
         update(CampaignAssignmentRow)
         .where(
@@ -185,15 +191,17 @@ def _lapse(session: Session, campaign_id: str, now: int) -> None:
         )
 
 
-def _new(session: Session, campaign: CampaignRow, rater: str, created_by: str | None, now: int) -> ComparisonRow | None:
-    """A comparison of the item that comes next for this rater, in random order."""
-    had = select(CampaignAssignmentRow.comparison_id).where(
+def _assign_new(
+    session: Session, campaign: CampaignRow, rater: str, created_by: str | None, now: int
+) -> ComparisonRow | None:
+    """Assign the next item to this rater, and return its comparison, with the sides in random order."""
+    previous = select(CampaignAssignmentRow.comparison_id).where(
         CampaignAssignmentRow.item == CampaignItemRow.number, CampaignAssignmentRow.rater == rater
     )
-    item = items.take(session, campaign, ~had.exists())
+    item = items.take_place(session, campaign, ~previous.exists())
     if item is None:
         return None
-    comparison = items.comparison_of(session, campaign, item, rater, created_by, now)
+    comparison = items.build_comparison(session, campaign, item, rater, created_by, now)
     session.add(comparison)
     session.add(
         CampaignAssignmentRow(
@@ -208,5 +216,5 @@ def _new(session: Session, campaign: CampaignRow, rater: str, created_by: str | 
     return comparison
 
 
-def _changed(session: Session, statement: Any) -> int:
+def _execute_update(session: Session, statement: Any) -> int:
     return cast("CursorResult[Any]", session.execute(statement)).rowcount

@@ -1,12 +1,12 @@
-"""A rater's way into one campaign: a token of 256 random bits in a link, and what it opens. Keeps only its hash.
+"""Invitations of raters to one campaign: a token of 256 random bits in a link. Only its hash is stored.
 
-    GET  /v1/invitation                      whose it is, for which campaign
+    GET  /v1/invitation                      the rater and the campaign
     POST /v1/campaigns/{its}/assignments     the next pair
     GET  /v1/comparisons/{assigned}          that pair again
-    POST /v1/comparisons/{assigned}/ratings  the vote on it
-    POST /v1/ratings/{its}/withdraw          the vote taken back
+    POST /v1/comparisons/{assigned}/ratings  rate it
+    POST /v1/ratings/{its}/withdraw          withdraw the rating
 
-Everything else is refused. Knows no HTTP beyond method, path and the errors it raises.
+Every other request is refused.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _RULES = (
 def create(
     session: Session, campaign_id: str, rater: str, *, lasts_s: int, created_by: str | None
 ) -> tuple[CampaignInvitationRow, str]:
-    """The new invitation and its token, which is shown this once."""
+    """Create an invitation; return it with its token, which is shown only this once."""
     token, now = TOKEN_PREFIX + secrets.token_urlsafe(32), now_s()
     row = CampaignInvitationRow(
         id=new_id("inv"),
@@ -59,7 +59,7 @@ def create(
 
 
 def revoke(session: Session, campaign_id: str, invitation_id: str) -> None:
-    """From now on the token opens nothing. The invitation stays in the list. Raises: NotFound."""
+    """Revoke the token. The invitation stays in the list. Raises: NotFound."""
     where = CampaignInvitationRow.id == invitation_id, CampaignInvitationRow.campaign_id == campaign_id
     row = session.scalar(select(CampaignInvitationRow).where(*where))
     if row is None:
@@ -73,7 +73,7 @@ def revoke(session: Session, campaign_id: str, invitation_id: str) -> None:
 
 
 def invitation_object(row: CampaignInvitationRow, *, token: str | None = None) -> dict[str, Any]:
-    """The invitation on the wire; with the token and the page's path only when that was made just now."""
+    """Return the invitation as the API's object; `token` is only for one that was just created."""
     return {
         "id": row.id,
         "object": "campaign.invitation",
@@ -85,12 +85,12 @@ def invitation_object(row: CampaignInvitationRow, *, token: str | None = None) -
     } | ({"token": token, "path": f"/rate?invite={token}"} if token else {})
 
 
-async def admit(database: Database, token: str, method: str, path: str) -> Caller:
-    """Who comes with this token, for this request.
+async def authenticate(database: Database, token: str, method: str, path: str) -> Caller:
+    """Return the caller with this token, for this request.
 
     Raises:
-        Unauthorized: the token is not valid, or not any more.
-        Forbidden: it doesn't open this.
+        Unauthorized: the token is invalid, expired or revoked.
+        Forbidden: it doesn't allow this request.
     """
 
     def work(session: Session) -> Caller:
@@ -99,7 +99,7 @@ async def admit(database: Database, token: str, method: str, path: str) -> Calle
             why = "mistyped" if row is None else "expired" if row.revoked_at is None else "revoked"
             raise Unauthorized(f"The invitation is {why}. Ask whoever invited you for a new link.")
         invitation = Invitation(row.id, row.campaign_id, row.rater)
-        if not _opens(session, invitation, method, path):
+        if not _is_allowed(session, invitation, method, path):
             raise Forbidden(
                 "An invitation opens the rating of its own campaign's pairs and nothing else. Whoever runs the server "
                 "makes a key for more with `tuneloop keys create`.",
@@ -111,14 +111,14 @@ async def admit(database: Database, token: str, method: str, path: str) -> Calle
     return await database.run(work)
 
 
-def _opens(session: Session, invitation: Invitation, method: str, path: str) -> bool:
+def _is_allowed(session: Session, invitation: Invitation, method: str, path: str) -> bool:
     for allowed, pattern, kind in _RULES:
         if allowed == method and (match := pattern.match(path)):
-            return kind is None or _is_its(session, invitation, kind, match["id"])
+            return kind is None or _belongs_to(session, invitation, kind, match["id"])
     return False
 
 
-def _is_its(session: Session, invitation: Invitation, kind: str, identifier: str) -> bool:
+def _belongs_to(session: Session, invitation: Invitation, kind: str, identifier: str) -> bool:
     if kind == "campaign":
         return identifier == invitation.campaign_id
     if kind == "rating":

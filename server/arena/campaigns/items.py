@@ -1,4 +1,4 @@
-"""The items of a campaign: which is free next, and what a rater is shown of it. Knows nothing of who judges what."""
+"""The items of a campaign: finding a free one, and its comparison for a rater."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from server.storage.tables import (
 )
 
 BOTH = 2
-"""`CampaignItemRow.answers` of an item that can be judged."""
+"""`CampaignItemRow.answers` of an item that can be rated."""
 Item = Row[int, int, str, str]
 """Number, position and the two models of an item."""
 _TRIES = 5
-"""A vote that comes in at the same moment may take an item's last place, which only PostgreSQL lets happen."""
+"""A simultaneous rating may take an item's last place, but only on PostgreSQL."""
 
 
-def free(campaign: CampaignRow) -> tuple[ColumnElement[bool], ...]:
-    """The conditions of an item of this campaign that has a place for one more rater."""
+def build_free_conditions(campaign: CampaignRow) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions for items of this campaign with a free place for a rater."""
     return (
         CampaignItemRow.campaign_id == campaign.id,
         CampaignItemRow.answers == BOTH,
@@ -35,13 +35,13 @@ def free(campaign: CampaignRow) -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def take(session: Session, campaign: CampaignRow, where: ColumnElement[bool]) -> Item | None:
-    """The first free item for which the condition holds, one of its places taken."""
+def take_place(session: Session, campaign: CampaignRow, where: ColumnElement[bool]) -> Item | None:
+    """Take a place of the first free item that fulfils the condition, and return the item."""
     item = CampaignItemRow
     first = (
         select(item.number)
-        .where(*free(campaign), where)
-        .order_by(item.places_taken.desc(), item.shuffle.desc())  # as the index has them, read backwards
+        .where(*build_free_conditions(campaign), where)
+        .order_by(item.places_taken.desc(), item.shuffle.desc())  # the index in reverse order
         .limit(1)
     )
     for _ in range(_TRIES):
@@ -50,7 +50,7 @@ def take(session: Session, campaign: CampaignRow, where: ColumnElement[bool]) ->
             return None
         taken = (
             update(item)
-            .where(item.number == number, *free(campaign))
+            .where(item.number == number, *build_free_conditions(campaign))
             .values(places_taken=item.places_taken + 1)
             .returning(item.number, item.position, item.model_a, item.model_b)
         )
@@ -59,10 +59,10 @@ def take(session: Session, campaign: CampaignRow, where: ColumnElement[bool]) ->
     return None
 
 
-def comparison_of(
+def build_comparison(
     session: Session, campaign: CampaignRow, item: Item, rater: str, created_by: str | None, now: int
 ) -> ComparisonRow:
-    """The two answers in random order, blind, for this rater."""
+    """Return a blind comparison of the two answers, in random order, for this rater."""
     prompt = session.get_one(CampaignPromptRow, (campaign.id, item.position))
     models = random.SystemRandom().sample([item.model_a, item.model_b], len(SIDES))
     answers = select(CampaignAnswerRow.model, CampaignAnswerRow.answer).where(

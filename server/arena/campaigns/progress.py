@@ -1,4 +1,4 @@
-"""A campaign on the wire, with how far it is. Counts; changes nothing."""
+"""A campaign as the API's object, with its progress."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from sqlalchemy.orm import Session
 from server.storage.tables import CampaignAnswerRow, CampaignAssignmentRow, CampaignItemRow, CampaignRow, now_s
 
 _LATEST = 50
-"""So many answers that came last say how fast they come."""
+"""The pace is estimated from this many of the latest answers."""
 
 
 def campaign_object(session: Session, row: CampaignRow) -> dict[str, Any]:
-    """The campaign with its counts."""
-    answers = _answers(session, row)
-    items, left_out = _items(session, row)
-    raters = _raters(session, row)
+    """Return the campaign as the API's object, with its counts."""
+    answers = _count_answers(session, row)
+    items, left_out = _count_items(session, row)
+    raters = _count_ratings(session, row)
     return {
         "id": row.id,
         "object": "campaign",
@@ -36,13 +36,13 @@ def campaign_object(session: Session, row: CampaignRow) -> dict[str, Any]:
         "dimensions": row.dimensions,
         "blind": True,
         "raters": [{"rater": rater, "votes": votes} for rater, votes in raters.items()],
-        "estimated_finish": _estimated_finish(session, row, answers),
+        "estimated_finish": _estimate_finish(session, row, answers),
         "closed_at": row.closed_at,
         "created_by": row.created_by,
     }
 
 
-def _answers(session: Session, row: CampaignRow) -> dict[str, int]:
+def _count_answers(session: Session, row: CampaignRow) -> dict[str, int]:
     counted = (
         select(CampaignAnswerRow.status, func.count())
         .where(CampaignAnswerRow.campaign_id == row.id)
@@ -52,30 +52,30 @@ def _answers(session: Session, row: CampaignRow) -> dict[str, int]:
     return {"done": counts.get("done", 0), "total": sum(counts.values()), "failed": counts.get("failed", 0)}
 
 
-def _items(session: Session, row: CampaignRow) -> tuple[int, int]:
-    """How many pairs are or will be there to be judged, and how many are left out because an answer failed."""
+def _count_items(session: Session, row: CampaignRow) -> tuple[int, int]:
+    """Return how many pairs can or will be rated, and how many are left out because an answer failed."""
     is_left_out = CampaignItemRow.answers < 0
     counted = select(is_left_out, func.count()).where(CampaignItemRow.campaign_id == row.id).group_by(is_left_out)
     counts = {bool(left_out): number for left_out, number in session.execute(counted)}
     return counts.get(False, 0), counts.get(True, 0)
 
 
-def _raters(session: Session, row: CampaignRow) -> dict[str, int]:
-    """Votes in force of each rater who was given a pair, the most first."""
+def _count_ratings(session: Session, row: CampaignRow) -> dict[str, int]:
+    """Return rater → current ratings, for every rater with an assignment, the most first."""
     is_rated = CampaignAssignmentRow.status == "rated"
     counted = (
         select(CampaignAssignmentRow.rater, is_rated, func.count())
         .where(CampaignAssignmentRow.campaign_id == row.id)
         .group_by(CampaignAssignmentRow.rater, is_rated)
     )
-    votes: dict[str, int] = {}
+    ratings: dict[str, int] = {}
     for rater, rated, number in session.execute(counted):
-        votes[rater] = votes.get(rater, 0) + (number if rated else 0)
-    return dict(sorted(votes.items(), key=lambda entry: (-entry[1], entry[0])))
+        ratings[rater] = ratings.get(rater, 0) + (number if rated else 0)
+    return dict(sorted(ratings.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
-def _estimated_finish(session: Session, row: CampaignRow, answers: dict[str, int]) -> int | None:
-    """When the last answer will be there, at the pace of those that came last; None where nothing tells."""
+def _estimate_finish(session: Session, row: CampaignRow, answers: dict[str, int]) -> int | None:
+    """Estimate when the last answer will be generated, from the pace of the latest ones; None if unknown."""
     if row.status != "generating" or row.error:
         return None
     latest = (

@@ -1,7 +1,6 @@
-"""The prompts of a campaign, from a list or from a file of examples: what the models answer, nothing that they should.
+"""The prompts of a campaign, from a list or from a file of examples, whose final answers are dropped.
 
-The first faults are told, each with its place, and the others counted. Knows no database, and no HTTP beyond the error
-that it raises.
+The error lists the first faults with their places, and counts the others.
 """
 
 from __future__ import annotations
@@ -17,42 +16,42 @@ from training.data.formats.json_records import Broken
 from training.data.formats.read import FAULTS_SHOWN
 
 MAX_PROMPTS = 1000
-"""More than people judge, and few enough to lay all their pairs out at once."""
+"""More than people rate, and few enough to insert all their pairs at once."""
 MOST_FAULTS = 10_000
-"""Nobody looks for more: it is another kind of file."""
+"""Counting stops here: it must be another kind of file."""
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 Messages = list[Any]
 
 
-def prompts_of_list(prompts: Sequence[str | Messages], limit: int | None) -> list[Messages]:
-    """The messages of each prompt; a text is what a user says.
+def read_prompt_list(prompts: Sequence[str | Messages], limit: int | None) -> list[Messages]:
+    """Return the messages of each prompt; a plain text becomes a user message.
 
     Raises:
-        BadRequest: a prompt is none, or there are too many.
+        BadRequest: a prompt is invalid, or there are too many.
     """
-    given = ((f"prompt {number}", _of_text_or_messages(prompt)) for number, prompt in enumerate(prompts, start=1))
-    return _collected(given, limit, param="prompts")
+    parsed = ((f"prompt {number}", _read_prompt(prompt)) for number, prompt in enumerate(prompts, start=1))
+    return _collect(parsed, limit, param="prompts")
 
 
-def prompts_of_file(path: Path, limit: int | None) -> list[Messages]:
-    """The messages of each line, without the answer that they end with; blocks while it reads.
+def read_prompt_file(path: Path, limit: int | None) -> list[Messages]:
+    """Return the messages of each line, without a final answer. Blocks while it reads the file.
 
     Lines are `{"messages": […]}`, `{"prompt": …}` or preference pairs with an `input`.
 
     Raises:
-        BadRequest: a line holds no prompt, or there are too many.
+        BadRequest: a line has no prompt, or there are too many.
     """
     with path.open("rb") as file:
-        given = ((f"line {place}", _of_record(record)) for _, place, record in read_jsonl(file))
-        return _collected(given, limit, param="prompts_file")
+        parsed = ((f"line {place}", _read_record(record)) for _, place, record in read_jsonl(file))
+        return _collect(parsed, limit, param="prompts_file")
 
 
-def _collected(given: Iterable[tuple[str, Messages | Broken]], limit: int | None, *, param: str) -> list[Messages]:
+def _collect(parsed: Iterable[tuple[str, Messages | Broken]], limit: int | None, *, param: str) -> list[Messages]:
     prompts: list[Messages] = []
     shown: list[str] = []  # a file may have a fault on each of a million lines
     faults = 0
-    for place, prompt in given:
+    for place, prompt in parsed:
         if isinstance(prompt, Broken):
             faults += 1
             if faults <= FAULTS_SHOWN:
@@ -71,47 +70,47 @@ def _collected(given: Iterable[tuple[str, Messages | Broken]], limit: int | None
                 code="too_many_prompts",
             )
     if faults:
-        raise BadRequest(_told(shown, faults), param=param, code="invalid_prompts")
+        raise BadRequest(_format_faults(shown, faults), param=param, code="invalid_prompts")
     if not prompts:
         raise BadRequest("There are no prompts. Give at least one.", param=param, code="empty_array")
     return prompts
 
 
-def _told(shown: Sequence[str], faults: int) -> str:
+def _format_faults(shown: Sequence[str], faults: int) -> str:
     at_least = "at least " if faults == MOST_FAULTS else ""
     more = [f"and {at_least}{faults - len(shown)} more"] if faults > len(shown) else []
     return "\n".join([f"The prompts have {at_least}{faults} fault(s):", *shown, *more])
 
 
-def _of_record(record: Any) -> Messages | Broken:
+def _read_record(record: Any) -> Messages | Broken:
     if isinstance(record, Broken):
         return record
     if not isinstance(record, dict):
         return Broken("it is no object; write one {…} a line")
     if isinstance(record.get("input"), dict) and "messages" in record["input"]:
-        return _of_text_or_messages(record["input"]["messages"])
+        return _read_prompt(record["input"]["messages"])
     for key in ("messages", "prompt"):
         if key in record:
-            return _of_text_or_messages(record[key])
+            return _read_prompt(record[key])
     return Broken('it has none of the keys "messages", "prompt" and "input"; give one of them')
 
 
-def _of_text_or_messages(prompt: Any) -> Messages | Broken:
+def _read_prompt(prompt: Any) -> Messages | Broken:
     if fault := find_storage_fault(prompt):
         return Broken(f"it {fault}")
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}] if prompt.strip() else Broken("the prompt is empty; give a text")
     if not isinstance(prompt, list):
         return Broken("the prompt is neither a text nor a list of messages; give one of them")
-    if fault := next(_faults(prompt), None):
+    if fault := next(_find_faults(prompt), None):
         return Broken(fault)
-    asked = prompt[:-1] if prompt and prompt[-1]["role"] == "assistant" else prompt
-    if not asked or asked[-1]["role"] not in ("user", "tool", "function"):
+    question = prompt[:-1] if prompt and prompt[-1]["role"] == "assistant" else prompt
+    if not question or question[-1]["role"] not in ("user", "tool", "function"):
         return Broken("nothing is asked: before the answer the last message must be the user's (or a tool's)")
-    return asked
+    return question
 
 
-def _faults(messages: Messages) -> Iterator[str]:
+def _find_faults(messages: Messages) -> Iterator[str]:
     for number, message in enumerate(messages, start=1):
         if not isinstance(message, dict):
             yield f"message {number} is no object; write {{'role': …, 'content': …}}"

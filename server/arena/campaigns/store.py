@@ -1,6 +1,6 @@
-"""Campaigns in the database: made, found, listed, closed, opened again, deleted.
+"""Campaigns in the database: create, get, list, close, reopen, delete.
 
-A campaign with a checkpoint that the caller may not use isn't there for the caller. Knows no HTTP beyond the errors.
+A campaign with a checkpoint that the caller may not use is hidden from the caller.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ from server.storage.tables import (
 from server.wire.errors import Conflict, NotFound
 
 LEFT_OUT = -10
-"""`CampaignItemRow.answers` once an answer failed: whatever else comes, it stays below zero."""
+"""Added to `CampaignItemRow.answers` when an answer fails: it then stays below zero."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a campaign is to be."""
+class CampaignPlan:
+    """The settings of a new campaign."""
 
     name: str
     models: list[str]
-    """Versions, each once."""
+    """Versions, without duplicates."""
     prompts: list[list[Any]]
-    """The messages of each."""
+    """The messages of each prompt."""
     raters_per_item: int
     sampling: dict[str, Any]
     dimensions: bool
 
 
-def create(session: Session, plan: Plan, caller: Caller) -> CampaignRow:
-    """The new campaign, all its answers still to be generated."""
+def create(session: Session, plan: CampaignPlan, caller: Caller) -> CampaignRow:
+    """Create a campaign, with all its answers pending."""
     row = CampaignRow(
         id=new_id("camp"),
         name=plan.name,
@@ -68,12 +68,13 @@ def create(session: Session, plan: Plan, caller: Caller) -> CampaignRow:
     )
     session.add(row)
     session.flush()
-    _lay_out(session, row.id, plan)
+    _insert_rows(session, row.id, plan)
     return row
 
 
-def _lay_out(session: Session, campaign_id: str, plan: Plan) -> None:
-    """Rows for every prompt, answer and item; the answers prompt by prompt, so that the first pairs are soon whole."""
+def _insert_rows(session: Session, campaign_id: str, plan: CampaignPlan) -> None:
+    """Insert rows for every prompt, answer and item; answers prompt by prompt, so that the first pairs are soon
+    complete."""
     places = [{"campaign_id": campaign_id, "position": position} for position in range(len(plan.prompts))]
     prompts = zip(places, plan.prompts, strict=True)
     session.execute(
@@ -96,10 +97,10 @@ def _lay_out(session: Session, campaign_id: str, plan: Plan) -> None:
 
 
 def get(session: Session, campaign_id: str, caller: Caller) -> CampaignRow:
-    """The campaign of that id.
+    """Return the campaign with that id.
 
     Raises:
-        NotFound: there is none, or not for this caller.
+        NotFound: it doesn't exist, or is hidden from this caller.
     """
     row = session.scalar(select(CampaignRow).where(CampaignRow.id == campaign_id))
     if row is None or checkpoints.find_foreign(session, caller, row.models):
@@ -111,38 +112,39 @@ def get(session: Session, campaign_id: str, caller: Caller) -> CampaignRow:
     return row
 
 
-def page(
+def list_campaigns(
     session: Session, caller: Caller, *, after: str | None, limit: int, ascending: bool
 ) -> tuple[list[CampaignRow], bool]:
-    """Campaigns that are there for this caller, and whether more follow. A page may hold fewer than `limit`."""
+    """Return a page of the campaigns visible to this caller, and whether there are more. It may have fewer than
+    `limit`."""
     rows, has_more = fetch_page(session, CampaignRow, after=after, limit=limit, ascending=ascending)
     foreign = checkpoints.find_foreign(session, caller, {model for row in rows for model in row.models})
     return [row for row in rows if not foreign.intersection(row.models)], has_more
 
 
 def close(session: Session, row: CampaignRow) -> None:
-    """No more pairs are given out and no more answers generated. What is closed stays so."""
+    """Close the campaign: no more assignments, no more answers. Closing it twice changes nothing."""
     if row.status != "closed":
         row.status, row.closed_at, row.error = "closed", now_s(), None
 
 
 def reopen(session: Session, row: CampaignRow) -> None:
-    """Pairs are given out again. Where no pair can be judged, all that failed is generated anew."""
+    """Reopen the campaign. If no pair can be rated, failed answers are generated again."""
     if row.status in ("closed", "failed"):
         if not has_items(session, row.id):  # it failed, and may have been closed after that
-            _forget_failures(session, row.id)
+            _reset_failures(session, row.id)
         waiting = CampaignAnswerRow.campaign_id == row.id, CampaignAnswerRow.status == "pending"
         is_waiting = session.scalar(select(CampaignAnswerRow.id).where(*waiting).limit(1)) is not None
         row.status, row.closed_at, row.error = "generating" if is_waiting else "open", None, None
 
 
 def has_items(session: Session, campaign_id: str) -> bool:
-    """Whether there is, or may still be, a pair that can be judged."""
+    """Return whether any pair can be rated, now or later."""
     usable = CampaignItemRow.campaign_id == campaign_id, CampaignItemRow.answers >= 0
     return session.scalar(select(CampaignItemRow.number).where(*usable).limit(1)) is not None
 
 
-def _forget_failures(session: Session, campaign_id: str) -> None:
+def _reset_failures(session: Session, campaign_id: str) -> None:
     failed = CampaignAnswerRow.campaign_id == campaign_id, CampaignAnswerRow.status == "failed"
     anew = {"status": "pending", "attempts": 0, "answer": None, "error": None, "finished_at": None}
     session.execute(update(CampaignAnswerRow).where(*failed).values(anew))
@@ -160,24 +162,24 @@ def _forget_failures(session: Session, campaign_id: str) -> None:
 
 
 def remove(session: Session, row: CampaignRow) -> None:
-    """Delete the campaign with all that belongs to it.
+    """Delete the campaign with everything that belongs to it.
 
     Raises:
-        Conflict: somebody voted in it; votes are never deleted.
+        Conflict: it has ratings, which are never deleted.
     """
-    # Changing the row first makes this wait for whoever is given a pair just now, and them for this.
+    # Updating the row first serializes this with concurrent assignments.
     session.execute(update(CampaignRow).where(CampaignRow.id == row.id).values(status="closed"))
-    has_votes = Conflict(
+    has_ratings_error = Conflict(
         f"The campaign {row.id} has votes, and votes are never deleted. POST /v1/campaigns/{row.id}/close ends it.",
         code="campaign_has_votes",
     )
-    given = select(ComparisonRow.id).where(ComparisonRow.campaign_id == row.id)
-    if session.scalar(select(RatingRow.id).where(RatingRow.comparison_id.in_(given)).limit(1)):
-        raise has_votes
+    assigned = select(ComparisonRow.id).where(ComparisonRow.campaign_id == row.id)
+    if session.scalar(select(RatingRow.id).where(RatingRow.comparison_id.in_(assigned)).limit(1)):
+        raise has_ratings_error
     try:
         session.execute(delete(ComparisonRow).where(ComparisonRow.campaign_id == row.id))
-    except IntegrityError as error:  # the first vote came in just now
-        raise has_votes from error
+    except IntegrityError as error:  # the first rating came in just now
+        raise has_ratings_error from error
     tables: Sequence[Any] = (
         CampaignAssignmentRow,
         CampaignInvitationRow,

@@ -1,1 +1,1 @@
-"""Two answers to one prompt: drawn, generated, stored."""
+"""Comparisons of answers to one prompt: drawing models, generating, storing."""

@@ -1,6 +1,6 @@
-"""Generates the sides of a comparison at once, as events. What it heard is what gets stored: no client reports it.
+"""Generates the sides of a comparison concurrently, as events.
 
-Knows nothing of HTTP answers and of the database; the route joins them.
+What is stored is what the engine sent, not what a client reports. The route streams the events and stores the sides.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Side:
-    """One model's answer while it comes in."""
+    """One model's answer while it is generated."""
 
     model: str
-    """As it was asked for; where that is an alias, what it stands for, once it is asked."""
+    """As requested; an alias is replaced by its version when generation starts."""
     content: str = ""
     finish_reason: str | None = None
     completion_tokens: int | None = None
@@ -36,11 +36,11 @@ class Side:
     error: APIError | None = None
     answered_by: str | None = None
     messages: Sequence[Any] = ()
-    """What the model is asked."""
+    """The messages that are sent to the model."""
     started_s: float = field(default_factory=time.perf_counter)
 
-    def stored(self) -> dict[str, Any]:
-        """What the comparison keeps of this side."""
+    def to_record(self) -> dict[str, Any]:
+        """Return what the comparison stores of this side."""
         return {
             "model": self.model,
             "content": self.content,
@@ -54,7 +54,7 @@ class Side:
 async def generate(
     inference: Inference, caller: Caller, sampling: Mapping[str, Any], sides: Mapping[str, Side], *, blind: bool
 ) -> AsyncIterator[Event]:
-    """Events of all sides as they come, in the words of the public contract; `sides` holds the answers at the end.
+    """Yield the events of all sides, as in the public API; `sides` has the answers at the end.
 
     sampling: parameters, the same for all sides.
     """
@@ -62,8 +62,8 @@ async def generate(
 
     async def run(name: str, side: Side) -> None:
         try:
-            async for event in answer(inference, caller, sampling, side):
-                events.put_nowait((_unnamed(event, side) if blind else event) | {"side": name})
+            async for event in generate_side(inference, caller, sampling, side):
+                events.put_nowait((_hide_model(event, side) if blind else event) | {"side": name})
         finally:
             events.put_nowait(None)
 
@@ -84,50 +84,53 @@ async def generate(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _unnamed(event: Event, side: Side) -> Event:
-    """The event without what tells the model: its name, and the words of its error, which the side loses as well."""
+def _hide_model(event: Event, side: Side) -> Event:
+    """Return the event without the model's name and without the error's message, which is also removed from the
+    side."""
     if side.error is not None:
         logger.warning("A side of a blind comparison failed, as %s: %s", side.model, side.error.message)
-        side.error = _told_blind(side.error)
+        side.error = _hide_error(side.error)
         return event | side.error.body()
     return event | ({"model": None} if "model" in event else {})
 
 
-def _told_blind(error: APIError) -> APIError:
-    """The same error without a word that an engine or a model has put into its message."""
-    told = APIError(
+def _hide_error(error: APIError) -> APIError:
+    """Return the error without any text from an engine or a model."""
+    hidden = APIError(
         f"This side could not answer ({error.code or error.error_type}), and a blind comparison doesn't tell whose it "
         "is. Ask again; if it fails again, shorten the conversation, or compare open, where the whole reason is told.",
         code=error.code,
         headers=error.headers,
     )
-    told.status, told.error_type = error.status, error.error_type
-    return told
+    hidden.status, hidden.error_type = error.status, error.error_type
+    return hidden
 
 
-async def answer(inference: Inference, caller: Caller, sampling: Mapping[str, Any], side: Side) -> AsyncIterator[Event]:
-    """Events of one side as they come; `side` holds the answer at the end, or its error."""
-    side.model = inference.registry.version_of(side.model)  # what is rated and stored: an alias will mean another one
-    asked = {"messages": list(side.messages), **sampling, "model": side.model}
-    body = asked | {"stream": True, "n": 1, "stream_options": {"include_usage": True}}
+async def generate_side(
+    inference: Inference, caller: Caller, sampling: Mapping[str, Any], side: Side
+) -> AsyncIterator[Event]:
+    """Yield the events of one side; `side` has the answer or its error at the end."""
+    side.model = inference.registry.version_of(side.model)  # the version is stored, as an alias may be moved
+    request = {"messages": list(side.messages), **sampling, "model": side.model}
+    body = request | {"stream": True, "n": 1, "stream_options": {"include_usage": True}}
     side.started_s = time.perf_counter()
     try:
         encoded = json.dumps(body).encode()
         async with inference.ask(caller, "/v1/chat/completions", side.model, encoded) as response:
-            async for chunk in _data(response.chunks()):
-                delta = _take(side, chunk)
+            async for chunk in _read_events(response.chunks()):
+                delta = _add_chunk(side, chunk)
                 if delta:
                     yield {"type": "comparison.delta", "delta": delta}
-        _check(side)
+        _check_side(side)
     except APIError as error:
         side.error = error
         yield {"type": "comparison.side_failed", **error.body()}
         return
     side.duration_s = round(time.perf_counter() - side.started_s, 4)
-    yield {"type": "comparison.side_done"} | {key: value for key, value in side.stored().items() if key != "content"}
+    yield {"type": "comparison.side_done"} | {key: value for key, value in side.to_record().items() if key != "content"}
 
 
-def _check(side: Side) -> None:
+def _check_side(side: Side) -> None:
     if side.answered_by != side.model:
         raise ServerError(
             f"The engine answered as {side.answered_by!r} where {side.model!r} was asked; the answer is thrown away.",
@@ -137,7 +140,7 @@ def _check(side: Side) -> None:
         raise ServerError("The engine's answer broke off before its end. Ask again.", code="answer_broken_off")
 
 
-def _take(side: Side, chunk: dict[str, Any]) -> str:
+def _add_chunk(side: Side, chunk: dict[str, Any]) -> str:
     if "error" in chunk:
         raise ServerError(str(chunk["error"].get("message", "The engine failed.")), code="engine_failed")
     side.answered_by = chunk.get("model", side.answered_by)
@@ -154,8 +157,8 @@ def _take(side: Side, chunk: dict[str, Any]) -> str:
     return delta
 
 
-async def _data(chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
-    """The JSON of each `data:` line of a server-sent event stream, without its closing `[DONE]`."""
+async def _read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
+    """Yield the JSON of each `data:` line of a server-sent event stream, without the final `[DONE]`."""
     rest = b""
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")

@@ -1,10 +1,8 @@
-"""The rule by which the server draws the two models of a blind comparison; docs/comparisons.md publishes it.
+"""How the server draws the two models of a blind comparison; published in docs/comparisons.md.
 
-    candidates   the bases and tuned models that are served and that the caller may see; no checkpoints, no aliases
-    chance       a pair's is proportional to 1 / (1 + votes that it has): what is known least is asked most
-    order        which of the two stands left is a coin's throw
-
-Knows nothing of answers and of HTTP beyond the error it raises.
+candidates    the served bases and tuned models that the caller may see; no checkpoints, no aliases
+probability   of a pair: proportional to 1 / (1 + its ratings), so that the least known pairs come most often
+order         which of the two is left is random
 """
 
 from __future__ import annotations
@@ -15,20 +13,20 @@ from itertools import combinations
 
 from server.access.checkpoints import is_checkpoint
 from server.access.keys import Caller
-from server.arena.comparisons.pair_votes import Pair, PairVotes
+from server.arena.comparisons.pair_votes import Pair, PairCounts
 from server.storage.database import Database
 from server.versions import tuned_models
 from server.wire.errors import Conflict
 from serving import Registry
 
 
-async def draw_pair(registry: Registry, database: Database, pair_votes: PairVotes, caller: Caller) -> list[str]:
-    """Two models, the left one first.
+async def draw_pair(registry: Registry, database: Database, pair_votes: PairCounts, caller: Caller) -> list[str]:
+    """Draw two models; the first one is left.
 
     Raises:
-        Conflict: there are fewer than two to draw from.
+        Conflict: there are fewer than two candidates.
     """
-    models = await candidates(registry, database, caller)
+    models = await find_candidates(registry, database, caller)
     if len(models) < 2:
         raise Conflict(
             f"A blind pair needs two models, and {' and '.join(models) or 'none'} is all that is served here. "
@@ -37,18 +35,18 @@ async def draw_pair(registry: Registry, database: Database, pair_votes: PairVote
             param="models",
         )
     votes = await database.run(pair_votes.read)
-    return drawn(models, votes, random.SystemRandom())
+    return draw(models, votes, random.SystemRandom())
 
 
-async def candidates(registry: Registry, database: Database, caller: Caller) -> list[str]:
-    """The models that a pair may be drawn from, for this caller."""
+async def find_candidates(registry: Registry, database: Database, caller: Caller) -> list[str]:
+    """Return the models that a pair may be drawn from, for this caller."""
     bases = [pool.base.name for pool in registry.pools]
-    tuned = [adapter.name for adapter in await tuned_models.usable(registry, database, caller)]
+    tuned = [adapter.name for adapter in await tuned_models.list_usable(registry, database, caller)]
     return [*bases, *(name for name in tuned if not is_checkpoint(name))]
 
 
-def drawn(models: Sequence[str], votes: Mapping[Pair, int], chance: random.Random) -> list[str]:
-    """A pair of these models by the rule, in random order."""
+def draw(models: Sequence[str], votes: Mapping[Pair, int], chance: random.Random) -> list[str]:
+    """Draw a pair of these models, in random order."""
     pairs = list(combinations(models, 2))
     weights = [1 / (1 + votes.get(frozenset(pair), 0)) for pair in pairs]
     (pair,) = chance.choices(pairs, weights)

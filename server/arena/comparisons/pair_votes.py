@@ -1,7 +1,7 @@
-"""Counts the votes in force on each pair of models, and reads only those that came since it last counted.
+"""Counts the current ratings of each pair of models, reading only those added since the last count.
 
-Kept in memory, so that a draw doesn't read a million votes. With PostgreSQL a vote that is committed after one with a
-higher number may stay uncounted until the next start, which changes a chance a little and nothing else.
+The counts are kept in memory, so that a draw doesn't read a million ratings. On PostgreSQL, a rating that is committed
+after one with a higher number may stay uncounted until the next start, which only changes the probabilities a little.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from server.storage.tables import RatingRow
 Pair = frozenset[str]
 
 
-class PairVotes:
+class PairCounts:
     """The counts of one database."""
 
     def __init__(self) -> None:
@@ -27,12 +27,12 @@ class PairVotes:
         self._lock = threading.Lock()
 
     def read(self, session: Session) -> Mapping[Pair, int]:
-        """Votes in force by pair of models, as of now."""
+        """Return pair of models → current ratings."""
         with self._lock:
             replaced = aliased(RatingRow)
             gained, lost = (
-                func.sum(case((vote.verdict.is_(None) | (vote.verdict == "withdrawn"), 0), else_=1))
-                for vote in (RatingRow, replaced)
+                func.sum(case((table.verdict.is_(None) | (table.verdict == "withdrawn"), 0), else_=1))
+                for table in (RatingRow, replaced)
             )
             since = (
                 select(RatingRow.left_model, RatingRow.right_model, gained, lost, func.max(RatingRow.number))

@@ -1,4 +1,4 @@
-"""Sampling parameters as a request gives them, by OpenAI's names. Knows nothing of who generates."""
+"""Sampling parameters of a request, by OpenAI's names."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Sampling(BaseModel):
 
     @field_validator("stop")
     @classmethod
-    def _refuse_untellable(cls, stop: str | list[str] | None) -> str | list[str] | None:
+    def _refuse_unstorable(cls, stop: str | list[str] | None) -> str | list[str] | None:
         if fault := find_storage_fault(stop):
             raise PydanticCustomError("invalid_value", "It {fault}", {"fault": fault})
         return stop
 
     def sampling(self) -> dict[str, Any]:
-        """The parameters that were given."""
+        """Return the parameters that were given."""
         return self.model_dump(include=set(Sampling.model_fields), exclude_none=True)

@@ -1,7 +1,4 @@
-"""Owns stored comparisons: writes them, reads them, and keeps a blind one blind until it is rated.
-
-Knows nothing of HTTP beyond the errors it raises.
-"""
+"""Stored comparisons: writing and reading them; a blind one stays blind until it is rated."""
 
 from __future__ import annotations
 
@@ -14,15 +11,15 @@ from server.storage.tables import ComparisonRow, RatingRow, is_id
 from server.wire.errors import NotFound
 
 SIDES = ("left", "right")
-"""What a vote can be about."""
+"""The sides that a rating is about."""
 ALL_SIDES = (*SIDES, "third", "fourth")
-"""In the order of the models that were asked for."""
+"""In the order of the requested models."""
 
 
 def comparison_object(row: ComparisonRow, *, reveal: bool) -> dict[str, Any]:
-    """The comparison on the wire; model names only when it was not blind, or `reveal` is true.
+    """Return the comparison as the API's object, with model names only if it isn't blind or `reveal` is set.
 
-    `messages` is what all were asked, or null where `histories` has each side's own.
+    `messages` is what all models were given, or null if `histories` has each side's own.
     """
     shown = reveal or not row.blind
     return {
@@ -34,27 +31,27 @@ def comparison_object(row: ComparisonRow, *, reveal: bool) -> dict[str, Any]:
         "histories": row.histories,
         "sampling": row.sampling,
         "campaign": row.campaign_id,
-        **{name: side | ({} if shown else {"model": None}) for name, side in sides_of(row).items()},
+        **{name: side | ({} if shown else {"model": None}) for name, side in get_sides(row).items()},
     }
 
 
-def sides_of(row: ComparisonRow) -> dict[str, dict[str, Any]]:
-    """Every answer with the name of its side, in the order of the sides."""
+def get_sides(row: ComparisonRow) -> dict[str, dict[str, Any]]:
+    """Return side → answer, in the order of the sides."""
     return {"left": row.left, "right": row.right, **(row.others or {})}
 
 
 def add_comparison(session: Session, row: ComparisonRow) -> dict[str, Any]:
-    """The stored comparison as its creator may see it."""
+    """Store the comparison and return it as its creator may see it."""
     session.add(row)
     session.flush()
     return comparison_object(row, reveal=False)
 
 
 def get_comparison(session: Session, comparison_id: str) -> ComparisonRow:
-    """The comparison of that id.
+    """Return the comparison with that id.
 
     Raises:
-        NotFound: there is none.
+        NotFound: it doesn't exist.
     """
     row = session.get(ComparisonRow, comparison_id) if is_id(comparison_id) else None
     if row is None:
@@ -65,5 +62,5 @@ def get_comparison(session: Session, comparison_id: str) -> ComparisonRow:
 
 
 def is_rated(session: Session, comparison_id: str) -> bool:
-    """Whether anybody voted on it, which is what ends its blindness."""
+    """Return whether anyone has rated it, which ends its blindness."""
     return session.scalar(select(RatingRow.id).where(RatingRow.comparison_id == comparison_id).limit(1)) is not None

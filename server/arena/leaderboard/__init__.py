@@ -1,1 +1,1 @@
-"""Strengths of models from ratings."""
+"""Leaderboards: strengths of models, computed from ratings."""

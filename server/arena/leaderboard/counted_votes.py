@@ -1,10 +1,10 @@
-"""Chooses the votes that count, and says of the others why they don't. Reads columns: there may be 100,000.
+"""Selects the ratings that count, and why the others are discarded. Reads columns: there may be 100,000 ratings.
 
-unfinished, error   an answer has no end of its own: see `ratings/facts.py`, as for the next
-identity_leak       an answer says who gave it
-same_model          the two answers are one model's
+unfinished, error   an answer is truncated or failed: see `ratings/facts.py`, also for the next
+identity_leak       an answer reveals its model
+same_model          both answers are from the same model
 not_blind           the rater had seen the names
-duplicate           the rater judges two answers again, among the votes that are asked for
+duplicate           the rater has rated the same two answers before, among the selected ratings
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import orjson
 from sqlalchemy import String, cast
 from sqlalchemy.orm import Session
 
-from server.arena.ratings.reading import Wanted, is_duplicate, read_columns
+from server.arena.ratings.reading import RatingFilter, is_duplicate, read_columns
 from server.storage.tables import RatingRow
 
 COLUMNS = (
@@ -34,13 +34,13 @@ COLUMNS = (
     RatingRow.unsafe,
     cast(RatingRow.dimensions, String),
 )
-"""JSON comes as text: most votes hold none, and parsing it row by row would take most of the time."""
+"""JSON is read as text: most ratings have none, and parsing it row by row would take most of the time."""
 STYLE = cast(RatingRow.style, String)
 
 
 @dataclass(frozen=True)
-class CountedVotes:
-    """Columns of the votes that count, a row a vote, and how many don't, by reason."""
+class CountedRatings:
+    """Columns of the ratings that count, and the number of discarded ones by reason."""
 
     left: list[str]
     right: list[str]
@@ -55,27 +55,36 @@ class CountedVotes:
     discarded: Counter[str]
 
 
-def read_votes(session: Session, wanted: Wanted, *, with_style: bool) -> CountedVotes:
-    """The votes that are wanted. `blind_only` is a reason among others for not counting one."""
-    asked = (*COLUMNS, is_duplicate(wanted), *((STYLE,) if with_style else ()))
-    columns = read_columns(session, replace(wanted, blind_only=False), *asked)
+def read_counted_ratings(session: Session, rating_filter: RatingFilter, *, with_style: bool) -> CountedRatings:
+    """Return the ratings that match the filter. Failing `blind_only` is one of the reasons to discard a rating."""
+    selected = (*COLUMNS, is_duplicate(rating_filter), *((STYLE,) if with_style else ()))
+    columns = read_columns(session, replace(rating_filter, blind_only=False), *selected)
     left, right, verdict, rater, prompt, pair, fault, blind, names_seen, unsafe, dimensions, repeats, *style = columns
-    seen = [wanted.blind_only and (shown or not hidden) for shown, hidden in zip(names_seen, blind, strict=True)]
-    reasons = list(map(_why_not, fault, left, right, seen, repeats))
+    seen = [rating_filter.blind_only and (shown or not hidden) for shown, hidden in zip(names_seen, blind, strict=True)]
+    reasons = list(map(_find_discard_reason, fault, left, right, seen, repeats))
     kept = [row for row, reason in enumerate(reasons) if reason is None]
     discarded = Counter(reason for reason in reasons if reason is not None)
 
-    def of(column: Sequence[Any]) -> list[Any]:
+    def select(column: Sequence[Any]) -> list[Any]:
         return [column[row] for row in kept]
 
-    scores = [{} if text == "{}" else orjson.loads(text) for text in of(dimensions)]
-    styles = [orjson.loads(text) for text in of(style[0])] if style else None
-    return CountedVotes(
-        of(left), of(right), of(verdict), of(rater), of(prompt), of(pair), of(unsafe), scores, styles, discarded
+    scores = [{} if text == "{}" else orjson.loads(text) for text in select(dimensions)]
+    styles = [orjson.loads(text) for text in select(style[0])] if style else None
+    return CountedRatings(
+        select(left),
+        select(right),
+        select(verdict),
+        select(rater),
+        select(prompt),
+        select(pair),
+        select(unsafe),
+        scores,
+        styles,
+        discarded,
     )
 
 
-def _why_not(fault: str | None, left: str, right: str, seen: bool, repeats: bool) -> str | None:
+def _find_discard_reason(fault: str | None, left: str, right: str, seen: bool, repeats: bool) -> str | None:
     if fault or left == right:
         return fault or "same_model"
     if seen:

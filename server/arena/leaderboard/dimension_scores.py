@@ -1,4 +1,4 @@
-"""What raters scored answers with, 1 to 5 in each dimension, as columns for `evaluation.arena`. Makes no statistics."""
+"""Raters' scores of answers, 1 to 5 in each dimension, as columns for `evaluation.arena`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from evaluation.arena import Agreement, MeanScore, agreement, mean_scores
 from server.arena.comparisons.store import SIDES
-from server.arena.leaderboard.counted_votes import CountedVotes
+from server.arena.leaderboard.counted_votes import CountedRatings
 
 Codes = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class _Dimension:
-    """All scores in one dimension; arrays of one row a score."""
+    """All scores in one dimension; arrays with one row per score."""
 
     value: Codes
     model: Codes
@@ -36,14 +36,17 @@ class DimensionScores:
     dimensions: dict[str, _Dimension]
 
     @classmethod
-    def of(cls, votes: CountedVotes) -> Self:
-        """Those in these votes. What names no side is about the preferred answer, or about both where none is."""
-        models = tuple(dict.fromkeys([*votes.left, *votes.right]))
-        codes = {side: _codes(column, models) for side, column in zip(SIDES, (votes.left, votes.right), strict=True)}
-        rater, prompt, pair = (_codes(column) for column in (votes.rater, votes.prompt, votes.pair))
+    def from_ratings(cls, ratings: CountedRatings) -> Self:
+        """Read the scores of these ratings. Scores without a side are for the preferred answer, or for both if there is
+        none."""
+        models = tuple(dict.fromkeys([*ratings.left, *ratings.right]))
+        codes = {
+            side: _encode(column, models) for side, column in zip(SIDES, (ratings.left, ratings.right), strict=True)
+        }
+        rater, prompt, pair = (_encode(column) for column in (ratings.rater, ratings.prompt, ratings.pair))
         found: dict[str, tuple[list[int], list[int], list[int]]] = {}
-        for row, given in enumerate(votes.dimensions):
-            for side, name, value in _given(given, votes.verdict[row]) if given else ():
+        for row, given in enumerate(ratings.dimensions):
+            for side, name, value in _iterate_scores(given, ratings.verdict[row]) if given else ():
                 rows, values, sides = found.setdefault(name, ([], [], []))
                 rows.append(row)
                 values.append(value)
@@ -55,8 +58,8 @@ class DimensionScores:
             dimensions[name] = _Dimension(np.array(values), model, rater[rows], prompt[rows], answer)
         return cls(models, dimensions)
 
-    def means(self, model: str, confidence: float) -> dict[str, MeanScore]:
-        """Dimension -> the mean of this model's scores in it; without those it has no scores in."""
+    def compute_means(self, model: str, confidence: float) -> dict[str, MeanScore]:
+        """Return dimension → mean of this model's scores, for the dimensions in which it has any."""
         code = self.models.index(model)
         means = {}
         for name, scores in self.dimensions.items():
@@ -66,16 +69,16 @@ class DimensionScores:
                 means[name] = mean
         return means
 
-    def agreement(self, confidence: float) -> dict[str, Agreement]:
-        """Dimension -> how far raters agree on the same answer."""
+    def compute_agreement(self, confidence: float) -> dict[str, Agreement]:
+        """Return dimension → agreement of the raters on the same answer."""
         return {
             name: agreement(scores.answer, scores.value, metric="ordinal", confidence=confidence)
             for name, scores in self.dimensions.items()
         }
 
 
-def _given(dimensions: dict[str, Any], verdict: str) -> Iterator[tuple[int, str, int]]:
-    """Index of the side, dimension, score."""
+def _iterate_scores(dimensions: dict[str, Any], verdict: str) -> Iterator[tuple[int, str, int]]:
+    """Yield (index of the side, dimension, score)."""
     by_side = dimensions.keys() <= set(SIDES)
     for index, side in enumerate(SIDES):
         if by_side or verdict not in SIDES or side == verdict:
@@ -83,7 +86,7 @@ def _given(dimensions: dict[str, Any], verdict: str) -> Iterator[tuple[int, str,
                 yield index, name, value
 
 
-def _codes(column: Sequence[str], known: Sequence[str] = ()) -> Codes:
-    """A number for each word; those of `known` count from 0 in its order."""
+def _encode(column: Sequence[str], known: Sequence[str] = ()) -> Codes:
+    """Return an integer code for each word; those of `known` are numbered first, from 0."""
     code = {word: number for number, word in enumerate(dict.fromkeys([*known, *column]))}
     return np.array([code[word] for word in column], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The leaderboard as it goes over the wire, as JSON and as CSV. Rounds; decides nothing."""
+"""The leaderboard as the API's object and as CSV, with rounded numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from evaluation.arena import Agreement, Interval, Leaderboard, MeanScore, ModelStanding, PairStanding
-from server.arena.leaderboard.counted_votes import CountedVotes
+from server.arena.leaderboard.counted_votes import CountedRatings
 from server.arena.leaderboard.dimension_scores import DimensionScores
 from server.storage.tables import now_s
 from server.wire.csv_lines import csv_line
@@ -17,14 +17,14 @@ CSV_COLUMNS = (
     "tie_rate", "both_bad_rate", "unsafe",
 )  # fmt: skip
 DECIMALS = 4
-"""Of points and rates; the rest would be noise."""
+"""Decimals of points and rates; more would be noise."""
 
 
-def leaderboard_object(board: Leaderboard, votes: CountedVotes, *, style_control: bool) -> dict[str, Any]:
-    """The leaderboard with what the votes say beside their verdicts."""
-    scores, unsafe = DimensionScores.of(votes), _unsafe(votes)
-    means = {one.model: scores.means(one.model, board.confidence) for one in board.models}
-    agreed = {name: _agreement(alpha) for name, alpha in scores.agreement(board.confidence).items()}
+def leaderboard_object(board: Leaderboard, votes: CountedRatings, *, style_control: bool) -> dict[str, Any]:
+    """Return the leaderboard as the API's object, including dimension scores and unsafe marks."""
+    scores, unsafe = DimensionScores.from_ratings(votes), _count_unsafe(votes)
+    means = {one.model: scores.compute_means(one.model, board.confidence) for one in board.models}
+    agreed = {name: _build_agreement(alpha) for name, alpha in scores.compute_agreement(board.confidence).items()}
     return {
         "object": "leaderboard",
         "created_at": now_s(),
@@ -35,20 +35,22 @@ def leaderboard_object(board: Leaderboard, votes: CountedVotes, *, style_control
         "style_control": style_control,
         "baseline": board.baseline,
         "at_large": list(board.at_large),
-        "models": [_model(one, unsafe[one.model], means[one.model]) for one in board.models],
-        "pairs": [_pair(pair) for pair in board.pairs],
-        "agreement": {"verdict": _agreement(board.agreement), "dimensions": agreed},
+        "models": [_build_model(one, unsafe[one.model], means[one.model]) for one in board.models],
+        "pairs": [_build_pair(pair) for pair in board.pairs],
+        "agreement": {"verdict": _build_agreement(board.agreement), "dimensions": agreed},
         "position_bias": {
             "left_wins": board.position.left_wins,
             "decided": board.position.decided,
-            **_named(board.position.left_rate, "left_rate"),
+            **_build_interval(board.position.left_rate, "left_rate"),
         },
-        "style": None if board.style is None else {name: _named(one, "effect") for name, one in board.style.items()},
+        "style": None
+        if board.style is None
+        else {name: _build_interval(one, "effect") for name, one in board.style.items()},
     }
 
 
 def leaderboard_csv(board: dict[str, Any]) -> Iterator[str]:
-    """A header and a row for each model, with the mean of each dimension that was scored."""
+    """Yield a header and a row per model, with the mean of each dimension that was scored."""
     dimensions = sorted({name for model in board["models"] for name in model["dimensions"]})
     yield csv_line((*CSV_COLUMNS, *dimensions))
     for model in board["models"]:
@@ -56,10 +58,10 @@ def leaderboard_csv(board: dict[str, Any]) -> Iterator[str]:
         yield csv_line([*(model[column] for column in CSV_COLUMNS), *means])
 
 
-def _model(standing: ModelStanding, unsafe: int, dimensions: dict[str, MeanScore]) -> dict[str, Any]:
+def _build_model(standing: ModelStanding, unsafe: int, dimensions: dict[str, MeanScore]) -> dict[str, Any]:
     return {
         "model": standing.model,
-        **_named(standing.rating, "rating"),
+        **_build_interval(standing.rating, "rating"),
         "rank": standing.rank,
         "group": standing.group,
         "votes": standing.votes,
@@ -71,11 +73,11 @@ def _model(standing: ModelStanding, unsafe: int, dimensions: dict[str, MeanScore
         "tie_rate": _round(standing.tie_rate),
         "both_bad_rate": _round(standing.both_bad_rate),
         "unsafe": unsafe,
-        "dimensions": {name: _mean(mean) for name, mean in dimensions.items()},
+        "dimensions": {name: _build_mean(mean) for name, mean in dimensions.items()},
     }
 
 
-def _pair(pair: PairStanding) -> dict[str, Any]:
+def _build_pair(pair: PairStanding) -> dict[str, Any]:
     return {
         "model_a": pair.model_a,
         "model_b": pair.model_b,
@@ -84,25 +86,25 @@ def _pair(pair: PairStanding) -> dict[str, Any]:
         "wins_b": pair.wins_b,
         "ties": pair.ties,
         "both_bad": pair.both_bad,
-        **_named(pair.win_rate_a, "win_rate_a"),
-        "difference": _named(pair.difference, "points"),
+        **_build_interval(pair.win_rate_a, "win_rate_a"),
+        "difference": _build_interval(pair.difference, "points"),
         "decided": pair.decided,
         "more_votes": pair.more_votes,
     }
 
 
-def _mean(mean: MeanScore) -> dict[str, Any]:
+def _build_mean(mean: MeanScore) -> dict[str, Any]:
     numbers = {name: _round(getattr(mean, name)) for name in ("mean", "lower", "upper")}
     return numbers | {"votes": mean.votes}
 
 
-def _agreement(found: Agreement) -> dict[str, Any]:
+def _build_agreement(found: Agreement) -> dict[str, Any]:
     numbers = {name: _round(getattr(found, name)) for name in ("alpha", "lower", "upper")}
     return numbers | {"items": found.items}
 
 
-def _unsafe(votes: CountedVotes) -> Counter[str]:
-    """How often each model's answer was marked as unsafe."""
+def _count_unsafe(votes: CountedRatings) -> Counter[str]:
+    """Count how often each model's answer was marked as unsafe."""
     marked: Counter[str] = Counter()
     for row, unsafe in enumerate(votes.unsafe):
         if unsafe is not None:
@@ -111,7 +113,7 @@ def _unsafe(votes: CountedVotes) -> Counter[str]:
     return marked
 
 
-def _named(interval: Interval | None, name: str) -> dict[str, float | None]:
+def _build_interval(interval: Interval | None, name: str) -> dict[str, float | None]:
     if interval is None:
         return {name: None, "lower": None, "upper": None}
     return {name: _round(interval.value), "lower": _round(interval.lower), "upper": _round(interval.upper)}

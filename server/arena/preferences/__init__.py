@@ -1,1 +1,1 @@
-"""Ratings as pairs to train on, and as an export."""
+"""Ratings as preference pairs for training, and their export."""

@@ -1,4 +1,4 @@
-"""Ratings as files for people and programs: JSON lines and CSV. Reads ratings, never changes them."""
+"""Export of ratings: JSON lines and CSV."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ CSV_COLUMNS = (
 AS_JSON = ("messages", "dimensions")
 """Columns that hold JSON."""
 OTHER_LINE_ENDS = "\x85\u2028\u2029"
-"""Python's `splitlines`, among others, parts a text there; JSON allows them in a string."""
+"""Python's `splitlines`, among others, splits a text at these; JSON allows them in a string."""
 
 
 def jsonl_line(record: dict[str, Any]) -> str:
-    """The record as a line of its own, whatever its reader takes for the end of a line."""
+    """Return the record as one line, whatever characters its reader takes for line ends."""
     text = json.dumps(record, ensure_ascii=False)
     for end in OTHER_LINE_ENDS:
         text = text.replace(end, f"\\u{ord(end):04x}")
@@ -45,12 +45,12 @@ def jsonl_line(record: dict[str, Any]) -> str:
 
 
 def csv_header() -> str:
-    """The first line of a CSV file of ratings."""
+    """Return the first line of a CSV file of ratings."""
     return csv_line(CSV_COLUMNS)
 
 
 def rating_csv_line(rating: dict[str, Any]) -> str:
-    """The rating as a row for a spreadsheet."""
+    """Return the rating as a line of CSV."""
     flat = rating | {name: json.dumps(rating[name], ensure_ascii=False) for name in AS_JSON}
     for side in SIDES:
         flat |= {f"{side}_{key}": rating[side][key] for key in ("model", "content")}

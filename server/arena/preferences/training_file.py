@@ -1,6 +1,6 @@
-"""Makes the training file of the votes, the file of the prompts held out, and the `dpo` job on them.
+"""Creates a training file and a holdout file from ratings, and the `dpo` job on them.
 
-The job is made as if a client had posted it. What it came from stays with it: docs/ratings.md, "The loop".
+The job is created as if a client had posted it. It keeps a record of its origin: docs/ratings.md, "The loop".
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from server.arena.comparisons.holdout import HOLDOUT_FRACTION
-from server.arena.preferences.pairs import PreferenceVotes
-from server.arena.ratings.reading import Wanted, list_ratings
+from server.arena.preferences.pairs import PreferencePairs
+from server.arena.ratings.reading import RatingFilter, list_ratings
 from server.files.check_process import MIN_EXAMPLES
 from server.files.contents import IncomingFile
 from server.files.rules import FINE_TUNE
 from server.files.store import FileStore
-from server.jobs.create.creator import JobCreator, Sender
+from server.jobs.create.creator import JobCreator, RequestOrigin
 from server.storage.database import Database
 from server.storage.tables import JobRow
 from server.wire.errors import BadRequest, NotFound
 
 PAGE = 50
-"""Votes that are in memory at once with all their texts: a text may have hundreds of kilobytes."""
-KEPT_WITHOUT_A_JOB_S = 3600
-"""When files expire whose job was never made, as the server was killed just then. The job's transaction keeps them."""
+"""Ratings in memory at once with all their texts, which may have hundreds of kilobytes each."""
+KEPT_WITHOUT_JOB_S = 3600
+"""Expiry of files whose job was never created because the server was killed. The job's transaction removes it."""
 
 DEFAULT_SUFFIX = "votes"
-"""A model's name without any says nothing of what it is."""
+"""Without a suffix, the model's name would say nothing about its origin."""
 
 
 class CreateFromRatings(BaseModel):
@@ -53,8 +53,8 @@ class CreateFromRatings(BaseModel):
     hyperparameters: dict[str, Any] | None = Field(None, description="n_epochs, batch_size, beta, …, as for a job.")
     tuneloop: dict[str, Any] | None = None
 
-    def job(self, training_file: str, metadata: dict[str, str]) -> dict[str, Any]:
-        """The body of `POST /v1/fine_tuning/jobs` that this comes to."""
+    def build_job(self, training_file: str, metadata: dict[str, str]) -> dict[str, Any]:
+        """Return the corresponding body of `POST /v1/fine_tuning/jobs`."""
         method: dict[str, Any] = {"type": "dpo"}
         if self.hyperparameters is not None:
             method["dpo"] = {"hyperparameters": self.hyperparameters}
@@ -67,95 +67,105 @@ class CreateFromRatings(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Content:
-    """What the votes come to."""
+class _TrainingData:
+    """The content of the files, and its origin."""
 
     train: bytes
     holdout: bytes
     origin: dict[str, Any]
-    """`tuneloop.ratings` of the job, but for the id of the holdout's file."""
+    """`tuneloop.ratings` of the job, without the id of the holdout file."""
 
 
 async def create_job(
-    database: Database, files: FileStore, jobs: JobCreator, body: CreateFromRatings, sender: Sender, *, asked: bytes
+    database: Database,
+    files: FileStore,
+    jobs: JobCreator,
+    body: CreateFromRatings,
+    origin: RequestOrigin,
+    *,
+    original_body: bytes,
 ) -> JobRow:
-    """The job that this request makes, or has made already. asked: the request's body, as it came.
+    """Return the job that this request creates, or has already created. original_body: as the client sent it.
 
     Raises:
-        BadRequest: too few votes can train, or the job's settings break a rule.
+        BadRequest: there are too few usable ratings, or the job's settings break a rule.
         Conflict: its Idempotency-Key was used for another request.
     """
-    repeated = await jobs.made_before(asked, sender)
+    repeated = await jobs.find_repeated(original_body, origin)
     if repeated is not None:
         return repeated
-    content = await run_in_threadpool(_content, database, body)
-    ids = await run_in_threadpool(_publish, database, files, content, sender.caller.key_id)
-    origin = content.origin | {"holdout_file": ids[1]}
-    metadata = {"ratings_sha256": origin["ratings_sha256"]} | ({"holdout_file": ids[1]} if ids[1] else {})
-    job = json.dumps(body.job(str(ids[0]), metadata)).encode()
+    content = await run_in_threadpool(_build_training_data, database, body)
+    ids = await run_in_threadpool(_publish, database, files, content, origin.caller.key_id)
+    ratings = content.origin | {"holdout_file": ids[1]}
+    metadata = {"ratings_sha256": ratings["ratings_sha256"]} | ({"holdout_file": ids[1]} if ids[1] else {})
+    job = json.dumps(body.build_job(str(ids[0]), metadata)).encode()
     try:
-        row = await jobs.create(job, sender, asked=asked, ratings=origin)
+        row = await jobs.create(job, origin, original_body=original_body, ratings=ratings)
     except BaseException:
-        await _forget(files, ids)
+        await _delete_files(files, ids)
         raise
-    if row.training_file != ids[0]:  # the same request had been sent twice, and the other was faster
-        await _forget(files, ids)
+    if row.training_file != ids[0]:  # the request was sent twice, and the other one was faster
+        await _delete_files(files, ids)
     return row
 
 
-def pages(database: Database, wanted: Wanted, *, among: Wanted | None = None) -> Iterator[list[dict[str, Any]]]:
-    """All votes that are wanted, oldest first, `PAGE` at a time. among: see `list_ratings`. Blocks."""
+def iterate_pages(
+    database: Database, rating_filter: RatingFilter, *, among: RatingFilter | None = None
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield all ratings that match, oldest first, `PAGE` at a time. among: see `list_ratings`. Blocks."""
     after, has_more = None, True
     while has_more:
         with database.session() as session:
-            page, has_more = list_ratings(session, wanted, limit=PAGE, after=after, order="asc", among=among)
+            page, has_more = list_ratings(session, rating_filter, limit=PAGE, after=after, order="asc", among=among)
         after = page[-1]["id"] if page else None
         yield page
 
 
-def preference_votes(database: Database, wanted: Wanted, *, blind_only: bool) -> PreferenceVotes:
-    """The votes that are wanted and stand, by what they prefer. Blocks."""
-    votes, standing = PreferenceVotes(blind_only), replace(wanted, current_only=True)
-    for page in pages(database, standing, among=replace(standing, blind_only=blind_only)):
-        votes.add(page)
-    return votes
+def read_preference_pairs(database: Database, rating_filter: RatingFilter, *, blind_only: bool) -> PreferencePairs:
+    """Return the preference pairs of the current ratings that match. Blocks."""
+    pairs, current = PreferencePairs(blind_only), replace(rating_filter, current_only=True)
+    for page in iterate_pages(database, current, among=replace(current, blind_only=blind_only)):
+        pairs.add(page)
+    return pairs
 
 
-def _content(database: Database, body: CreateFromRatings) -> _Content:
-    votes = preference_votes(database, Wanted(campaign=body.campaign), blind_only=body.blind_only)
-    train, left_out = votes.lines("train", body.holdout_fraction)
-    holdout, _ = votes.lines("holdout", body.holdout_fraction)
+def _build_training_data(database: Database, body: CreateFromRatings) -> _TrainingData:
+    pairs = read_preference_pairs(database, RatingFilter(campaign=body.campaign), blind_only=body.blind_only)
+    train, left_out = pairs.lines("train", body.holdout_fraction)
+    holdout, _ = pairs.lines("holdout", body.holdout_fraction)
     if len(train) < MIN_EXAMPLES:
-        raise _too_few(votes, len(train), len(holdout), left_out)
+        raise _too_few_pairs_error(pairs, len(train), len(holdout), left_out)
     training_file = "".join(train).encode()
     origin = {
-        "votes": sum(votes.votes.values()),
-        "raters": len(votes.raters),
+        "votes": sum(pairs.votes.values()),
+        "raters": len(pairs.raters),
         "pairs": len(train),
         "holdout_pairs": len(holdout),
         "left_out": dict(left_out),
         "campaign": body.campaign,
         "ratings_sha256": hashlib.sha256(training_file).hexdigest(),
     }
-    return _Content(training_file, "".join(holdout).encode(), origin)
+    return _TrainingData(training_file, "".join(holdout).encode(), origin)
 
 
-def _too_few(votes: PreferenceVotes, pairs: int, held_out: int, left_out: dict[str, int]) -> BadRequest:
+def _too_few_pairs_error(ratings: PreferencePairs, pairs: int, held_out: int, left_out: dict[str, int]) -> BadRequest:
     reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in left_out.items() if count)
     return BadRequest(
-        f"The {votes.seen} vote(s) make {pairs} training pair(s), and {MIN_EXAMPLES} are wanted. Pairs held out to "
+        f"The {ratings.seen} vote(s) make {pairs} training pair(s), and {MIN_EXAMPLES} are wanted. Pairs held out to "
         f"measure by: {held_out}. Votes left out: {reasons or 'none'}. Rate more prompts with a clear winner, or lower "
         "holdout_fraction.",
         code="too_few_pairs",
     )
 
 
-def _publish(database: Database, files: FileStore, content: _Content, key_id: str | None) -> tuple[str, str | None]:
-    """The ids of the training file and of the holdout's, None where nothing is held out. Both or none. Blocks."""
+def _publish(
+    database: Database, files: FileStore, content: _TrainingData, key_id: str | None
+) -> tuple[str, str | None]:
+    """Store both files or none; return their ids, None for the holdout file if nothing is held out. Blocks."""
     name = f"ratings-{time.strftime('%Y-%m-%d', time.gmtime())}"
     with ExitStack() as stack:
         parts = [(name, content.train), (f"{name}-holdout", content.holdout)]
-        written = [(name, stack.enter_context(_written(files, text))) for name, text in parts if text]
+        written = [(name, stack.enter_context(_write_incoming(files, text))) for name, text in parts if text]
         with database.session() as session:
             rows = [
                 files.publish(
@@ -164,16 +174,16 @@ def _publish(database: Database, files: FileStore, content: _Content, key_id: st
                     filename=f"{name}.jsonl",
                     purpose=FINE_TUNE,
                     created_by=key_id,
-                    expires_after_s=KEPT_WITHOUT_A_JOB_S,
+                    expires_after_s=KEPT_WITHOUT_JOB_S,
                 )
                 for name, incoming in written
             ]
             for row in rows:
-                row.status = "processed"  # we wrote its lines, and the job looks through them once more
+                row.status = "processed"  # its lines are our own, and the job checks them again
     return rows[0].id, rows[1].id if len(rows) > 1 else None
 
 
-def _written(files: FileStore, text: bytes) -> IncomingFile:
+def _write_incoming(files: FileStore, text: bytes) -> IncomingFile:
     incoming = files.contents.create_incoming()
     try:
         incoming.write(text)
@@ -184,7 +194,7 @@ def _written(files: FileStore, text: bytes) -> IncomingFile:
     return incoming
 
 
-async def _forget(files: FileStore, file_ids: Sequence[str | None]) -> None:
+async def _delete_files(files: FileStore, file_ids: Sequence[str | None]) -> None:
     for file_id in filter(None, file_ids):
         try:
             await files.delete(file_id)

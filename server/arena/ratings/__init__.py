@@ -1,1 +1,1 @@
-"""Verdicts on comparisons: taken, listed, and who may give them."""
+"""Ratings of comparisons: storing and reading them, and who may give them."""

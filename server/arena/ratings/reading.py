@@ -1,8 +1,8 @@
-"""Reads votes: one, pages of them, or columns of all that stand. Changes nothing.
+"""Reads ratings: single ones, pages, or columns of all current ones.
 
-Which votes are current and which repeat an earlier one is worked out here from the votes themselves, at the time of
-asking: a vote that is taken back gives its place to what had been a duplicate of it. A repetition is one among the
-votes that are asked for: a campaign that is held again counts anew by itself, and once where all votes are counted.
+Which ratings are current, and which are duplicates, is computed from the ratings at query time: when a rating is
+withdrawn, its duplicate counts instead. Duplicates are relative to the selected ratings: a repeated campaign counts by
+itself, but only once among all ratings.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ Order = Literal["asc", "desc"]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which votes are asked for; everything by default."""
+class RatingFilter:
+    """Which ratings to select; all by default."""
 
     campaign: str | None = None
     rater: str | None = None
     model: str | None = None
-    """One of the two that were compared."""
+    """One of the two compared models."""
     blind_only: bool = False
-    """Only votes whose rater had not been shown the models' names."""
+    """Only ratings whose rater hadn't seen the models' names."""
     current_only: bool = False
-    """Without what was superseded or taken back."""
+    """Without superseded and withdrawn ratings."""
     after_s: int | None = None
-    """Unix time; votes of that second are among them."""
+    """Unix time, inclusive."""
     before_s: int | None = None
-    """Unix time; votes of that second are not among them."""
+    """Unix time, exclusive."""
 
-    def conditions(self, row: Any = RatingRow) -> list[ColumnElement[bool]]:
-        """What holds for the rows that are wanted. row: the table, or an alias of it."""
-        given: list[tuple[Any, ColumnElement[bool]]] = [
+    def build_conditions(self, row: Any = RatingRow) -> list[ColumnElement[bool]]:
+        """Return the conditions for the selected rows. row: the table, or an alias of it."""
+        optional: list[tuple[Any, ColumnElement[bool]]] = [
             (self.campaign is not None, row.campaign == self.campaign),
             (self.rater is not None, row.rater == self.rater),
             (self.model is not None, or_(row.left_model == self.model, row.right_model == self.model)),
@@ -49,25 +49,25 @@ class Wanted:
             (self.after_s is not None, row.created_at >= (self.after_s or 0)),
             (self.before_s is not None, row.created_at < (self.before_s or 0)),
         ]
-        return [condition for asked, condition in given if asked]
+        return [condition for is_set, condition in optional if is_set]
 
 
 def is_current(row: Any = RatingRow) -> ColumnElement[bool]:
-    """The condition of a vote that stands: neither superseded nor taken back."""
+    """Return the condition for current ratings: neither superseded nor withdrawn."""
     newer = aliased(RatingRow)
     return and_(row.verdict != WITHDRAWN, ~exists().where(newer.supersedes == row.id))
 
 
-def superseded_by() -> Any:
-    """The id of the vote in whose place another stands, as a column."""
+def select_superseding_id() -> Any:
+    """Return a column with the id of the rating that supersedes this one."""
     newer = aliased(RatingRow)
     return select(newer.id).where(newer.supersedes == RatingRow.id).scalar_subquery()
 
 
-def is_duplicate(among: Wanted) -> ColumnElement[bool]:
-    """The condition of a vote whose rater has an earlier one on the same two answers to the same prompt.
+def is_duplicate(among: RatingFilter) -> ColumnElement[bool]:
+    """Return the condition for ratings whose rater has an earlier one of the same two answers to the same prompt.
 
-    among: which votes the earlier may be; never one that doesn't stand or is at fault itself.
+    among: which earlier ratings are considered; never those that aren't current or are faulty themselves.
     """
     earlier = aliased(RatingRow)
     return exists().where(
@@ -75,55 +75,57 @@ def is_duplicate(among: Wanted) -> ColumnElement[bool]:
         earlier.pair_sha == RatingRow.pair_sha,
         earlier.number < RatingRow.number,
         earlier.fault.is_(None),
-        *replace(among, current_only=True).conditions(earlier),
+        *replace(among, current_only=True).build_conditions(earlier),
     )
 
 
 def list_ratings(
     session: Session,
-    wanted: Wanted,
+    rating_filter: RatingFilter,
     *,
     limit: int,
     after: str | None = None,
     order: Order = "desc",
-    among: Wanted | None = None,
+    among: RatingFilter | None = None,
 ) -> tuple[list[dict[str, Any]], bool]:
-    """A page of ratings in the order of their making, and whether more follow.
+    """Return a page of ratings in the order of creation, and whether there are more.
 
-    among: the votes of which a later one may be a duplicate; by default those that are wanted.
+    among: the ratings that others may be duplicates of; default: those that match `rating_filter`.
 
     Raises:
-        BadRequest: `after` is no rating's id.
+        BadRequest: `after` isn't the id of a rating.
     """
-    query = select(RatingRow, superseded_by(), is_duplicate(among or wanted)).where(*wanted.conditions())
+    query = select(RatingRow, select_superseding_id(), is_duplicate(among or rating_filter)).where(
+        *rating_filter.build_conditions()
+    )
     if after is not None:
-        reached = _cursor(session, after).number
+        reached = _get_cursor_row(session, after).number
         query = query.where(RatingRow.number > reached if order == "asc" else RatingRow.number < reached)
     number = RatingRow.number
     rows = session.execute(query.order_by(number if order == "asc" else number.desc()).limit(limit + 1)).all()
-    shown = [rating_object(row, superseded_by=newer, is_duplicate=repeats) for row, newer, repeats in rows[:limit]]
-    return shown, len(rows) > limit
+    objects = [rating_object(row, superseded_by=newer, is_duplicate=repeats) for row, newer, repeats in rows[:limit]]
+    return objects, len(rows) > limit
 
 
-def shown(session: Session, row: RatingRow) -> dict[str, Any]:
-    """One vote on the wire; whether it is a duplicate is told as in a list of all votes."""
-    about = select(superseded_by(), is_duplicate(Wanted())).where(RatingRow.id == row.id)
-    newer, repeats = session.execute(about).one()
+def read_rating_object(session: Session, row: RatingRow) -> dict[str, Any]:
+    """Return one rating as the API's object; `discarded` is as in a list of all ratings."""
+    query = select(select_superseding_id(), is_duplicate(RatingFilter())).where(RatingRow.id == row.id)
+    newer, repeats = session.execute(query).one()
     return rating_object(row, superseded_by=newer, is_duplicate=repeats)
 
 
-def read_columns(session: Session, wanted: Wanted, *columns: Any) -> list[Sequence[Any]]:
-    """Of the votes that stand, oldest first, a row of these columns each."""
-    query = select(*columns).where(*wanted.conditions(), is_current()).order_by(RatingRow.number)
+def read_columns(session: Session, rating_filter: RatingFilter, *columns: Any) -> list[Sequence[Any]]:
+    """Return these columns of the current ratings, oldest first."""
+    query = select(*columns).where(*rating_filter.build_conditions(), is_current()).order_by(RatingRow.number)
     return [list(column) for column in zip(*session.execute(query), strict=True)] or [[] for _ in columns]
 
 
 def count_ratings(session: Session) -> int:
-    """How many there are of all kinds. As rows are only added, an equal count means equal votes."""
+    """Return the number of all ratings. As rows are only added, an equal count means equal ratings."""
     return session.scalar(select(func.count()).select_from(RatingRow)) or 0
 
 
-def _cursor(session: Session, after: str) -> RatingRow:
+def _get_cursor_row(session: Session, after: str) -> RatingRow:
     row = get_rating(session, after)
     if row is None:
         raise BadRequest(

@@ -1,4 +1,4 @@
-"""Bodies and queries of `/v1/…/ratings`: their shape and the range of each value. Knows no votes."""
+"""Bodies and queries of `/v1/…/ratings`: their fields and the range of each value."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from pydantic_core import PydanticCustomError
 
 from server.arena.comparisons.holdout import HOLDOUT_FRACTION, Part
-from server.arena.ratings.reading import Order, Wanted
+from server.arena.ratings.reading import Order, RatingFilter
 from serving import Registry
 
 Dimension = Literal["instruction_following", "relevance", "fluency", "helpfulness"]
@@ -20,7 +20,7 @@ _OF_THE_PREFERRED: TypeAdapter[Any] = TypeAdapter(dict[Dimension, Score])
 
 
 def _storable(text: str | None) -> str | None:
-    # PostgreSQL cannot store U+0000 and no encoding can carry half a surrogate pair.
+    # PostgreSQL can't store U+0000, and no encoding can represent half a surrogate pair.
     if text is not None and ("\0" in text or any("\ud800" <= character <= "\udfff" for character in text)):
         raise ValueError("holds a NUL or half a surrogate pair; send plain Unicode text")
     return text
@@ -47,7 +47,7 @@ class CreateRating(BaseModel):
 
     @field_validator("dimensions")
     @classmethod
-    def _known_and_in_range(cls, given: dict[str, Any]) -> dict[str, Any]:
+    def _check_dimensions(cls, given: dict[str, Any]) -> dict[str, Any]:
         by_side = bool(given) and given.keys() <= {"left", "right"}
         try:
             checked: dict[str, Any] = (_OF_EACH_SIDE if by_side else _OF_THE_PREFERRED).validate_python(given)
@@ -77,10 +77,10 @@ class Filters(BaseModel):
 
     _storable = field_validator("campaign", "model", "rater")(_storable)
 
-    def wanted(self, registry: Registry, **more: Any) -> Wanted:
-        """The votes that are meant; an alias means the version that it stands for now."""
+    def to_filter(self, registry: Registry, **more: Any) -> RatingFilter:
+        """Return the filter for ratings; an alias is resolved to its current version."""
         model = None if self.model is None else registry.version_of(self.model)
-        return Wanted(campaign=self.campaign, rater=self.rater, model=model, **more)
+        return RatingFilter(campaign=self.campaign, rater=self.rater, model=model, **more)
 
 
 class ListQuery(Filters):
@@ -106,6 +106,6 @@ class ExportQuery(Filters):
     holdout_fraction: float = Field(HOLDOUT_FRACTION, ge=0, lt=1)
 
     @property
-    def one_part(self) -> Part | None:
-        """The part that is asked for; None for both."""
+    def selected_part(self) -> Part | None:
+        """The requested part; None for both."""
         return None if self.part == "all" else self.part

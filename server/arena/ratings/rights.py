@@ -1,11 +1,11 @@
-"""Says who may vote on which pair, and who may change which vote.
+"""Who may rate which pair, and who may change which rating.
 
-    a pair that a campaign gave to a rater    that rater alone; by an invitation, where it was asked for by one
-    a vote that came by an invitation         its rater with an invitation to the same campaign
-    a vote that came with an API key          that key
-    a vote of a server without keys           whoever gives the rater's name
+    a pair assigned by a campaign      only that rater; with an invitation, if it was requested with one
+    a rating sent with an invitation   its rater, with an invitation to the same campaign
+    a rating sent with an API key      that key
+    a rating on a keyless server       anyone who gives the rater's name
 
-A rater's name is free text elsewhere, so it opens nothing by itself. Knows no HTTP beyond the errors it raises.
+Elsewhere a rater's name is free text, so it grants nothing by itself.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from server.storage.tables import ComparisonRow, RatingRow
 from server.wire.errors import Conflict, Forbidden
 
 _INVITATION = "inv_"
-"""What the ids of invitations begin with."""
+"""Prefix of the ids of invitations."""
 
 
 def refuse_foreign_pair(comparison: ComparisonRow, rater: str, caller: Caller) -> None:
-    """Returns when this rater, coming so, may vote on the comparison.
+    """Check that this rater, with this caller, may rate the comparison.
 
     Raises:
-        Conflict: it was given to another rater.
-        Forbidden: it was given to this rater by an invitation, and the caller has none.
+        Conflict: it is assigned to another rater.
+        Forbidden: it was assigned with an invitation, and the caller has none.
     """
     if comparison.assigned_to is None:
         return
@@ -41,17 +41,17 @@ def refuse_foreign_pair(comparison: ComparisonRow, rater: str, caller: Caller) -
         )
 
 
-def refuse_foreign_vote(row: RatingRow, caller: Caller) -> None:
-    """Returns when the caller may supersede this vote or take it back.
+def refuse_foreign_rating(row: RatingRow, caller: Caller) -> None:
+    """Check that the caller may supersede or withdraw this rating.
 
     Raises:
-        Forbidden: somebody else cast it.
+        Forbidden: someone else sent it.
     """
     if row.cast_by is None or row.cast_by == caller.key_id:
         return
     if _is_invitation(row.cast_by):
         if caller.rater == row.rater and caller.campaign == row.campaign:
-            return  # by another link, made since
+            return  # with a newer link
         raise Forbidden(
             f"{row.id} came by an invitation, and only its rater's invitation changes it. Open the invitation's link.",
             code="vote_of_another",

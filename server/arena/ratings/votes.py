@@ -1,7 +1,7 @@
-"""Owns votes: stores them, lets their raters replace or take them back, and tells which count.
+"""Stores ratings, supersedes and withdraws them, and decides which count.
 
-A vote is never changed. A later one of the same rater on the same comparison takes its place by naming it, and a vote
-that is taken back is superseded by one that says so. Knows nothing of HTTP beyond the errors it raises.
+A rating is never changed. A later one by the same rater on the same comparison supersedes it by its id, and a withdrawn
+rating is superseded by one with the verdict `withdrawn`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 from server.access.keys import Caller
 from server.arena.campaigns import assignments
 from server.arena.comparisons.store import SIDES, comparison_object, get_comparison, is_rated
-from server.arena.ratings.facts import facts_of
-from server.arena.ratings.rights import refuse_foreign_pair, refuse_foreign_vote
+from server.arena.ratings.facts import compute_facts
+from server.arena.ratings.rights import refuse_foreign_pair, refuse_foreign_rating
 from server.storage.database import Database
 from server.storage.tables import ComparisonRow, RatingRow, is_id, new_id, now_s
 from server.wire.errors import BadRequest, Conflict, NotFound
@@ -27,63 +27,63 @@ T = TypeVar("T")
 
 WITHDRAWN = "withdrawn"
 CONTEXT = ("blind", "messages", "sampling", *SIDES)
-"""What a rating tells of its comparison."""
+"""Fields of the comparison that are part of a rating's object."""
 
 
 @dataclass(frozen=True)
-class Voter:
-    """Whose vote it is, and who brings it."""
+class RatingAuthor:
+    """The rater, and the caller who sends the rating."""
 
     rater: str
     caller: Caller
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a rater says of two answers."""
+class RatingContent:
+    """The content of a rating of two answers."""
 
     verdict: str
     """`left`, `right`, `tie` or `both_bad`."""
     dimensions: dict[str, Any] = field(default_factory=dict)
-    """1 to 5 by name, of each side or of the preferred answer."""
+    """Scores of 1 to 5 by dimension, for each side or for the preferred answer."""
     unsafe: str | None = None
     comment: str | None = None
 
 
 def add_rating(
-    session: Session, comparison_id: str, said: Verdict, *, voter: Voter, supersedes: str | None = None
+    session: Session, comparison_id: str, content: RatingContent, *, author: RatingAuthor, supersedes: str | None = None
 ) -> RatingRow:
-    """The stored vote: the rater's first on this comparison, or in the place of `supersedes`.
+    """Store a rating: the rater's first of this comparison, or one that supersedes another.
 
     Raises:
-        NotFound: no such comparison, or `supersedes` is no vote of this rater on it.
+        NotFound: there is no such comparison, or `supersedes` isn't a rating of it by this rater.
         BadRequest: the comparison has more than two sides.
-        Conflict: that rater has voted on it, or the vote that is to be superseded has been already; or a campaign gave
+        Conflict: the rater has already rated it, or the rating to supersede has been superseded; or a campaign assigned
             it to another rater.
-        Forbidden: the vote that is to be superseded came from another caller; see `rights.py`.
-        IntegrityError: somebody else took this vote's place just now; asked again, this says so.
+        Forbidden: the rating to supersede was sent by another caller; see `rights.py`.
+        IntegrityError: the rating was superseded by another just now; a retry raises Conflict.
     """
     comparison = get_comparison(session, comparison_id)
     _refuse_more_than_two(comparison)
-    refuse_foreign_pair(comparison, voter.rater, voter.caller)
+    refuse_foreign_pair(comparison, author.rater, author.caller)
     if supersedes is None:
-        _refuse_second(session, comparison_id, voter.rater)
+        _refuse_second_rating(session, comparison_id, author.rater)
     else:
-        _current(session, supersedes, voter, comparison_id)
-    return _store(session, comparison, said, voter, supersedes)
+        _get_current(session, supersedes, author, comparison_id)
+    return _store_rating(session, comparison, content, author, supersedes)
 
 
-def withdraw(session: Session, rating_id: str, *, voter: Voter, window_s: int) -> RatingRow:
-    """The entry that takes back this vote. window_s: how many seconds after the vote that can be done.
+def withdraw(session: Session, rating_id: str, *, author: RatingAuthor, window_s: int) -> RatingRow:
+    """Withdraw this rating; return the row that does so. window_s: seconds after the rating in which this is possible.
 
     Raises:
-        NotFound: this rater has no such vote.
-        Conflict: it is too late, or the vote was superseded or taken back already.
+        NotFound: this rater has no such rating.
+        Conflict: it is too late, or the rating has already been superseded or withdrawn.
         Forbidden, IntegrityError: as `add_rating`.
     """
-    row = _current(session, rating_id, voter)
-    if voter.caller.campaign not in (None, row.campaign):
-        raise _missing(rating_id, voter.rater)
+    row = _get_current(session, rating_id, author)
+    if author.caller.campaign not in (None, row.campaign):
+        raise _rating_not_found_error(rating_id, author.rater)
     if row.verdict == WITHDRAWN:
         raise Conflict(f"{rating_id} takes back a vote itself. Vote again instead.", code="already_withdrawn")
     age_s = now_s() - row.created_at
@@ -93,16 +93,16 @@ def withdraw(session: Session, rating_id: str, *, voter: Voter, window_s: int) -
             f'another: POST /v1/comparisons/{row.comparison_id}/ratings with "supersedes": "{rating_id}".',
             code="undo_too_late",
         )
-    return _store(session, row.comparison, Verdict(WITHDRAWN), voter, rating_id)
+    return _store_rating(session, row.comparison, RatingContent(WITHDRAWN), author, rating_id)
 
 
 def get_rating(session: Session, rating_id: str) -> RatingRow | None:
-    """The vote of that id, superseded or not."""
+    """Return the rating with that id, superseded or not."""
     return session.scalar(select(RatingRow).where(RatingRow.id == rating_id)) if is_id(rating_id) else None
 
 
-async def write(database: Database, work: Callable[[Session], T]) -> T:
-    """The result of `work`, done anew where another vote took the place of this one meanwhile, to tell of that one."""
+async def run_with_retry(database: Database, work: Callable[[Session], T]) -> T:
+    """Run `work` in a transaction; retry once if another rating was stored meanwhile, to get the right error."""
     try:
         return await database.run(work)
     except IntegrityError:
@@ -110,7 +110,7 @@ async def write(database: Database, work: Callable[[Session], T]) -> T:
 
 
 def rating_object(row: RatingRow, *, superseded_by: str | None = None, is_duplicate: bool = False) -> dict[str, Any]:
-    """The rating on the wire with the comparison it judges, names revealed."""
+    """Return the rating as the API's object, with its comparison and the models' names."""
     comparison = comparison_object(row.comparison, reveal=True)
     preferred = comparison[row.verdict]["model"] if row.verdict in SIDES else None
     return {
@@ -128,48 +128,48 @@ def rating_object(row: RatingRow, *, superseded_by: str | None = None, is_duplic
         "names_seen": row.names_seen,
         "supersedes": row.supersedes or None,
         "superseded_by": superseded_by,
-        "discarded": discarded(row.fault, row.verdict, is_duplicate=is_duplicate and superseded_by is None),
+        "discarded": find_discard_reason(row.fault, row.verdict, is_duplicate=is_duplicate and superseded_by is None),
         **{key: comparison[key] for key in CONTEXT},
     } | ({"histories": comparison["histories"]} if comparison.get("histories") else {})
 
 
-def discarded(fault: str | None, verdict: str, *, is_duplicate: bool) -> str | None:
-    """Why a vote doesn't count; None for one that does, and for what is no vote."""
+def find_discard_reason(fault: str | None, verdict: str, *, is_duplicate: bool) -> str | None:
+    """Return why a rating doesn't count; None if it does, or is a withdrawal."""
     if verdict == WITHDRAWN:
         return None
     return fault or ("duplicate" if is_duplicate else None)
 
 
-def _store(
-    session: Session, comparison: ComparisonRow, said: Verdict, voter: Voter, supersedes: str | None
+def _store_rating(
+    session: Session, comparison: ComparisonRow, content: RatingContent, author: RatingAuthor, supersedes: str | None
 ) -> RatingRow:
-    facts = facts_of(comparison.messages, comparison.left, comparison.right, comparison.histories)
+    facts = compute_facts(comparison.messages, comparison.left, comparison.right, comparison.histories)
     row = RatingRow(
         id=new_id("rating"),
         comparison=comparison,
         created_at=now_s(),
-        rater=voter.rater,
-        cast_by=voter.caller.key_id,
-        verdict=said.verdict,
-        dimensions=said.dimensions,
-        unsafe=said.unsafe,
-        comment=said.comment,
+        rater=author.rater,
+        cast_by=author.caller.key_id,
+        verdict=content.verdict,
+        dimensions=content.dimensions,
+        unsafe=content.unsafe,
+        comment=content.comment,
         supersedes=supersedes or "",
-        names_seen=supersedes is not None or not _is_blind_still(session, comparison),
+        names_seen=supersedes is not None or not _is_still_blind(session, comparison),
         blind=comparison.blind,
         campaign=comparison.campaign_id,
-        **facts.columns(),
+        **facts.to_columns(),
     )
     session.add(row)
     session.flush()
     if comparison.campaign_id:
-        assignments.settle(session, comparison.id, rater=voter.rater, is_rated=said.verdict != WITHDRAWN)
+        assignments.update_assignment(session, comparison.id, rater=author.rater, is_rated=content.verdict != WITHDRAWN)
     return row
 
 
-def _is_blind_still(session: Session, comparison: ComparisonRow) -> bool:
-    """Whether nobody can have been shown the names yet. The first vote shows them to whoever knows the comparison, by
-    whatever name they vote next; what a campaign gave to one rater is that rater's alone."""
+def _is_still_blind(session: Session, comparison: ComparisonRow) -> bool:
+    """Return whether nobody can have seen the names. The first rating reveals them to anyone who knows the comparison,
+    under whatever rater name they rate next; a campaign's comparison is known to its one rater only."""
     return comparison.blind and (comparison.assigned_to is not None or not is_rated(session, comparison.id))
 
 
@@ -182,9 +182,9 @@ def _refuse_more_than_two(comparison: ComparisonRow) -> None:
         )
 
 
-def _refuse_second(session: Session, comparison_id: str, rater: str) -> None:
-    mine = select(RatingRow.id).where(RatingRow.comparison_id == comparison_id, RatingRow.rater == rater)
-    ids = set(session.scalars(mine))
+def _refuse_second_rating(session: Session, comparison_id: str, rater: str) -> None:
+    own = select(RatingRow.id).where(RatingRow.comparison_id == comparison_id, RatingRow.rater == rater)
+    ids = set(session.scalars(own))
     if ids:
         replaced = session.scalars(select(RatingRow.supersedes).where(RatingRow.id.in_(ids)))
         (current,) = ids - set(replaced)
@@ -195,12 +195,12 @@ def _refuse_second(session: Session, comparison_id: str, rater: str) -> None:
         )
 
 
-def _current(session: Session, rating_id: str, voter: Voter, comparison_id: str | None = None) -> RatingRow:
-    """This voter's vote of that id, which nothing has superseded yet."""
+def _get_current(session: Session, rating_id: str, author: RatingAuthor, comparison_id: str | None = None) -> RatingRow:
+    """Return this author's rating with that id, checking that nothing has superseded it."""
     row = get_rating(session, rating_id)
-    if row is None or row.rater != voter.rater or comparison_id not in (None, row.comparison_id):
-        raise _missing(rating_id, voter.rater, comparison_id)
-    refuse_foreign_vote(row, voter.caller)
+    if row is None or row.rater != author.rater or comparison_id not in (None, row.comparison_id):
+        raise _rating_not_found_error(rating_id, author.rater, comparison_id)
+    refuse_foreign_rating(row, author.caller)
     newer = session.execute(
         select(RatingRow.id, RatingRow.verdict).where(RatingRow.supersedes == rating_id).limit(1)
     ).first()
@@ -213,7 +213,7 @@ def _current(session: Session, rating_id: str, voter: Voter, comparison_id: str 
     return row
 
 
-def _missing(rating_id: str, rater: str, comparison_id: str | None = None) -> NotFound:
+def _rating_not_found_error(rating_id: str, rater: str, comparison_id: str | None = None) -> NotFound:
     where = f" on {comparison_id}" if comparison_id else ""
     return NotFound(
         f"The rater {rater!r} has no vote {rating_id[:200]!r}{where}. GET /v1/ratings?rater=… lists them.",

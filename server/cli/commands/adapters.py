@@ -11,10 +11,10 @@ from typing import Annotated
 
 import typer
 
-from server.app.data_dir import only_server
+from server.app.data_dir import lock_data_dir
 from server.cli.base_model import open_base_model
 from server.cli.commands import aliases
-from server.cli.console import err, out, table_of
+from server.cli.console import err, make_table, out
 from server.cli.options import with_settings
 from server.settings import LoadedSettings, Settings
 from serving import Adapter, AdapterError, import_adapter, scan_adapters
@@ -45,7 +45,7 @@ def list_(loaded: LoadedSettings) -> None:
         )
         return
     named = aliases.current(loaded.settings)
-    table = table_of("id", "model", "aliases", "base model", "r", "made", "perplexity before → after", "parity")
+    table = make_table("id", "model", "aliases", "base model", "r", "made", "perplexity before → after", "parity")
     for adapter in adapters:
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(adapter.created_at))
         its = ", ".join(alias for alias, model in named.items() if model == adapter.name)
@@ -82,7 +82,7 @@ def add(
         check_chosen_name(name)
         _refuse_name_in_use(settings, name)
     base = open_base_model(settings.model, settings.cache_dir)
-    with _folder_of(source, settings.max_upload_bytes) as folder:
+    with _find_folder(source, settings.max_upload_bytes) as folder:
         adapter = import_adapter(
             folder,
             settings.adapters_dir,
@@ -96,7 +96,7 @@ def add(
 
 
 @contextmanager
-def _folder_of(source: Path, max_bytes: int) -> Iterator[Path]:
+def _find_folder(source: Path, max_bytes: int) -> Iterator[Path]:
     """The folder with the adapter's files; an archive's are unpacked where the system keeps such things."""
     if not source.is_file():
         yield source
@@ -125,7 +125,7 @@ def remove(
     if found is None:
         raise AdapterError(f"No adapter has the id {adapter_id!r}. `tuneloop adapters list` shows them.")
     aliases.refuse_in_use(loaded.settings, found)
-    with only_server(loaded.settings.data_dir):  # an engine dies when the files of an adapter that it uses go
+    with lock_data_dir(loaded.settings.data_dir):  # an engine dies when the files of an adapter that it uses go
         delete_adapter(found)
     out.print(f"Removed {found.id} ({found.name}).")
 

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from server.aliases import changes as aliases
 from server.app.data_dir import open_database
-from server.cli.console import out, table_of
+from server.cli.console import make_table, out
 from server.cli.options import with_settings
 from server.settings import LoadedSettings, Settings
 from server.storage.tables import AliasChangeRow, AliasRow
@@ -44,7 +44,7 @@ def promote(
     Example: tuneloop adapters promote support ft:tuneloop-demo:personal:keeper:1a2b3c4d
     """
     settings = loaded.settings
-    model = _target(settings, target)
+    model = _resolve_target(settings, target)
 
     def change(session: Session) -> AliasRow:
         known = session.get(AliasRow, alias)
@@ -52,7 +52,7 @@ def promote(
             _refuse_taken(settings, alias)
         return aliases.promote(session, alias, model, None)
 
-    with _as_told():
+    with _translate_errors():
         aliases.check_name(alias)
         in_database(settings, change)
     out.print(f"{alias} stands for {model}.")
@@ -69,7 +69,7 @@ def rollback(
     Example: tuneloop adapters rollback support
     """
     settings = loaded.settings
-    there = _there(settings)
+    there = _find_available(settings)
 
     def change(session: Session) -> tuple[AliasRow, list[str]]:
         row = aliases.get(session, alias)
@@ -79,10 +79,10 @@ def rollback(
         if not aliases.has_stood_for(session, alias, target):
             raise AdapterError(f"{alias} never stood for {target!r}. `tuneloop adapters aliases` shows what it did.")
         if target != row.model:
-            row = aliases.roll_back(session, alias, _target(settings, target), None, expected_trail=row.trail)
+            row = aliases.roll_back(session, alias, _resolve_target(settings, target), None, expected_trail=row.trail)
         return row, gone
 
-    with _as_told():
+    with _translate_errors():
         row, gone = in_database(settings, change)
     for model in gone:
         out.print(f"{model} is gone, and was passed over.")
@@ -99,11 +99,11 @@ def list_aliases(loaded: LoadedSettings) -> None:
     if not changes:
         out.print("There are no aliases yet. Make one with `tuneloop adapters promote ALIAS MODEL`.")
         return
-    table = table_of("alias", "model", "since")
+    table = make_table("alias", "model", "since")
     for row in rows:
         table.add_row(row.name, row.model, _date(row.updated_at))
     out.print(table)
-    history = table_of("when", "alias", "what", "from", "to", "by")
+    history = make_table("when", "alias", "what", "from", "to", "by")
     for change in changes:
         history.add_row(
             _date(change.created_at),
@@ -122,13 +122,13 @@ def current(settings: Settings) -> dict[str, str]:
 
 
 def in_database(settings: Settings, work: Callable[[Session], T]) -> T:
-    """The result of `work`, done in one transaction of the data directory's database."""
+    """Return the result of `work`, done in one transaction of the data directory's database."""
     with contextlib.closing(open_database(settings)) as database, database.session() as session:
         return work(session)
 
 
 def refuse_in_use(settings: Settings, adapter: Adapter) -> None:
-    """Raises AdapterError when an alias stands for the adapter."""
+    """Raise AdapterError when an alias stands for the adapter."""
     for alias, model in current(settings).items():
         if model == adapter.name:
             raise AdapterError(
@@ -138,7 +138,7 @@ def refuse_in_use(settings: Settings, adapter: Adapter) -> None:
 
 
 @contextlib.contextmanager
-def _as_told() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     """What the server would answer with ends the command as its one paragraph."""
     try:
         yield
@@ -146,8 +146,8 @@ def _as_told() -> Iterator[None]:
         raise AdapterError(error.message) from error
 
 
-def _target(settings: Settings, model: str) -> str:
-    """The model by the name that answers. Raises: AdapterError."""
+def _resolve_target(settings: Settings, model: str) -> str:
+    """Return the model by the name that answers. Raises: AdapterError."""
     adapters, broken = scan_adapters(settings.adapters_dir)
     found = next((adapter for adapter in adapters if model in (adapter.id, adapter.name)), None)
     if found is None and model not in _base_names(settings, adapters):
@@ -165,21 +165,21 @@ def _target(settings: Settings, model: str) -> str:
     return found.name if found else model
 
 
-def _there(settings: Settings) -> frozenset[str]:
-    """The models that an alias could stand for, as far as this data directory tells."""
+def _find_available(settings: Settings) -> frozenset[str]:
+    """Return the models that an alias could stand for, as far as this data directory tells."""
     adapters, _ = scan_adapters(settings.adapters_dir)
     return frozenset(adapter.name for adapter in adapters) | _base_names(settings, adapters)
 
 
 def _base_names(settings: Settings, adapters: Sequence[Adapter]) -> frozenset[str]:
-    """The base models that are set, and those that the adapters were made for, which were served here."""
+    """Return the base models that are set, and those that the adapters were made for, which were served here."""
     set_here = [settings.model or DEMO_BASE, *settings.more_models]
     named = {Path(model).resolve().name if Path(model).is_dir() else model for model in set_here}
     return frozenset(named.union(settings.base_model_map, (adapter.base_model for adapter in adapters)))
 
 
 def _refuse_taken(settings: Settings, alias: str) -> None:
-    """Raises AdapterError where the name of a new alias is a model's, or was."""
+    """Raise AdapterError where the name of a new alias is a model's, or was."""
     settings.adapters_dir.mkdir(parents=True, exist_ok=True)
     bases = _base_names(settings, scan_adapters(settings.adapters_dir)[0])
     some_base = BaseModel(next(iter(bases)), settings.adapters_dir, "", {})  # of a base, its name alone counts here

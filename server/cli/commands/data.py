@@ -52,8 +52,8 @@ def check(
       tuneloop data check examples.jsonl --config my-run.yaml
     """
     refuse_faults(file, file_format(format_))
-    flags = [*given("--format", format_ if format_ != "auto" else None), *given("--base-model", base)]
-    flags += [*given("--config", config), *(["--json"] if as_json else [])]
+    flags = [*format_option("--format", format_ if format_ != "auto" else None), *format_option("--base-model", base)]
+    flags += [*format_option("--config", config), *(["--json"] if as_json else [])]
     start_module("training.inspection.data_report", str(file), *flags)
 
 
@@ -77,8 +77,8 @@ def show(
 
       tuneloop data show examples.jsonl --tokens --base ./my-model --line 12
     """
-    flags = [*given("--base-model", base), *(["--tokens"] if tokens else []), *given("--line", line)]
-    flags += [*given("--max-length", max_length), *given("--train-on", train_on)]
+    flags = [*format_option("--base-model", base), *(["--tokens"] if tokens else []), *format_option("--line", line)]
+    flags += [*format_option("--max-length", max_length), *format_option("--train-on", train_on)]
     start_module("training.inspection.show.show", str(file), *flags, "--limit", str(limit))
 
 
@@ -158,7 +158,7 @@ def prepare(
 
 
 def file_format(name: str) -> FileFormat:
-    """`name`, when it is a format.
+    """Return `name`, when it is a format.
 
     Raises:
         ConfigError: it is none.
@@ -169,19 +169,19 @@ def file_format(name: str) -> FileFormat:
 
 
 def refuse_faults(file: Path, format_: FileFormat) -> None:
-    """Raises `DataError` with every fault of `file`; its rows are not kept in memory."""
+    """Raise `DataError` with every fault of `file`; its rows are not kept in memory."""
     faults = [row for row in iter_examples(file, format_) if isinstance(row, Fault)]
     if faults:
         raise DataError(file, faults)
 
 
-def given(flag: str, value: object) -> list[str]:
-    """`flag` with its value, or nothing."""
+def format_option(flag: str, value: object) -> list[str]:
+    """Return `flag` with its value, or nothing."""
     return [] if value is None else [flag, str(value)]
 
 
 def start_module(module: str, *arguments: str) -> None:
-    """Runs `python -m module` on this terminal and leaves with its exit code."""
+    """Run `python -m module` on this terminal and leaves with its exit code."""
     code = subprocess.run([sys.executable, "-m", module, *arguments]).returncode
     raise typer.Exit(code if code >= 0 else 128 - code)
 

@@ -82,12 +82,12 @@ def copy_base(built: Path, directory: Path) -> None:
 async def _chain(services: Services, url: str) -> None:
     with start_progress("Starting the engine, and fine-tuning beside it") as on_progress:
         (engine_s, _), (training_s, adapter) = await asyncio.gather(
-            _timed(services.engine.start(on_progress)), _timed(_tuned(services))
+            _measure_time(services.engine.start(on_progress)), _measure_time(_get_tuned_model(services))
         )
     err.print(f"Engine up after {engine_s:.0f} s. Fine-tuned after {training_s:.0f} s: {adapter.name}")
     base, questions = services.engine.base.name, read_questions(demo_examples.HOLDOUT)
     async with ChatEndpoint(f"{url}/v1") as endpoint:
-        loading_s, _ = await _timed(endpoint.answer(adapter.name, questions[0].messages))
+        loading_s, _ = await _measure_time(endpoint.answer(adapter.name, questions[0].messages))
         err.print(
             f"Hot-loaded, first whole answer after {loading_s:.2f} s. Asking {len(questions)} held-out questions …"
         )
@@ -96,8 +96,8 @@ async def _chain(services: Services, url: str) -> None:
     _check(report, base, adapter.name)
 
 
-async def _tuned(services: Services) -> Adapter:
-    """The demo's adapter: the one that an earlier demo left, else a new one, trained in a process of its own."""
+async def _get_tuned_model(services: Services) -> Adapter:
+    """Return the demo's adapter: the one that an earlier demo left, else a new one, trained in a process of its own."""
     settings, base = services.settings, services.engine.base
     name = fine_tuned_model_name(base.name, settings.organization, SUFFIX)
     config = demo_examples.demo_config(base.path, settings.adapters_dir / new_adapter_id(), fine_tuned_model=name)
@@ -124,8 +124,8 @@ def _same_recipe(made: dict[str, object], wanted: dict[str, object]) -> bool:
     return {**made, **dict.fromkeys(per_run)} == as_stored
 
 
-async def _timed(work: Awaitable[T]) -> tuple[float, T]:
-    """(seconds that it took, its result)"""
+async def _measure_time(work: Awaitable[T]) -> tuple[float, T]:
+    """Return (seconds that it took, its result)"""
     started_s = time.perf_counter()
     result = await work
     return time.perf_counter() - started_s, result

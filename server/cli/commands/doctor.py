@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from server.app.engines import make_remotes
-from server.cli.console import out, table_of
+from server.cli.console import make_table, out
 from server.settings import LoadedSettings, Settings
 from serving import Device, Engine, EngineState, inspect_device
 
@@ -25,10 +25,10 @@ Row = tuple[str, str, str]
 
 
 def doctor(loaded: LoadedSettings) -> bool:
-    """Whether everything needed is here; prints a table that says so line by line."""
+    """Return whether everything needed is here; prints a table that says so line by line."""
     device = inspect_device()
     rows = [*_machine(device), *_packages(), *_folders(loaded), *_engines(loaded.settings, device), *_remotes(loaded)]
-    table = table_of("what", "found", "verdict")
+    table = make_table("what", "found", "verdict")
     for row in rows:
         table.add_row(*row)
     out.print(table)
@@ -103,12 +103,12 @@ def _engines(settings: Settings, device: Device) -> Iterator[Row]:
 def _remotes(loaded: LoadedSettings) -> Iterator[Row]:
     """Whether each engine that someone else runs answers with its models."""
     for replica in make_remotes(loaded.settings, with_shared=True):
-        found, trouble = asyncio.run(_look_at(replica.engine))
+        found, trouble = asyncio.run(_check_remote(replica.engine))
         yield f"remote engine {replica.id}", found, trouble or "ok"
 
 
-async def _look_at(engine: Engine) -> tuple[str, str | None]:
-    """What was found, and what is wrong."""
+async def _check_remote(engine: Engine) -> tuple[str, str | None]:
+    """Return what was found, and what is wrong."""
     await engine.start()
     try:
         models: tuple[str, ...] = getattr(engine, "models", ())

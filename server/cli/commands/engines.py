@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from server.app.data_dir import StartError
-from server.cli.console import err, out, table_of
+from server.cli.console import err, make_table, out
 from server.cli.options import with_settings
 from server.settings import LoadedSettings
 
@@ -63,7 +63,7 @@ def restart(
 def _ask(
     loaded: LoadedSettings, server: str | None, method: str, path: str, timeout_s: float, body: Any = None
 ) -> list[dict[str, Any]]:
-    """The engines that the server answers with.
+    """Return the engines that the server answers with.
 
     Raises:
         StartError: no server answers, or it refuses.
@@ -89,7 +89,7 @@ def _ask(
 
 
 def _refusal(status: int, content: Any) -> str:
-    """What a server said that didn't do it."""
+    """Return what a server said that didn't do it."""
     error = content.get("error") if isinstance(content, dict) else None
     said = error.get("message") if isinstance(error, dict) else None
     remedy = " Give an admin's key in TUNELOOP_API_KEY." if status in (401, 403) else ""
@@ -97,7 +97,7 @@ def _refusal(status: int, content: Any) -> str:
 
 
 def _print(engines: list[dict[str, Any]]) -> None:
-    table = table_of(
+    table = make_table(
         "engine", "serves", "state", "in flight", "adapters", "rank / batch / memory", "restarts", "up for"
     )
     for engine in engines:
@@ -115,7 +115,7 @@ def _print(engines: list[dict[str, Any]]) -> None:
 
 
 def _serves(engine: dict[str, Any]) -> str:
-    """The base, or where a remote engine is and how many models it lists."""
+    """Return the base, or where a remote engine is and how many models it lists."""
     if engine["kind"] != "remote":
         return str(engine["base_model"])
     share = f"{engine['base_model']} on " if engine["base_model"] else f"{len(engine['models'])} models of "

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from evaluation import ChatEndpoint, Question, Report, compare_models, read_questions
-from server.cli.console import err, out, table_of
+from server.cli.console import err, make_table, out
 
 
 def evaluate(
@@ -34,15 +34,15 @@ def evaluate(
 
 
 def scores(report: Report) -> Table:
-    """A row a model: how many of its answers were exact."""
-    table = table_of("model", "exact", "share")
+    """Return a row a model: how many of its answers were exact."""
+    table = make_table("model", "exact", "share")
     for model in report.models:
         table.add_row(model.model, f"{sum(model.exact)} of {len(model.exact)}", f"{100 * model.exact_match:.1f} %")
     return table
 
 
 def answers(report: Report, count: int) -> list[str]:
-    """The first `count` questions with every model's answer beneath."""
+    """Return the first `count` questions with every model's answer beneath."""
     lines = []
     for index, question in enumerate(report.questions[:count]):
         lines.append(f"\n> {question.messages[-1]['content']}")

@@ -9,7 +9,7 @@ import typer
 
 from server.access import keys as auth
 from server.app.data_dir import open_database
-from server.cli.console import err, out, table_of
+from server.cli.console import err, make_table, out
 from server.cli.options import with_settings
 from server.settings import LoadedSettings
 from server.storage.tables import DEFAULT_PROJECT
@@ -67,7 +67,7 @@ def list_(loaded: LoadedSettings) -> None:
             "There are no keys: whoever is on this machine may use the server. Make one with `tuneloop keys create`."
         )
         return
-    table = table_of("id", "name", "project", "admin", "key", "created", "revoked")
+    table = make_table("id", "name", "project", "admin", "key", "created", "revoked")
     for key in keys:
         table.add_row(
             key.id,

@@ -1,4 +1,4 @@
-"""What differs between runs, and which of them did best. Knows nothing of terminals."""
+"""Compares runs: the settings that differ, and which run did best."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def figures_of(runs: Sequence[RunSummary]) -> dict[str, list[Any]]:
 
 
 def same_measure(runs: Sequence[RunSummary]) -> bool:
-    """Whether the losses are of the same examples: the same file, or the same share of the same file."""
+    """Return whether the losses are of the same examples: the same file, or the same share of the same file."""
     own = ("training_file", "validation_fraction", "holdout_fraction", "seed")
     keys = [
         (run.loss[0], run.method, run.config.get("validation_file") or [run.config.get(name) for name in own])

@@ -16,7 +16,7 @@ import typer
 from rich.text import Text
 
 from server.cli.commands.run_comparison import best_of, figures_of, same_measure, settings_that_differ
-from server.cli.console import out, table_of
+from server.cli.console import make_table, out
 from server.cli.options import with_settings
 from server.settings import LoadedSettings
 from training.config.config import ConfigError, TrainingConfig
@@ -46,7 +46,7 @@ def list_(loaded: LoadedSettings, as_json: Annotated[bool, AS_JSON] = False) -> 
             "There are no runs yet. Start one with `tuneloop train CONFIG.yaml`; docs/training.md has an example."
         )
     else:
-        table = table_of("run", "status", "base model", "method", "steps", "loss", "time", "model", "begun")
+        table = make_table("run", "status", "base model", "method", "steps", "loss", "time", "model", "begun")
         for run in runs:
             figures = (_steps(run), _loss(run), _duration(run.seconds))
             row = (run.base_model, run.method, *figures, run.fine_tuned_model or "", _age(run.created_at))
@@ -103,12 +103,12 @@ def compare(
     if as_json:
         _print_json({"runs": [run.id for run in found], "settings": settings, "metrics": figures, "best": best})
         return
-    table = table_of("", *(run.id for run in found))
+    table = make_table("", *(run.id for run in found))
     table.add_row("status", *(_status(run) for run in found), end_section=True)
     for name, values in settings.items():
         table.add_row(name, *(Text(_text(value)) for value in values), end_section=name == next(reversed(settings)))
     for name, values in figures.items():
-        table.add_row(name, *(_marked(value, at in best.get(name, [])) for at, value in enumerate(values)))
+        table.add_row(name, *(_mark_best(value, at in best.get(name, [])) for at, value in enumerate(values)))
     out.print(table)
     out.print("Only the settings that differ are shown." if settings else "No setting differs.")
     if best:
@@ -118,10 +118,10 @@ def compare(
 
 
 def _find(runs_dir: Path, name: str) -> RunSummary:
-    """The run called `name`, whose name alone begins so, or in the folder `name`; of `latest` the newest.
+    """Return the run called `name`, whose name alone begins so, or in the folder `name`; of `latest` the newest.
 
     Raises:
-        ConfigError: there is none, or there are several; the nearest names are told.
+        ConfigError: there is none, or there are several; the message has the nearest names.
     """
     runs = read_runs(runs_dir)
     if name == "latest" and runs:
@@ -211,7 +211,7 @@ def _print_wrapped(text: str, indent: str) -> None:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """`values` as a line of up to sixty bars, each the median of its share; the lowest is the smallest bar."""
+    """Return `values` as a line of up to sixty bars, each the median of its share; the lowest is the smallest bar."""
     width = min(SPARKLINE_WIDTH, len(values))
     cuts = [at * len(values) // width for at in range(width + 1)]
     shares = [median(values[begin:end]) for begin, end in pairwise(cuts)]
@@ -220,7 +220,7 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(BARS[round((share - low) * scale)] for share in shares)
 
 
-def _marked(value: Any, is_best: bool) -> Text:
+def _mark_best(value: Any, is_best: bool) -> Text:
     return Text(f"{_text(value)} *", style="bold green") if is_best else Text(_text(value))
 
 

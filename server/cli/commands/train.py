@@ -46,12 +46,12 @@ def train(
         raise typer.Exit(code if code > 0 else 128 - code)
     done = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
     out.print(f"{done['fine_tuned_model']} is in {done['output_dir']}.")
-    out.print(served_how(done))
+    out.print(describe_serving(done))
     out.print(f"Curves, figures and advice: tuneloop runs show {run_dir.name}")
 
 
-def served_how(config: dict[str, Any]) -> str:
-    """How what the run made is served."""
+def describe_serving(config: dict[str, Any]) -> str:
+    """Return how what the run made is served."""
     if config["serve_as"] == "model":
         return f"It is a model of its own. Serve it with: tuneloop up --model {config['output_dir']}"
     if config["serve_as"] == "none":
@@ -60,7 +60,7 @@ def served_how(config: dict[str, Any]) -> str:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The YAML file's content; relative files and folders in it are taken from the YAML's own folder.
+    """Return the YAML file's content; relative files and folders in it are taken from the YAML's own folder.
 
     Raises:
         ConfigError: the file cannot be read or holds no `name: value` lines.
@@ -76,7 +76,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def new_run(settings: Settings, content: dict[str, Any], *, suffix: str) -> Path:
-    """A run directory that says what to train; where the adapter goes and what it is called is filled in.
+    """Return a run directory that says what to train; where the adapter goes and what it is called is filled in.
 
     Raises:
         ConfigError: every fault of the configuration.
@@ -92,7 +92,7 @@ def new_run(settings: Settings, content: dict[str, Any], *, suffix: str) -> Path
 
 
 def _output_dir(settings: Settings, serve_as: Any) -> Path:
-    """A new folder; only what can be hot-loaded goes where the server looks for adapters."""
+    """Return a new folder; only what can be hot-loaded goes where the server looks for adapters."""
     name = new_adapter_id()
     if serve_as == "model":
         return settings.data_dir / "models" / name.replace("adapter", "model", 1)
@@ -100,7 +100,7 @@ def _output_dir(settings: Settings, serve_as: Any) -> Path:
 
 
 def write_run(settings: Settings, config: TrainingConfig) -> Path:
-    """A fresh run directory for this configuration."""
+    """Return a fresh run directory for this configuration."""
     make_data_dir(settings.data_dir)
     settings.adapters_dir.mkdir(exist_ok=True, mode=0o700)
     run_dir = settings.runs_dir / time.strftime(f"run-%Y%m%d-%H%M%S-{secrets.token_hex(2)}")

@@ -25,7 +25,7 @@ def ui(server: str, host: str, port: int, make_pages: MakePages) -> None:
     Raises:
         StartError: the address of the server can't be one; the port is taken; or strangers would get in without a key.
     """
-    server = _checked(server)
+    server = _check_url(server)
     loopback = host in LOOPBACK_HOSTS
     if not loopback:
         _demand_key(server, host)
@@ -42,7 +42,7 @@ def ui(server: str, host: str, port: int, make_pages: MakePages) -> None:
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def _checked(server: str) -> str:
+def _check_url(server: str) -> str:
     url = httpx.URL(server.rstrip("/"))
     if url.scheme not in ("http", "https") or not url.host or url.path not in ("", "/"):
         raise StartError(
@@ -53,7 +53,7 @@ def _checked(server: str) -> str:
 
 
 def _demand_key(server: str, host: str) -> None:
-    """Whoever reaches the pages reaches the server's API through them: so the server must ask for a key."""
+    """Refuse a keyless server: anyone who can reach the pages could use its API through them."""
     try:
         answer = httpx.get(f"{server}/v1/models", timeout=10, trust_env=False)
     except httpx.HTTPError as error:

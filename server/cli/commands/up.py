@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uvloop
 
-from server.app.data_dir import only_server
+from server.app.data_dir import lock_data_dir
 from server.app.run import MountUI, Story, listen, log_to_file, run_server
 from server.app.services import Services
 from server.cli.base_model import open_base_model
@@ -18,7 +18,7 @@ def up(settings: Settings, mount_ui: MountUI, story: Story | None = None) -> Non
     Raises:
         StartError, DatabaseError, ServingError: it could not be brought up; nothing is left running.
     """
-    with only_server(settings.data_dir), listen(settings.host, settings.port) as listener:
+    with lock_data_dir(settings.data_dir), listen(settings.host, settings.port) as listener:
         log_path = log_to_file(settings.data_dir)
         bases = [open_base_model(model, settings.cache_dir) for model in (settings.model, *settings.more_models)]
         for base in bases:
@@ -37,7 +37,7 @@ async def serve(services: Services, url: str) -> bool:
 
 
 def addresses(services: Services, url: str) -> str:
-    """Where everything is, for somebody who has just started it."""
+    """Return where everything is, for somebody who has just started it."""
     tuned = [adapter.name for adapter in services.registry.adapters()]
     lines = [
         f"tuneloop is ready on {url}",

@@ -1,1 +1,1 @@
-"""From a request to a checked run directory."""
+"""Creating a job: from the request to a checked run directory."""

@@ -1,4 +1,4 @@
-"""The body of `POST /v1/fine_tuning/jobs`: its shape and the range of each value. Knows no files, models or settings.
+"""The body of `POST /v1/fine_tuning/jobs`: its fields and the range of each value.
 
 https://platform.openai.com/docs/api-reference/fine-tuning/create
 """
@@ -11,14 +11,21 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.jobs.create.ranges import is_storable, metadata_pairs, number_or_auto, text, whole_number, whole_or_auto
+from server.jobs.create.ranges import (
+    integer_or_auto_validator,
+    integer_validator,
+    is_storable,
+    number_or_auto_validator,
+    text_validator,
+    validate_metadata,
+)
 from server.wire.errors import BadRequest, fault_code
 
 Method = Literal["supervised", "dpo", "text", "kto"]
 METHODS: tuple[Method, ...] = ("supervised", "dpo", "text", "kto")
 WITH_BETA = ("dpo", "kto")
 MAX_MULTIPLIER = 1000.0
-"""Of the learning rate. Far beyond what any model learns with; it keeps a slip of the keyboard from diverging."""
+"""Largest learning rate multiplier: far more than any model can use, but it catches typing errors."""
 MAX_INTEGRATIONS = 5
 
 
@@ -31,13 +38,13 @@ class _Strict(BaseModel):
 class Hyperparameters(_Strict):
     """How long and how fast; `auto` is worked out from the examples."""
 
-    batch_size: Annotated[int | Literal["auto"], BeforeValidator(whole_or_auto(1, 256))] = Field(
+    batch_size: Annotated[int | Literal["auto"], BeforeValidator(integer_or_auto_validator(1, 256))] = Field(
         "auto", description="Examples in one step of the optimizer, 1 to 256."
     )
-    learning_rate_multiplier: Annotated[float | Literal["auto"], BeforeValidator(number_or_auto(MAX_MULTIPLIER))] = (
-        Field("auto", description="Times the base learning rate, above 0. The job shows that as base_learning_rate.")
-    )
-    n_epochs: Annotated[int | Literal["auto"], BeforeValidator(whole_or_auto(1, 50))] = Field(
+    learning_rate_multiplier: Annotated[
+        float | Literal["auto"], BeforeValidator(number_or_auto_validator(MAX_MULTIPLIER))
+    ] = Field("auto", description="Times the base learning rate, above 0. The job shows that as base_learning_rate.")
+    n_epochs: Annotated[int | Literal["auto"], BeforeValidator(integer_or_auto_validator(1, 50))] = Field(
         "auto", description="Passes over the training file, 1 to 50."
     )
 
@@ -45,7 +52,7 @@ class Hyperparameters(_Strict):
 class PreferenceHyperparameters(Hyperparameters):
     """Those of `dpo` and `kto`."""
 
-    beta: Annotated[float | Literal["auto"], BeforeValidator(number_or_auto(2.0))] = Field(
+    beta: Annotated[float | Literal["auto"], BeforeValidator(number_or_auto_validator(2.0))] = Field(
         "auto", description="How closely the model holds on to the one it starts from, above 0 up to 2."
     )
 
@@ -69,7 +76,7 @@ class MethodChoice(_Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _known_type(cls, value: Any) -> Any:
+    def _refuse_unsupported_type(cls, value: Any) -> Any:
         if isinstance(value, dict) and value.get("type") == "reinforcement":
             raise PydanticCustomError(
                 "unsupported_value",
@@ -78,7 +85,7 @@ class MethodChoice(_Strict):
         return value
 
     def hyperparameters(self) -> Hyperparameters | None:
-        """Those of the chosen method."""
+        """Return those of the chosen method."""
         chosen: _Supervised | _Preference | None = getattr(self, self.type)
         return chosen.hyperparameters if chosen else None
 
@@ -86,10 +93,10 @@ class MethodChoice(_Strict):
 class WandB(_Strict):
     """What is reported to Weights & Biases, and where."""
 
-    project: Annotated[str, BeforeValidator(text(128))]
-    name: Annotated[str | None, BeforeValidator(text(128, null=True))] = None
-    entity: Annotated[str | None, BeforeValidator(text(128, null=True))] = None
-    tags: Annotated[list[Annotated[str, BeforeValidator(text(64))]] | None, Field(max_length=50)] = None
+    project: Annotated[str, BeforeValidator(text_validator(128))]
+    name: Annotated[str | None, BeforeValidator(text_validator(128, null=True))] = None
+    entity: Annotated[str | None, BeforeValidator(text_validator(128, null=True))] = None
+    tags: Annotated[list[Annotated[str, BeforeValidator(text_validator(64))]] | None, Field(max_length=50)] = None
 
 
 class Integration(_Strict):
@@ -102,51 +109,51 @@ class Integration(_Strict):
 class CreateJob(_Strict):
     """The body of `POST /v1/fine_tuning/jobs`."""
 
-    model: Annotated[str, BeforeValidator(text(300))] = Field(
+    model: Annotated[str, BeforeValidator(text_validator(300))] = Field(
         description="The base model, or a tuned model (`ft:…`) to go on from."
     )
-    training_file: Annotated[str, BeforeValidator(text(300))] = Field(description="Id of a file.")
-    validation_file: Annotated[str | None, BeforeValidator(text(300, null=True))] = None
-    suffix: Annotated[str | None, BeforeValidator(text(64, null=True))] = Field(
+    training_file: Annotated[str, BeforeValidator(text_validator(300))] = Field(description="Id of a file.")
+    validation_file: Annotated[str | None, BeforeValidator(text_validator(300, null=True))] = None
+    suffix: Annotated[str | None, BeforeValidator(text_validator(64, null=True))] = Field(
         None, description="Becomes a part of the tuned model's name: letters, digits, `.`, `_`, `-` and spaces."
     )
-    seed: Annotated[int | None, BeforeValidator(whole_number(0, 2**31 - 1, null=True))] = None
+    seed: Annotated[int | None, BeforeValidator(integer_validator(0, 2**31 - 1, null=True))] = None
     method: MethodChoice | None = None
     hyperparameters: Hyperparameters | None = Field(None, description="Deprecated by OpenAI: stands in `method` now.")
     integrations: Annotated[list[Integration] | None, Field(max_length=MAX_INTEGRATIONS)] = None
-    metadata: Annotated[dict[str, str] | None, BeforeValidator(metadata_pairs)] = None
+    metadata: Annotated[dict[str, str] | None, BeforeValidator(validate_metadata)] = None
     tuneloop: dict[str, Any] | None = Field(
         None, description="Settings of the trainer by the names in docs/training.md; the SDK sends it in extra_body."
     )
 
     @property
     def method_type(self) -> Method:
-        """How is trained."""
+        """The training method."""
         return self.method.type if self.method else "supervised"
 
     @property
     def hyperparameters_at(self) -> str:
-        """Where in the body the hyperparameters stand, or would stand."""
+        """Where in the body the hyperparameters are, or would be."""
         if self.hyperparameters is not None and not (self.method and self.method.hyperparameters()):
             return "hyperparameters"
         return f"method.{self.method_type}.hyperparameters"
 
-    def asked_for(self) -> dict[str, Any]:
-        """The hyperparameters by OpenAI's names, each a number or `auto`."""
-        kind = PreferenceHyperparameters if self.method_type in WITH_BETA else Hyperparameters
+    def merge_hyperparameters(self) -> dict[str, Any]:
+        """Return the hyperparameters by OpenAI's names, each a number or `auto`."""
+        model = PreferenceHyperparameters if self.method_type in WITH_BETA else Hyperparameters
         places = (self.hyperparameters, self.method.hyperparameters() if self.method else None)
         given = [place.model_dump(exclude_unset=True) for place in places if place]
-        return kind(**{name: value for one in given for name, value in one.items()}).model_dump()
+        return model(**{name: value for values in given for name, value in values.items()}).model_dump()
 
 
 def read_request(body: bytes) -> CreateJob:
-    """What the body asks for.
+    """Parse the body.
 
     Raises:
-        BadRequest: it isn't JSON, or breaks a rule; the message tells every one, `param` names the first.
+        BadRequest: it isn't JSON, or breaks rules; the message lists them all, `param` is the first one's.
     """
     try:
-        content = json.loads(body, parse_constant=_no_number)
+        content = json.loads(body, parse_constant=_refuse_constant)
         storable = is_storable(content)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"The request body is not valid JSON: {error}.", code="invalid_json") from error
@@ -160,32 +167,32 @@ def read_request(body: bytes) -> CreateJob:
     try:
         request = CreateJob.model_validate(content)
     except ValidationError as error:
-        raise _refusal(error) from error
+        raise _build_refusal(error) from error
     _refuse_contradictions(request)
     return request
 
 
-def _no_number(constant: str) -> float:
+def _refuse_constant(constant: str) -> float:
     raise ValueError(f"{constant} is no JSON number")
 
 
-def _refusal(error: ValidationError) -> BadRequest:
-    """All faults in one sentence each; the first one's place and code.
+def _build_refusal(error: ValidationError) -> BadRequest:
+    """Return an error with a sentence for each fault, and the param and code of the first.
 
-    A fault that lies in the way of others is told alone: what a wrong type holds doesn't count.
+    A value of the wrong type is one fault, whatever is inside it.
     """
-    faults = [(_place(fault), fault_code(fault["type"]), fault) for fault in error.errors(include_url=False)]
-    told = [f"{place}: {_words(fault)}." for place, _, fault in faults]
+    faults = [(_locate(fault), fault_code(fault["type"]), fault) for fault in error.errors(include_url=False)]
+    sentences = [f"{place}: {_describe(fault)}." for place, _, fault in faults]
     place, code, _ = faults[0]
-    return BadRequest(" ".join(told)[:2000], param=place, code=code)
+    return BadRequest(" ".join(sentences)[:2000], param=place, code=code)
 
 
-def _place(fault: Any) -> str:
+def _locate(fault: Any) -> str:
     path = ".".join(str(part) for part in fault["loc"])
     return f"{path}.type" if fault["type"] == "unsupported_value" else path
 
 
-def _words(fault: Any) -> str:
+def _describe(fault: Any) -> str:
     if fault["type"] == "missing":
         return "this parameter is required"
     if fault["type"] == "extra_forbidden":
@@ -199,7 +206,7 @@ def _words(fault: Any) -> str:
 
 
 def _refuse_contradictions(request: CreateJob) -> None:
-    """Raises BadRequest for what is well-formed and can't be meant."""
+    """Raise BadRequest for fields that contradict each other."""
     method = request.method
     if method is None:
         return

@@ -1,6 +1,6 @@
-"""What a job is made from, looked up: its files, the model it starts from, the key for Weights & Biases.
+"""Looks up a job's inputs: its files, the model it starts from, the key for Weights & Biases.
 
-Each is refused in the words that OpenAI uses. Knows no configuration and writes nothing.
+The errors follow OpenAI's wording.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from server.wire.errors import BadRequest
 from serving import Adapter, AdapterError, ModelNotFoundError, Pool, Registry
 
 
-def usable_file(session: Session, file_id: str, *, param: str) -> FileRow:
-    """The file with this id, for training or validation. One that is still being checked, or failed its check, is let
-    through: the job waits for it, and says what is wrong with it.
+def get_usable_file(session: Session, file_id: str, *, param: str) -> FileRow:
+    """Return the file with this id, for training or validation. It may still be unchecked, or have failed its check:
+    the job waits for the check and reports what is wrong.
 
     Raises:
-        BadRequest: there is none, or it is for something else.
+        BadRequest: it doesn't exist, or has another purpose.
     """
     row = session.scalar(select(FileRow).where(FileRow.id == file_id, is_live())) if is_id(file_id) else None
     if row is None:
-        raise missing_file(file_id, param)
+        raise missing_file_error(file_id, param)
     if row.purpose != FINE_TUNE:
         raise BadRequest(
             f"File '{file_id}' has the purpose '{row.purpose}', but {param} must have '{FINE_TUNE}'. Upload it again "
@@ -42,26 +42,26 @@ def usable_file(session: Session, file_id: str, *, param: str) -> FileRow:
     return row
 
 
-def awaits_a_check() -> ColumnElement[bool]:
-    """The condition of a job that names a file which is still being checked. For one that was deleted or has expired
-    meanwhile nobody waits: the job has its own copy, and looks through that."""
+def is_awaiting_check() -> ColumnElement[bool]:
+    """Return the condition for jobs with a file that is still being checked. Files that were deleted or have expired
+    don't count: the job has its own copies, and checks those."""
     mix_file = JobRow.settings["mix_file"].as_string()
     named = FileRow.id.in_((JobRow.training_file, JobRow.validation_file, mix_file))
     return exists().where(named, is_unchecked())
 
 
-def missing_file(file_id: str, param: str) -> BadRequest:
-    """The refusal of a file that there isn't."""
+def missing_file_error(file_id: str, param: str) -> BadRequest:
+    """Return the error for a file that doesn't exist."""
     return BadRequest(
         f"File '{file_id[:100]}' does not exist. GET /v1/files lists the files.", param=param, code="file_not_found"
     )
 
 
-def starting_point(registry: Registry, model: str) -> Adapter | None:
-    """The adapter that a job on `model` goes on from; None for the base. An alias means what it stands for now.
+def find_start_adapter(registry: Registry, model: str) -> Adapter | None:
+    """Return the adapter that a job on `model` continues from; None for a base. An alias is resolved now.
 
     Raises:
-        BadRequest: there is no such model, or it can't be gone on from.
+        BadRequest: the model doesn't exist, or can't be trained further.
     """
     version = registry.version_of(model)
     if version in registry.base_names:
@@ -69,28 +69,28 @@ def starting_point(registry: Registry, model: str) -> Adapter | None:
     try:
         adapter = registry.get(version)
     except (ModelNotFoundError, AdapterError) as error:
-        raise unavailable_model(model) from error
-    if adapter.name != version:  # adapters have ids, too, which are no names of models
-        raise unavailable_model(model)
+        raise unavailable_model_error(model) from error
+    if adapter.name != version:  # adapters also have ids, which aren't names of models
+        raise unavailable_model_error(model)
     return adapter
 
 
-def pool_of(registry: Registry, model: str, start: Adapter | None) -> Pool:
-    """The base that a job on `model` trains on, with its engines. start: from `starting_point`.
+def find_pool(registry: Registry, model: str, start: Adapter | None) -> Pool:
+    """Return the base that a job on `model` trains on, with its engines. start: from `find_start_adapter`.
 
     Raises:
-        BadRequest: the base went away meanwhile.
+        BadRequest: the base isn't served any more.
     """
     if start:
         return registry.pool_of(start)
     pool = registry.base_pool(registry.version_of(model))
     if pool is None:
-        raise unavailable_model(model)
+        raise unavailable_model_error(model)
     return pool
 
 
-def unavailable_model(model: str) -> BadRequest:
-    """The refusal of a model that can't be tuned."""
+def unavailable_model_error(model: str) -> BadRequest:
+    """Return the error for a model that can't be tuned."""
     return BadRequest(
         f"Model {model[:200]} is not available for fine-tuning or does not exist. GET /v1/models lists the names.",
         param="model",
@@ -99,7 +99,7 @@ def unavailable_model(model: str) -> BadRequest:
 
 
 def refuse_integrations(request: CreateJob) -> None:
-    """Raises BadRequest when Weights & Biases is wanted and can't be had."""
+    """Raise BadRequest if Weights & Biases is requested and not available."""
     integrations = request.integrations or []
     if len(integrations) > 1:
         raise BadRequest(
@@ -125,7 +125,7 @@ def refuse_integrations(request: CreateJob) -> None:
 
 
 def has_wandb_key() -> bool:
-    """Whether a key is where the W&B library looks for it: the environment, or the file where `wandb login` puts it."""
+    """Return whether the W&B library will find a key: in the environment, or in the file written by `wandb login`."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""

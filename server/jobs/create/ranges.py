@@ -1,4 +1,4 @@
-"""Checks of single values in a request, told in OpenAI's codes with the value and the range. Knows no request."""
+"""Validators for single values of a request; their errors have OpenAI's codes, the value and the range."""
 
 from __future__ import annotations
 
@@ -8,86 +8,86 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 MAX_PAIRS, MAX_KEY, MAX_VALUE = 16, 64, 512
-"""Of metadata: pairs, and characters of a key and of a value."""
+"""Limits of metadata: pairs, and characters of a key and of a value."""
 
-Check = Callable[[Any], Any]
+Validator = Callable[[Any], Any]
 
 
-def whole_number(low: int, high: int, *, null: bool = False) -> Check:
-    """Lets through whole numbers from `low` to `high`."""
+def integer_validator(low: int, high: int, *, null: bool = False) -> Validator:
+    """Return a validator for whole numbers from `low` to `high`."""
 
-    def check(value: Any) -> Any:
+    def validate(value: Any) -> Any:
         if value is None and null:
             return value
         if type(value) is not int:
-            raise _wrong("invalid_type", value, f"a whole number from {low} to {high}")
+            raise _build_error("invalid_type", value, f"a whole number from {low} to {high}")
         if value < low:
-            raise _wrong("integer_below_min_value", value, f"from {low} to {high}")
+            raise _build_error("integer_below_min_value", value, f"from {low} to {high}")
         if value > high:
-            raise _wrong("integer_above_max_value", value, f"from {low} to {high}")
+            raise _build_error("integer_above_max_value", value, f"from {low} to {high}")
         return value
 
-    return check
+    return validate
 
 
-def whole_or_auto(low: int, high: int) -> Check:
-    """Lets through `auto` and whole numbers from `low` to `high`; null means `auto`."""
-    number = whole_number(low, high)
+def integer_or_auto_validator(low: int, high: int) -> Validator:
+    """Return a validator for `auto` and whole numbers from `low` to `high`; null means `auto`."""
+    number = integer_validator(low, high)
 
-    def check(value: Any) -> Any:
+    def validate(value: Any) -> Any:
         if value is None or value == "auto":
             return "auto"
         if type(value) is not int:
-            raise _wrong("invalid_type", value, f'"auto" or a whole number from {low} to {high}')
+            raise _build_error("invalid_type", value, f'"auto" or a whole number from {low} to {high}')
         return number(value)
 
-    return check
+    return validate
 
 
-def number_or_auto(high: float) -> Check:
-    """Lets through `auto` and numbers above 0 up to `high`; null means `auto`."""
+def number_or_auto_validator(high: float) -> Validator:
+    """Return a validator for `auto` and numbers above 0 up to `high`; null means `auto`."""
 
-    def check(value: Any) -> Any:
+    def validate(value: Any) -> Any:
         if value is None or value == "auto":
             return "auto"
         if type(value) not in (int, float):
-            raise _wrong("invalid_type", value, f'"auto" or a number above 0 up to {high:g}')
+            raise _build_error("invalid_type", value, f'"auto" or a number above 0 up to {high:g}')
         if value <= 0:
-            raise _wrong("decimal_below_min_value", value, f"above 0 and at most {high:g}")
+            raise _build_error("decimal_below_min_value", value, f"above 0 and at most {high:g}")
         if value > high:
-            raise _wrong("decimal_above_max_value", value, f"above 0 and at most {high:g}")
+            raise _build_error("decimal_above_max_value", value, f"above 0 and at most {high:g}")
         return float(value)
 
-    return check
+    return validate
 
 
-def text(longest: int, *, null: bool = False) -> Check:
-    """Lets through texts of 1 to `longest` characters."""
+def text_validator(max_length: int, *, null: bool = False) -> Validator:
+    """Return a validator for texts of 1 to `max_length` characters."""
 
-    def check(value: Any) -> Any:
+    def validate(value: Any) -> Any:
         if value is None and null:
             return value
         if not isinstance(value, str):
-            raise _wrong("invalid_type", value, "a text")
+            raise _build_error("invalid_type", value, "a text")
         if not value:
             raise PydanticCustomError("string_below_min_length", "it is empty, but needs at least 1 character")
-        if len(value) > longest:
+        if len(value) > max_length:
             raise PydanticCustomError(
                 "string_above_max_length",
                 "it has {length} characters, and {longest} are allowed",
-                {"length": len(value), "longest": longest},
+                {"length": len(value), "longest": max_length},
             )
         return value
 
-    return check
+    return validate
 
 
-def metadata_pairs(value: Any) -> Any:
-    """Lets through null and what OpenAI takes as metadata."""
+def validate_metadata(value: Any) -> Any:
+    """Return the value if it is null or valid metadata by OpenAI's rules."""
     if value is None:
         return value
     if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
-        raise _wrong("invalid_type", value, "an object whose values are texts")
+        raise _build_error("invalid_type", value, "an object whose values are texts")
     if len(value) > MAX_PAIRS:
         raise PydanticCustomError(
             "object_above_max_properties",
@@ -95,18 +95,18 @@ def metadata_pairs(value: Any) -> Any:
             {"count": len(value), "most": MAX_PAIRS},
         )
     for key, item in value.items():
-        for what, one, longest in (("key", key, MAX_KEY), ("value", item, MAX_VALUE)):
-            if len(one) > longest:
+        for what, text, longest in (("key", key, MAX_KEY), ("value", item, MAX_VALUE)):
+            if len(text) > longest:
                 raise PydanticCustomError(
                     "string_above_max_length",
                     "the {what} of {key} has {length} characters, and {longest} are allowed",
-                    {"what": what, "key": key[:MAX_KEY], "length": len(one), "longest": longest},
+                    {"what": what, "key": key[:MAX_KEY], "length": len(text), "longest": longest},
                 )
     return value
 
 
 def is_storable(value: Any) -> bool:
-    """Whether every text in `value` is one that databases take: no NUL, no half of a surrogate pair."""
+    """Return whether databases accept every text in `value`: no NUL, no half of a surrogate pair."""
     if isinstance(value, str):
         return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
     if isinstance(value, dict):
@@ -114,8 +114,8 @@ def is_storable(value: Any) -> bool:
     return all(is_storable(item) for item in value) if isinstance(value, list) else True
 
 
-def _wrong(code: str, value: Any, allowed: str) -> PydanticCustomError:
-    # Not part of the template: a value with braces would be taken for a place to fill.
+def _build_error(code: str, value: Any, allowed: str) -> PydanticCustomError:
+    # Not in the template itself: braces in the value would be taken for placeholders.
     return PydanticCustomError(
         code,
         "it is {value}, but must be {allowed}",

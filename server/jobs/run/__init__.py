@@ -1,1 +1,1 @@
-"""From a queued job to a finished one."""
+"""Running jobs: from the queue to the end."""

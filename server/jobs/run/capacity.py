@@ -1,6 +1,6 @@
-"""How many trainings this machine holds at once: by the setting, else by memory and cores.
+"""How many trainings can run at once: by the setting, else by memory and cores.
 
-It means to be careful: a training that doesn't fit takes the one beside it down, too.
+The estimate is cautious: a training that doesn't fit would also bring down the one beside it.
 """
 
 from __future__ import annotations
@@ -24,40 +24,41 @@ _GB = 1e9
 
 
 @dataclass(frozen=True)
-class Started:
-    """A job that runs, as far as room is concerned."""
+class RunningJob:
+    """A running job, for the estimate of free memory."""
 
     run: RunDirectory
-    has_settled: bool
-    """Whether it has done a step: then what it takes shows in what is free, and isn't counted again."""
+    has_allocated: bool
+    """Whether it has done a step: then its memory is already missing from the free memory, and isn't subtracted
+    again."""
 
 
-def why_wait(
+def find_wait_reason(
     run: RunDirectory,
-    running: Sequence[Started],
+    running: Sequence[RunningJob],
     max_running_jobs: int | None,
     device: Device | None = None,
     division: Division | None = None,
 ) -> str | None:
-    """Why this job can't start beside those; None when it can. The first always can. May take a second.
+    """Return why this job can't start beside those; None if it can. The first always can. May take a second.
 
-    device: by default what `inspect_device` finds. division: which devices trainings may use; by default all.
+    device: default: what `inspect_device` finds. division: which devices trainings may use; default: all.
     """
     if not running:
         return None
     if max_running_jobs is not None:
-        return _too_many(len(running), max_running_jobs, "max_running_jobs")
+        return _check_count(len(running), max_running_jobs, "max_running_jobs")
     device, division = device or inspect_device(), division or Division()
     cores = len(division.training_cores or os.sched_getaffinity(0))
-    if device.kind == "cpu" and (reason := _too_many(len(running), cores, "the number of cores")):
+    if device.kind == "cpu" and (reason := _check_count(len(running), cores, "the number of cores")):
         return reason
-    return _too_large(run, running, device, division)
+    return _check_memory(run, running, device, division)
 
 
-def expected_bytes(run: RunDirectory, on_gpu: bool, most_bytes: int | None = None) -> int | None:
-    """What the run is expected to take at its peak; None for a base model of which nothing is known.
+def estimate_bytes(run: RunDirectory, on_gpu: bool, max_bytes: int | None = None) -> int | None:
+    """Estimate the run's peak memory; None if the base model's shape is unknown.
 
-    most_bytes: all memory of the device: a run that has no plan yet is taken to compute its activations once if it
+    max_bytes: the device's total memory. A run without a plan is assumed to run without gradient checkpointing if it
     fits into that.
     """
     try:
@@ -70,29 +71,31 @@ def expected_bytes(run: RunDirectory, on_gpu: bool, most_bytes: int | None = Non
     fitting = fit_max_length(config, shape)
     if plan and config.gradient_checkpointing == "auto":
         fitting = dataclasses.replace(fitting, gradient_checkpointing=bool(plan.get("gradient_checkpointing")))
-    fitting, _ = resolve_checkpointing(fitting, shape, free_bytes=most_bytes, on_gpu=on_gpu)
+    fitting, _ = resolve_checkpointing(fitting, shape, free_bytes=max_bytes, on_gpu=on_gpu)
     return estimate_memory(shape, fitting, int(batch), fitting.max_length, on_gpu).total
 
 
-def _too_many(running: int, most: int, rule: str) -> str | None:
-    if running < most:
+def _check_count(running: int, limit: int, rule: str) -> str | None:
+    if running < limit:
         return None
     return f"The job waits: {running} at a time is as many as may run by {rule}"
 
 
-def _too_large(run: RunDirectory, running: Sequence[Started], device: Device, division: Division) -> str | None:
+def _check_memory(run: RunDirectory, running: Sequence[RunningJob], device: Device, division: Division) -> str | None:
     on_gpu = device.kind == "cuda"
-    gpu = division.training[0] if on_gpu and division.training and not division.on_cpu else 0  # which trainings use
+    gpu = (
+        division.training[0] if on_gpu and division.training and not division.on_cpu else 0
+    )  # the one that trainings use
     memory: GPU | Device = device.gpus[gpu] if on_gpu else device
-    free, most = memory.memory_free_bytes, memory.memory_total_bytes
-    wanted = expected_bytes(run, on_gpu, most)
-    promised = [expected_bytes(other.run, on_gpu, most) for other in running if not other.has_settled]
-    if wanted is None or None in promised:
+    free, total = memory.memory_free_bytes, memory.memory_total_bytes
+    needed = estimate_bytes(run, on_gpu, total)
+    reserved = [estimate_bytes(other.run, on_gpu, total) for other in running if not other.has_allocated]
+    if needed is None or None in reserved:
         return "The job waits for the running one: how much memory they take together can't be told"
-    left = free - sum(taken or 0 for taken in promised)
-    if wanted <= left:
+    left = free - sum(taken or 0 for taken in reserved)
+    if needed <= left:
         return None
     return (
-        f"The job waits for memory: it is expected to take {wanted / _GB:.1f} GB, and {max(0, left) / _GB:.1f} GB are "
+        f"The job waits for memory: it is expected to take {needed / _GB:.1f} GB, and {max(0, left) / _GB:.1f} GB are "
         "free beside what runs"
     )

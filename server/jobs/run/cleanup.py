@@ -1,7 +1,7 @@
-"""What is removed of a job that has ended: what only its run needs, and a result that nobody may use.
+"""Cleanup after a job has ended: removes what only its run needed, and an unwanted result.
 
-What it told, its figures and its settings stay. A training that is over is never lost because its job failed: its
-result is kept aside. Everything here may be broken off and done again.
+Events, metrics and settings stay. The result of a finished training is never lost because its job failed: it is moved
+to a folder that isn't served. Every step may be interrupted and repeated.
 """
 
 from __future__ import annotations
@@ -12,51 +12,51 @@ from pathlib import Path
 
 from server.files.contents import link_or_copy
 from server.jobs.run import checkpoints
-from server.jobs.run.context import Workshop
+from server.jobs.run.context import JobContext
 from server.jobs.run.process import is_free
 from server.jobs.run_directory import RunDirectory
 
 UNSERVED = "unserved"
-"""Folder of the data directory for results that aren't served."""
+"""Folder in the data directory for results that aren't served."""
 
 
-async def clear(workshop: Workshop, job_id: str, status: str) -> bool:
-    """Whether nothing is left to be removed of this job, which ended with `status`; if not, another time has to do."""
-    run = workshop.run_of(job_id)
-    if not await asyncio.to_thread(_has_remains, run, status):
+async def clean_up(context: JobContext, job_id: str, status: str) -> bool:
+    """Clean up after this job, which ended with `status`. Return whether that is complete; if not, call again later."""
+    run = context.get_run(job_id)
+    if not await asyncio.to_thread(_needs_cleanup, run, status):
         return True
     if not await asyncio.to_thread(is_free, run.lock):
-        return False  # a process that an earlier server left still writes there
+        return False  # a process of an earlier server is still writing there
     if status == "failed":
-        await asyncio.to_thread(_keep_aside, run, workshop.settings.data_dir / UNSERVED)
-    if status != "succeeded" and not await _discard(workshop, run, is_kept=status == "failed"):
+        await asyncio.to_thread(_keep_result, run, context.settings.data_dir / UNSERVED)
+    if status != "succeeded" and not await _remove_result(context, run, is_kept=status == "failed"):
         return False
-    await checkpoints.let_go(workshop, job_id)
-    await checkpoints.forget_gone(workshop, job_id)
-    await asyncio.to_thread(run.remove_workings)
+    await checkpoints.prune(context, job_id)
+    await checkpoints.delete_orphaned_rows(context, job_id)
+    await asyncio.to_thread(run.remove_working_files)
     return True
 
 
-def _has_remains(run: RunDirectory, status: str) -> bool:
-    """A result that the failed job of a whole model left lies where it is kept, and doesn't count."""
+def _needs_cleanup(run: RunDirectory, status: str) -> bool:
+    """Return whether anything is to be removed. A failed job's whole model already lies where it is kept."""
     is_unwanted = status == "cancelled" or (status == "failed" and run.makes_adapter)
-    return run.has_workings or (is_unwanted and run.output_dir is not None and run.output_dir.exists())
+    return run.has_working_files or (is_unwanted and run.output_dir is not None and run.output_dir.exists())
 
 
-async def _discard(workshop: Workshop, run: RunDirectory, *, is_kept: bool) -> bool:
-    """Whether the result is gone, out of the engine's hands first. One that is kept where it lies is let lie."""
+async def _remove_result(context: JobContext, run: RunDirectory, *, is_kept: bool) -> bool:
+    """Remove the result, unloading it first, unless it is kept where it is. Return whether that is done."""
     output_dir = run.output_dir
     if output_dir is None or (is_kept and not run.makes_adapter):
         await asyncio.to_thread(run.remove_partial)
         return True
-    if run.is_done and not await checkpoints.remove(workshop.registry, output_dir.name):
-        return False  # a request uses it, and the engine would die without its files
+    if run.is_done and not await checkpoints.remove(context.registry, output_dir.name):
+        return False  # a request is using it, and the engine would crash without its files
     await asyncio.to_thread(run.remove_result)
     return True
 
 
-def _keep_aside(run: RunDirectory, folder: Path) -> None:
-    """A second name for each file of the finished adapter, in a folder where nobody serves it."""
+def _keep_result(run: RunDirectory, folder: Path) -> None:
+    """Hard-link each file of the finished adapter into a folder that isn't served."""
     output_dir = run.output_dir
     if output_dir is None or not (run.makes_adapter and run.is_done):
         return

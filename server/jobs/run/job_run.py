@@ -1,7 +1,7 @@
-"""One running job, told in order: its process is started and watched, what it tells is stored, and its end seen to.
+"""One running job, step by step: starts and watches its process, stores its events, and finishes the job.
 
-Whether it should run at all is in the database; it is told here by `notice`. Each change of status is conditional, so a
-pause or cancellation that came first always stands.
+Whether the job should run is decided in the database and passed on by `update_status`. Each change of status is
+conditional, so an earlier pause or cancellation always wins.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from sqlalchemy.orm import Session
 from server.jobs import states
 from server.jobs.events import add_event
 from server.jobs.run import checkpoints, finish
-from server.jobs.run.cleanup import clear
-from server.jobs.run.context import Workshop, is_passing
-from server.jobs.run.event_words import Narrator, Told
+from server.jobs.run.cleanup import clean_up
+from server.jobs.run.context import JobContext, is_temporary
+from server.jobs.run.event_words import EventTranslator, NewEvent
 from server.jobs.run.process import start_training, wait_until_free
 from server.jobs.run_directory import RunDirectory
 from server.storage.tables import JobEventRow, JobRow, now_s
@@ -31,160 +31,162 @@ from serving.machine.kept_process import KeptProcess
 from training.record.progress import ProgressEvent, read_events
 
 MAX_ATTEMPTS = 3
-"""Times in a row that a job goes on whose process died without a word and without a new checkpoint."""
+"""How often in a row a job is resumed whose process died without an error and without a new checkpoint."""
 _POLL_S = 0.1
-Wish = Literal["go on", "make way", "give up", "leave"]
-"""What is wanted of the process: to train; to write a checkpoint and pause; to end at once, as the job is cancelled; or
-to write a checkpoint because the server stops."""
+Goal = Literal["train", "pause", "cancel", "shut down"]
+"""What the process should do: train; write a checkpoint and pause; end at once, because the job was cancelled; or write
+a checkpoint and end, because the server stops."""
 
 logger = logging.getLogger(__name__)
 
 
 class JobRun:
-    """A job whose row says `running`, and what is done for it."""
+    """Runs one job whose status is `running`."""
 
-    def __init__(self, workshop: Workshop, job: JobRow, command: tuple[str, ...], accelerator: Accelerator) -> None:
-        """command: as this machine is to run it. accelerator: what the training shares with the engines."""
-        self._workshop, self._job, self._command, self._accelerator = workshop, job, command, accelerator
+    def __init__(self, context: JobContext, job: JobRow, command: tuple[str, ...], accelerator: Accelerator) -> None:
+        """command: the training command. accelerator: shared with the engines."""
+        self._context, self._job, self._command, self._accelerator = context, job, command, accelerator
         self._turn: AcceleratorSlot | None = None
-        self.run: RunDirectory = workshop.run_of(job.id)
-        self._narrator = Narrator(lambda text: self.run.without_paths(text, job))
+        self.run: RunDirectory = context.get_run(job.id)
+        self._translator = EventTranslator(lambda text: self.run.replace_paths(text, job))
         self._offset = job.events_offset
         self._hyperparameters: dict[str, Any] | None = None
         self._process: KeptProcess | None = None
-        self._wish: Wish = "go on"
-        self._wished = asyncio.Event()
-        self._leaving = False
+        self._goal: Goal = "train"
+        self._goal_changed = asyncio.Event()
+        self._is_shutting_down = False
         self._checkpoint_before = 0
-        self.has_settled = False
-        """Whether its process has done a step, and so has taken what memory it takes."""
+        self.has_allocated = False
+        """Whether its process has done a step, and so has allocated its memory."""
 
-    def notice(self, status: str, pause_requested: bool) -> None:
-        """Takes up what the job's row says now.
+    def update_status(self, status: str, pause_requested: bool) -> None:
+        """Adopt the current status of the job's row.
 
-        A process that has been told to stop isn't told otherwise: a job that was resumed meanwhile starts again.
+        A stop isn't taken back: a job that was resumed meanwhile starts again.
         """
         if status == "cancelled":
-            self._want("give up")
-        elif status == "running" and pause_requested and self._wish == "go on":
-            self._want("make way")
+            self._set_goal("cancel")
+        elif status == "running" and pause_requested and self._goal == "train":
+            self._set_goal("pause")
 
-    def leave(self) -> None:
-        """Has the process write a checkpoint and end; the row stays `running`, for the next server to take up."""
-        if self._wish == "go on":
-            self._want("leave")
-        self._leaving = True
+    def shut_down(self) -> None:
+        """Let the process write a checkpoint and end; the row stays `running`, for the next server to recover."""
+        if self._goal == "train":
+            self._set_goal("shut down")
+        self._is_shutting_down = True
 
     async def work(self) -> None:
-        """Returns when the job's process is gone and the row says what is to become of it."""
-        async with self._accelerator.slot(self._say_what_it_waits_for) as turn:
+        """Run the job until its process is gone and its row has the outcome."""
+        async with self._accelerator.slot(self._add_wait_event) as turn:
             self._turn = turn
-            if not await self._work_to_an_end(turn):
+            if not await self._run_to_end(turn):
                 return
         await self._clean_up()
 
-    async def _work_to_an_end(self, turn: AcceleratorSlot) -> bool:
-        """Whether the row says what is to become of the job; the process is gone in any case."""
+    async def _run_to_end(self, turn: AcceleratorSlot) -> bool:
+        """Run the job; return whether its row has the outcome. The process is gone in any case."""
         try:
             await self._work(turn)
         except Exception as error:
-            if is_passing(error):
-                await self._make_way(error)
+            if is_temporary(error):
+                await self._stop_until_database_is_back(error)
                 return False
             logger.exception("Job %s met something unforeseen", self._job.id)
             message = (
                 "The server met something unforeseen in running this job; its log says what. Create the job again."
             )
-            await finish.fail(self._workshop, self._job, "server_error", message)
+            await finish.fail(self._context, self._job, "server_error", message)
         finally:
             if self._process:
                 await self._process.kill()
         return True
 
-    async def _make_way(self, error: Exception) -> None:
-        """Has the process write a checkpoint and end. The row says `running`, so whoever reads it next goes on."""
+    async def _stop_until_database_is_back(self, error: Exception) -> None:
+        """Let the process write a checkpoint and end. The row stays `running`, so the job is resumed later."""
         logger.warning("Job %s stops until the database is back: %s", self._job.id, error)
         if self._process:
             await self._process.stop()
 
     async def _work(self, turn: AcceleratorSlot) -> None:
-        # 1. What an earlier process told, and may still be telling.
-        await self._remember()
+        # 1. Events of an earlier process, which may still be running.
+        await self._restore_events()
         await self._ingest()
-        if not await self._is_free():
+        if not await self._wait_until_free():
             return
         await self._ingest()
-        # 2. It may have ended just before its server did.
-        if await self._has_ended(turn):
+        # 2. That process may have finished just before its server ended.
+        if await self._finish_if_ended(turn):
             return
         # 3. The process, once the accelerator is free for it.
-        code = await self._train() if await self._has_its_turn(turn) else None
-        if self.run.is_done and self._wish != "give up":
-            # The process's own last lines and pictures take a second, which nobody needs to wait for, except for an
-            # engine that wants its room back.
+        code = await self._train() if await self._wait_for_accelerator(turn) else None
+        if self.run.is_done and self._goal != "cancel":
+            # The process still writes its last lines and plots for a second. Only an engine that needs its memory back
+            # has to wait for that.
             if self._accelerator.is_exclusive:
-                await self._let_end()
+                await self._wait_for_exit()
             await self._finish(turn)
-            await self._let_end()
-        elif code is None and self._wish == "go on":
+            await self._wait_for_exit()
+        elif code is None and self._goal == "train":
             await self._fail_without_result()
-        elif self._wish == "make way":
-            await self._note_the_stop()
-        elif self._wish == "go on":
-            await self._ended_by_itself(code)
+        elif self._goal == "pause":
+            await self._record_stop()
+        elif self._goal == "train":
+            await self._handle_exit(code)
 
-    async def _remember(self) -> None:
-        told = select(JobEventRow.type, JobEventRow.message, JobEventRow.data).where(JobEventRow.job_id == self._job.id)
-        events = await self._workshop.transaction(lambda session: session.execute(told).all())
-        self._narrator.remember(
+    async def _restore_events(self) -> None:
+        query = select(JobEventRow.type, JobEventRow.message, JobEventRow.data).where(
+            JobEventRow.job_id == self._job.id
+        )
+        events = await self._context.run_transaction(lambda session: session.execute(query).all())
+        self._translator.restore(
             (message for kind, message, _ in events if kind == "message"),
             (metrics for kind, _, metrics in events if kind == "metrics"),
         )
 
-    async def _is_free(self) -> bool:
-        """Whether the run directory is ours now; not, when we aren't wanted any more before it is."""
-        if await self._unless_wished(wait_until_free(self.run, self._workshop.settings.job_stop_grace_s)):
+    async def _wait_until_free(self) -> bool:
+        """Wait until no other process uses the run directory; return False if the goal changed first."""
+        if await self._run_unless_stopped(wait_until_free(self.run, self._context.settings.job_stop_grace_s)):
             return True
-        if self._wish == "make way":
-            await self._note_the_stop()
+        if self._goal == "pause":
+            await self._record_stop()
         return False
 
-    async def _has_its_turn(self, turn: AcceleratorSlot) -> bool:
-        """Whether the training has the accelerator now; not, when we aren't wanted any more before it has."""
-        return await self._unless_wished(turn.acquire_for_training())
+    async def _wait_for_accelerator(self, turn: AcceleratorSlot) -> bool:
+        """Wait for the accelerator; return False if the goal changed first."""
+        return await self._run_unless_stopped(turn.acquire_for_training())
 
-    async def _unless_wished(self, work: Coroutine[None, None, None]) -> bool:
-        """Whether the work was done before something else was wished."""
+    async def _run_unless_stopped(self, work: Coroutine[None, None, None]) -> bool:
+        """Do the work unless the goal changes first; return whether it was done."""
 
         async def done() -> bool:
             await work
             return True
 
-        async def wished() -> bool:
-            return not await self._wished.wait()
+        async def goal_changed() -> bool:
+            return not await self._goal_changed.wait()
 
-        return await first_of(done(), wished())
+        return await first_of(done(), goal_changed())
 
-    async def _say_what_it_waits_for(self, message: str) -> None:
-        """Tells it in the job's events, unless the job was cancelled this moment."""
+    async def _add_wait_event(self, message: str) -> None:
+        """Add an event that says what the job waits for, unless it has just been cancelled."""
 
-        def say(session: Session) -> None:
+        def add(session: Session) -> None:
             if states.change(session, self._job.id, {"running"}, status="running"):
                 add_event(session, self._job.id, message)
 
-        await self._workshop.transaction(say)
+        await self._context.run_transaction(add)
 
-    async def _note_the_stop(self) -> None:
+    async def _record_stop(self) -> None:
         step = self.run.last_checkpoint
-        await self._workshop.transaction(lambda session: states.stopped(session, self._job.id, step))
+        await self._context.run_transaction(lambda session: states.mark_stopped(session, self._job.id, step))
 
-    async def _has_ended(self, turn: AcceleratorSlot) -> bool:
+    async def _finish_if_ended(self, turn: AcceleratorSlot) -> bool:
         if self.run.is_done:
             await self._finish(turn)
             return True
-        last = await asyncio.to_thread(self.run.last_event)
+        last = await asyncio.to_thread(self.run.read_last_event)
         if last and _is_failure(last):
-            await finish.fail_as_told(self._workshop, self._job, self.run, last)
+            await finish.fail_from_event(self._context, self._job, self.run, last)
             return True
         if last and last.type == "finished":
             await self._fail_without_result()
@@ -192,31 +194,31 @@ class JobRun:
         return False
 
     async def _fail_without_result(self) -> None:
-        """The process had put its result in place; training it again isn't what whoever took it away can want."""
+        """Fail a job whose result was deleted: whoever deleted it can't want it to be trained again."""
         message = "The result was deleted before the job had ended. Create the job again if it was wanted."
-        await finish.fail(self._workshop, self._job, "result_deleted", message)
+        await finish.fail(self._context, self._job, "result_deleted", message)
 
     async def _finish(self, turn: AcceleratorSlot) -> None:
-        """Sees to the end of the job; not to its last moment, when the job was cancelled or the server stops."""
-        finishing = asyncio.create_task(self._finish_with_the_engine(turn))
-        while not finishing.done():
-            if self._leaving or self._wish == "give up":
-                finishing.cancel()  # what is being written to the database is written to its end all the same
-            await asyncio.wait({finishing}, timeout=_POLL_S)
-        if not finishing.cancelled():
-            finishing.result()
+        """Finish the job; stop early if it is cancelled or the server stops."""
+        task = asyncio.create_task(self._finish_with_engine(turn))
+        while not task.done():
+            if self._is_shutting_down or self._goal == "cancel":
+                task.cancel()  # a database write in progress is completed all the same
+            await asyncio.wait({task}, timeout=_POLL_S)
+        if not task.cancelled():
+            task.result()
 
-    async def _finish_with_the_engine(self, turn: AcceleratorSlot) -> None:
+    async def _finish_with_engine(self, turn: AcceleratorSlot) -> None:
         if self.run.makes_adapter:
             await turn.switch_to_serving()
-        await finish.finish(self._workshop, self._job, self.run)
+        await finish.finish(self._context, self._job, self.run)
 
     async def _train(self) -> int | None:
-        """The exit code of the process; None when its result came before its end."""
-        if self._wish != "go on":
+        """Run the process; return its exit code, or None if its result is there before it has ended."""
+        if self._goal != "train":
             return None
-        executable = self._workshop.command[0]
-        grace_s = self._workshop.settings.job_stop_grace_s
+        executable = self._context.command[0]
+        grace_s = self._context.settings.job_stop_grace_s
         self._checkpoint_before = self.run.last_checkpoint
         division = self._accelerator.division
         self._process = process = await start_training(
@@ -224,10 +226,10 @@ class JobRun:
         )
         exited = asyncio.create_task(process.wait())
         try:
-            while not exited.done() and not self._wished.is_set():
+            while not exited.done() and not self._goal_changed.is_set():
                 if await self._ingest():
                     return None
-                await self._pause_for(exited)
+                await self._wait_for_poll(exited)
             await self._stop(process)
             code = await exited
         finally:
@@ -237,36 +239,36 @@ class JobRun:
         return code
 
     async def _stop(self, process: KeptProcess) -> None:
-        """Ends the process if it should, and goes on to store what it tells until then."""
-        if self._wish == "go on":
+        """Stop the process unless the goal is to train; store its events meanwhile."""
+        if self._goal == "train":
             return
-        stopping = asyncio.create_task(process.kill() if self._wish == "give up" else process.stop())
-        while not stopping.done():
-            if self._wish == "give up":
+        task = asyncio.create_task(process.kill() if self._goal == "cancel" else process.stop())
+        while not task.done():
+            if self._goal == "cancel":
                 await process.kill()
             else:
                 await self._ingest()
-            await asyncio.wait({stopping}, timeout=_POLL_S)
-        stopping.result()
+            await asyncio.wait({task}, timeout=_POLL_S)
+        task.result()
 
-    async def _pause_for(self, exited: asyncio.Task[int]) -> None:
-        wished = asyncio.create_task(self._wished.wait())
-        await asyncio.wait({exited, wished}, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED)
-        wished.cancel()
+    async def _wait_for_poll(self, exited: asyncio.Task[int]) -> None:
+        goal_changed = asyncio.create_task(self._goal_changed.wait())
+        await asyncio.wait({exited, goal_changed}, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED)
+        goal_changed.cancel()
 
-    async def _let_end(self) -> None:
-        """Gives the process time to close its books after its result is in use."""
+    async def _wait_for_exit(self) -> None:
+        """Give the process time to exit after its result is in use."""
         if self._process:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._workshop.settings.job_stop_grace_s):
+                async with asyncio.timeout(self._context.settings.job_stop_grace_s):
                     await self._process.wait()
             await self._process.kill()
             self._process = None
 
-    async def _ended_by_itself(self, code: int | None) -> None:
-        last = await asyncio.to_thread(self.run.last_event)
+    async def _handle_exit(self, code: int | None) -> None:
+        last = await asyncio.to_thread(self.run.read_last_event)
         if last and _is_failure(last):
-            await finish.fail_as_told(self._workshop, self._job, self.run, last)
+            await finish.fail_from_event(self._context, self._job, self.run, last)
             return
         how = f"was ended by signal {code - 128}" if code and code > 128 else f"ended with exit code {code}"
         progressed = self.run.last_checkpoint > self._checkpoint_before
@@ -274,81 +276,87 @@ class JobRun:
         if attempts > MAX_ATTEMPTS:
             message = f"The training's process {how}, {attempts} times in a row without a new checkpoint. "
             remedy = "Memory may have run out: set a smaller batch_size or max_length, or free memory."
-            await finish.fail(self._workshop, self._job, "training_process_died", message + remedy)
+            await finish.fail(self._context, self._job, "training_process_died", message + remedy)
             return
         message = f"The training's process {how} and left no reason; the job goes on from its last checkpoint"
-        await self._workshop.transaction(
+        await self._context.run_transaction(
             lambda session: states.requeue(session, self._job.id, message, level="warn", attempts=attempts)
         )
 
     async def _ingest(self) -> bool:
-        """Stores what the process has told since the last time; whether its result is in place."""
+        """Store the process's new events; return whether its result is in place."""
         if self.run.events_bytes == self._offset:
             return False
         events, offset = await asyncio.to_thread(read_events, self.run.path, self._offset)
         if offset == self._offset:
             return False
-        told: list[Told | _Published] = []
+        new_events: list[NewEvent | _PublishedCheckpoint] = []
         for event in events:
             if event.type == "checkpoint" and event.step is not None:
                 if published := await self._publish(event.step, int(event.created_at)):
-                    told.append(published)
-            elif said := self._narrator.tell(event):
-                told.append(said)
-        values = self._worked_out(events)
-        stored = await self._workshop.transaction(lambda session: self._store(session, told, offset, values))
+                    new_events.append(published)
+            elif new_event := self._translator.translate(event):
+                new_events.append(new_event)
+        values = self._compute_columns(events)
+        stored = await self._context.run_transaction(
+            lambda session: self._store_events(session, new_events, offset, values)
+        )
         self._offset = offset
-        if any(isinstance(one, _Published) for one in told):
-            await self._tidy(told, stored)
-        self.has_settled |= self._process is not None and any(event.type == "step" for event in events)
+        if any(isinstance(new, _PublishedCheckpoint) for new in new_events):
+            await self._prune_checkpoints(new_events, stored)
+        self.has_allocated |= self._process is not None and any(event.type == "step" for event in events)
         return any(event.type == "finished" for event in events)
 
-    async def _publish(self, step: int, at: int) -> Told | _Published | None:
-        metrics = self._narrator.metrics_at(step)
-        if not (self.run.makes_adapter and self._workshop.settings.checkpoints_kept):
-            return self._narrator.once(Told(f"Checkpoint created at step {step}", at, data={"step": step}))
+    async def _publish(self, step: int, at: int) -> NewEvent | _PublishedCheckpoint | None:
+        metrics = self._translator.get_checkpoint_metrics(step)
+        if not (self.run.makes_adapter and self._context.settings.checkpoints_kept):
+            return self._translator.skip_repeated(
+                NewEvent(f"Checkpoint created at step {step}", at, data={"step": step})
+            )
         try:
-            adapter = await checkpoints.publish(self._workshop, self._job, self.run, step)
+            adapter = await checkpoints.publish(self._context, self._job, self.run, step)
         except AdapterError as error:
-            reason = self.run.without_paths(str(error), self._job)
+            reason = self.run.replace_paths(str(error), self._job)
             unserved = f"The checkpoint of step {step} isn't served: {reason}"
-            return self._narrator.once(Told(unserved, at, "warn", data={"step": step}))
-        return _Published(step, adapter, metrics, at)
+            return self._translator.skip_repeated(NewEvent(unserved, at, "warn", data={"step": step}))
+        return _PublishedCheckpoint(step, adapter, metrics, at)
 
-    def _store(self, session: Session, told: list[Told | _Published], offset: int, values: dict[str, Any]) -> bool:
+    def _store_events(
+        self, session: Session, new_events: list[NewEvent | _PublishedCheckpoint], offset: int, values: dict[str, Any]
+    ) -> bool:
         as_before = JobRow.events_offset == self._offset
         if not states.change(session, self._job.id, {"running"}, as_before, events_offset=offset, **values):
             return False
-        for one in told:
-            if isinstance(one, _Published):
-                checkpoints.note(session, self._job.id, one.step, one.adapter, one.metrics, one.at)
+        for new in new_events:
+            if isinstance(new, _PublishedCheckpoint):
+                checkpoints.record(session, self._job.id, new.step, new.adapter, new.metrics, new.at)
             else:
                 add_event(
                     session,
                     self._job.id,
-                    one.message,
-                    level=one.level,
-                    metrics=one.metrics,
-                    data=one.data,
-                    created_at=one.created_at,
+                    new.message,
+                    level=new.level,
+                    metrics=new.metrics,
+                    data=new.data,
+                    created_at=new.created_at,
                 )
         return True
 
-    async def _tidy(self, told: list[Told | _Published], stored: bool) -> None:
+    async def _prune_checkpoints(self, new_events: list[NewEvent | _PublishedCheckpoint], stored: bool) -> None:
         if stored:
-            await checkpoints.let_go(self._workshop, self._job.id)
+            await checkpoints.prune(self._context, self._job.id)
             return
-        for one in told:  # the job ended meanwhile: what nobody was told of goes again
-            if isinstance(one, _Published) and not await self._is_noted(one.step):
-                await checkpoints.remove(self._workshop.registry, one.adapter.name)
+        for new in new_events:  # the job ended meanwhile: unrecorded checkpoints are removed
+            if isinstance(new, _PublishedCheckpoint) and not await self._is_recorded(new.step):
+                await checkpoints.remove(self._context.registry, new.adapter.name)
 
-    async def _is_noted(self, step: int) -> bool:
-        return await self._workshop.transaction(lambda session: checkpoints.is_noted(session, self._job.id, step))
+    async def _is_recorded(self, step: int) -> bool:
+        return await self._context.run_transaction(lambda session: checkpoints.is_recorded(session, self._job.id, step))
 
-    def _worked_out(self, events: list[ProgressEvent]) -> dict[str, Any]:
-        """Columns that change with what was told: when it will end, and what `auto` came to."""
+    def _compute_columns(self, events: list[ProgressEvent]) -> dict[str, Any]:
+        """Return the columns that follow from the events: the estimated end, and the values chosen for `auto`."""
         values: dict[str, Any] = {}
-        finishes = [finish.estimated_finish(event) for event in events if event.type == "step"]
+        finishes = [finish.estimate_finish(event) for event in events if event.type == "step"]
         if finishes:
             values["estimated_finish"] = finishes[-1]
             if self._turn:
@@ -356,39 +364,39 @@ class JobRun:
         if any(event.type == "finished" for event in events):
             values["estimated_finish"] = now_s() + round(finish.ENDING_S)
         if self._hyperparameters is None and (plan := self.run.plan):
-            self._hyperparameters = values["hyperparameters"] = _resolved(self._job, plan)
+            self._hyperparameters = values["hyperparameters"] = _resolve_hyperparameters(self._job, plan)
         return values
 
-    def _want(self, wish: Wish) -> None:
-        self._wish = wish
-        self._wished.set()
+    def _set_goal(self, goal: Goal) -> None:
+        self._goal = goal
+        self._goal_changed.set()
 
     async def _clean_up(self) -> None:
-        """Nothing is left of a job that has ended but what is worth keeping; the runner does what can't be done now."""
+        """Clean up if the job has ended; the runner retries what can't be done now."""
         statement = select(JobRow.status).where(JobRow.id == self._job.id)
-        status = await self._workshop.transaction(lambda session: session.scalar(statement))
+        status = await self._context.run_transaction(lambda session: session.scalar(statement))
         if status in states.ENDED:
-            await clear(self._workshop, self._job.id, status)
+            await clean_up(self._context, self._job.id, status)
 
 
-class _Published:
-    """A checkpoint that answers, and has yet to be written down."""
+class _PublishedCheckpoint:
+    """A published checkpoint that isn't recorded yet."""
 
     def __init__(self, step: int, adapter: Adapter, metrics: dict[str, Any], at: int) -> None:
         self.step, self.adapter, self.metrics, self.at = step, adapter, metrics, at
 
 
 def _is_failure(event: ProgressEvent) -> bool:
-    """Whether the run ended for a reason of its own; one that was stopped goes on another time."""
+    """Return whether the run failed by itself; a stopped run is resumed later."""
     return event.type == "failed" and event.code != "interrupted"
 
 
-def _resolved(job: JobRow, plan: dict[str, Any]) -> dict[str, Any]:
-    """The hyperparameters, each `auto` among OpenAI's three replaced by what it came to."""
+def _resolve_hyperparameters(job: JobRow, plan: dict[str, Any]) -> dict[str, Any]:
+    """Return the hyperparameters, with each `auto` of OpenAI's three replaced by the chosen value."""
     found = {
         "n_epochs": plan["n_epochs"],
         "batch_size": plan["batch_size"] * plan["gradient_accumulation_steps"],
         "learning_rate_multiplier": float(f"{plan['learning_rate'] / job.base_learning_rate:.10g}"),
     }
-    asked = job.hyperparameters
-    return {**asked, **{name: value for name, value in found.items() if asked.get(name, "auto") == "auto"}}
+    requested = job.hyperparameters
+    return {**requested, **{name: value for name, value in found.items() if requested.get(name, "auto") == "auto"}}

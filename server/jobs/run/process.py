@@ -1,6 +1,6 @@
-"""One training as a process: started under serving's keeper, so that nothing of it outlives the server.
+"""The process of one training, started under serving's keeper so that it can't outlive the server.
 
-Knows the run directory's lock and the environment; refuses to know what the events mean.
+Also the lock of the run directory, and the process's environment.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from serving.machine.kept_process import KeptProcess
 
 _LOCK_POLL_S = 0.05
 _LOCK_SLACK_S = 10.0
-"""Beyond the grace: the old process's keeper has to notice that its server is gone."""
+"""In addition to the grace period: the old process's keeper has to notice that its server is gone."""
 
 
 async def start_training(
@@ -32,25 +32,25 @@ async def start_training(
     grace_s: float,
     division: Division | None = None,
 ) -> KeptProcess:
-    """The job's process, running.
+    """Start the job's process.
 
-    executable: what it runs in the end; `command` may begin with something that only leads there.
-    division: which devices it may use; by default all.
+    executable: the program that is finally run; `command` may begin with a wrapper such as `nice`.
+    division: which devices it may use; default: all.
 
     Raises:
-        EngineStartError: not even its keeper could be started.
+        EngineStartError: its keeper could not be started.
     """
     division = division or Division()
-    environment = {**os.environ, **_tracking(job), **division.training_environment}
-    whole = [*command, str(run.path)]
+    environment = {**os.environ, **_build_tracking_environment(job), **division.training_environment}
+    full_command = [*command, str(run.path)]
     cores = division.training_cores
-    return await KeptProcess.start(whole, environment, run.log, grace_s, executable=executable, cores=cores)
+    return await KeptProcess.start(full_command, environment, run.log, grace_s, executable=executable, cores=cores)
 
 
 async def wait_until_free(run: RunDirectory, grace_s: float) -> None:
-    """Returns when no process works on the run directory.
+    """Wait until no process uses the run directory.
 
-    An earlier server's process may still be writing its checkpoint. One that needs longer than its grace is killed.
+    An earlier server's process may still be writing its checkpoint. It is killed after its grace period.
     """
     deadline = asyncio.get_running_loop().time() + grace_s + _LOCK_SLACK_S
     while not is_free(run.lock):
@@ -60,7 +60,7 @@ async def wait_until_free(run: RunDirectory, grace_s: float) -> None:
 
 
 def is_free(lock: Path) -> bool:
-    """Whether no process works on the run directory with this lock."""
+    """Return whether no process uses the run directory with this lock."""
     try:
         with lock.open("r") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,15 +72,15 @@ def is_free(lock: Path) -> bool:
 
 
 def _kill_holder(run: RunDirectory) -> None:
-    """Kills the process that the lock names, if it is a training on this very directory."""
+    """Kill the process that the lock names, if it is a training on this directory."""
     with contextlib.suppress(OSError, ValueError):
         pid = int(run.lock.read_text(encoding="ascii"))
         if os.fsencode(run.path) in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
             os.kill(pid, signal.SIGKILL)
 
 
-def _tracking(job: JobRow) -> Mapping[str, str]:
-    """What Weights & Biases reads from the environment, for the first integration with it."""
+def _build_tracking_environment(job: JobRow) -> Mapping[str, str]:
+    """Return the environment variables of Weights & Biases for the job's first integration with it."""
     for integration in job.integrations or ():
         wandb: dict[str, Any] = integration.get("wandb") or {}
         found = {

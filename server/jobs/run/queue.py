@@ -1,7 +1,7 @@
-"""Runs what is in the queue: a process a job, as many as the machine holds.
+"""Runs the queue: one process per job, as many as the machine can hold.
 
-The database says what is to be done; this loop looks at it whenever it is woken, and once a second. It holds nothing
-that would be missed after a crash.
+The database has the queue; the loop reads it whenever it is woken, and once a second. Nothing in memory would be missed
+after a crash.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from server.jobs import states
 from server.jobs.create import inputs
 from server.jobs.events import add_event
 from server.jobs.run import finish
-from server.jobs.run.capacity import Started, why_wait
-from server.jobs.run.cleanup import clear
-from server.jobs.run.context import Workshop
+from server.jobs.run.capacity import RunningJob, find_wait_reason
+from server.jobs.run.cleanup import clean_up
+from server.jobs.run.context import JobContext
 from server.jobs.run.job_run import JobRun
-from server.jobs.run.recovery import take_up
+from server.jobs.run.recovery import recover_jobs
 from server.settings import Settings
 from server.storage.database import Database
 from server.storage.tables import JobRow, now_s
@@ -36,18 +36,18 @@ from training.config.config import Method
 
 TRAINING = (sys.executable, "-m", "training")
 MAX_CHECKS = 2
-"""Jobs whose files are looked through at once; each check is a process."""
+"""Jobs whose files are checked at the same time, each in a process."""
 _TIMER_S = 1.0
-_CLEARED_AT_ONCE = 100
-"""Ended jobs that one look removes remains of, so that nobody else waits long for the next."""
+_CLEANUP_BATCH = 100
+"""Ended jobs that are cleaned up per round, so that the next round isn't delayed for long."""
 _UNSEEN_S = 60
-"""An end may be written so many seconds after the time that it bears: a transaction waits its turn."""
+"""A job's end may be committed this many seconds after its `finished_at`, since transactions wait for each other."""
 
 logger = logging.getLogger(__name__)
 
 
 class Runner:
-    """The one that starts, watches, stops and ends jobs."""
+    """Starts, watches, stops and ends jobs."""
 
     def __init__(
         self,
@@ -61,83 +61,83 @@ class Runner:
         on_end: Callable[[], None] = lambda: None,
         accelerator: Accelerator | None = None,
     ) -> None:
-        """command: what is started with the run directory as its last argument.
+        """command: the training command; the run directory is appended.
 
-        on_end: called when a job has succeeded or failed, which is written by then.
-        accelerator: what the trainings share with the engines; by default both run at once.
+        on_end: called after a job's success or failure has been stored.
+        accelerator: shared by trainings and engines; default: both run at once.
         """
         self._accelerator = accelerator or Accelerator()
-        self._workshop = Workshop(settings, database, engine, registry, files, tuple(command), on_end)
-        self._command = self._workshop.command
-        self._looking = BackgroundLoop(self._look, "The queue can't be looked at now", pause_s=_TIMER_S)
+        self._context = JobContext(settings, database, engine, registry, files, tuple(command), on_end)
+        self._command = self._context.command
+        self._loop = BackgroundLoop(self._run_once, "The queue can't be looked at now", pause_s=_TIMER_S)
         self._runs: dict[str, JobRun] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        """Of the runs, by job."""
+        """The tasks of the runs, by job id."""
         self._checks: dict[str, asyncio.Task[None]] = {}
-        self._told_to_wait: set[str] = set()
-        self._to_clear: dict[str, str] = {}
-        """Jobs that have ended, with their status, of which something may be left to be removed."""
+        self._reported_waiting: set[str] = set()
+        self._to_clean_up: dict[str, str] = {}
+        """Ended jobs that may need cleanup, with their status."""
         self._seen_ended_at = 0
-        """Jobs that ended before this, in Unix seconds, have been noticed."""
+        """Jobs that ended before this, in Unix seconds, have been seen."""
 
     async def start(self) -> None:
-        """Takes up what an earlier server left, and begins to work."""
-        self._workshop.leaving.clear()
+        """Recover the jobs of an earlier server, and start working."""
+        self._context.stopping.clear()
         self._accelerator.open()
-        self._command = await asyncio.to_thread(self._workshop.command_here)
-        for job in await take_up(self._workshop):
-            self._run(job)
-        self._looking.start()
+        self._command = await asyncio.to_thread(self._context.build_command)
+        for job in await recover_jobs(self._context):
+            self._start_run(job)
+        self._loop.start()
 
     async def stop(self) -> None:
-        """Returns when no process of a job is left; each has written a checkpoint if it could."""
-        self._workshop.leaving.set()
+        """Stop all processes, letting each write a checkpoint if it can, and return when they have ended."""
+        self._context.stopping.set()
         self._accelerator.close()
-        await self._looking.stop()
+        await self._loop.stop()
         for task in self._checks.values():
             task.cancel()
         for run in self._runs.values():
-            run.leave()
+            run.shut_down()
         await asyncio.gather(*self._checks.values(), *self._tasks.values(), return_exceptions=True)
 
     def wake(self) -> None:
-        """Says that there may be something to do: a job is new, or its status was changed. From any thread."""
-        self._looking.wake()
+        """Read the queue now: a job is new, or its status has changed. Callable from any thread."""
+        self._loop.wake()
 
-    async def _look(self) -> None:
-        await self._tell_runs()
+    async def _run_once(self) -> None:
+        await self._update_runs()
         await self._start_checks()
         while await self._start_next():
             pass
-        await self._clear_ended()
+        await self._clean_up_ended()
 
-    async def _tell_runs(self) -> None:
-        """Tells each run what its row says: whether it was paused, or cancelled.
+    async def _update_runs(self) -> None:
+        """Pass each row's status on to its run: whether it was paused or cancelled.
 
-        A row that says `running` and has no run lost it to a fault, such as a database that was away: it is put back.
+        A `running` row without a run lost it to a fault, such as an unavailable database: it is requeued.
         """
         concerned = or_(JobRow.id.in_(list(self._runs)), JobRow.status == "running")
         rows = select(JobRow.id, JobRow.status, JobRow.pause_requested).where(concerned)
-        for job_id, status, pause_requested in await self._workshop.database.run(
+        for job_id, status, pause_requested in await self._context.database.run(
             lambda session: session.execute(rows).all()
         ):
             if job_id in self._runs:
-                self._runs[job_id].notice(status, pause_requested)
+                self._runs[job_id].update_status(status, pause_requested)
             elif status == "running":
-                await self._workshop.database.run(partial(_put_back, job_id))
+                await self._context.database.run(partial(_requeue, job_id))
 
     async def _start_checks(self) -> None:
-        ready = JobRow.status == "validating_files", ~inputs.awaits_a_check()
+        ready = JobRow.status == "validating_files", ~inputs.is_awaiting_check()
         first = select(JobRow).where(*ready).order_by(JobRow.number).limit(100)
-        for job in await self._workshop.database.run(lambda session: session.scalars(first).all()):
+        for job in await self._context.database.run(lambda session: session.scalars(first).all()):
             if len(self._checks) >= MAX_CHECKS:
                 return
             if job.id not in self._checks:
-                self._keep(self._checks, job.id, self._check(job))
+                self._track(self._checks, job.id, self._check(job))
 
     async def _check(self, job: JobRow) -> None:
-        """Looks through the job's files, and moves it into the queue or has it fail."""
-        workshop, run = self._workshop, self._workshop.run_of(job.id)
+        """Check the job's files; then queue the job, or fail it."""
+        context, run = self._context, self._context.get_run(job.id)
         try:
             method: Method = job.method  # type: ignore[assignment]
             found = await check_for_job(
@@ -147,59 +147,62 @@ class Runner:
                 file_format=run.config.get("file_format", "auto"),
                 on_leakage=run.config.get("on_leakage", "refuse"),
             )
-        except Exception:  # whatever it is, one job's files are no reason for the others to stand still
+        except Exception:  # whatever it is, one job's files mustn't block the others
             logger.exception("The files of job %s can't be checked", job.id)
             message = "The job's files couldn't be checked; the server's log says why. Create the job again."
-            await finish.fail(workshop, job, "server_error", message)
+            await finish.fail(context, job, "server_error", message)
             return
         if found.code is None:
-            await workshop.transaction(lambda session: states.validated(session, job.id))
+            await context.run_transaction(lambda session: states.mark_validated(session, job.id))
         else:
-            await finish.fail(workshop, job, found.code, found.message or found.code, found.param)
+            await finish.fail(context, job, found.code, found.message or found.code, found.param)
 
     async def _start_next(self) -> bool:
-        """Whether the first job of the queue was started, or at least isn't there any more."""
+        """Start the first job of the queue; return whether it has left the queue."""
         first = select(JobRow).where(JobRow.status == "queued").order_by(JobRow.number).limit(1)
-        job = await self._workshop.database.run(lambda session: session.scalar(first))
-        if job is None or job.id in self._runs:  # its last process is being seen off
+        job = await self._context.database.run(lambda session: session.scalar(first))
+        if job is None or job.id in self._runs:  # its previous process is still ending
             return False
-        running = [Started(run.run, run.has_settled) for run in self._runs.values()]
-        limit = self._workshop.settings.max_running_jobs
+        running = [RunningJob(run.run, run.has_allocated) for run in self._runs.values()]
+        limit = self._context.settings.max_running_jobs
         division = self._accelerator.division
-        reason = await asyncio.to_thread(why_wait, self._workshop.run_of(job.id), running, limit, None, division)
+        reason = await asyncio.to_thread(
+            find_wait_reason, self._context.get_run(job.id), running, limit, None, division
+        )
         if reason is not None:
-            await self._tell_to_wait(job.id, reason)
+            await self._report_waiting(job.id, reason)
             return False
-        if await self._workshop.database.run(partial(_claimed, job.id)):
-            self._told_to_wait.discard(job.id)
-            self._run(await self._workshop.database.run(lambda session: states.read(session, job.id)))
+        if await self._context.database.run(partial(_claim, job.id)):
+            self._reported_waiting.discard(job.id)
+            self._start_run(await self._context.database.run(lambda session: states.read(session, job.id)))
         return True
 
-    async def _tell_to_wait(self, job_id: str, reason: str) -> None:
-        if job_id not in self._told_to_wait:
-            self._told_to_wait.add(job_id)
-            await self._workshop.database.run(partial(_say_why, job_id, reason))
+    async def _report_waiting(self, job_id: str, reason: str) -> None:
+        if job_id not in self._reported_waiting:
+            self._reported_waiting.add(job_id)
+            await self._context.database.run(partial(_add_wait_event, job_id, reason))
 
-    async def _clear_ended(self) -> None:
-        """Removes what jobs leave behind that have ended since the last time; the first time, that ever ended."""
+    async def _clean_up_ended(self) -> None:
+        """Clean up after jobs that have ended since the last round; in the first round, after all that have ever
+        ended."""
         now = now_s()
         since = JobRow.finished_at >= self._seen_ended_at
         ended = select(JobRow.id, JobRow.status).where(JobRow.status.in_(states.ENDED), since)
-        found = await self._workshop.database.run(lambda session: session.execute(ended).all())
-        self._to_clear |= {row.id: row.status for row in found}
+        found = await self._context.database.run(lambda session: session.execute(ended).all())
+        self._to_clean_up |= {row.id: row.status for row in found}
         self._seen_ended_at = now - _UNSEEN_S
-        for job_id in list(self._to_clear)[:_CLEARED_AT_ONCE]:
-            status = self._to_clear.pop(job_id)
+        for job_id in list(self._to_clean_up)[:_CLEANUP_BATCH]:
+            status = self._to_clean_up.pop(job_id)
             at_work = job_id in self._runs or job_id in self._checks
-            if at_work or not await clear(self._workshop, job_id, status):
-                self._to_clear[job_id] = status  # behind the others
+            if at_work or not await clean_up(self._context, job_id, status):
+                self._to_clean_up[job_id] = status  # behind the others
 
-    def _run(self, job: JobRow) -> None:
-        run = self._runs[job.id] = JobRun(self._workshop, job, self._command, self._accelerator)
-        self._keep(self._tasks, job.id, run.work())
+    def _start_run(self, job: JobRow) -> None:
+        run = self._runs[job.id] = JobRun(self._context, job, self._command, self._accelerator)
+        self._track(self._tasks, job.id, run.work())
 
-    def _keep(self, tasks: dict[str, asyncio.Task[None]], job_id: str, work: Coroutine[None, None, None]) -> None:
-        """Does the work in a task that is known until it is done."""
+    def _track(self, tasks: dict[str, asyncio.Task[None]], job_id: str, work: Coroutine[None, None, None]) -> None:
+        """Run the work in a task that is tracked until it is done."""
         task = tasks[job_id] = asyncio.create_task(work)
 
         def done(task: asyncio.Task[None]) -> None:
@@ -208,20 +211,20 @@ class Runner:
                 del self._runs[job_id]
             if not task.cancelled() and (error := task.exception()):
                 logger.error("The work on job %s ended unforeseen", job_id, exc_info=error)
-            self._looking.wake()
+            self._loop.wake()
 
         task.add_done_callback(done)
 
 
-def _put_back(job_id: str, session: Session) -> None:
+def _requeue(job_id: str, session: Session) -> None:
     states.requeue(session, job_id, "The job lost its place at work and is in the queue again", level="warn")
 
 
-def _say_why(job_id: str, reason: str, session: Session) -> None:
-    """Tells what the job waits for, if it still does: nothing comes after the event of an end."""
+def _add_wait_event(job_id: str, reason: str, session: Session) -> None:
+    """Add an event with what the job waits for, if it is still queued: nothing may follow the event of its end."""
     if states.change(session, job_id, {"queued"}, status="queued"):
         add_event(session, job_id, reason)
 
 
-def _claimed(job_id: str, session: Session) -> bool:
+def _claim(job_id: str, session: Session) -> bool:
     return states.claim(session, job_id)

@@ -1,7 +1,7 @@
-"""Sends what is in the outbox, signed, with growing pauses between attempts.
+"""Sends the events of the outbox, signed, with growing pauses between attempts.
 
-What is to be sent, and when, is in the database alone: after a crash the next server goes on. So an event comes at
-least once, and its id tells a receiver what it has had. Events of one endpoint may overtake one another.
+Only the database has what is to be sent and when, so the next server continues after a crash. Events are delivered at
+least once; receivers can recognize duplicates by the id. Events for one endpoint may arrive out of order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from server.jobs.webhooks.sender import TIMEOUT_S, Sender, UnreachableError
+from server.jobs.webhooks.sender import TIMEOUT_S, UnreachableError, WebhookSender
 from server.storage.database import Database
 from server.storage.tables import WebhookDeliveryRow, WebhookEndpointRow, now_s
 from server.wire.background import BackgroundLoop
@@ -25,48 +25,48 @@ from server.wire.background import BackgroundLoop
 log = logging.getLogger(__name__)
 
 PAUSES_S = (5, 30, 120, 600, 1800, 3600, 7200, 14400, 28800, 43200, 43200, 57600, 57600)
-"""Between one attempt and the next; together 72 hours, which is how long OpenAI tries."""
+"""Pauses between attempts; 72 hours in all, as long as OpenAI retries."""
 JITTER = 0.1
-"""Each pause is up to this share longer or shorter: what failed together is not sent again together."""
+"""Pauses vary randomly by up to this share, so that deliveries that failed together aren't retried together."""
 PER_ENDPOINT = 4
-"""Deliveries under way to one endpoint: a slow one holds up nothing but what is meant for itself."""
+"""Concurrent deliveries per endpoint, so that a slow one delays only its own."""
 POLL_S = 1.0
-"""The outbox is looked into this often, for what came without a `wake` and what is due again."""
+"""How often the outbox is read, for events without a `wake` and for retries that are due."""
 DATABASE_PAUSE_S = 5.0
 KEPT_S = 30 * 24 * 3600
-"""Deliveries that are over are kept this long, for whoever looks into the table."""
+"""Finished deliveries stay in the table this long, for debugging."""
 
 Due = tuple[WebhookDeliveryRow, WebhookEndpointRow]
 
 
 class Deliverer:
-    """Works through the outbox beside everything else; nothing waits for it."""
+    """Delivers the outbox in the background; nothing waits for it."""
 
     def __init__(
         self, database: Database, *, pauses_s: Sequence[float] = PAUSES_S, timeout_s: float = TIMEOUT_S
     ) -> None:
-        """timeout_s: for one attempt, from connecting to the end of the answer's head."""
+        """timeout_s: of one attempt, from connecting to the end of the response headers."""
         self._database = database
         self._pauses_s, self._timeout_s = tuple(pauses_s), timeout_s
-        self._unwritten: Counter[str] = Counter()
-        """Attempts by delivery that the database couldn't be told of."""
-        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._unrecorded: Counter[str] = Counter()
+        """Attempts by delivery that could not be recorded in the database."""
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._endpoint_of: dict[str, str] = {}
-        self._working = BackgroundLoop(
+        self._loop = BackgroundLoop(
             self._work, "Webhooks can't be sent now", pause_s=POLL_S, failure_pause_s=DATABASE_PAUSE_S
         )
-        self._forgotten_at = float("-inf")
-        self._sender: Sender | None = None
+        self._old_deleted_at = float("-inf")
+        self._sender: WebhookSender | None = None
 
     async def start(self) -> None:
-        """Begins to send, what an earlier server left first."""
-        self._sender = Sender(self._timeout_s)
-        self._working.start()
+        """Start sending, beginning with what an earlier server left."""
+        self._sender = WebhookSender(self._timeout_s)
+        self._loop.start()
 
     async def stop(self) -> None:
-        """Returns when nothing is being sent; what isn't delivered stays in the outbox."""
-        await self._working.stop()
-        tasks = list(self._under_way.values())
+        """Stop sending; undelivered events stay in the outbox."""
+        await self._loop.stop()
+        tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -74,51 +74,53 @@ class Deliverer:
             await self._sender.close()
 
     def wake(self) -> None:
-        """Says that there may be something to send. From any thread."""
-        self._working.wake()
+        """Read the outbox now. Callable from any thread."""
+        self._loop.wake()
 
     async def send_sample(self, endpoint: WebhookEndpointRow, event_id: str, payload: str) -> int:
-        """The status of the endpoint's answer to an event that is sent now, once, past the outbox.
+        """Send an event now, once, without the outbox, and return the status of the response.
 
         Raises:
-            UnreachableError: there was no answer in time.
+            UnreachableError: there was no response in time.
         """
         assert self._sender is not None, "The deliverer was not started."  # noqa: S101 (a mistake of ours alone)
         return await self._sender.send(endpoint, event_id, payload)
 
     async def _work(self) -> None:
-        if time.monotonic() - self._forgotten_at > 3600:
-            await self._database.run(_forget_old)
-            self._forgotten_at = time.monotonic()
-        await self._begin_due()
+        if time.monotonic() - self._old_deleted_at > 3600:
+            await self._database.run(_delete_old)
+            self._old_deleted_at = time.monotonic()
+        await self._start_due()
 
-    async def _begin_due(self) -> None:
-        busy, under_way = Counter(self._endpoint_of.values()), frozenset(self._under_way)
-        for delivery, endpoint in await self._database.run(lambda session: _due(session, busy, under_way)):
+    async def _start_due(self) -> None:
+        busy, active_ids = Counter(self._endpoint_of.values()), frozenset(self._tasks)
+        for delivery, endpoint in await self._database.run(lambda session: _find_due(session, busy, active_ids)):
             self._endpoint_of[delivery.id] = endpoint.id
-            self._under_way[delivery.id] = asyncio.create_task(self._deliver(delivery, endpoint))
+            self._tasks[delivery.id] = asyncio.create_task(self._deliver(delivery, endpoint))
 
     async def _deliver(self, delivery: WebhookDeliveryRow, endpoint: WebhookEndpointRow) -> None:
         try:
             status, result = await self._attempt(delivery, endpoint)
-            pause_s = self._pause_after(delivery.attempts + 1)
+            pause_s = self._compute_pause_s(delivery.attempts + 1)
             if status == "pending" and pause_s is None:
                 status = "given_up"
                 log.warning("webhook %s to %s is given up: %s", delivery.event_id, endpoint.id, result)
-            await self._database.run(lambda session: _write_down(session, delivery.id, status, result, pause_s or 0))
-            del self._unwritten[delivery.id]  # a Counter doesn't mind where there is none
-        except SQLAlchemyError as error:  # still pending, so it is sent again: twice is better than never
+            await self._database.run(
+                lambda session: _record_attempt(session, delivery.id, status, result, pause_s or 0)
+            )
+            del self._unrecorded[delivery.id]  # a Counter ignores missing keys
+        except SQLAlchemyError as error:  # still pending, so it is sent again: better twice than never
             log.warning("webhook %s to %s was tried and not written down: %s", delivery.event_id, endpoint.id, error)
-            # The row still says that it is due, so what the schedule says is kept here.
-            self._unwritten[delivery.id] += 1
-            attempts = delivery.attempts + self._unwritten[delivery.id]
-            await asyncio.sleep(self._pause_after(attempts) or max(self._pauses_s, default=DATABASE_PAUSE_S))
+            # The row still says that it is due, so the schedule is kept here.
+            self._unrecorded[delivery.id] += 1
+            attempts = delivery.attempts + self._unrecorded[delivery.id]
+            await asyncio.sleep(self._compute_pause_s(attempts) or max(self._pauses_s, default=DATABASE_PAUSE_S))
         finally:
-            del self._under_way[delivery.id], self._endpoint_of[delivery.id]
-            self._working.wake()
+            del self._tasks[delivery.id], self._endpoint_of[delivery.id]
+            self._loop.wake()
 
     async def _attempt(self, delivery: WebhookDeliveryRow, endpoint: WebhookEndpointRow) -> tuple[str, str]:
-        """What became of the delivery, and the endpoint's answer in a word."""
+        """Attempt the delivery; return its new status and a short result."""
         try:
             code = await self.send_sample(endpoint, delivery.event_id, delivery.payload)
         except UnreachableError as error:
@@ -128,28 +130,28 @@ class Deliverer:
             return "pending", "failed before it was sent; the server's log tells why"
         if 200 <= code < 300:
             return "delivered", str(code)
-        # 410 Gone: whoever is there says that nobody wants this any more.
+        # 410 Gone: the endpoint no longer wants events.
         return "given_up" if code == 410 else "pending", str(code)
 
-    def _pause_after(self, attempts: int) -> float | None:
-        """Seconds until the next attempt; None when that was the last."""
+    def _compute_pause_s(self, attempts: int) -> float | None:
+        """Return the seconds until the next attempt; None after the last."""
         if attempts > len(self._pauses_s):
             return None
         return self._pauses_s[attempts - 1] * random.uniform(1 - JITTER, 1 + JITTER)
 
 
-def _due(session: Session, busy: Counter[str], under_way: frozenset[str]) -> list[Due]:
-    """What is to be sent now, for each endpoint as much as it may have at once."""
+def _find_due(session: Session, busy: Counter[str], active_ids: frozenset[str]) -> list[Due]:
+    """Return the due deliveries, for each endpoint up to its concurrency limit."""
     due: list[Due] = []
     waiting = (WebhookDeliveryRow.status == "pending", WebhookDeliveryRow.next_attempt_at <= now_s())
     for endpoint_id in session.scalars(select(WebhookDeliveryRow.endpoint_id).where(*waiting).distinct()).all():
         endpoint = session.scalar(select(WebhookEndpointRow).where(WebhookEndpointRow.id == endpoint_id))
-        if endpoint is None:  # deleted in the moment in which the event was written
+        if endpoint is None:  # deleted while the event was being written
             session.execute(delete(WebhookDeliveryRow).where(WebhookDeliveryRow.endpoint_id == endpoint_id))
             continue
         query = (
             select(WebhookDeliveryRow)
-            .where(*waiting, WebhookDeliveryRow.endpoint_id == endpoint_id, WebhookDeliveryRow.id.not_in(under_way))
+            .where(*waiting, WebhookDeliveryRow.endpoint_id == endpoint_id, WebhookDeliveryRow.id.not_in(active_ids))
             .order_by(WebhookDeliveryRow.next_attempt_at, WebhookDeliveryRow.created_at)
             .limit(max(0, PER_ENDPOINT - busy[endpoint_id]))
         )
@@ -157,8 +159,8 @@ def _due(session: Session, busy: Counter[str], under_way: frozenset[str]) -> lis
     return due
 
 
-def _write_down(session: Session, delivery_id: str, status: str, result: str, pause_s: float) -> None:
-    # The row may be gone: its endpoint was deleted while this was under way.
+def _record_attempt(session: Session, delivery_id: str, status: str, result: str, pause_s: float) -> None:
+    # The row may be gone if its endpoint was deleted meanwhile.
     session.execute(
         update(WebhookDeliveryRow)
         .where(WebhookDeliveryRow.id == delivery_id, WebhookDeliveryRow.status == "pending")
@@ -172,5 +174,5 @@ def _write_down(session: Session, delivery_id: str, status: str, result: str, pa
     )
 
 
-def _forget_old(session: Session) -> None:
+def _delete_old(session: Session) -> None:
     session.execute(delete(WebhookDeliveryRow).where(WebhookDeliveryRow.finished_at < now_s() - KEPT_S))

@@ -1,4 +1,4 @@
-"""Webhook endpoints in the database: what may be one, and how each is changed. Knows no HTTP of its own.
+"""Webhook endpoints in the database: validation and changes.
 
 https://platform.openai.com/docs/guides/webhooks
 """
@@ -14,7 +14,7 @@ from sqlalchemy import CursorResult, case, delete, literal, select, update
 from sqlalchemy.orm import Session
 
 from server.jobs.webhooks.outbox import EVENT_TYPES
-from server.jobs.webhooks.signing import hint_of, new_secret
+from server.jobs.webhooks.signing import mask_secret, new_secret
 from server.storage.tables import WebhookDeliveryRow, WebhookEndpointRow, new_id, now_s
 from server.wire.errors import BadRequest, NotFound
 
@@ -23,7 +23,7 @@ MAX_URL = 2048
 
 
 def create(session: Session, name: str, url: str, event_types: Sequence[str]) -> WebhookEndpointRow:
-    """The new endpoint, its secret just made."""
+    """Create an endpoint with a new secret."""
     now = now_s()
     row = WebhookEndpointRow(
         id=new_id("whep"),
@@ -40,15 +40,15 @@ def create(session: Session, name: str, url: str, event_types: Sequence[str]) ->
 
 
 def get(session: Session, endpoint_id: str) -> WebhookEndpointRow:
-    """The endpoint with this id. Raises: NotFound."""
+    """Return the endpoint with this id. Raises: NotFound."""
     row = session.scalar(select(WebhookEndpointRow).where(WebhookEndpointRow.id == endpoint_id))
     if row is None:
-        raise _not_found(endpoint_id)
+        raise _not_found_error(endpoint_id)
     return row
 
 
 def change(session: Session, endpoint_id: str, changes: dict[str, Any]) -> WebhookEndpointRow:
-    """The endpoint with these columns changed; what is as it was leaves `updated_at` as it was. Raises: NotFound."""
+    """Change these columns and return the endpoint; `updated_at` changes only if a value does. Raises: NotFound."""
     row = get(session, endpoint_id)
     if any(getattr(row, name) != value for name, value in changes.items()):
         for name, value in changes.items():
@@ -58,9 +58,9 @@ def change(session: Session, endpoint_id: str, changes: dict[str, Any]) -> Webho
 
 
 def rotate_secret(session: Session, endpoint_id: str, *, keep_old: bool) -> WebhookEndpointRow:
-    """The endpoint with a new secret; with `keep_old` events carry both signatures for 24 hours. Raises: NotFound."""
+    """Give the endpoint a new secret; with `keep_old`, events have both signatures for 24 hours. Raises: NotFound."""
     now = now_s()
-    # One statement: two rotations at once each keep the secret that the other has just replaced.
+    # One statement, so that of two concurrent rotations each keeps the secret that it replaces.
     rotated = session.execute(
         update(WebhookEndpointRow)
         .where(WebhookEndpointRow.id == endpoint_id)
@@ -72,20 +72,20 @@ def rotate_secret(session: Session, endpoint_id: str, *, keep_old: bool) -> Webh
         )
     )
     if not cast("CursorResult[Any]", rotated).rowcount:
-        raise _not_found(endpoint_id)
+        raise _not_found_error(endpoint_id)
     return get(session, endpoint_id)
 
 
 def remove(session: Session, endpoint_id: str) -> None:
-    """Delete the endpoint, and what was still to be sent to it. Raises: NotFound."""
-    gone = session.execute(delete(WebhookEndpointRow).where(WebhookEndpointRow.id == endpoint_id))
-    if not cast("CursorResult[Any]", gone).rowcount:
-        raise _not_found(endpoint_id)
+    """Delete the endpoint and its pending deliveries. Raises: NotFound."""
+    deleted = session.execute(delete(WebhookEndpointRow).where(WebhookEndpointRow.id == endpoint_id))
+    if not cast("CursorResult[Any]", deleted).rowcount:
+        raise _not_found_error(endpoint_id)
     session.execute(delete(WebhookDeliveryRow).where(WebhookDeliveryRow.endpoint_id == endpoint_id))
 
 
 def endpoint_object(row: WebhookEndpointRow, *, show_secret: bool = False) -> dict[str, Any]:
-    """OpenAI's `webhook_endpoint`; with its secret only when that was made just now."""
+    """Return OpenAI's `webhook_endpoint` object; `show_secret` is only for a secret that was just created."""
     return {
         "id": row.id,
         "object": "webhook_endpoint",
@@ -94,12 +94,12 @@ def endpoint_object(row: WebhookEndpointRow, *, show_secret: bool = False) -> di
         "event_types": row.event_types,
         "created_at": row.created_at,
         "updated_at": row.updated_at,
-        "signing_secret_hint": hint_of(row.secret),
+        "signing_secret_hint": mask_secret(row.secret),
     } | ({"signing_secret": row.secret} if show_secret else {})
 
 
-def checked_event_types(event_types: Sequence[str]) -> list[str]:
-    """The event types, each once. Raises: BadRequest: there are none, or one that does not happen here."""
+def check_event_types(event_types: Sequence[str]) -> list[str]:
+    """Return the event types without duplicates. Raises: BadRequest if there are none, or one is unknown."""
     unknown = [event_type for event_type in event_types if event_type not in EVENT_TYPES]
     if unknown or not event_types:
         given = f"{unknown[0][:200]!r} is no event type of this server" if unknown else "There is no event type"
@@ -109,19 +109,19 @@ def checked_event_types(event_types: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(event_types))
 
 
-def checked_url(url: str) -> str:
-    """The URL. Raises: BadRequest: it is none that events may be sent to."""
+def check_url(url: str) -> str:
+    """Return the URL. Raises: BadRequest if events may not be sent there."""
     try:
         parts = urlsplit(url)
         host, _port = parts.hostname or "", parts.port
     except ValueError as error:
-        raise _bad_url(url, f"is not a URL ({error})") from error
+        raise _url_error(url, f"is not a URL ({error})") from error
     if len(url) > MAX_URL or not url.isascii() or not url.isprintable() or " " in url:
-        raise _bad_url(url, f"is longer than {MAX_URL} characters, or not plain ASCII")
+        raise _url_error(url, f"is longer than {MAX_URL} characters, or not plain ASCII")
     if parts.username is not None or parts.fragment:
-        raise _bad_url(url, "holds a user name or a fragment")
+        raise _url_error(url, "holds a user name or a fragment")
     if not host or not (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))):
-        raise _bad_url(url, "is neither https nor http to this machine itself (127.0.0.1, localhost)")
+        raise _url_error(url, "is neither https nor http to this machine itself (127.0.0.1, localhost)")
     return url
 
 
@@ -132,13 +132,13 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _bad_url(url: str, fault: str) -> BadRequest:
+def _url_error(url: str, fault: str) -> BadRequest:
     return BadRequest(
         f"The URL {url[:100]!r} {fault}. Give one like https://example.com/webhooks.", code="invalid_url", param="url"
     )
 
 
-def _not_found(endpoint_id: str) -> NotFound:
+def _not_found_error(endpoint_id: str) -> NotFound:
     return NotFound(
         f"No webhook endpoint has the id {endpoint_id[:200]!r}. GET /v1/webhook_endpoints lists them.",
         code="webhook_endpoint_not_found",

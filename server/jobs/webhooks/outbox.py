@@ -1,4 +1,4 @@
-"""What is to be sent, written together with what it tells of: either both are there after a crash, or neither."""
+"""The outbox: deliveries are stored in the transaction of the change they report, so that neither exists alone."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sqlalchemy.orm import Session
 from server.storage.tables import WebhookDeliveryRow, WebhookEndpointRow, new_id, now_s
 
 EVENT_TYPES = ("fine_tuning.job.succeeded", "fine_tuning.job.failed", "fine_tuning.job.cancelled")
-"""Of OpenAI's event types those that happen here."""
+"""Those of OpenAI's event types that this server sends."""
 
 
 def enqueue(session: Session, event_type: str, object_id: str) -> None:
-    """One delivery for each endpoint that wants events of this type, such as `fine_tuning.job.succeeded`."""
+    """Add a delivery for each endpoint that subscribes to this event type, such as `fine_tuning.job.succeeded`."""
     event_id, now = new_id("evt"), now_s()
     for endpoint in session.scalars(select(WebhookEndpointRow)):
         if event_type in endpoint.event_types:
@@ -24,7 +24,7 @@ def enqueue(session: Session, event_type: str, object_id: str) -> None:
                     endpoint_id=endpoint.id,
                     event_id=event_id,
                     event_type=event_type,
-                    payload=payload_of(event_id, event_type, object_id, now),
+                    payload=build_payload(event_id, event_type, object_id, now),
                     status="pending",
                     next_attempt_at=now,
                     created_at=now,
@@ -32,8 +32,8 @@ def enqueue(session: Session, event_type: str, object_id: str) -> None:
             )
 
 
-def payload_of(event_id: str, event_type: str, object_id: str, created_at: int) -> str:
-    """The event as JSON text: OpenAI's webhook event, which names the object and says no more about it."""
+def build_payload(event_id: str, event_type: str, object_id: str, created_at: int) -> str:
+    """Return the event as JSON text: OpenAI's webhook event, which has only the object's id."""
     event = {
         "id": event_id,
         "object": "event",

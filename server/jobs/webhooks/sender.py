@@ -1,4 +1,4 @@
-"""One signed POST to one endpoint. Knows neither the outbox nor when to try again."""
+"""Sends one signed POST to one endpoint."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from importlib.metadata import version
 
 import aiohttp
 
-from server.jobs.webhooks.signing import signed_headers
+from server.jobs.webhooks.signing import build_signed_headers
 from server.storage.tables import WebhookEndpointRow
 
 TIMEOUT_S = 10.0
-"""An endpoint that takes longer has not taken the event. It should answer first and work afterwards."""
+"""An endpoint that takes longer has failed: it should respond first and work afterwards."""
+
 USER_AGENT = f"tuneloop/{version('tuneloop')}"
 
 
 class UnreachableError(Exception):
-    """The endpoint gave no answer. The message says why."""
+    """There was no response. The message says why."""
 
 
-class Sender:
-    """Holds the HTTP client: no redirects (the target would be somebody else's choice), no cookies, no proxies."""
+class WebhookSender:
+    """The HTTP client: no redirects (to targets that nobody configured), no cookies, no proxies."""
 
     def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
-        """Made inside the event loop that will use it."""
+        """Must be created within the event loop that uses it."""
         self._client = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=timeout_s),
             connector=aiohttp.TCPConnector(limit=0),
@@ -33,13 +34,13 @@ class Sender:
         self._timeout_s = timeout_s
 
     async def send(self, endpoint: WebhookEndpointRow, event_id: str, payload: str) -> int:
-        """The status of the endpoint's answer.
+        """Send the event and return the status of the response.
 
         Raises:
-            UnreachableError: there was no answer in time.
+            UnreachableError: there was no response in time.
         """
         now = int(time.time())
-        headers = signed_headers(event_id, now, payload, _good_secrets(endpoint, now))
+        headers = build_signed_headers(event_id, now, payload, _list_valid_secrets(endpoint, now))
         try:
             async with self._client.post(
                 endpoint.url, data=payload.encode(), headers=headers, allow_redirects=False
@@ -47,14 +48,14 @@ class Sender:
                 return answer.status
         except TimeoutError as error:
             raise UnreachableError(f"no answer within {self._timeout_s:g} s") from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a host name that is none
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: an invalid host name
             raise UnreachableError(f"{type(error).__name__}: {error}"[:300]) from error
 
     async def close(self) -> None:
-        """Returns when every connection is closed."""
+        """Close all connections."""
         await self._client.close()
 
 
-def _good_secrets(endpoint: WebhookEndpointRow, now: int) -> list[str]:
+def _list_valid_secrets(endpoint: WebhookEndpointRow, now: int) -> list[str]:
     old = endpoint.old_secret if (endpoint.old_secret_until or 0) > now else None
     return [endpoint.secret, *([old] if old else [])]

@@ -16,18 +16,20 @@ HINT_CHARACTERS = 4
 
 
 def new_secret() -> str:
-    """A fresh secret: `whsec_` and 256 random bits in base64."""
+    """Return a new secret: `whsec_` and 256 random bits in base64."""
     return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
-def hint_of(secret: str) -> str:
-    """What may be shown of a secret, to tell it from another: its last characters."""
+def mask_secret(secret: str) -> str:
+    """Return a secret's last characters, enough to tell it from others."""
     return f"{SECRET_PREFIX}…{secret[-HINT_CHARACTERS:]}"
 
 
-def signed_headers(event_id: str, timestamp_s: int, body: str, signing_secrets: Iterable[str]) -> Mapping[str, str]:
-    """The headers that prove where the body comes from; one signature for each secret that is good now."""
-    signatures = [_signature(secret, f"{event_id}.{timestamp_s}.{body}") for secret in signing_secrets]
+def build_signed_headers(
+    event_id: str, timestamp_s: int, body: str, signing_secrets: Iterable[str]
+) -> Mapping[str, str]:
+    """Return the headers that authenticate the body, with a signature for each valid secret."""
+    signatures = [_sign(secret, f"{event_id}.{timestamp_s}.{body}") for secret in signing_secrets]
     return {
         "webhook-id": event_id,
         "webhook-timestamp": str(timestamp_s),
@@ -35,6 +37,6 @@ def signed_headers(event_id: str, timestamp_s: int, body: str, signing_secrets: 
     }
 
 
-def _signature(secret: str, signed: str) -> str:
+def _sign(secret: str, signed: str) -> str:
     key = base64.b64decode(secret.removeprefix(SECRET_PREFIX))
     return "v1," + base64.b64encode(hmac.new(key, signed.encode(), hashlib.sha256).digest()).decode()

@@ -23,7 +23,7 @@ CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True)
-class Facts:
+class ComparisonFacts:
     """The columns of a vote that its comparison decides."""
 
     left_model: str
@@ -42,50 +42,52 @@ class Facts:
         return asdict(self)
 
 
-def facts_of(messages: Sequence[Any], left: Side, right: Side, histories: Sequence[Any] | None = None) -> Facts:
+def compute_facts(
+    messages: Sequence[Any], left: Side, right: Side, histories: Sequence[Any] | None = None
+) -> ComparisonFacts:
     """messages: what both answered; histories: instead, the conversation of each, where they went apart."""
     prompt = histories or messages
     keys = [[side["model"], side["content"]] for side in (left, right)]
     if histories:
         keys = [[*key, history] for key, history in zip(keys, histories, strict=False)]
     texts = [json.dumps(key, sort_keys=True) for key in keys]
-    prompt_sha = _sha(json.dumps(prompt, sort_keys=True))
-    return Facts(
+    prompt_sha = _hash(json.dumps(prompt, sort_keys=True))
+    return ComparisonFacts(
         left["model"],
         right["model"],
         prompt_sha,
-        _sha(prompt_sha, *sorted(texts)),
-        _fault(prompt, left, right),
-        [[_tokens(side), *style_counts(side["content"])] for side in (left, right)],
+        _hash(prompt_sha, *sorted(texts)),
+        _find_fault(prompt, left, right),
+        [[_count_tokens(side), *style_counts(side["content"])] for side in (left, right)],
     )
 
 
-def _fault(prompt: Sequence[Any], left: Side, right: Side) -> Fault | None:
+def _find_fault(prompt: Sequence[Any], left: Side, right: Side) -> Fault | None:
     sides = (left, right)
     if any(side.get("error") or side["finish_reason"] is None for side in sides):
         return "error"
     if any(side["finish_reason"] != "stop" for side in sides):
         return "unfinished"
-    asked = " ".join(_texts(prompt))
+    asked = " ".join(_collect_texts(prompt))
     models = [side["model"] for side in sides]
-    return "identity_leak" if any(leaks(side["content"], asked, models) for side in sides) else None
+    return "identity_leak" if any(has_identity_leak(side["content"], asked, models) for side in sides) else None
 
 
-def _tokens(side: Side) -> int:
+def _count_tokens(side: Side) -> int:
     """Of the answer; for one whose engine told no count about what it comes to."""
     told: int | None = side.get("completion_tokens")
     return -(-len(side["content"]) // CHARACTERS_PER_TOKEN) if told is None else told
 
 
-def _texts(value: Any) -> list[str]:
+def _collect_texts(value: Any) -> list[str]:
     """Return every text in a conversation, however its content is made up."""
     if isinstance(value, str):
         return [value]
     parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, Sequence) else ()
-    return [text for part in parts for text in _texts(part)]
+    return [text for part in parts for text in _collect_texts(part)]
 
 
-def _sha(*texts: str) -> str:
+def _hash(*texts: str) -> str:
     """Return 96 bits in hexadecimal digits: two of a billion different texts meet with a chance of 1 in 10^11."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:24]
 
@@ -133,21 +135,21 @@ ITSELF = re.compile(r"\b(?:I|I['’]m|my|me|language model|AI (?:assistant|model
 _SENTENCE = re.compile(r"[^.!?\n。！？]+")
 
 
-def leaks(answer: str, prompt: str, models: Iterable[str]) -> bool:
+def has_identity_leak(answer: str, prompt: str, models: Iterable[str]) -> bool:
     """Return whether the answer names a model, an assistant or a maker that the prompt didn't name.
 
     models: the names of the two that are compared.
     """
-    told = _normal(prompt)
-    own_names, own_words = _names_of(models)
-    anywhere = (_normal(found.group()) for found in _pattern((*ASSISTANTS, *own_names)).finditer(answer))
+    told = _normalize(prompt)
+    own_names, own_words = _build_name_patterns(models)
+    anywhere = (_normalize(found.group()) for found in _compile_pattern((*ASSISTANTS, *own_names)).finditer(answer))
     if any(name not in told for name in anywhere):
         return True
     words = "|".join((*map(re.escape, WORDS), *own_words))
-    return any(_normal(word) not in told for word in _said_of_itself(answer, words))
+    return any(_normalize(word) not in told for word in _find_self_references(answer, words))
 
 
-def _said_of_itself(answer: str, words: str) -> Iterator[str]:
+def _find_self_references(answer: str, words: str) -> Iterator[str]:
     """Those of the words by which the answer introduces itself or its makers."""
     name = rf"({words})(?![A-Za-z])"
     introduction = re.compile(INTRODUCTION + FILLING + name, re.IGNORECASE)
@@ -158,7 +160,7 @@ def _said_of_itself(answer: str, words: str) -> Iterator[str]:
             yield from (found.group(1) for found in made_by.finditer(sentence))
 
 
-def _names_of(models: Iterable[str]) -> tuple[list[str], list[str]]:
+def _build_name_patterns(models: Iterable[str]) -> tuple[list[str], list[str]]:
     """Patterns of the models' own names: those that can't be words, and the words among them, such as a family."""
     names: set[str] = set()
     words: set[str] = set()
@@ -171,11 +173,11 @@ def _names_of(models: Iterable[str]) -> tuple[list[str], list[str]]:
     return sorted(map(re.escape, names), key=len, reverse=True), sorted(map(re.escape, words))
 
 
-def _pattern(names: Iterable[str]) -> re.Pattern[str]:
+def _compile_pattern(names: Iterable[str]) -> re.Pattern[str]:
     # \b doesn't part Chinese characters from Latin letters as they are both letters: ASCII neighbours are what counts.
     return re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join(names)})(?![A-Za-z])", re.IGNORECASE)
 
 
-def _normal(text: str) -> str:
+def _normalize(text: str) -> str:
     """Without case, spaces and hyphens, so that GPT-4 and `gpt 4` are one name."""
     return re.sub(r"[\s_-]+", "", text.casefold())

@@ -19,7 +19,7 @@ from server.app.data_dir import open_database
 from server.app.engines import make_remotes
 from server.app.http import create_app
 from server.app.http_protocol import BoundedHTTP
-from server.app.run import at_work, listen
+from server.app.run import listen, run_background_work
 from server.app.services import Services
 from server.settings import Settings
 from serving import EngineLimits, EngineStartError, EngineState
@@ -60,7 +60,7 @@ def serving(folder: Path, base: str, port: int = 0, **settings: Any) -> Iterator
     database = open_database(chosen)
     engine = RestartableEngine(folder / base, lambda body: streamed(body["model"], "hello ", f"from {base}"))
     services = make_services(chosen, engine, database, remotes=make_remotes(chosen))
-    app = create_app(services, lifespan=lambda _app: at_work(services))
+    app = create_app(services, lifespan=lambda _app: run_background_work(services))
     listener = listen("127.0.0.1", port)
     server = HTTPServer(app, listener, http=BoundedHTTP)
     port = listener.getsockname()[1]

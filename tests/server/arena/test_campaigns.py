@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text, update
 
-from server.arena.campaigns.generator import Generator
-from server.arena.campaigns.prompts import prompts_of_file
+from server.arena.campaigns.generator import AnswerGenerator
+from server.arena.campaigns.prompts import read_prompt_file
 from server.wire.errors import BadRequest
 from serving import EngineUnavailableError
 from tests.server.aliases.test_aliases import add_version
@@ -200,7 +200,7 @@ def test_pair_left_lying_goes_to_others_and_its_vote_is_taken_all_the_same(gatew
 def test_vote_on_a_pair_left_lying_and_its_rater_asking_for_the_next_never_wait_for_each_other(
     gateway: Gateway,
 ) -> None:
-    from server.arena.campaigns.assignments import settle
+    from server.arena.campaigns.assignments import update_assignment
     from server.storage.tables import CampaignAssignmentRow
 
     def leave_lying() -> None:
@@ -222,7 +222,7 @@ def test_vote_on_a_pair_left_lying_and_its_rater_asking_for_the_next_never_wait_
         while not session.scalar(waiting):
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        settle(session, comparison_id, rater="ann", is_rated=True)
+        update_assignment(session, comparison_id, rater="ann", is_rated=True)
         session.commit()
         assert asked.result()["done"] == 1
 
@@ -330,7 +330,7 @@ def test_model_that_is_deleted_is_given_up_at_once_and_the_other_pairs_are_judge
 ) -> None:
     from server.storage.tables import CampaignAnswerRow
 
-    monkeypatch.setitem(Generator.__init__.__kwdefaults__, "pauses_s", (0.1,))
+    monkeypatch.setitem(AnswerGenerator.__init__.__kwdefaults__, "pauses_s", (0.1,))
 
     def script(body: dict[str, Any]) -> FakeAnswer:
         if body["model"] == CAPTAIN:
@@ -436,7 +436,7 @@ def test_of_many_faults_the_first_are_told_the_others_counted_and_not_all_are_lo
         file.write_text("{}\n" * count, encoding="utf-8")
         tracemalloc.start()
         with pytest.raises(BadRequest) as refused:
-            prompts_of_file(file, None)
+            read_prompt_file(file, None)
         peak_bytes = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         first, *places, last = refused.value.message.split("\n")

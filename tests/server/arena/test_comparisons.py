@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from server.arena.comparisons.pair_draw import drawn
-from server.arena.comparisons.pair_votes import PairVotes
+from server.arena.comparisons.pair_draw import draw
+from server.arena.comparisons.pair_votes import PairCounts
 from tests.server.aliases.test_aliases import add_version
 from tests.server.arena.test_campaigns import nested
 from tests.server.arena.test_comparisons_and_ratings import QUESTION, events
@@ -98,7 +98,7 @@ def test_without_models_the_server_draws_a_blind_pair_without_checkpoints(gatewa
 def test_pairs_with_fewer_votes_are_drawn_more_often_by_the_published_rule() -> None:
     votes = {frozenset("ab"): 3, frozenset("ac"): 1}
     chance = random.Random(0)
-    pairs = Counter(tuple(drawn("abc", votes, chance)) for _ in range(14_000))
+    pairs = Counter(tuple(draw("abc", votes, chance)) for _ in range(14_000))
     expected = {"ab": 0.25, "ac": 0.5, "bc": 1.0}  # 1 / (1 + votes), of 1.75 in all
     for (first, second), weight in expected.items():
         for order in ((first, second), (second, first)):
@@ -117,7 +117,7 @@ def test_votes_in_force_count_in_the_draw_as_they_come(gateway: Gateway) -> None
     def counts() -> dict[frozenset[str], int]:
         """As a draw has them; those of a server that has just started are the same."""
         with gateway.database.session() as session:
-            kept, fresh = gateway.services.pair_votes.read(session), PairVotes().read(session)
+            kept, fresh = gateway.services.pair_votes.read(session), PairCounts().read(session)
         assert kept == fresh
         return {pair: number for pair, number in kept.items() if number}
 
@@ -136,7 +136,7 @@ def test_draw_reads_only_the_votes_that_came_since_the_last_one(gateway: Gateway
     read: list[int] = []
 
     def seen(session: Session) -> Mapping[frozenset[str], int]:
-        counted = PairVotes.read(pairs, session)
+        counted = PairCounts.read(pairs, session)
         read.append(pairs._read_to)
         return counted
 

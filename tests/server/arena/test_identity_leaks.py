@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.arena.ratings.identity_leaks import leaks
+from server.arena.ratings.identity_leaks import has_identity_leak
 
 MODELS = ["tuneloop-demo", "ft:tuneloop-demo:personal:captain:abcd1234"]
 
@@ -24,7 +24,7 @@ MODELS = ["tuneloop-demo", "ft:tuneloop-demo:personal:captain:abcd1234"]
     ],
 )
 def test_identity_is_found(answer: str) -> None:
-    assert leaks(answer, "Who wrote Hamlet?", MODELS)
+    assert has_identity_leak(answer, "Who wrote Hamlet?", MODELS)
 
 
 @pytest.mark.parametrize(
@@ -41,4 +41,4 @@ def test_identity_is_found(answer: str) -> None:
     ],
 )
 def test_what_only_sounds_like_it_is_left_alone(answer: str, prompt: str) -> None:
-    assert not leaks(answer, prompt, MODELS)
+    assert not has_identity_leak(answer, prompt, MODELS)

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from server.arena.preferences import export
-from server.arena.preferences.pairs import PreferenceVotes
+from server.arena.preferences.pairs import PreferencePairs
 from server.arena.ratings import reading
 from server.files.check import check_for_job
 from tests.server.arena.stored_comparisons import ONE, OTHER, add_comparison, vote, voted
@@ -169,8 +169,8 @@ def test_texts_of_votes_are_never_gone_through_on_the_event_loop(
         monkeypatch.setattr(owner, name, watched)
 
     for owner, name in (
-        (PreferenceVotes, "add"),
-        (PreferenceVotes, "lines"),
+        (PreferencePairs, "add"),
+        (PreferencePairs, "lines"),
         (reading, "rating_object"),
         (export, "jsonl_line"),
         (export, "rating_csv_line"),
@@ -193,7 +193,7 @@ def test_files_without_their_job_expire_and_those_of_a_job_stay(
     async def killed(*_: Any) -> None:
         """A server that is killed before the job is made does nothing more."""
 
-    monkeypatch.setattr("server.arena.preferences.training_file._forget", killed)
+    monkeypatch.setattr("server.arena.preferences.training_file._delete_files", killed)
     assert create(gateway, suffix="a:b").status_code == 400
     assert sum(file["expires_at"] is not None for file in files(gateway)) == 2
 

@@ -86,7 +86,7 @@ def test_a_process_that_says_much_is_read_beside_the_event_loop(
 
     monkeypatch.setattr(server.inspection.processes, "json", SimpleNamespace(loads=loads, dumps=json.dumps))
     said = program(tmp_path, "print('{\"answer\": 1}')")
-    assert asyncio.run(Inspections(said).ask("report")) == 1
+    assert asyncio.run(Inspections(said).inspect("report")) == 1
     assert threads != [threading.main_thread()]
 
 
@@ -211,7 +211,7 @@ def test_a_caller_who_leaves_ends_the_process(start_gateway: StartGateway, tmp_p
 def test_no_more_processes_run_at_once_than_are_allowed(tmp_path: Path) -> None:
     async def ask_often() -> None:
         inspections = Inspections(program(tmp_path, "time.sleep(600)"))
-        asked = [asyncio.create_task(inspections.ask("report")) for _ in range(AT_ONCE + 2)]
+        asked = [asyncio.create_task(inspections.inspect("report")) for _ in range(AT_ONCE + 2)]
         await asyncio.to_thread(until, lambda: len(started()) >= AT_ONCE)
         await asyncio.sleep(0.5)
         assert len(started()) == AT_ONCE
@@ -239,7 +239,7 @@ def test_a_process_that_gives_no_answer_is_told_with_a_remedy(
     tmp_path: Path, then: str, kind: type[Exception], words: str
 ) -> None:
     with pytest.raises(kind, match=words):
-        asyncio.run(Inspections(program(tmp_path, then), timeout_s=2.0).ask("report"))
+        asyncio.run(Inspections(program(tmp_path, then), timeout_s=2.0).inspect("report"))
 
 
 WAITING = (

@@ -18,7 +18,7 @@ from sqlalchemy import select
 from adapter_format.hashing import file_sha256
 from adapter_format.names import fine_tuned_model_name, new_adapter_id
 from server.app.data_dir import open_database
-from server.app.run import at_work
+from server.app.run import run_background_work
 from server.app.services import Services
 from server.jobs import states
 from server.jobs.events import add_event
@@ -77,7 +77,7 @@ class ServerThread:
         self.services.database.close()
 
     async def _work(self) -> None:
-        async with at_work(self.services):
+        async with run_background_work(self.services):
             self._started.set()
             await self._stop.wait()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from server.app.build import make_services
 from server.app.data_dir import open_database
-from server.app.run import at_work
+from server.app.run import run_background_work
 from server.app.services import Services
 from server.settings import Settings
 from serving import EngineLimits, resolve_base_model
@@ -37,7 +37,7 @@ async def main(data_dir: Path, base_dir: Path, database_url: str, command: tuple
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     with closing(services.database):
-        async with at_work(services):
+        async with run_background_work(services):
             print("ready", flush=True)
             await stop.wait()
 

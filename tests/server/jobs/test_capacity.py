@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from server.jobs.run.capacity import Started, expected_bytes, why_wait
+from server.jobs.run.capacity import RunningJob, estimate_bytes, find_wait_reason
 from serving import GPU, Device
 from tests.server.jobs.conftest import JobPlace
 from training.demo.examples import demo_config
@@ -14,53 +14,53 @@ GB = 10**9
 
 def test_a_job_waits_for_memory_that_the_running_ones_are_still_to_take(real_place: JobPlace) -> None:
     first, second = (real_place.run(_create(real_place)) for _ in range(2))
-    needed = expected_bytes(first, on_gpu=False)
+    needed = estimate_bytes(first, on_gpu=False)
     assert needed is not None
     assert 0.5 * GB < needed < 4 * GB
     room_for_one = Device("cpu", (), 8 * GB, needed + 1000, 4, frozenset())
-    reason = why_wait(second, [Started(first, has_settled=False)], None, room_for_one)
+    reason = find_wait_reason(second, [RunningJob(first, has_allocated=False)], None, room_for_one)
     assert reason is not None
     assert "memory" in reason
-    assert why_wait(second, [Started(first, has_settled=True)], None, room_for_one) is None
-    assert why_wait(second, [], None, Device("cpu", (), GB, 0, 4, frozenset())) is None
+    assert find_wait_reason(second, [RunningJob(first, has_allocated=True)], None, room_for_one) is None
+    assert find_wait_reason(second, [], None, Device("cpu", (), GB, 0, 4, frozenset())) is None
 
 
 def test_what_a_job_takes_depends_on_whether_its_activations_are_computed_twice(real_place: JobPlace) -> None:
     run = real_place.run(_create(real_place))
-    once = expected_bytes(run, on_gpu=True)
+    once = estimate_bytes(run, on_gpu=True)
     assert once is not None
-    assert expected_bytes(run, on_gpu=True, most_bytes=once) == once
-    twice = expected_bytes(run, on_gpu=True, most_bytes=once - 1)
+    assert estimate_bytes(run, on_gpu=True, max_bytes=once) == once
+    twice = estimate_bytes(run, on_gpu=True, max_bytes=once - 1)
     assert twice is not None
     assert twice < once
     plan = {"batch_size": run.config["batch_size"], "gradient_checkpointing": True}
     (run.path / "plan.json").write_text(json.dumps({"plan": plan}))
-    assert expected_bytes(run, on_gpu=True, most_bytes=once) == twice
+    assert estimate_bytes(run, on_gpu=True, max_bytes=once) == twice
 
 
 def test_on_a_gpu_its_memory_counts(real_place: JobPlace) -> None:
     first, second = (real_place.run(_create(real_place)) for _ in range(2))
     full = Device("cuda", (GPU("any", 80 * GB, GB),), 64 * GB, 60 * GB, 8, frozenset())
     empty = Device("cuda", (GPU("any", 80 * GB, 60 * GB),), 64 * GB, 60 * GB, 8, frozenset())
-    started = [Started(first, has_settled=True)]
-    assert why_wait(second, started, None, full) is not None
-    assert why_wait(second, started, None, empty) is None
+    started = [RunningJob(first, has_allocated=True)]
+    assert find_wait_reason(second, started, None, full) is not None
+    assert find_wait_reason(second, started, None, empty) is None
 
 
 def test_of_several_gpus_the_one_counts_that_trainings_use(real_place: JobPlace) -> None:
     first, second = (real_place.run(_create(real_place)) for _ in range(2))
     gpus = (GPU("any", 80 * GB, GB), GPU("any", 80 * GB, 70 * GB))
-    started = [Started(first, has_settled=True)]
-    assert why_wait(second, started, None, Device("cuda", gpus, 64 * GB, 60 * GB, 8, frozenset())) is not None
-    assert why_wait(second, started, None, Device("cuda", gpus[::-1], 64 * GB, 60 * GB, 8, frozenset())) is None
+    started = [RunningJob(first, has_allocated=True)]
+    assert find_wait_reason(second, started, None, Device("cuda", gpus, 64 * GB, 60 * GB, 8, frozenset())) is not None
+    assert find_wait_reason(second, started, None, Device("cuda", gpus[::-1], 64 * GB, 60 * GB, 8, frozenset())) is None
 
 
 def test_the_setting_overrules_what_the_machine_holds(real_place: JobPlace) -> None:
     first, second = (real_place.run(_create(real_place)) for _ in range(2))
-    started = [Started(first, has_settled=False)]
+    started = [RunningJob(first, has_allocated=False)]
     tiny = Device("cpu", (), GB, 0, 1, frozenset())
-    assert why_wait(second, started, 2, tiny) is None
-    assert "max_running_jobs" in (why_wait(second, started, 1, tiny) or "")
+    assert find_wait_reason(second, started, 2, tiny) is None
+    assert "max_running_jobs" in (find_wait_reason(second, started, 1, tiny) or "")
 
 
 def _create(place: JobPlace) -> str:

@@ -89,7 +89,7 @@ def test_connections_that_are_cut_for_three_seconds_cost_no_job(place: JobPlace,
 @pytest.mark.parametrize(
     ("is_pausing", "under_way", "request_", "becomes"),
     [
-        (True, lambda session, job_id: states.stopped(session, job_id, 3), states.resume, "queued"),
+        (True, lambda session, job_id: states.mark_stopped(session, job_id, 3), states.resume, "queued"),
         (False, lambda session, job_id: states.requeue(session, job_id, "again"), states.pause, "paused"),
     ],
 )

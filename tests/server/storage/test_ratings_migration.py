@@ -15,8 +15,8 @@ from alembic.config import Config
 from sqlalchemy import Engine, create_engine, text
 
 import server
-from server.arena.leaderboard.counted_votes import read_votes
-from server.arena.ratings.reading import Wanted, list_ratings
+from server.arena.leaderboard.counted_votes import read_counted_ratings
+from server.arena.ratings.reading import RatingFilter, list_ratings
 from server.storage.database import Database
 
 INSERT_COMPARISON = """INSERT INTO comparisons (id, created_at, created_by, blind, messages, sampling, "left", "right")
@@ -41,7 +41,7 @@ KILLED = """
 import os, signal, sys
 import server.storage.migrations.rating_facts_0004
 from server.storage.database import Database
-server.storage.migrations.rating_facts_0004.facts_of = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+server.storage.migrations.rating_facts_0004.compute_facts = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 Database(sys.argv[1]).migrate()
 """
 """A migration that is killed when the new table is there and its first vote is to be filled."""
@@ -73,8 +73,8 @@ def test_old_votes_count_as_they_did(url: str) -> None:
     database = Database(url)
     database.migrate()
     with database.session() as session:
-        votes = read_votes(session, Wanted(blind_only=True), with_style=True)
-        page, _ = list_ratings(session, Wanted(), limit=10)
+        votes = read_counted_ratings(session, RatingFilter(blind_only=True), with_style=True)
+        page, _ = list_ratings(session, RatingFilter(), limit=10)
     assert (votes.left, votes.right, votes.discarded) == (["a"], ["b"], {"unfinished": 1, "not_blind": 1})
     assert votes.dimensions == [{"fluency": 4}]
     assert {rating["discarded"] for rating in page} == {None, "unfinished"}
@@ -95,6 +95,6 @@ def test_killed_upgrade_goes_through_at_the_next_start(url: str) -> None:
     database = Database(url)
     database.migrate()
     with database.session() as session:
-        page, _ = list_ratings(session, Wanted(), limit=10)
+        page, _ = list_ratings(session, RatingFilter(), limit=10)
     assert {(rating["rater"], rating["left"]["model"]) for rating in page} == {(f"rater-{n}", "a") for n in range(3)}
     database.close()

@@ -45,7 +45,7 @@ def publish(tmp_path: Path, gate: Gate, done: Callable[[Registry], bool]) -> tup
     registry = Registry(tmp_path / "adapters", [pool_of(FakeEngine(base))], gate=gate)
 
     async def play() -> str:
-        publisher = Publisher(registry, pause_s=0.02, again_after_s=0.05)
+        publisher = Publisher(registry, pause_s=0.02, retry_after_s=0.05)
         await publisher.start()
         name = read_adapter(write_adapter(tmp_path / "adapters", base)).name
         assert name not in registry.names()

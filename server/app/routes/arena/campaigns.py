@@ -15,7 +15,7 @@ from server.access.keys import Caller
 from server.app.services import Services, ServicesDep
 from server.arena.campaigns import answers, assignments, store
 from server.arena.campaigns.progress import campaign_object
-from server.arena.campaigns.prompts import MAX_PROMPTS, prompts_of_file, prompts_of_list
+from server.arena.campaigns.prompts import MAX_PROMPTS, read_prompt_file, read_prompt_list
 from server.arena.comparisons.sampling import Sampling
 from server.files.store import get_file
 from server.inference.visible import refuse_unknown
@@ -65,7 +65,7 @@ class CreateAssignment(BaseModel):
 async def create_campaign(body: CreateCampaign, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """A new campaign; its answers are generated in the background."""
     await refuse_unknown(services.registry, services.database, caller, body.models)
-    plan = store.Plan(
+    plan = store.CampaignPlan(
         name=body.name,
         models=_versions(services, body.models),
         prompts=await _prompts(services, body),
@@ -87,7 +87,7 @@ async def list_campaigns(
     """A page of campaigns, newest first."""
 
     def read(session: Session) -> dict[str, Any]:
-        rows, has_more = store.page(session, caller, after=after, limit=limit, ascending=order == "asc")
+        rows, has_more = store.list_campaigns(session, caller, after=after, limit=limit, ascending=order == "asc")
         return build_list_page([campaign_object(session, row) for row in rows], has_more=has_more)
 
     return await services.database.run(read)
@@ -112,7 +112,7 @@ async def list_answers(
     """A page of the campaign's answers, prompt by prompt, with their models' names; a failed one says why."""
 
     def read(session: Session, row: CampaignRow) -> dict[str, Any]:
-        page, has_more = answers.page(
+        page, has_more = answers.list_answers(
             session, row.id, after=after, limit=limit, ascending=order == "asc", status=status
         )
         return build_list_page(page, has_more=has_more)
@@ -123,13 +123,13 @@ async def list_answers(
 @router.post("/campaigns/{campaign_id}/close")
 async def close_campaign(campaign_id: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """Give out no more pairs and generate no more answers. Votes on pairs that are given out are still taken."""
-    return await with_campaign(services, caller, campaign_id, _told_after(store.close))
+    return await with_campaign(services, caller, campaign_id, _build_object_after(store.close))
 
 
 @router.post("/campaigns/{campaign_id}/reopen")
 async def reopen_campaign(campaign_id: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """Give out pairs again. A failed campaign's answers are generated anew."""
-    opened = await with_campaign(services, caller, campaign_id, _told_after(store.reopen))
+    opened = await with_campaign(services, caller, campaign_id, _build_object_after(store.reopen))
     services.campaign_work.set()
     return opened
 
@@ -157,7 +157,7 @@ async def create_assignment(
 async def with_campaign(
     services: Services, caller: Caller, campaign_id: str, work: Callable[[Session, CampaignRow], T]
 ) -> T:
-    """What `work` makes of the campaign, in one transaction.
+    """Return what `work` makes of the campaign, in one transaction.
 
     Raises:
         NotFound: there is no such campaign, or not for this caller.
@@ -190,7 +190,7 @@ async def _prompts(services: Services, body: CreateCampaign) -> list[list[Any]]:
             code="missing_required_parameter" if body.prompts is None else "invalid_value",
         )
     if body.prompts is not None:
-        return prompts_of_list(body.prompts, body.limit)
+        return read_prompt_list(body.prompts, body.limit)
     file_id = body.prompts_file or ""
     try:
         row = await services.database.run(lambda session: get_file(session, file_id if is_id(file_id) else ""))
@@ -200,17 +200,17 @@ async def _prompts(services: Services, body: CreateCampaign) -> list[list[Any]]:
             param="prompts_file",
             code="file_not_found",
         ) from error
-    return await run_in_threadpool(prompts_of_file, services.files.path(row.id), body.limit)
+    return await run_in_threadpool(read_prompt_file, services.files.path(row.id), body.limit)
 
 
-def _told_after(
+def _build_object_after(
     change: Callable[[Session, CampaignRow], None],
 ) -> Callable[[Session, CampaignRow], dict[str, Any]]:
-    """The change, and the campaign as it is after it."""
+    """Return the change, and the campaign as it is after it."""
 
-    def changed(session: Session, row: CampaignRow) -> dict[str, Any]:
+    def work(session: Session, row: CampaignRow) -> dict[str, Any]:
         change(session, row)
         session.flush()
         return campaign_object(session, row)
 
-    return changed
+    return work

@@ -47,7 +47,7 @@ async def create_comparison(body: CreateComparison, services: ServicesDep, calle
     """All answers, side by side. With `stream`, server-sent events whose last one carries the stored comparison."""
     blind = body.blind or body.models is None
     _refuse_contradictions(body, blind=blind)
-    _refuse_untellable(body)
+    _refuse_unstorable(body)
     models = await _models(services, caller, body, blind=blind)
     asked = body.histories or [body.messages or []] * len(models)
     sides = {
@@ -73,7 +73,7 @@ async def retrieve_comparison(comparison_id: str, services: ServicesDep) -> dict
     )
 
 
-def _refuse_untellable(body: CreateComparison) -> None:
+def _refuse_unstorable(body: CreateComparison) -> None:
     for param, given in (("messages", [body.messages]), ("histories", body.histories or [])):
         if fault := next((found for messages in given if (found := find_storage_fault(messages))), None):
             raise BadRequest(f"The conversation {fault}", param=param, code="invalid_value")
@@ -111,7 +111,7 @@ def _refuse_contradictions(body: CreateComparison, *, blind: bool) -> None:
 
 
 async def _models(services: Services, caller: Caller, body: CreateComparison, *, blind: bool) -> list[str]:
-    """The models in the order of their sides."""
+    """Return the models in the order of their sides."""
     if body.models is None:
         return await pair_draw.draw_pair(services.registry, services.database, services.pair_votes, caller)
     await refuse_unknown(services.registry, services.database, caller, body.models)
@@ -128,7 +128,7 @@ class Comparison:
         self._id = new_id("cmp")
 
     async def run(self) -> dict[str, Any]:
-        """The stored comparison.
+        """Return the stored comparison.
 
         Raises:
             APIError: a side failed; nothing is stored then.
@@ -166,7 +166,7 @@ class Comparison:
             )
 
     async def _store(self) -> dict[str, Any]:
-        stored = {name: side.stored() for name, side in self._sides.items()}
+        stored = {name: side.to_record() for name, side in self._sides.items()}
         row = ComparisonRow(
             id=self._id,
             created_at=now_s(),

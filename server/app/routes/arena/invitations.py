@@ -86,7 +86,7 @@ async def retrieve_own_invitation(services: ServicesDep, caller: CallerDep) -> d
         )
 
     def read(session: Session, row: CampaignRow) -> dict[str, Any]:
-        counted = assignments.standing(session, row, invitation.rater)
+        counted = assignments.get_progress(session, row, invitation.rater)
         shown = {"id": row.id, "name": row.name, "status": row.status, "dimensions": row.dimensions}
         return {"object": "invitation", "rater": invitation.rater, "campaign": shown} | {
             "done": counted.done,

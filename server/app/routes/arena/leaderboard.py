@@ -9,9 +9,9 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from server.app.services import ServicesDep
-from server.arena.leaderboard.boards import Question
+from server.arena.leaderboard.boards import LeaderboardSpec
 from server.arena.leaderboard.objects import leaderboard_csv
-from server.arena.ratings.reading import Wanted
+from server.arena.ratings.reading import RatingFilter
 
 router = APIRouter(prefix="/v1", tags=["ratings"])
 
@@ -36,14 +36,14 @@ async def get_leaderboard(
     services: ServicesDep, query: Annotated[LeaderboardQuery, Query()]
 ) -> dict[str, Any] | Response:
     """Ratings with intervals, pairs, agreement between raters and bias, of the votes that count."""
-    wanted = Wanted(
+    wanted = RatingFilter(
         campaign=query.campaign,
         rater=query.rater,
         blind_only=query.blind_only,
         after_s=query.after,
         before_s=query.before,
     )
-    question = Question(wanted, query.confidence, query.style_control, tuple(services.registry.base_names))
+    question = LeaderboardSpec(wanted, query.confidence, query.style_control, tuple(services.registry.base_names))
     board = await services.leaderboards.get(services.database, question)
     if query.format == "json":
         return board

@@ -14,17 +14,17 @@ from starlette.concurrency import run_in_threadpool
 from server.access.callers import CallerDep
 from server.access.keys import Caller
 from server.app.services import Services, ServicesDep
-from server.arena.comparisons.holdout import Part, part_of
+from server.arena.comparisons.holdout import Part, assign_part
 from server.arena.preferences import export, training_file
-from server.arena.preferences.pairs import PreferenceVotes
+from server.arena.preferences.pairs import PreferencePairs
 from server.arena.preferences.training_file import PAGE, CreateFromRatings
 from server.arena.ratings import reading
 from server.arena.ratings import votes as ratings
-from server.arena.ratings.reading import Wanted
+from server.arena.ratings.reading import RatingFilter
 from server.arena.ratings.requests import CreateRating, ExportQuery, ListQuery, Withdraw
-from server.arena.ratings.votes import Verdict, Voter
+from server.arena.ratings.votes import RatingAuthor, RatingContent
 from server.jobs import listing, states
-from server.jobs.create.creator import Sender
+from server.jobs.create.creator import RequestOrigin
 from server.jobs.objects import job_object
 from server.storage.list_pages import build_list_page
 from server.wire.errors import BadRequest
@@ -37,14 +37,14 @@ async def create_rating(
     comparison_id: str, body: CreateRating, services: ServicesDep, caller: CallerDep
 ) -> dict[str, Any]:
     """Store a vote; the answer reveals the models' names. A second vote must name the first as `supersedes`."""
-    said = Verdict(body.verdict, body.dimensions, body.unsafe, body.comment)
-    voter = _voter(caller, body.rater)
+    said = RatingContent(body.verdict, body.dimensions, body.unsafe, body.comment)
+    voter = _get_author(caller, body.rater)
 
     def work(session: Session) -> dict[str, Any]:
-        row = ratings.add_rating(session, comparison_id, said, voter=voter, supersedes=body.supersedes)
-        return reading.shown(session, row)
+        row = ratings.add_rating(session, comparison_id, said, author=voter, supersedes=body.supersedes)
+        return reading.read_rating_object(session, row)
 
-    return await ratings.write(services.database, work)
+    return await ratings.run_with_retry(services.database, work)
 
 
 @router.post("/ratings/{rating_id}/withdraw", status_code=201)
@@ -52,22 +52,24 @@ async def withdraw_rating(
     rating_id: str, services: ServicesDep, caller: CallerDep, body: Withdraw | None = None
 ) -> dict[str, Any]:
     """Take a vote back, soon after it was cast. What is stored says so, and the vote stays readable."""
-    voter, window_s = _voter(caller, body.rater if body else None), services.settings.undo_window_s
+    voter, window_s = _get_author(caller, body.rater if body else None), services.settings.undo_window_s
 
     def work(session: Session) -> dict[str, Any]:
-        row = ratings.withdraw(session, rating_id, voter=voter, window_s=window_s)
-        return reading.shown(session, row)
+        row = ratings.withdraw(session, rating_id, author=voter, window_s=window_s)
+        return reading.read_rating_object(session, row)
 
-    return await ratings.write(services.database, work)
+    return await ratings.run_with_retry(services.database, work)
 
 
 @router.get("/ratings")
 async def list_ratings(services: ServicesDep, query: Annotated[ListQuery, Query()]) -> Response:
     """A page of ratings, newest first, each with its whole context."""
-    wanted = query.wanted(services.registry, blind_only=query.blind_only, current_only=query.current_only)
+    rating_filter = query.to_filter(services.registry, blind_only=query.blind_only, current_only=query.current_only)
 
     def read(session: Session) -> Response:
-        page, has_more = reading.list_ratings(session, wanted, limit=query.limit, after=query.after, order=query.order)
+        page, has_more = reading.list_ratings(
+            session, rating_filter, limit=query.limit, after=query.after, order=query.order
+        )
         return JSONResponse(build_list_page(page, has_more=has_more))  # made in the thread: there may be megabytes
 
     return await services.database.run(read)
@@ -78,11 +80,11 @@ async def export_ratings(services: ServicesDep, query: Annotated[ExportQuery, Qu
     """Every rating as a file. `openai_dpo` holds only what may train a model; x-tuneloop-left-out counts the rest."""
     if query.format == "openai_dpo":
         return await _dpo_file(services, query)
-    wanted = query.wanted(services.registry, blind_only=bool(query.blind_only))
+    rating_filter = query.to_filter(services.registry, blind_only=bool(query.blind_only))
     if query.format == "csv":
-        texts = _texts(services, wanted, query, export.rating_csv_line, head=export.csv_header())
+        texts = _texts(services, rating_filter, query, export.rating_csv_line, head=export.csv_header())
         return StreamingResponse(texts, media_type="text/csv; charset=utf-8", headers=_attachment("csv"))
-    texts = _texts(services, wanted, query, export.jsonl_line)
+    texts = _texts(services, rating_filter, query, export.jsonl_line)
     return StreamingResponse(texts, media_type="application/jsonl", headers=_attachment("jsonl"))
 
 
@@ -91,44 +93,44 @@ async def create_job_from_ratings(
     request: Request, body: CreateFromRatings, services: ServicesDep, caller: CallerDep
 ) -> dict[str, Any]:
     """Make a training file of the votes and start the `dpo` job on it; the prompts held out become a file as well."""
-    sender = Sender.of(caller, request.headers)
+    origin = RequestOrigin.from_headers(caller, request.headers)
     row = await training_file.create_job(
-        services.database, services.files, services.jobs, body, sender, asked=await request.body()
+        services.database, services.files, services.jobs, body, origin, original_body=await request.body()
     )
 
-    def shown(session: Session) -> dict[str, Any]:
+    def read(session: Session) -> dict[str, Any]:
         job = states.read(session, row.id)
-        place = listing.queue_positions(session, [job]).get(job.id)
+        place = listing.find_queue_positions(session, [job]).get(job.id)
         return job_object(job, services.settings, queue_position=place)
 
-    return await services.database.run(shown)
+    return await services.database.run(read)
 
 
-def _voter(caller: Caller, given: str | None) -> Voter:
-    """Whose vote it is. An invitation is for one rater, whoever the request says."""
-    return Voter(caller.rater or given or caller.key_id or "anonymous", caller)
+def _get_author(caller: Caller, given: str | None) -> RatingAuthor:
+    """Return the rating's author. An invitation is for one rater, whatever the request says."""
+    return RatingAuthor(caller.rater or given or caller.key_id or "anonymous", caller)
 
 
 async def _dpo_file(services: Services, query: ExportQuery) -> Response:
     blind_only = query.blind_only is not False
-    wanted = query.wanted(services.registry)
+    rating_filter = query.to_filter(services.registry)
 
-    def work() -> tuple[PreferenceVotes, list[str], dict[str, int]]:
-        votes = training_file.preference_votes(services.database, wanted, blind_only=blind_only)
-        return votes, *votes.lines(query.one_part, query.holdout_fraction)
+    def work() -> tuple[PreferencePairs, list[str], dict[str, int]]:
+        votes = training_file.read_preference_pairs(services.database, rating_filter, blind_only=blind_only)
+        return votes, *votes.lines(query.selected_part, query.holdout_fraction)
 
     votes, lines, left_out = await run_in_threadpool(work)
     if not lines:
-        raise _nothing_usable(votes, query, left_out)
+        raise _nothing_usable_error(votes, query, left_out)
     headers = _attachment("jsonl") | {"x-tuneloop-left-out": json.dumps(dict(left_out))}
     texts = ("".join(lines[start : start + PAGE]) for start in range(0, len(lines), PAGE))
     return StreamingResponse(texts, media_type="application/jsonl", headers=headers)
 
 
-def _nothing_usable(votes: PreferenceVotes, query: ExportQuery, left_out: dict[str, int]) -> BadRequest:
+def _nothing_usable_error(votes: PreferencePairs, query: ExportQuery, left_out: dict[str, int]) -> BadRequest:
     if not votes.seen:
         told = "There are no ratings yet. Rate some blind comparisons first."
-    elif votes.votes and query.one_part:
+    elif votes.votes and query.selected_part:
         told = f"No training pair belongs to part={query.part}. Rate more prompts, or change holdout_fraction."
     else:
         told = (
@@ -139,18 +141,23 @@ def _nothing_usable(votes: PreferenceVotes, query: ExportQuery, left_out: dict[s
 
 
 def _texts(
-    services: Services, wanted: Wanted, query: ExportQuery, line: Callable[[dict[str, Any]], str], *, head: str = ""
+    services: Services,
+    rating_filter: RatingFilter,
+    query: ExportQuery,
+    line: Callable[[dict[str, Any]], str],
+    *,
+    head: str = "",
 ) -> Iterator[str]:
     """The export, page by page; the response asks for each in a thread."""
     yield head
-    for page in training_file.pages(services.database, wanted):
-        if query.one_part:
-            page = [rating for rating in page if _part(rating, query.holdout_fraction) == query.one_part]
+    for page in training_file.iterate_pages(services.database, rating_filter):
+        if query.selected_part:
+            page = [rating for rating in page if _part(rating, query.holdout_fraction) == query.selected_part]
         yield "".join(map(line, page))
 
 
 def _part(rating: dict[str, Any], holdout_fraction: float) -> Part:
-    return part_of(rating["messages"] or rating["histories"][0], holdout_fraction)
+    return assign_part(rating["messages"] or rating["histories"][0], holdout_fraction)
 
 
 def _attachment(suffix: str) -> dict[str, str]:

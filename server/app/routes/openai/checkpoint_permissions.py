@@ -39,7 +39,7 @@ async def create_permissions(
     model: str, body: CreatePermissions, services: ServicesDep, _admin: AdminDep
 ) -> dict[str, Any]:
     """The permissions of these projects; one that is there already is returned as it is."""
-    projects = _checked_projects(body.project_ids)
+    projects = _check_projects(body.project_ids)
     rows = await services.database.run(lambda session: _grant(session, model, projects))
     return build_list_page([_permission_object(row) for row in rows], has_more=False)
 
@@ -115,7 +115,7 @@ def _check_is_there(session: Session, model: str) -> None:
         )
 
 
-def _checked_projects(project_ids: list[str]) -> list[str]:
+def _check_projects(project_ids: list[str]) -> list[str]:
     for project in project_ids:
         if not PROJECT.fullmatch(project):
             raise BadRequest(

@@ -132,7 +132,7 @@ def _store(
     key_id: str | None,
     asked_s: int | None,
 ) -> dict[str, Any]:
-    """The stored file. Blocks."""
+    """Return the stored file. Blocks."""
     incoming.flush()
     refuse_wrong_content(incoming.path, purpose)
     with services.database.session() as session:
@@ -148,7 +148,7 @@ def _store(
 
 
 def _expires_after_s(fields: dict[str, str]) -> int | None:
-    """Seconds after which the file shall expire, taken out of `fields`, in which nothing may be left."""
+    """Return seconds after which the file shall expire, taken out of `fields`, in which nothing may be left."""
     anchor, seconds = fields.pop("expires_after[anchor]", None), fields.pop("expires_after[seconds]", None)
     if fields:
         name = next(iter(fields))[:100]

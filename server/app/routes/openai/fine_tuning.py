@@ -17,7 +17,7 @@ from server.access.checkpoints import is_usable_by
 from server.app.services import Services, ServicesDep
 from server.jobs import listing, states
 from server.jobs.create.body import CreateJob
-from server.jobs.create.creator import Sender
+from server.jobs.create.creator import RequestOrigin
 from server.jobs.objects import checkpoint_object, event_object, job_object
 from server.storage.list_pages import build_list_page, fetch_page
 from server.storage.tables import JobCheckpointRow, JobEventRow, JobRow
@@ -36,8 +36,8 @@ LimitQuery = Annotated[int, Query(ge=1, le=1000, description="Most items on the 
 @router.post("", openapi_extra=_BODY)
 async def create_job(request: Request, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """Check the request, write the job, and let it wait for its turn. A repeated request makes no second job."""
-    row = await services.jobs.create(await request.body(), Sender.of(caller, request.headers))
-    return await services.database.run(lambda session: _shown(session, services, row.id))
+    row = await services.jobs.create(await request.body(), RequestOrigin.from_headers(caller, request.headers))
+    return await services.database.run(lambda session: _build_object(session, services, row.id))
 
 
 @router.get("")
@@ -45,12 +45,12 @@ async def list_jobs(
     request: Request, services: ServicesDep, after: AfterQuery = None, limit: LimitQuery = 20
 ) -> dict[str, Any]:
     """The jobs, newest first. `metadata[k]=v` filters, as often as it is given; `metadata=null`: jobs without any."""
-    wanted = listing.metadata_filters(request.query_params.multi_items())
+    wanted = listing.parse_metadata_filters(request.query_params.multi_items())
 
     def page(session: Session) -> dict[str, Any]:
-        where = [listing.condition(session, *one) for one in wanted]
+        where = [listing.build_condition(session, *one) for one in wanted]
         rows, has_more = fetch_page(session, JobRow, *where, after=after, limit=limit)
-        places = listing.queue_positions(session, rows)
+        places = listing.find_queue_positions(session, rows)
         return build_list_page(
             [job_object(row, services.settings, queue_position=places.get(row.id)) for row in rows], has_more=has_more
         )
@@ -61,7 +61,7 @@ async def list_jobs(
 @router.get("/{job_id}")
 async def retrieve_job(job_id: str, services: ServicesDep) -> dict[str, Any]:
     """One job."""
-    return await services.database.run(lambda session: _shown(session, services, job_id))
+    return await services.database.run(lambda session: _build_object(session, services, job_id))
 
 
 @router.post("/{job_id}/cancel")
@@ -83,7 +83,7 @@ async def pause_job(job_id: str, services: ServicesDep) -> dict[str, Any]:
     deadline = asyncio.get_running_loop().time() + PAUSE_WAIT_S
     while shown["tuneloop"]["state"] == "pausing" and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(_PAUSE_POLL_S)
-        shown = await services.database.run(lambda session: _shown(session, services, job_id))
+        shown = await services.database.run(lambda session: _build_object(session, services, job_id))
     return shown
 
 
@@ -119,13 +119,13 @@ async def list_checkpoints(
 
 
 async def _change(services: Services, job_id: str, change: Callable[[Session, str], JobRow]) -> dict[str, Any]:
-    """The job after one change of its status, which the runner is told of."""
+    """Change the job's status, wake the runner, and return the job."""
     await services.database.run(lambda session: change(session, job_id))
     services.runner.wake()
     services.webhooks.wake()  # a cancelled job has ended
-    return await services.database.run(lambda session: _shown(session, services, job_id))
+    return await services.database.run(lambda session: _build_object(session, services, job_id))
 
 
-def _shown(session: Session, services: Services, job_id: str) -> dict[str, Any]:
+def _build_object(session: Session, services: Services, job_id: str) -> dict[str, Any]:
     row = states.read(session, job_id)
-    return job_object(row, services.settings, queue_position=listing.queue_positions(session, [row]).get(row.id))
+    return job_object(row, services.settings, queue_position=listing.find_queue_positions(session, [row]).get(row.id))

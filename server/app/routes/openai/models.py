@@ -29,7 +29,7 @@ async def list_models(services: ServicesDep, caller: CallerDep) -> dict[str, Any
     bases = [_base_object(services, name) for name in services.registry.base_names]
     tuned = [
         _tuned_object(services, adapter)
-        for adapter in await tuned_models.usable(services.registry, services.database, caller)
+        for adapter in await tuned_models.list_usable(services.registry, services.database, caller)
     ]
     remote = [_remote_object(name) for name in services.registry.remote_names]
     return {"object": "list", "data": [*bases, *tuned, *await _alias_objects(services, caller), *remote]}
@@ -73,7 +73,7 @@ async def delete_model(model: str, services: ServicesDep, caller: CallerDep) -> 
 
 
 def _base_object(services: Services, name: str) -> dict[str, Any]:
-    """The base under one of its names; a further name has its own name as its parent."""
+    """Return the base under one of its names; a further name has its own name as its parent."""
     pool = services.registry.base_pool(name)
     base = pool.base if pool else services.engine.base
     created = int((base.path / "config.json").stat().st_mtime)
@@ -82,18 +82,18 @@ def _base_object(services: Services, name: str) -> dict[str, Any]:
 
 
 def _remote_object(name: str) -> dict[str, Any]:
-    """A model of an engine that someone else runs; how old it is isn't known."""
+    """Return a model of an engine that someone else runs; how old it is isn't known."""
     return {"id": name, "object": "model", "created": 0, "owned_by": "remote", "parent": None}
 
 
 async def _alias_objects(services: Services, caller: Caller) -> list[dict[str, Any]]:
-    """Those of the models that this caller may use, by name."""
+    """Return those of the models that this caller may use, by name."""
     rows = await services.database.run(lambda session: AliasView(session, services.registry, caller).list_all())
     return [_alias_object(services, row) for row in rows if row.name in services.aliases.current]
 
 
 def _alias_object(services: Services, row: AliasRow) -> dict[str, Any]:
-    """An alias as a model; what it stands for is its parent."""
+    """Return an alias as a model; what it stands for is its parent."""
     return {
         "id": row.name,
         "object": "model",

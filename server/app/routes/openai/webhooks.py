@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from server.access.callers import AdminDep
 from server.app.services import ServicesDep
 from server.jobs.webhooks import endpoints, outbox
-from server.jobs.webhooks.endpoints import checked_event_types, checked_url, endpoint_object
+from server.jobs.webhooks.endpoints import check_event_types, check_url, endpoint_object
 from server.jobs.webhooks.sender import UnreachableError
 from server.storage.list_pages import build_list_page, fetch_page
 from server.storage.tables import WebhookEndpointRow, new_id, now_s
@@ -71,7 +71,7 @@ def list_event_types(_admin: AdminDep) -> dict[str, Any]:
 @router.post("/webhook_endpoints")
 async def create_endpoint(body: CreateEndpoint, services: ServicesDep, _admin: AdminDep) -> dict[str, Any]:
     """A new endpoint with its signing secret, which is shown this once."""
-    url, event_types = checked_url(body.url), checked_event_types(body.event_types)
+    url, event_types = check_url(body.url), check_event_types(body.event_types)
     row = await services.database.run(lambda session: endpoints.create(session, body.name, url, event_types))
     return endpoint_object(row, show_secret=True)
 
@@ -103,9 +103,9 @@ async def update_endpoint(
     """The endpoint with what the body names changed."""
     changes: dict[str, Any] = body.model_dump(exclude_none=True)
     if body.url is not None:
-        changes["url"] = checked_url(body.url)
+        changes["url"] = check_url(body.url)
     if body.event_types is not None:
-        changes["event_types"] = checked_event_types(body.event_types)
+        changes["event_types"] = check_event_types(body.event_types)
     return endpoint_object(
         await services.database.run(lambda session: endpoints.change(session, webhook_endpoint_id, changes))
     )
@@ -139,10 +139,10 @@ async def send_test(
     Raises:
         BadRequest: it gave no answer.
     """
-    [event_type] = _checked_test_type(body.event_type)
+    [event_type] = _check_test_type(body.event_type)
     row = await services.database.run(lambda session: endpoints.get(session, webhook_endpoint_id))
     event_id = new_id("evt")
-    payload = outbox.payload_of(event_id, event_type, SAMPLE_JOB, now_s())
+    payload = outbox.build_payload(event_id, event_type, SAMPLE_JOB, now_s())
     try:
         status = await services.webhooks.send_sample(row, event_id, payload)
     except UnreachableError as error:
@@ -159,8 +159,8 @@ async def send_test(
     }
 
 
-def _checked_test_type(event_type: str) -> list[str]:
+def _check_test_type(event_type: str) -> list[str]:
     try:
-        return checked_event_types([event_type])
+        return check_event_types([event_type])
     except BadRequest as error:
         raise BadRequest(error.message, code=error.code, param="event_type") from error

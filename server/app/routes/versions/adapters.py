@@ -53,7 +53,7 @@ async def create_adapter(request: Request, services: ServicesDep) -> dict[str, A
     with upload.private_folder(services.settings) as folder, IncomingFile(folder) as incoming:
         form = await read_form(request, "file", incoming, services.settings.max_file_bytes)
         adapter = await run_in_threadpool(
-            upload.take_in, services.registry, services.settings, incoming, folder, form.fields
+            upload.import_upload, services.registry, services.settings, incoming, folder, form.fields
         )
     await upload.publish(services.registry, adapter)
     waiting = {other.id for other in await run_in_threadpool(services.registry.awaiting_gate)}
@@ -64,7 +64,7 @@ async def create_adapter(request: Request, services: ServicesDep) -> dict[str, A
 async def list_adapters(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """The adapters that are served with what their manifests say; `broken` names what cannot be served, and why."""
     objects = await _objects(services, caller)
-    # What is broken can't be told apart by project, so only an admin is told of it.
+    # Broken adapters have no project, so only an admin sees them.
     broken = dict(services.registry.broken()) if caller.is_admin else {}
     return build_list_page(objects, has_more=False) | {"broken": broken}
 
@@ -96,9 +96,9 @@ def _not_found(adapter_id: str) -> NotFound:
 
 
 async def _objects(services: Services, caller: Caller) -> list[dict[str, Any]]:
-    """What the caller may use, then what waits to be published."""
-    published = await tuned_models.usable(services.registry, services.database, caller)
-    waiting = await tuned_models.waiting(services.registry, services.database, caller)
+    """Return what the caller may use, then what waits to be published."""
+    published = await tuned_models.list_usable(services.registry, services.database, caller)
+    waiting = await tuned_models.list_unpublished(services.registry, services.database, caller)
     return [
         *(_adapter_object(adapter, is_published=True) for adapter in published),
         *(_adapter_object(adapter, is_published=False) for adapter in waiting),
@@ -124,8 +124,8 @@ def _adapter_object(adapter: Adapter, *, is_published: bool) -> dict[str, Any]:
 async def download_adapter(adapter_id: str, services: ServicesDep, caller: CallerDep) -> StreamingResponse:
     """The adapter as a .tar.gz: what PEFT reads, and a manifest with how it was made."""
     there = [
-        *await tuned_models.usable(services.registry, services.database, caller),
-        *await tuned_models.waiting(services.registry, services.database, caller),
+        *await tuned_models.list_usable(services.registry, services.database, caller),
+        *await tuned_models.list_unpublished(services.registry, services.database, caller),
     ]
     for adapter in there:
         if adapter.id == adapter_id:

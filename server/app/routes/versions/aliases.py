@@ -51,7 +51,7 @@ class RollBackAlias(BaseModel):
 async def list_aliases(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """The aliases, by name."""
     return build_list_page(
-        await _view(services, caller, lambda view: view.build_objects(view.list_all())), has_more=False
+        await _run_view(services, caller, lambda view: view.build_objects(view.list_all())), has_more=False
     )
 
 
@@ -65,14 +65,16 @@ async def list_alias_history(
 ) -> dict[str, Any]:
     """Every change of the alias, newest first; a deleted one's, too."""
     aliases.check_name(name)
-    changes, has_more = await _view(services, caller, lambda view: view.list_history(name, after=after, limit=limit))
+    changes, has_more = await _run_view(
+        services, caller, lambda view: view.list_history(name, after=after, limit=limit)
+    )
     return build_list_page(changes, has_more=has_more)
 
 
 @router.get(ALIAS)
 async def retrieve_alias(name: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """One alias."""
-    return await _view(services, caller, lambda view: view.build_objects([view.get(name)])[0])
+    return await _run_view(services, caller, lambda view: view.build_objects([view.get(name)])[0])
 
 
 @router.put(ALIAS)
@@ -81,15 +83,15 @@ async def promote_alias(
 ) -> dict[str, Any]:
     """Point the alias to this model, which is loaded first; 201 where the alias is new."""
     aliases.check_name(name)
-    model = await _target(services, caller, body.model)
+    model = await _resolve_target(services, caller, body.model)
     async with services.aliases.lock(name):
-        await _view(services, caller, lambda view: view.refuse_foreign(name))
+        await _run_view(services, caller, lambda view: view.refuse_foreign(name))
         if name not in services.aliases.current:
             await run_in_threadpool(_refuse_taken, services, name)
             response.status_code = 201
-        async with _loaded(services, model):
+        async with _load_model(services, model):
             row = await services.aliases.commit(lambda session: aliases.promote(session, name, model, key_id))
-    return await _view(services, caller, lambda view: view.build_objects([row])[0])
+    return await _run_view(services, caller, lambda view: view.build_objects([row])[0])
 
 
 @router.post(ALIAS + "/rollback")
@@ -97,34 +99,34 @@ async def roll_back_alias(
     name: str, services: ServicesDep, caller: CallerDep, key_id: KeyIdDep, body: RollBackAlias | None = None
 ) -> dict[str, Any]:
     """Point the alias back to what it stood for before, or to one from its history; `skipped` names what is gone."""
-    wanted = body.model if body else None
+    requested = body.model if body else None
     async with services.aliases.lock(name):
-        row, model, gone = await _view(services, caller, lambda view: view.find_rollback_target(name, wanted))
+        row, model, gone = await _run_view(services, caller, lambda view: view.find_rollback_target(name, requested))
         if model != row.model:
             trail = row.trail
             await checkpoints.check_access(services.database, services.registry, caller, model)
-            async with _loaded(services, model):
+            async with _load_model(services, model):
                 row = await services.aliases.commit(
                     lambda session: aliases.roll_back(session, name, model, key_id, expected_trail=trail)
                 )
-    return await _view(services, caller, lambda view: view.build_objects([row])[0]) | {"skipped": gone}
+    return await _run_view(services, caller, lambda view: view.build_objects([row])[0]) | {"skipped": gone}
 
 
 @router.delete(ALIAS)
 async def delete_alias(name: str, services: ServicesDep, caller: CallerDep, key_id: KeyIdDep) -> dict[str, Any]:
     """Delete the alias; what it stood for stays, and so does its history."""
     async with services.aliases.lock(name):
-        await _view(services, caller, lambda view: view.get(name))
+        await _run_view(services, caller, lambda view: view.get(name))
         await services.aliases.commit(lambda session: aliases.delete(session, name, key_id))
     return {"id": name, "object": "alias", "deleted": True}
 
 
-async def _view(services: Services, caller: Caller, look: Callable[[AliasView], T]) -> T:
-    return await services.database.run(lambda session: look(AliasView(session, services.registry, caller)))
+async def _run_view(services: Services, caller: Caller, query: Callable[[AliasView], T]) -> T:
+    return await services.database.run(lambda session: query(AliasView(session, services.registry, caller)))
 
 
 @asynccontextmanager
-async def _loaded(services: Services, model: str) -> AsyncIterator[None]:
+async def _load_model(services: Services, model: str) -> AsyncIterator[None]:
     """While open, the model stays loaded and isn't removed; so no caller of the alias waits for it.
 
     Raises:
@@ -139,8 +141,8 @@ async def _loaded(services: Services, model: str) -> AsyncIterator[None]:
         yield
 
 
-async def _target(services: Services, caller: Caller, model: str) -> str:
-    """The model by the name that answers.
+async def _resolve_target(services: Services, caller: Caller, model: str) -> str:
+    """Return the model by the name that answers.
 
     Raises:
         ModelNotFoundError: it is not there for this caller.
@@ -158,7 +160,7 @@ async def _target(services: Services, caller: Caller, model: str) -> str:
 
 
 def _refuse_taken(services: Services, name: str) -> None:
-    """Raises Conflict where the name of a new alias means something else already, or did."""
+    """Raise Conflict where the name of a new alias means something else already, or did."""
     registry, adapters_dir = services.registry, services.settings.adapters_dir
     taken = taken_names(adapters_dir, services.engine.base).union(registry.base_names, registry.remote_names)
     if name in taken:

@@ -42,7 +42,7 @@ class RestartRequest(BaseModel):
 @router.get("")
 async def list_engines(services: ServicesDep, admin: AdminDep) -> dict[str, Any]:
     """Every engine with its health, load and limits; the remote ones last."""
-    return build_list_page(await _shown(services), has_more=False)
+    return build_list_page(await _build_page(services), has_more=False)
 
 
 @router.post("/restart")
@@ -67,7 +67,7 @@ async def restart_engine(
 
 
 async def _restart(services: Services, replicas: Sequence[Replica], asked: RestartRequest) -> Response:
-    """The engines after their restart, or on the way to it."""
+    """Return the engines after their restart, or on the way to it."""
     try:
         going_on = services.fleet.restart(replicas, drain_timeout_s=asked.drain_timeout_s, force=asked.force)
         if asked.wait:
@@ -78,12 +78,12 @@ async def _restart(services: Services, replicas: Sequence[Replica], asked: Resta
         raise  # a fine-tuning job has the accelerator: 503, with when to try again
     except EngineError as error:
         raise ServerError(str(error), code="engine_restart_failed", headers={"x-should-retry": "false"}) from error
-    page = build_list_page(await _shown(services, {replica.id for replica in replicas}), has_more=False)
+    page = build_list_page(await _build_page(services, {replica.id for replica in replicas}), has_more=False)
     return JSONResponse(page, 200 if asked.wait else 202)
 
 
-async def _shown(services: Services, ids: set[str] | None = None) -> list[dict[str, Any]]:
-    """The engines of these ids; by default all."""
+async def _build_page(services: Services, ids: set[str] | None = None) -> list[dict[str, Any]]:
+    """Return the engines of these ids; by default all."""
     return [_engine_object(one) for one in await services.fleet.statuses() if ids is None or one.id in ids]
 
 

@@ -1,6 +1,6 @@
 """`/v1/models/{model}/lineage`, ours: where a model comes from, what was made of it, and each version's report card.
 
-Who comes from whom is in `server/versions/lineage.py`; here is what is told of each.
+The tree is in `server/versions/lineage.py`; this module builds the object of each model.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from server.files.rules import FINE_TUNE
 from server.jobs.objects import job_object
 from server.settings import Settings
 from server.storage.tables import FileRow, JobRow
-from server.versions.lineage import Family, OnDisk
+from server.versions.lineage import DiskSnapshot, LineageTree
 from serving import Adapter, ModelNotFoundError
 
 router = APIRouter(prefix="/v1", tags=["models"])
 
 PATH = "/lineage"
 RECIPE = ("method", "n_epochs", "batch_size", "learning_rate", "r", "lora_alpha", "quantization", "max_length", "beta")
-"""What is told of a configuration; the whole of it stands in the adapter's manifest."""
+"""The settings that are shown; the adapter's manifest has all of them."""
 
 
 @router.get("/models/{model:path}/lineage")
@@ -34,39 +34,39 @@ async def retrieve_lineage(model: str, services: ServicesDep, caller: CallerDep)
     registry = services.registry
     if f"{model}{PATH}" in await run_in_threadpool(registry.names):  # somebody called an adapter so
         return await models.retrieve_model(f"{model}{PATH}", services, caller)
-    disk = await run_in_threadpool(OnDisk.of, registry)
-    family = await services.database.run(lambda session: Family.read(session, registry, disk, caller))
+    disk = await run_in_threadpool(DiskSnapshot.read, registry)
+    family = await services.database.run(lambda session: LineageTree.read(session, registry, disk, caller))
     name = await _name(services, family, caller, model)
-    shown = [*family.chain(name), *family.descendants(name)]
+    shown = [*family.get_chain(name), *family.list_descendants(name)]
     told = {one: _version_object(family, one, services.settings) for one in shown}
     return {
         "object": "model.lineage",
         "model": name,
-        "chain": [told[one] for one in family.chain(name)],
-        "descendants": [told[one] for one in family.descendants(name)],
+        "chain": [told[one] for one in family.get_chain(name)],
+        "descendants": [told[one] for one in family.list_descendants(name)],
     }
 
 
-async def _name(services: Services, family: Family, caller: Any, model: str) -> str:
-    """The version that is meant: an alias means what it stands for, an adapter's id its name.
+async def _name(services: Services, family: LineageTree, caller: Any, model: str) -> str:
+    """Return the version that is meant: an alias means what it stands for, an adapter's id its name.
 
     Raises:
         ModelNotFoundError: there is none, and never was.
     """
     version = services.registry.version_of(model)
     by_id = next((adapter.name for adapter in family.disk.adapters.values() if adapter.id == version), version)
-    if family.knows(by_id):
+    if family.has_model(by_id):
         return by_id
     await checkpoints.check_access(services.database, services.registry, caller, model)
     raise ModelNotFoundError(model, [name for name in services.registry.names() if name not in family.hidden])
 
 
-def _version_object(family: Family, model: str, settings: Settings) -> dict[str, Any]:
+def _version_object(family: LineageTree, model: str, settings: Settings) -> dict[str, Any]:
     if model in family.hidden:
         return {"object": "model.version", "model": None, "parent": None, "state": "hidden"}
-    adapter, job = family.disk.adapters.get(model), family.job_of(model)
-    state, reason = family.state_of(model)
-    parent = family.parent_of(model)
+    adapter, job = family.disk.adapters.get(model), family.get_job(model)
+    state, reason = family.get_state(model)
+    parent = family.get_parent(model)
     return {
         "object": "model.version",
         "model": model,
@@ -84,7 +84,7 @@ def _version_object(family: Family, model: str, settings: Settings) -> dict[str,
     }
 
 
-def _kind(family: Family, model: str) -> str:
+def _kind(family: LineageTree, model: str) -> str:
     if model in family.base_of:
         return "base"
     if model in family.remote:
@@ -100,8 +100,8 @@ def _job(job: JobRow | None, settings: Settings) -> dict[str, Any] | None:
     return {name: told[name] for name in named} | {"method": job.method}
 
 
-def _files(family: Family, job: JobRow | None) -> dict[str, Any]:
-    """What it was trained and measured on; a file that is gone keeps its id."""
+def _files(family: LineageTree, job: JobRow | None) -> dict[str, Any]:
+    """Return what it was trained and measured on; a file that is gone keeps its id."""
     named = {"training_file": job.training_file, "validation_file": job.validation_file} if job else {}
     return {role: _file(file_id, family.files.get(file_id)) for role, file_id in named.items() if file_id}
 
@@ -117,7 +117,8 @@ def _file(file_id: str, row: FileRow | None) -> dict[str, Any]:
 
 
 def _report(adapter: Adapter) -> dict[str, Any]:
-    """What is measured of it. A manifest from elsewhere may say anything, so what isn't an object is left out."""
+    """Return what is measured of it. A manifest from elsewhere may say anything, so what isn't an object is left
+    out."""
     manifest = adapter.manifest
     config, parity, metrics = (_object(manifest.get(name)) for name in ("config", "parity", "metrics"))
     return {

@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from server.storage.migrations.rating_facts_0004 import facts_of
+from server.storage.migrations.rating_facts_0004 import compute_facts
 
 revision = "0004"
 down_revision = "0003"
@@ -18,7 +18,7 @@ KEPT = ("id", "comparison_id", "created_at", "rater", "verdict", "dimensions", "
 """The columns of a vote that it has before and after."""
 
 
-def _said() -> list[sa.Column[Any]]:
+def _build_columns() -> list[sa.Column[Any]]:
     """What a vote says, beside its id."""
     return [
         sa.Column("comparison_id", sa.String(), sa.ForeignKey("comparisons.id"), nullable=False),
@@ -57,7 +57,7 @@ def upgrade() -> None:
     _make_anew(
         sa.Column("number", BIG, primary_key=True),
         sa.Column("id", sa.String(), nullable=False, unique=True),
-        *_said(),
+        *_build_columns(),
         *_added(),
         sa.UniqueConstraint(*NEW, name="uq_ratings_comparison_id_rater_supersedes"),
     )
@@ -71,7 +71,7 @@ def downgrade() -> None:
     later = sa.text("DELETE FROM ratings WHERE id IN (SELECT supersedes FROM ratings) OR verdict = 'withdrawn'")
     op.execute(later)
     unique = sa.UniqueConstraint(*OLD, name="uq_ratings_comparison_id_rater")
-    _make_anew(sa.Column("id", sa.String(), primary_key=True), *_said(), unique)
+    _make_anew(sa.Column("id", sa.String(), primary_key=True), *_build_columns(), unique)
     op.create_index("ix_ratings_created_at_id", "ratings", ["created_at", "id"])
     with op.batch_alter_table("fine_tuning_jobs") as batch:
         batch.drop_column("ratings")
@@ -98,6 +98,6 @@ def _fill() -> None:
     rated = connection.scalars(sa.select(ratings.c.comparison_id).distinct()).all()
     for comparison_id in rated:
         row = connection.execute(sa.select(comparisons).where(comparisons.c.id == comparison_id)).one()
-        facts = facts_of(row.messages, row.left, row.right)
+        facts = compute_facts(row.messages, row.left, row.right)
         change = sa.update(ratings).where(ratings.c.comparison_id == comparison_id)
         connection.execute(change.values(blind=row.blind, **facts.columns()))
