@@ -75,7 +75,6 @@ SHORT = {
     "training/data/duplicates/exact.py",  # beside `near`
     "training/process/environment.py",  # comes before any library is loaded
     "training/run/plan_file.py",
-    "ui/html/elements.py",  # a function for each template that all pages share
     "ui/pages/keys/state.py",  # a page's modules have the same names everywhere
     "ui/pages/leaderboard/calls.py",
     "ui/words/i18n.py",
@@ -126,7 +125,6 @@ def test_every_room_is_on_a_floor() -> None:
         ("server/versions/upload.py", "server.inspection.processes"),  # beside it
         ("serving/engines/accelerator_lease.py", "serving.registry.pool"),
         ("training/data/splits.py", "training.run.run"),
-        ("ui/html/markup.py", "ui.pages.compare.page"),
     ],
 )
 def test_an_import_that_climbs_is_noticed(path: str, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Draws what all pages share as HTML: the top bar, notices, problems. Knows nothing of Gradio and HTTP."""
+"""What all pages share: the top bar, notices, problems as HTML; sizes and times in words. Knows no Gradio and no HTTP."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from markupsafe import Markup
 
 from ui.html.templates import render
 from ui.server_client import Problem, Readiness
-from ui.words.i18n import Language
+from ui.words.i18n import Language, text
 
+_GB, _MB, _KB = 1e9, 1e6, 1e3
 PAGES = ("compare", "rate", "campaigns", "leaderboard", "data", "train", "models", "keys")
 """The links in the top bar, in their order; each page's name is its path, the first stands on the root."""
 
@@ -35,3 +36,30 @@ def readiness(state: Readiness, language: Language) -> Markup:
 def empty_state(language: Language, *, has_base: bool) -> Markup:
     """How to get a tuned model, for a server that has none yet."""
     return render("html/empty_state.html", language, has_base=has_base)
+
+
+def bytes_words(count: float) -> str:
+    """A size in decimal units: `640 MB`, `1.9 GB`."""
+    if count >= _GB:
+        return f"{count / _GB:.2f} GB"
+    if count >= _MB:
+        return f"{count / _MB:.1f} MB" if count < 10 * _MB else f"{count / _MB:.0f} MB"
+    return f"{count / _KB:.1f} kB" if count >= _KB else f"{count:.0f} B"
+
+
+def duration_words(language: Language, seconds: float) -> str:
+    """About how long, to two figures: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return text(language, "time.seconds", n=f"{max(1, seconds):.0f}")
+    if seconds < 5400:
+        return text(language, "time.minutes", n=f"{seconds / 60:.0f}")
+    return text(language, "time.hours", n=f"{seconds / 3600:.1f}")
+
+
+def ago_words(language: Language, seconds: float) -> str:
+    """How long ago: `just now`, `5 min ago`."""
+    if seconds < 45:
+        return text(language, "time.now")
+    if seconds < 86_400:
+        return text(language, "time.ago", time=duration_words(language, seconds))
+    return text(language, "time.days_ago", n=f"{seconds / 86_400:.0f}")

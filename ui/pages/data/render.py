@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ui.html import elements
-from ui.html.quantities import ago_words, bytes_words
+from ui.html.elements import ago_words, bytes_words
 from ui.html.templates import render
 from ui.pages.data.report import named, report
 from ui.pages.data.state import DataSession

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ui.frame.live import Action
-from ui.html.quantities import bytes_words, duration_words
+from ui.html.elements import bytes_words, duration_words
 from ui.html.templates import render
 from ui.pages.data.render import problem_box
 from ui.pages.train.state import TrainSession

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ui.html.quantities import ago_words, duration_words
+from ui.html.elements import ago_words, duration_words
 from ui.html.templates import render
 from ui.pages.data.report import named
 from ui.pages.train.state import TrainSession, state_of
