@@ -1,4 +1,4 @@
-"""What all pages share: the top bar, notices, problems as HTML; sizes and times in words. Knows no Gradio and no HTTP."""
+"""What all pages share: the top bar, notices, problems as HTML; sizes and times in words."""
 
 from __future__ import annotations
 
