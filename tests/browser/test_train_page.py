@@ -52,7 +52,7 @@ def gateway(tmp_path: Path, pages: Pages, demo_model: Path) -> Iterator[Gateway]
     """A gateway whose jobs wait for ever: nobody trains. Its base has the embedded one's tokenizer and sizes."""
     with paged_gateway(tmp_path, pages) as running:
         use_files_of(running, demo_model)
-        running.services.runner._run_once = nobody_trains  # type: ignore[method-assign]
+        running.services.runner._loop._work = nobody_trains  # type: ignore[method-assign]
         yield running
 
 
@@ -225,7 +225,7 @@ def test_two_tabs_see_the_same_job_each_in_its_own_way(gateway: Gateway, open_pa
 def test_pages_that_were_started_again_go_on_showing_the_job_and_the_form(tmp_path: Path, open_page: OpenPage) -> None:
     port, own = free_port(), Pages("", free_port())
     with paged_gateway(tmp_path, own) as gateway:
-        gateway.services.runner._run_once = nobody_trains  # type: ignore[method-assign]
+        gateway.services.runner._loop._work = nobody_trains  # type: ignore[method-assign]
         job_id = running_job(gateway, status="paused")
         tell(gateway, job_id, 1, 10)
         with pages_on(port, own):

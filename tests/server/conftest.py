@@ -46,7 +46,7 @@ class Gateway:
 
     def know_keys(self) -> None:
         """Has keys that were made or revoked in the table alone count at once, not only within a second."""
-        self.services.keys.forget()
+        self.services.keys.invalidate()
 
     def error(self, response: httpx.Response) -> dict[str, Any]:
         """The error in OpenAI's envelope, all four keys there."""
