@@ -43,7 +43,7 @@ class AliasCache:
     async def start(self) -> None:
         """Read the aliases, then keep refreshing them in the background."""
         await self.read()
-        self._refreshing.start()
+        self._refreshing.start(after_pause=True)
 
     async def stop(self) -> None:
         """Stop refreshing."""

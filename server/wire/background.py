@@ -36,10 +36,13 @@ class BackgroundLoop:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Start the task on the running event loop."""
+    def start(self, *, after_pause: bool = False) -> None:
+        """Start the task on the running event loop.
+
+        after_pause: whether the work was done just now, so that it is next due after a pause.
+        """
         self._loop = asyncio.get_running_loop()
-        self._task = asyncio.create_task(self._keep_working())
+        self._task = asyncio.create_task(self._keep_working(after_pause))
 
     async def stop(self) -> None:
         """Cancel the work and return when it has ended."""
@@ -54,7 +57,9 @@ class BackgroundLoop:
             with contextlib.suppress(RuntimeError):  # the loop was closed just now
                 self._loop.call_soon_threadsafe(self._awake.set)
 
-    async def _keep_working(self) -> None:
+    async def _keep_working(self, after_pause: bool) -> None:
+        if after_pause:
+            await self._wait(self._pause_s)
         while True:
             self._awake.clear()
             pause_s = self._pause_s
@@ -66,7 +71,10 @@ class BackgroundLoop:
             except Exception:  # the outermost catcher: without it the task would end for good
                 logger.exception("%s", self._failure)
                 pause_s = self._failure_pause_s
-            with contextlib.suppress(TimeoutError):
-                # `wait_for` can lose a cancellation that arrives together with the wake-up (Python 3.11, gh-86296).
-                async with asyncio.timeout(pause_s):
-                    await self._awake.wait()
+            await self._wait(pause_s)
+
+    async def _wait(self, pause_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            # `wait_for` can lose a cancellation that arrives together with the wake-up (Python 3.11, gh-86296).
+            async with asyncio.timeout(pause_s):
+                await self._awake.wait()
