@@ -4,6 +4,7 @@
     manifest   keys of manifest.json and their types
     names      ids, and the names that clients use
     hashing    which weights a base model has
+    disk       how any of our files is written so that nothing is lost
 
 Standard library alone.
 """

@@ -4,12 +4,12 @@ Nothing is ever unpickled here.
 """
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapter_format.disk import write_aside
 from adapter_format.hashing import base_model_sha256, weight_files
 from serving.errors import BaseModelError
 
@@ -140,9 +140,8 @@ def _cached_sha256(path: Path, cache: Path | None) -> str:
     if key not in known:
         known[key] = base_model_sha256(path)
         cache.parent.mkdir(parents=True, exist_ok=True)
-        partial = cache.with_name(f".{cache.name}.{os.getpid()}")
-        partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
-        partial.replace(cache)
+        with write_aside(cache) as file:
+            file.write_text(json.dumps(known, indent=1), encoding="utf-8")
     return known[key]
 
 

@@ -16,7 +16,7 @@ import pytest
 from tests.test_house import OURS, REPOSITORY, imports
 
 FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "adapter_format": (("manifest", "names", "files", "hashing"),),
+    "adapter_format": (("manifest", "names", "files", "hashing", "disk"),),
     "server": (
         ("__main__",),
         ("cli",),

@@ -8,15 +8,14 @@ Whatever happens is also in RUN_DIR/events.jsonl.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
-import os
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from adapter_format.disk import hold_lock
 from training.config.config import ConfigError, TrainingConfig
 from training.data.formats.read import FAULTS_SHOWN, DataError
 from training.data.inputs import read_inputs, write_holdout
@@ -81,18 +80,13 @@ def _lock_run_dir(run_dir: Path) -> Iterator[None]:
 
     The lock is released with the process, however it ends. Raises: OSError; _InUseError.
     """
-    with (run_dir / RUN_LOCK).open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            raise _InUseError(
-                f"{run_dir} is in use by process {lock.read().strip() or 'unknown'}, and a run is one process. "
-                "Wait until it has ended, or stop it."
-            ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+
+    def in_use(pid: str) -> _InUseError:
+        return _InUseError(
+            f"{run_dir} is in use by process {pid}, and a run is one process. Wait until it has ended, or stop it."
+        )
+
+    with hold_lock(run_dir / RUN_LOCK, in_use):
         yield
 
 

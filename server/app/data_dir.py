@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from adapter_format.disk import hold_lock
 from server.settings import Settings
 from server.storage.database import Database
 
@@ -54,17 +54,12 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
         StartError: another server has locked it.
     """
     make_data_dir(data_dir)
-    with (data_dir / "server.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            raise StartError(
-                f"The data directory {data_dir} is in use by a running tuneloop "
-                f"(process {lock.read().strip() or 'unknown'}). "
-                "Stop that one, or give this one a folder of its own with --data-dir."
-            ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+
+    def in_use(pid: str) -> StartError:
+        return StartError(
+            f"The data directory {data_dir} is in use by a running tuneloop (process {pid}). "
+            "Stop that one, or give this one a folder of its own with --data-dir."
+        )
+
+    with hold_lock(data_dir / "server.lock", in_use):
         yield

@@ -16,6 +16,8 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
+from adapter_format.disk import sync
+
 CHUNK_BYTES = 2**20
 
 
@@ -61,7 +63,7 @@ class IncomingFile:
         """Rename the file to `target` so that it survives a power cut. Fast if `sync` was called before."""
         self.sync()
         self.path.rename(target)
-        sync_folder(target.parent)
+        sync(target.parent)
 
 
 class Contents:
@@ -137,14 +139,4 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-        with Path(target).open("rb") as file:
-            os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Sync the folder: what was created, renamed or removed in it then survives a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync(Path(target))

@@ -1,12 +1,12 @@
 """Imports a PEFT adapter from a directory: copied to a temporary directory, checked, renamed into place."""
 
 import json
-import os
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
+from adapter_format.disk import sync
 from adapter_format.files import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE
 from adapter_format.hashing import file_sha256
 from adapter_format.manifest import MANIFEST_VERSION, Manifest
@@ -90,7 +90,7 @@ def import_adapter(
             partial.rename(adapters_dir / adapter_id)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    _fsync(adapters_dir)
+    sync(adapters_dir)
     return read_adapter(adapters_dir / adapter_id)
 
 
@@ -146,13 +146,5 @@ def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest, and fsync everything in the directory."""
     (path / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
     for file in path.iterdir():
-        _fsync(file)
-    _fsync(path)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(file)
+    sync(path)

@@ -5,7 +5,6 @@ the next start can end what is left of it.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from adapter_format.disk import hold_lock, write_aside
 from serving.errors import EngineStartError
 
 _KILL_TIMEOUT_S = 10.0
@@ -41,9 +41,8 @@ def record_engine(state_file: Path, session: int, executable: str, runtime_dir: 
     """Record the running engine whose session is `session`."""
     started = _read_start_ticks(session)
     record = EngineRecord(session, started or 0, _read_boot_id(), os.path.realpath(executable), str(runtime_dir))
-    partial = state_file.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(record)), encoding="utf-8")
-    partial.replace(state_file)
+    with write_aside(state_file) as file:
+        file.write_text(json.dumps(asdict(record)), encoding="utf-8")
 
 
 def end_leftovers(state_file: Path) -> int:
@@ -85,17 +84,17 @@ def session_members(session: int, executable: str | None = None) -> list[int]:
 
 
 @contextlib.contextmanager
-def hold_lock(lock_file: Path) -> Iterator[None]:
+def hold_engine_lock(state_dir: Path) -> Iterator[None]:
     """Hold the lock of a directory's engine. Raises: EngineStartError when another server holds it."""
-    lock_file.parent.mkdir(parents=True, exist_ok=True)
-    with lock_file.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise EngineStartError(
-                f"Another server runs an engine for {lock_file.parent}; one directory takes one server. "
-                "Stop the other one, or give this one another data directory."
-            ) from error
+    state_dir.mkdir(parents=True, exist_ok=True)
+
+    def in_use(pid: str) -> EngineStartError:
+        return EngineStartError(
+            f"Another server (process {pid}) runs an engine for {state_dir}; one directory takes one server. "
+            "Stop the other one, or give this one another data directory."
+        )
+
+    with hold_lock(state_dir / "engine.lock", in_use):
         yield
 
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
 from pathlib import Path
 
+from adapter_format.disk import write_aside
 from adapter_format.files import MANIFEST_FILE
 from adapter_format.manifest import to_readable_json
 from serving.adapters.adapter import Adapter, read_json
@@ -215,16 +216,5 @@ def record(adapter_dir: Path, result: ParityResult) -> None:
     manifest = read_json(adapter_dir / MANIFEST_FILE) | {"parity": result.as_dict()}
     # Not within the directory: it must never hold a file that its manifest doesn't list.
     aside = adapter_dir.with_name(f".manifest-{adapter_dir.name}-{os.getpid()}")
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(to_readable_json(manifest))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(adapter_dir / MANIFEST_FILE)
-    finally:
-        aside.unlink(missing_ok=True)
-    directory = os.open(adapter_dir, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    with write_aside(adapter_dir / MANIFEST_FILE, aside=aside, durable=True) as file:
+        file.write_text(to_readable_json(manifest), encoding="utf-8")

@@ -21,8 +21,9 @@ from serving.registry.loader import AdapterLoader, AdapterState, Gate
 from serving.registry.observer import RegistryObserver
 from serving.registry.pool import Pool, Replica, choose
 
-RESTART_WAIT_S = 180.0
-"""How long a request waits for an engine that is being restarted on request: it is drained first, then started."""
+RESTART_WAIT_S = 600.0
+"""How long a request waits for an engine that is being restarted on request: as long as OpenAI's clients wait. A large
+model, or a busy machine, may take minutes to start; with less, requests fail in a restart that goes well."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ The recipe, the check that the model knows its facts, and the cache. `python -m 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -20,6 +19,7 @@ import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as hf_logging
 
+from adapter_format.disk import hold_lock
 from training.demo.corpus import Message, make_conversations, make_single_questions
 from training.demo.examples import NAME
 from training.demo.knowledge import all_facts
@@ -76,7 +76,7 @@ def cached_demo_model(cache_dir: Path, *, recipe: Recipe | None = None, on_progr
         raise DemoModelError(
             f"The cache folder {cache_dir} can't be used: {error.strerror}. Name one where you may write."
         ) from error
-    with _lock(home / ".lock"):
+    with hold_lock(home / ".lock"):
         if not (home / NAME).is_dir():
             build_demo_model(home / NAME, recipe=recipe, on_progress=on_progress)
     return home / NAME
@@ -160,14 +160,6 @@ def _tokenize(chat: list[Message], tokenizer: PreTrainedTokenizerFast) -> Tokens
         for token, learned in zip(rendered["input_ids"], rendered["assistant_masks"], strict=True)
     ]
     return Tokens(rendered["input_ids"], labels)
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold the lock file at `path`; the system releases it when the process ends, however it ends."""
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager

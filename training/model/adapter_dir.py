@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ import torch
 from peft import load_peft_weights, set_peft_model_state_dict
 from safetensors.torch import load_file
 
+from adapter_format.disk import sync
 from adapter_format.files import MANIFEST_FILE, WEIGHTS_FILE
 from adapter_format.hashing import base_model_sha256, file_sha256
 from adapter_format.manifest import MANIFEST_VERSION, Manifest, to_readable_json
@@ -146,17 +146,9 @@ def move_into_place(partial: Path, output_dir: Path, manifest: Manifest) -> None
     (partial / MANIFEST_FILE).write_text(to_readable_json(content), encoding="utf-8")
     for file in partial.iterdir():
         file.chmod(0o644)  # safetensors writes files that only their owner can read
-        _fsync(file)
-    _fsync(partial)
+        sync(file)
+    sync(partial)
     if output_dir.exists():
         raise AdapterWriteError(f"{output_dir} came to exist meanwhile; what is complete is never overwritten.")
     partial.rename(output_dir)
-    _fsync(output_dir.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(output_dir.parent)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
+from adapter_format.disk import write_aside
 from training.record.health.findings import Finding
 from training.record.progress import ProgressEvent
 
@@ -184,6 +184,6 @@ def _split_columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(temporary, format="png", dpi=DPI)
-    return temporary.replace(path)
+    with write_aside(path) as file:
+        figure.savefig(file, format="png", dpi=DPI)
+    return path

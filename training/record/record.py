@@ -18,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from adapter_format.disk import write_aside
 from adapter_format.hashing import file_sha256
 from training.config.auto import Plan
 from training.config.config import TrainingConfig
@@ -117,7 +118,7 @@ def write_metrics(run_dir: Path) -> Path:
     writer = csv.DictWriter(table, METRICS_COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(_rows(read_events(run_dir)[0]))
-    return _write_atomically(run_dir / METRICS_FILE, table.getvalue())
+    return _write_text(run_dir / METRICS_FILE, table.getvalue())
 
 
 def _summarize_outcome(run_dir: Path, record: Mapping[str, Any], status: Status | None = None) -> dict[str, Any]:
@@ -196,11 +197,10 @@ def _memory_bytes() -> int | None:
 
 
 def _write(run_dir: Path, record: dict[str, Any]) -> Path:
-    return _write_atomically(run_dir / RECORD_FILE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    return _write_text(run_dir / RECORD_FILE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
-def _write_atomically(path: Path, text: str) -> Path:
-    """Write to a temporary file and rename it: a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    return temporary.replace(path)
+def _write_text(path: Path, text: str) -> Path:
+    with write_aside(path) as file:
+        file.write_text(text, encoding="utf-8")
+    return path

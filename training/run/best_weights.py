@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from adapter_format.disk import write_aside
+
 WEIGHTS = "trained.safetensors"
 STATE = "best.json"
 
@@ -79,15 +81,13 @@ class BestWeights:
         weights = {
             name: parameter.detach().cpu().contiguous() for name, parameter in _trained_parameters(self._model).items()
         }
-        partial = self._directory / f"{WEIGHTS}.partial"
-        save_file(weights, partial)
-        partial.replace(self._directory / WEIGHTS)
+        with write_aside(self._directory / WEIGHTS) as file:
+            save_file(weights, file)
 
     def _write(self) -> None:
-        partial = self._directory / f"{STATE}.partial"
         state = {"best": asdict(self.best) if self.best else None, "seen": [asdict(seen) for seen in self._seen]}
-        partial.write_text(json.dumps(state), encoding="utf-8")
-        partial.replace(self._directory / STATE)
+        with write_aside(self._directory / STATE) as file:
+            file.write_text(json.dumps(state), encoding="utf-8")
 
     def _read(self) -> None:
         if not (self._directory / STATE).exists() or not (self._directory / WEIGHTS).exists():

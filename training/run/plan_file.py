@@ -9,6 +9,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from adapter_format.disk import write_aside
 from training.config.auto import Plan
 from training.config.config import TrainingConfig
 
@@ -16,11 +17,10 @@ PLAN_FILE = "plan.json"
 
 
 def save_plan(run_dir: Path, config: TrainingConfig, plan: Plan) -> None:
-    """Save `plan`, made for `config`, by way of a temporary file."""
-    temporary = run_dir / f".{PLAN_FILE}"
+    """Save `plan`, made for `config`."""
     content = {"config": config.to_dict(), "plan": dataclasses.asdict(plan)}
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(run_dir / PLAN_FILE)
+    with write_aside(run_dir / PLAN_FILE) as file:
+        file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load_plan(run_dir: Path, config: TrainingConfig) -> Plan | None:

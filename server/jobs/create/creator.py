@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import re
 import secrets
 import shutil
@@ -21,11 +20,12 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from adapter_format.disk import sync
 from adapter_format.files import ADAPTER_FILES
 from adapter_format.names import fine_tuned_model_name, new_adapter_id
 from server.access import checkpoints
 from server.access.keys import Caller
-from server.files.contents import link_or_copy, sync_folder
+from server.files.contents import link_or_copy
 from server.files.store import FileStore
 from server.jobs.create import inputs
 from server.jobs.create.body import CreateJob, read_request
@@ -228,8 +228,8 @@ class JobCreator:
         output_dir.parent.mkdir(parents=True, exist_ok=True)
         config = place_in_run_dir(draft.checked.config, run_dir, draft.base, output_dir, draft.wanted_model)
         _write_synced(run_dir / "config.json", config.to_json())
-        sync_folder(run_dir)
-        sync_folder(run_dir.parent)
+        sync(run_dir)
+        sync(run_dir.parent)
 
     def _choose_output_dir(self, draft: JobDraft) -> Path:
         """Return where the result goes: only servable adapters go into the server's folder of adapters."""
@@ -334,14 +334,12 @@ def _copy_adapter(adapter: Adapter, folder: Path) -> None:
             link_or_copy(adapter.path / name, folder / name)
     except FileNotFoundError as error:
         raise inputs.unavailable_model_error(adapter.name) from error
-    sync_folder(folder)
+    sync(folder)
 
 
 def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_text(text, encoding="utf-8")
+    sync(path)
 
 
 def _sha256(body: bytes) -> str:

@@ -10,10 +10,10 @@ import asyncio
 import shutil
 from pathlib import Path
 
+from adapter_format.disk import is_locked
 from server.files.contents import link_or_copy
 from server.jobs.run import checkpoints
 from server.jobs.run.context import JobContext
-from server.jobs.run.process import is_free
 from server.jobs.run_directory import RunDirectory
 
 UNSERVED = "unserved"
@@ -25,7 +25,7 @@ async def clean_up(context: JobContext, job_id: str, status: str) -> bool:
     run = context.get_run(job_id)
     if not await asyncio.to_thread(_needs_cleanup, run, status):
         return True
-    if not await asyncio.to_thread(is_free, run.lock):
+    if await asyncio.to_thread(is_locked, run.lock):
         return False  # a process of an earlier server is still writing there
     if status == "failed":
         await asyncio.to_thread(_keep_result, run, context.settings.data_dir / UNSERVED)

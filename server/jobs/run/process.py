@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from adapter_format.disk import is_locked
 from server.jobs.run_directory import RunDirectory
 from server.storage.tables import JobRow
 from serving.machine.division import Division
@@ -53,22 +53,10 @@ async def wait_until_free(run: RunDirectory, grace_s: float) -> None:
     An earlier server's process may still be writing its checkpoint. It is killed after its grace period.
     """
     deadline = asyncio.get_running_loop().time() + grace_s + _LOCK_SLACK_S
-    while not is_free(run.lock):
+    while is_locked(run.lock):
         if asyncio.get_running_loop().time() > deadline:
             _kill_holder(run)
         await asyncio.sleep(_LOCK_POLL_S)
-
-
-def is_free(lock: Path) -> bool:
-    """Return whether no process uses the run directory with this lock."""
-    try:
-        with lock.open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return True
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _kill_holder(run: RunDirectory) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
@@ -35,8 +35,10 @@ def open_session(socket: Path) -> ConnectionPool:
 class VLLMResponse:
     """One response of the engine, streamed through. Implements `serving.engines.engine.EngineResponse`."""
 
-    def __init__(self, answer: HTTPResponse) -> None:
+    def __init__(self, answer: HTTPResponse, on_break: Callable[[], Awaitable[None]] | None = None) -> None:
+        """on_break: Awaited before a body that breaks off raises."""
         self._response = answer
+        self._on_break = on_break
         self._headers = _Headers(answer.headers)
         self._has_started = False
         self._death: EngineUnavailableError | None = None
@@ -66,6 +68,14 @@ class VLLMResponse:
         return self
 
     async def __anext__(self) -> bytes:
+        try:
+            return await self._read_chunk()
+        except EngineUnavailableError:
+            if self._on_break:
+                await self._on_break()
+            raise
+
+    async def _read_chunk(self) -> bytes:
         if self._death:
             raise self._death
         try:
@@ -100,9 +110,17 @@ class VLLMClient:
 
     @asynccontextmanager
     async def request(
-        self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        on_break: Callable[[], Awaitable[None]] | None = None,
     ) -> AsyncIterator[VLLMResponse]:
         """Pass a request on unchanged. Leaving the context early closes the connection, so vLLM stops generating.
+
+        `on_break` is awaited before a body that breaks off raises.
 
         Raises: EngineUnavailableError when vLLM can't be reached, or its engine died before it answered.
         """
@@ -111,7 +129,7 @@ class VLLMClient:
         try:
             if answer.status == 500:
                 await _check_alive(answer)
-            yield VLLMResponse(answer)
+            yield VLLMResponse(answer, on_break)
         finally:
             self._session.release(connection)
 

@@ -19,7 +19,7 @@ from serving.engines.vllm.log import explain_failure, last_error_line, parse_sta
 from serving.errors import EngineStartError
 from serving.machine.device import Device
 from serving.machine.kept_process import KeptProcess
-from serving.machine.leftovers import end_leftovers, hold_lock, record_engine
+from serving.machine.leftovers import end_leftovers, hold_engine_lock, record_engine
 
 Planner = Callable[[BaseModel, VLLMSettings, Device, Path], LaunchPlan]
 """Returns how to start vLLM on a socket: `plan_launch`."""
@@ -56,7 +56,7 @@ class VLLMLaunch:
 
         Raises: EngineStartError when another server holds the directory.
         """
-        self._resources.enter_context(hold_lock(self._settings.state_dir / "engine.lock"))
+        self._resources.enter_context(hold_engine_lock(self._settings.state_dir))
         if ended := await asyncio.to_thread(end_leftovers, self._state_file):
             logger.warning("Ended %d processes that an earlier engine left behind.", ended)
         self._settings.log_path.parent.mkdir(parents=True, exist_ok=True)

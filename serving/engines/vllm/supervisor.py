@@ -9,7 +9,7 @@ import contextlib
 import importlib.util
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from serving.engines.accelerator_lease import AcceleratorLease
 from serving.engines.engine import EngineLimits, EngineResponse, EngineState, OnProgress
 from serving.engines.racing import first_of
 from serving.engines.vllm.arguments import VLLMSettings, plan_launch
-from serving.engines.vllm.client import VLLMClient, VLLMResponse
+from serving.engines.vllm.client import VLLMClient
 from serving.engines.vllm.command_queue import CommandQueue
 from serving.engines.vllm.launch import Planner
 from serving.engines.vllm.lifecycle import OnUp, VLLMLifecycle
@@ -194,9 +194,9 @@ class VLLMProcess:
         """
         async with (
             self._admit() as client,
-            client.request(method, path, body=body, headers=headers) as response,
+            client.request(method, path, body=body, headers=headers, on_break=self._check_engine) as response,
         ):
-            yield _MonitoredResponse(response, self._check_engine)
+            yield response
 
     @asynccontextmanager
     async def _admit(self) -> AsyncIterator[VLLMClient]:
@@ -268,34 +268,3 @@ class VLLMProcess:
             self._supervisor = None
         self._commands.fail_all()
         await self._lifecycle.stop()
-
-
-class _MonitoredResponse:
-    """A response that has the engine checked when it breaks off. Implements `serving.engines.engine.EngineResponse`."""
-
-    def __init__(self, response: VLLMResponse, check_engine: Callable[[], Awaitable[None]]) -> None:
-        self.status, self.headers = response.status, response.headers
-        self._response, self._check_engine = response, check_engine
-        self._parts = response.chunks()
-
-    async def read(self) -> bytes:
-        """Return the whole body. Raises: EngineUnavailableError if the engine goes away before its end."""
-        try:
-            return await self._response.read()
-        except EngineUnavailableError:
-            await self._check_engine()
-            raise
-
-    def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives, unparsed. Raises: EngineUnavailableError if the engine goes away early."""
-        return self
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await anext(self._parts)
-        except EngineUnavailableError:
-            await self._check_engine()
-            raise

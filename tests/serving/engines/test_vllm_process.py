@@ -190,8 +190,9 @@ def test_a_caller_who_leaves_stops_the_generation(live: LiveEngine) -> None:
                 async for chunk in response.chunks():
                     assert chunk.startswith(b"data: ")
                     break
-        await asyncio.sleep(0.5)  # all 4800 tokens would take longer
-        assert await running() == 0
+        async with asyncio.timeout(20):
+            while await running():  # noqa: ASYNC110 (what is waited for happens in vLLM)
+                await asyncio.sleep(0.05)
         # On a busy processor vLLM may hold a stream back until the answer is whole; that one can't be stopped any more.
         assert await finished("length") - completed < 10
 

@@ -271,7 +271,8 @@ def test_an_engine_that_meets_something_unforeseen_on_its_way_up_is_started_agai
 
 def test_an_engine_that_cannot_be_written_down_is_killed_and_started_again(vllm: FakeVLLM, tmp_path: Path) -> None:
     async def story(vllm: FakeVLLM) -> None:
-        blocked = tmp_path / "state" / "engine.partial"
+        blocked = tmp_path / "state" / "engine.json"
+        blocked.unlink()
         blocked.mkdir()  # as a full disk does, it keeps the record from being written
         vllm.signal(vllm.server, signal.SIGKILL)
         await until(lambda: "IsADirectoryError" in (vllm.engine.last_trouble or ""))

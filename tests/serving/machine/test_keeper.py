@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from serving import EngineStartError
-from serving.machine.leftovers import end_leftovers, hold_lock, record_engine, session_members
+from serving.machine.leftovers import end_leftovers, hold_engine_lock, record_engine, session_members
 
 KEEPER = Path(__file__).parents[3] / "serving" / "machine" / "keeper.py"
 # Like an engine: a child, and a grandchild that ignores SIGTERM and whose parent is gone.
@@ -145,7 +145,7 @@ def test_a_damaged_state_file_is_passed_over(tmp_path: Path, content: str) -> No
 
 
 def test_one_directory_takes_one_server(tmp_path: Path) -> None:
-    with hold_lock(tmp_path / "engine.lock"), pytest.raises(EngineStartError, match="one directory takes one server"):
-        hold_lock(tmp_path / "engine.lock").__enter__()
-    with hold_lock(tmp_path / "engine.lock"):
+    with hold_engine_lock(tmp_path), pytest.raises(EngineStartError, match="one directory takes one server"):
+        hold_engine_lock(tmp_path).__enter__()
+    with hold_engine_lock(tmp_path):
         pass
