@@ -46,13 +46,15 @@ class Settings(BaseModel):
         default_factory=default_data_dir, description="Folder for the database, runs, adapters and logs."
     )
     cache_dir: Path = Field(
-        default_factory=default_cache_dir, description="Folder for what can be made again, such as the demo base."
+        default_factory=default_cache_dir, description="Folder for files that can be rebuilt, such as the demo base."
     )
-    host: str = Field("127.0.0.1", description="Address to listen on. Any but loopback demands an API key.")
-    port: int = Field(8000, ge=0, le=65535, description="TCP port of the API and the pages. 0 takes a free one.")
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on. Any address other than loopback requires an API key."
+    )
+    port: int = Field(8000, ge=0, le=65535, description="TCP port of the API and the pages. 0 picks a free port.")
     allowed_hosts: list[str] = Field(
         default_factory=list,
-        description="Host names under which a browser may reach a keyless server, beyond the loopback names.",
+        description="Host names under which browsers may reach a keyless server, in addition to the loopback names.",
     )
     organization: str = Field(
         "personal",
@@ -70,7 +72,7 @@ class Settings(BaseModel):
         None,
         ge=1,
         le=256,
-        description="Adapters that may share one batch (vLLM's max_loras); each takes device memory. Unset: as many as "
+        description="Adapters per batch (vLLM's max_loras); each takes device memory. Unset: as many as "
         "there are, 4 to 8.",
     )
     max_cpu_adapters: int = Field(
@@ -88,19 +90,19 @@ class Settings(BaseModel):
         None, ge=16, description="Longest prompt plus answer, in tokens. Unset: what the base model allows."
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Weights' type in the engine. auto: what the device computes fastest."
+        "auto", description="Data type of the weights in the engine. auto: the fastest type on the device."
     )
     kv_cache_gib: float | None = Field(
-        None, gt=0, description="Memory for the key-value cache on a CPU, in GiB. Unset: by what is free."
+        None, gt=0, description="Memory for the key-value cache on a CPU, in GiB. Unset: depends on free memory."
     )
     gpu_memory_utilization: float = Field(
-        0.85, gt=0, lt=1, description="Share of a GPU's memory that the engine may take."
+        0.85, gt=0, lt=1, description="Share of a GPU's memory that the engine may use."
     )
     tool_call_parser: str | None = Field(
-        None, description="vLLM's parser that turns the model's text into tool calls, for example hermes or mistral."
+        None, description="vLLM's parser for tool calls in the model's text, for example hermes or mistral."
     )
     engine_args: list[str] = Field(
-        default_factory=list, description="Further arguments for vLLM, passed through as they are."
+        default_factory=list, description="Additional arguments for vLLM, passed on unchanged."
     )
     engine_start_timeout_s: float = Field(
         600.0, gt=0, description="Seconds to wait for the engine's first answer before giving up."
@@ -109,74 +111,84 @@ class Settings(BaseModel):
         30.0, ge=0, description="Seconds that a request waits for an engine that is starting or being restarted."
     )
     engine_stall_timeout_s: float = Field(
-        60.0, gt=0, description="Seconds without an answer, or with requests and no progress: the engine is restarted."
+        60.0,
+        gt=0,
+        description="Seconds without an answer, or without progress on requests, after which the engine is restarted.",
     )
     accelerator_policy: Literal["split", "sleep", "stop", "separate"] = Field(
         "split",
-        description="While a job trains, the engine goes on beside it (split), sleeps (GPU), stops or has own devices.",
+        description="What the engine does while a job trains: split (keeps running), sleep (GPU only), stop, "
+        "or separate (own devices).",
     )
     engine_devices: str | None = Field(
         None,
         pattern=DEVICE_NUMBERS,
-        description="For separate: the engine's GPUs, or cores, as 0,1. Unset: half of them, or what is left.",
+        description="For separate: GPUs or cores for the engine, such as 0,1. Unset: half of them, or the rest.",
     )
     training_devices: str | None = Field(
         None,
         pattern=DEVICE_NUMBERS,
-        description="For separate: the trainings' GPUs, or cores, as 2,3. Unset: half of them, or what is left.",
+        description="For separate: GPUs or cores for training, such as 2,3. Unset: half of them, or the rest.",
     )
     base_model_map: dict[str, str] = Field(
         default_factory=dict,
-        description="Other names of the base model, such as gpt-4o-mini-2024-07-18=tuneloop-demo, for chats and jobs.",
+        description="Additional names for the base model in chats and jobs, such as "
+        "gpt-4o-mini-2024-07-18=tuneloop-demo.",
     )
     max_file_bytes: int = Field(
         512 * 2**20,
         ge=1024,
-        description="Largest file taken by POST /v1/files and /v1/adapters, in bytes; larger ones get a 413.",
+        description="Largest file accepted by POST /v1/files and /v1/adapters, in bytes; larger ones get a 413.",
     )
     max_upload_bytes: int = Field(
         8 * 2**30, ge=1024, description="Largest file accepted in parts by POST /v1/uploads, in bytes."
     )
     max_running_jobs: int | None = Field(
-        None, ge=1, le=64, description="Fine-tuning jobs that may run at once. Unset: what memory and cores hold."
+        None,
+        ge=1,
+        le=64,
+        description="Maximum number of fine-tuning jobs at once. Unset: as many as memory and cores allow.",
     )
     job_stop_grace_s: float = Field(
-        60.0, gt=0, description="Seconds for a job's process to write its checkpoint when it must stop."
+        60.0, gt=0, description="Seconds that a job's process has to write its checkpoint when it is stopped."
     )
     checkpoints_kept: int = Field(
-        3, ge=0, le=100, description="Checkpoints of a job that are kept and served by name; the oldest go first."
+        3,
+        ge=0,
+        le=100,
+        description="Checkpoints per job that are kept and served by name; the oldest are deleted first.",
     )
     paused_job_status: Literal["queued", "paused"] = Field(
         "queued",
-        description="What a paused job's status says: queued is in the SDK's closed set, paused in OpenAI's example.",
+        description="Status of a paused job: queued, which the SDK's types allow, or paused, as in OpenAI's example.",
     )
     campaign_concurrency: int = Field(
-        8, ge=1, le=256, description="Answers that are generated at once for campaigns, beside all other requests."
+        8, ge=1, le=256, description="Answers generated at once for campaigns, in addition to all other requests."
     )
-    undo_window_s: int = Field(60, ge=0, le=86_400, description="Seconds for which a rater may take a vote back.")
+    undo_window_s: int = Field(60, ge=0, le=86_400, description="Seconds within which a rater may undo a rating.")
     requests_per_minute: int | None = Field(
-        None, ge=1, description="Requests that each API key may make in a minute; more get a 429. Unset: no limit."
+        None, ge=1, description="Requests per minute for each API key; more get a 429. Unset: no limit."
     )
 
     more_models: list[str] = Field(
         default_factory=list,
-        description="Further base models, each a hub id or a local folder, served by engines of their own.",
+        description="Additional base models, each a hub id or a local folder, served by their own engines.",
     )
     replicas: int = Field(
-        1, ge=1, le=64, description="Engines for each base model; a request goes to the one with the least to do."
+        1, ge=1, le=64, description="Engines for each base model; a request goes to the least busy one."
     )
     remote_engines: dict[str, str] = Field(
         default_factory=dict,
-        description="Engines that others run, ID=URL, such as lab=https://lab.example/v1; their models are served.",
+        description="Remote engines whose models are served, as ID=URL, such as lab=https://lab.example/v1.",
     )
     remote_engine_keys: dict[str, SecretStr] = Field(
         default_factory=dict,
-        description="API keys of remote engines, ID=KEY. By file or environment: a flag would show in process lists.",
+        description="API keys of remote engines, as ID=KEY. Use a file or the environment: process lists show flags.",
     )
     remote_adapter_engines: list[str] = Field(
         default_factory=list,
-        description="IDs of remote vLLMs that see the same adapters directory: they share the work of the base model "
-        "whose name they serve. ID=BASE_MODEL where there are several bases.",
+        description="IDs of remote vLLM engines that see the same adapters directory and share the work of the "
+        "base model they serve. ID=BASE_MODEL if there are several base models.",
     )
 
     _origins: Mapping[str, str] = PrivateAttr(default_factory=dict)

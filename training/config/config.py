@@ -44,159 +44,159 @@ class ConfigError(ValueError):
 class TrainingConfig:
     """One fine-tune. Built with wrong values it raises `ConfigError`, which names every fault at once."""
 
-    # What is trained on what.
+    # Model, data and method.
     base_model: str
-    """The model that the adapter is for: a local folder, or a Hugging Face hub id such as `Qwen/Qwen3-0.6B`."""
+    """The model to train the adapter on: a local folder, or a Hugging Face hub id such as `Qwen/Qwen3-0.6B`."""
     training_file: str
     """The examples, as JSONL, JSON, CSV, Parquet or plain text; `docs/data.md` shows every format."""
     output_dir: str
-    """The directory to make: an adapter, or with `serve_as: model` a whole model. It must not exist yet."""
+    """The directory for the result: an adapter, or a complete model with `serve_as: model`. It must not exist yet."""
     method: Method = "supervised"
-    """`supervised` learns answers, `text` plain text, `dpo` better over worse answers, `kto` good and bad ones."""
+    """`supervised` trains on answers, `text` on plain text, `dpo` on preference pairs, `kto` on good and bad ones."""
     from_adapter: str | None = None
-    """An adapter directory to go on from. `dpo` and `kto` want one that was tuned on such chats first."""
+    """An adapter directory to continue from. For `dpo` and `kto`, use one that was tuned on similar chats."""
     file_format: FileFormat = "auto"
-    """How `training_file` is written. `auto`: found out record by record; name it where a file is refused."""
+    """The format of `training_file`. `auto`: detected for each record; set it if detection gets it wrong."""
     base_model_name: str | None = None
     """The name that the base model is served under. Default: the hub id, or the folder's name."""
     fine_tuned_model: str | None = None
-    """The name that clients will put in `model`: `ft:{base}:{org}:{suffix}:{8 characters}`. Default: one is made up."""
+    """The name that clients put in `model`: `ft:{base}:{org}:{suffix}:{8 characters}`. Default: a generated name."""
 
-    # What is measured, and what is mixed in.
+    # Validation, and examples to mix in.
     validation_file: str | None = None
-    """Examples that are measured, not trained on. Default: `validation_fraction` of the training file."""
+    """Examples for validation, not trained on. Default: `validation_fraction` of the training file."""
     validation_fraction: float = 0.1
-    """Share of the training file, 0 to 0.5, held back when there's no `validation_file`. 0: nothing is measured."""
+    """Share of the training file, 0 to 0.5, used for validation if there is no `validation_file`. 0: no validation."""
     holdout_fraction: float = 0.0
-    """Share, 0 to 0.5, that the run never looks at, put into RUN_DIR/holdout.jsonl for `tuneloop evaluate`."""
+    """Share, 0 to 0.5, that the run doesn't use; it goes to RUN_DIR/holdout.jsonl for `tuneloop evaluate`."""
     mix_file: str | None = None
-    """General examples mixed in, so that the model forgets less of what it knew; costs the time they take."""
+    """General examples to mix in, so that the model forgets less of what it knew. They add training time."""
     mix_ratio: float = 0.1
-    """Examples drawn from `mix_file` for each training example, above 0 to 10. More forgets less and learns slower."""
+    """Examples from `mix_file` per training example, above 0 to 10. Higher: forgets less, learns more slowly."""
 
-    # How long, and how fast.
+    # Length and optimizer.
     n_epochs: int | Auto = "auto"
-    """Passes over the training file. More learns the examples closer, and in the end by heart."""
+    """Passes over the training file. More passes fit the examples more closely, and eventually overfit."""
     max_steps: int | None = None
-    """Stop after so many optimizer steps, whatever `n_epochs` says. Default: no such limit."""
+    """Maximum number of optimizer steps, whatever `n_epochs` says. Default: no limit."""
     batch_size: int | Auto = "auto"
     """Examples in one forward pass. Larger is faster on a GPU and needs more memory."""
     gradient_accumulation_steps: int = 1
-    """Forward passes per optimizer step: a larger batch for the same memory, at the price of time."""
+    """Forward passes per optimizer step: a larger batch in the same memory, but slower steps."""
     learning_rate: float | Auto = "auto"
-    """Peak step size of the optimizer. Too high diverges, too low learns nothing; small models want more."""
+    """Peak learning rate. Too high: training diverges; too low: nothing is learned. Small models need a higher one."""
     lr_scheduler_type: Scheduler = "cosine"
-    """How the learning rate falls after the warm-up."""
+    """How the learning rate decreases after warm-up."""
     warmup_ratio: float = 0.05
-    """Share of the steps, 0 to 1, over which the learning rate rises from zero. Guards the first steps."""
+    """Share of the steps, 0 to 1, over which the learning rate rises from zero. Keeps the first steps stable."""
     optim: Optimizer = "adamw_torch"
-    """The optimizer. The 8-bit ones and `adafactor` save memory; with adapters, whose state is small, not much."""
+    """The optimizer. The 8-bit ones and `adafactor` save memory, but little with adapters, whose state is small."""
     adam_beta1: float = 0.9
-    """Memory, 0 up to 1, of AdamW for the gradient's direction. Rarely worth a change."""
+    """AdamW's decay rate for the mean of gradients, 0 up to 1. Rarely worth changing."""
     adam_beta2: float = 0.999
-    """Memory, 0 up to 1, of AdamW for the gradient's size. 0.95 follows sudden changes faster."""
+    """AdamW's decay rate for the mean of squared gradients, 0 up to 1. 0.95 adapts faster to sudden changes."""
     adam_epsilon: float = 1e-8
-    """What keeps AdamW from dividing by zero, above 0. Larger damps the steps of weights with tiny gradients."""
+    """Keeps AdamW from dividing by zero, above 0. Larger values shrink the steps of weights with tiny gradients."""
     weight_decay: float = 0.0
-    """Pull of the trained weights towards zero, 0 or more. A little helps against learning by heart."""
+    """Weight decay of the trained weights, 0 or more. A little helps against overfitting."""
     max_grad_norm: float = 1.0
-    """Longest gradient that is let through, above 0; a longer one is shortened. Guards against single bad batches."""
+    """Maximum gradient norm, above 0; larger gradients are clipped. Protects against single bad batches."""
     neftune_noise_alpha: float | None = None
-    """Noise on the embeddings in training, such as 5; can make answers livelier (NEFTune). Default: none."""
+    """Noise added to embeddings in training (NEFTune), such as 5; can make answers more natural. Default: none."""
     early_stopping_patience: int | None = None
-    """Validations without progress after which the run ends. Saves time; too small stops at a bump. Default: never."""
+    """Stop after this many validations without progress. Saves time; too low may stop too early. Default: never."""
     early_stopping_threshold: float = 0.0
-    """How much the validation loss must fall to count as progress, 0 or more."""
+    """How much the validation loss must decrease to count as progress, 0 or more."""
     load_best_model_at_end: bool = True
-    """Keep the weights of the best validation, not those of the last step. Guards against learning by heart."""
+    """Keep the weights with the best validation loss, not those of the last step. Protects against overfitting."""
 
-    # What is trained of the model.
+    # Trained weights.
     finetuning_type: FinetuningType = "lora"
-    """`lora` is what vLLM hot-loads. `full` trains every weight, `prefix_tuning` and `p_tuning` a few vectors."""
+    """`lora` can be hot-loaded by vLLM. `full` trains all weights, `prefix_tuning` and `p_tuning` a few vectors."""
     serve_as: ServeAs = "adapter"
-    """What must come out: an `adapter` to hot-load, a whole `model` with it merged in, or `none`: it's never served."""
+    """The result: an `adapter` to hot-load, a complete `model` with the adapter merged in, or `none`: not served."""
     r: int = 16
-    """Rank of the adapter, 1 to 512. More learns more, for memory and serving speed; the engine must allow it."""
+    """Rank of the adapter, 1 to 512. Higher learns more, but needs memory and slows serving; the engine limits it."""
     lora_alpha: int = 32
-    """Strength of the adapter: its output is scaled by `lora_alpha / r`. Twice `r` is usual."""
+    """The adapter's output is scaled by `lora_alpha / r`. Usually twice `r`."""
     lora_dropout: float = 0.0
-    """Share, 0 up to 1, of the adapter's inputs that is dropped in training. Helps with little data; slows learning."""
+    """Share of the adapter's inputs dropped in training, 0 up to 1. Helps with little data; slows learning."""
     target_modules: str | tuple[str, ...] = "all-linear"
-    """Layers that get an adapter: `all-linear`, or a list such as `[q_proj, v_proj]`. Fewer learns less."""
+    """Layers that get an adapter: `all-linear`, or a list such as `[q_proj, v_proj]`. Fewer layers learn less."""
     exclude_modules: tuple[str, ...] | None = None
-    """Layers that get none, whatever `target_modules` says."""
+    """Layers that get no adapter, whatever `target_modules` says."""
     layers_to_transform: tuple[int, ...] | None = None
-    """Numbers of the only blocks that get an adapter, counted from 0. Fewer learns less. Default: all."""
+    """Indices of the blocks that get an adapter, counted from 0. Fewer blocks learn less. Default: all."""
     rank_pattern: Mapping[str, int] | None = None
-    """Ranks of single layers, such as `{q_proj: 32}`; the others have `r`."""
+    """Ranks for specific layers, such as `{q_proj: 32}`; the others use `r`."""
     alpha_pattern: Mapping[str, int] | None = None
-    """As `rank_pattern`, for `lora_alpha`."""
+    """Like `rank_pattern`, for `lora_alpha`."""
     modules_to_save: tuple[str, ...] | None = None
-    """Layers to train whole beside the adapter, such as `[lm_head]`. vLLM can't hot-load that: `serve_as: model`."""
+    """Layers to train fully in addition, such as `[lm_head]`. vLLM can't hot-load them: use `serve_as: model`."""
     use_rslora: bool = False
-    """Scale by `lora_alpha / sqrt(r)` (rsLoRA): steadier at ranks of 64 and more. Wants a smaller `lora_alpha`."""
+    """Scale by `lora_alpha / sqrt(r)` (rsLoRA): more stable at ranks of 64 and above. Use a smaller `lora_alpha`."""
     use_dora: bool = False
-    """Train length and direction of the weights apart (DoRA): a little better, a third slower. `serve_as: model`."""
+    """Train magnitude and direction separately (DoRA): slightly better, a third slower. Needs `serve_as: model`."""
     init_lora_weights: Literal["default", "gaussian", "orthogonal"] = "default"
-    """First values of the adapter; with each of them it begins as no change."""
+    """Initial weights of the adapter. With each choice, the model is unchanged at first."""
     num_virtual_tokens: int = 20
-    """Vectors that `prefix_tuning` and `p_tuning` put before a prompt, 1 to 1000. Each makes all prompts longer."""
+    """Vectors that `prefix_tuning` and `p_tuning` put before each prompt, 1 to 1000. They make prompts longer."""
     encoder_hidden_size: int | None = None
-    """Width of the small network that makes those vectors. Default: the base's for `p_tuning`, else no network."""
+    """Width of the small network that computes these vectors. Default: the base's for `p_tuning`, otherwise none."""
 
-    # How the base is held and computed.
+    # Precision and memory.
     quantization: Quantization = "nf4"
-    """How the frozen base is held: `nf4` in 4 bit (QLoRA: a quarter of the memory) or `none` (LoRA: faster)."""
+    """Quantization of the frozen base: `nf4`, 4 bit (QLoRA: a quarter of the memory), or `none` (LoRA: faster)."""
     double_quant: bool = True
-    """Quantise the scales of `nf4` too: 0.4 bit per weight less, at no cost that was ever measured."""
+    """Also quantize the scales of `nf4`: saves 0.4 bit per weight, at no measured cost."""
     compute_dtype: ComputeDtype = "auto"
-    """What the arithmetic is done in. `auto`: bfloat16 where the CPU or GPU has instructions for it, else float32."""
+    """Data type for computation. `auto`: bfloat16 if the CPU or GPU has instructions for it, otherwise float32."""
     attn_implementation: Attention = "auto"
-    """How attention is computed. `auto`: what PyTorch has (sdpa). `flash_attention_2` wants its package and a GPU."""
+    """Attention implementation. `auto`: PyTorch's own (sdpa). `flash_attention_2` needs its package and a GPU."""
     gradient_checkpointing: bool | Auto = "auto"
-    """Compute activations twice instead of keeping them: a third slower, far less memory. `auto`: where needed."""
+    """Recompute activations instead of storing them: a third slower, far less memory. `auto`: if needed."""
     max_memory_gb: float | None = None
-    """Memory in 10^9 bytes; a run that is expected to take more is refused at once. Default: what is free."""
+    """Memory limit in 10^9 bytes; a run that is expected to need more is refused at once. Default: free memory."""
 
-    # What is learned of an example.
+    # Tokens to train on.
     max_length: int = 2048
-    """Longest example in tokens, at least 8; `on_too_long` says what becomes of a longer one."""
+    """Maximum length of an example in tokens, at least 8; for longer ones, see `on_too_long`."""
     on_too_long: Literal["cut", "drop", "refuse"] = "cut"
-    """What to do with an example over `max_length`: `cut` its end off, `drop` it, or `refuse` the file."""
+    """What to do with examples over `max_length`: `cut` off the end, `drop` them, or `refuse` the file."""
     on_leakage: OnLeakage = "refuse"
-    """What to do where `validation_file` shares examples with the training file: `refuse`, or `drop` those in it."""
+    """If `validation_file` shares examples with the training file: `refuse`, or `drop` them from the validation."""
     train_on: Literal["assistant", "last_assistant", "all"] = "assistant"
-    """What of a chat is learned: every answer, only the `last_assistant` one, or `all` of it, questions too."""
+    """What to train on in a chat: every answer, only the last one (`last_assistant`), or `all`, prompts included."""
     packing: bool = False
-    """Put short examples into one row without letting them see each other: less padding, so faster."""
+    """Pack short examples into one row; they don't attend to each other. Less padding, so training is faster."""
 
-    # Learning from preferences.
+    # Preferences.
     beta: float = 0.1
-    """How closely `dpo` and `kto` hold on to the model they start from, above 0. Less lets it go further."""
+    """How close `dpo` and `kto` stay to the initial model, above 0. Lower values allow larger changes."""
     loss_type: Literal["sigmoid", "hinge", "ipo", "robust"] = "sigmoid"
-    """The loss of `dpo`. `ipo` overfits less on few pairs; `robust` bears wrong labels, with `label_smoothing`."""
+    """Loss for `dpo`. `ipo` overfits less on few pairs; `robust` tolerates wrong labels, with `label_smoothing`."""
     label_smoothing: float = 0.0
-    """Share, 0 up to 0.5, of the pairs whose order is taken to be wrong; only for `loss_type: robust`."""
+    """Assumed share of wrongly ordered pairs, 0 up to 0.5; only for `loss_type: robust`."""
     desirable_weight: float = 1.0
-    """Weight of the good examples of `kto`, above 0. Raise it where they are few beside the bad ones."""
+    """Weight of good examples in `kto`, above 0. Raise it if there are few of them."""
     undesirable_weight: float = 1.0
-    """Weight of the bad examples of `kto`, above 0."""
+    """Weight of bad examples in `kto`, above 0."""
 
-    # What is written down, and when.
+    # Reports and checkpoints.
     seed: int = 42
-    """Seed for shuffling, splitting and the adapter's first weights. Same seed, same machine: same adapter."""
+    """Seed for shuffling, splitting and initial weights. The same seed on the same machine gives the same adapter."""
     logging_steps: int = 1
-    """Optimizer steps between two reports of the loss."""
+    """Optimizer steps between reports of the loss."""
     eval_steps: int | Auto = "auto"
-    """Optimizer steps between two validations. `auto`: about four in a run. First and last are always made."""
+    """Optimizer steps between validations. `auto`: about four per run. The run always starts and ends with one."""
     save_steps: int | Auto = "auto"
-    """Optimizer steps between two checkpoints, from which a stopped run goes on. `auto`: one per epoch."""
+    """Optimizer steps between checkpoints, from which a stopped run can resume. `auto`: one per epoch."""
     save_total_limit: int = 2
-    """Checkpoints that are kept; older ones are deleted, never the best one."""
+    """Checkpoints to keep; older ones are deleted, except the best one."""
     wandb_project: str | None = None
-    """Weights & Biases project to report to; the key is taken from `wandb login`. Default: no report leaves here."""
+    """Weights & Biases project to report to; the key comes from `wandb login`. Default: nothing is sent."""
     wandb_mode: Literal["online", "offline"] = "online"
-    """`offline` writes the report into the run directory, for `wandb sync` later."""
+    """`offline` writes the report to the run directory, for a later `wandb sync`."""
 
     def __post_init__(self) -> None:
         for name in _list_settings():

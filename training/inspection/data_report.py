@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="the examples, in any of the formats")
-    parser.add_argument("--format", metavar="F", help="how the file is written; default: found out record by record")
+    parser.add_argument("--format", metavar="F", help="format of the file; default: detected for each record")
     parser.add_argument("--base-model", metavar="DIR", help="the base model: a folder, or a hub id")
     parser.add_argument("--config", metavar="RUN.yaml", type=Path, help="settings of the run that is meant")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
