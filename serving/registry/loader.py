@@ -259,7 +259,7 @@ class AdapterLoader:
         for name, fault in (await self._gate.run_canary(host, back)).items():
             if getattr(host, "after_sleep", False):
                 raise EngineError(f"{name} answers otherwise after the sleep: {fault}")
-            logger.error("%s answers otherwise since the engine came up, and is taken out: %s", name, fault)
+            logger.error("%s answers otherwise since the engine came up, and is unloaded: %s", name, fault)
             self.state_of(name).refusal = ParityError(
                 f"{name} failed the canary after a restart of the engine: {fault}"
             )
