@@ -97,11 +97,11 @@ def test_a_form_is_checked_then_started_and_the_job_paused_resumed_and_cancelled
     page.get_by_text("Hyperparameters").click()
     page.fill("#train-n_epochs", "2")
     page.get_by_role("button", name="Run preflight check").dblclick()
-    expect(page.locator(".train-foreseen")).to_contain_text("Ready to start", timeout=150_000)
+    expect(page.locator(".train-preflight")).to_contain_text("Ready to start", timeout=150_000)
     expect(page.locator("h1")).to_be_visible()  # what comes while another is at work changes nothing
     expect(page.locator(".train-answers")).to_contain_text("Fits in memory")
     expect(page.locator(".train-answers")).to_contain_text("Can be served")
-    expect(page.locator(".train-foreseen .data-figures")).to_contain_text("Epochs: 2")
+    expect(page.locator(".train-preflight .data-figures")).to_contain_text("Epochs: 2")
     assert axe(page) == []
     screenshot(page, "train-preflight")
 
@@ -187,14 +187,14 @@ def test_what_cannot_start_is_told_before_it_is_started(gateway: Gateway, open_p
     page.get_by_text("QLoRA and memory").click()
     page.fill("#train-r", "64")
     page.get_by_role("button", name="Run preflight check").click()
-    expect(page.locator(".train-foreseen")).to_contain_text("can't start with these settings", timeout=150_000)
+    expect(page.locator(".train-preflight")).to_contain_text("can't start with these settings", timeout=150_000)
     expect(page.locator(".train-problems")).to_contain_text("the engine hot-loads ranks up to 16")
     expect(page.locator(".train-problems")).to_contain_text("must have at least 10 examples")
     expect(page.locator(".train-answers")).to_contain_text("Can't be served")
     expect(page.locator("#train-start")).to_be_disabled()
     page.fill("#train-r", "16")
     page.locator("#train-r").blur()
-    expect(page.locator(".train-foreseen")).to_contain_text("Run the check again")
+    expect(page.locator(".train-preflight")).to_contain_text("Run the check again")
     assert gateway.http.get("/v1/fine_tuning/jobs").json()["data"] == []
 
 

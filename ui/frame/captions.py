@@ -47,7 +47,7 @@ class Captions:
         }
 
 
-def merged(*updates: Updates) -> Updates:
+def merge_updates(*updates: Updates) -> Updates:
     """All updates in one; where several name one component, their properties come together, the later winning."""
     together: Updates = {}
     for part in updates:

@@ -73,7 +73,7 @@ class Action:
         value = self.fields.get(name)
         return value.strip() if isinstance(value, str) else ""
 
-    def chosen(self, name: str) -> list[str]:
+    def checked_values(self, name: str) -> list[str]:
         """The ticked values of the checkboxes of that name."""
         value = self.fields.get(name)
         return [str(one) for one in value] if isinstance(value, list) else []

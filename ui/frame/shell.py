@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 import gradio as gr
 
 from ui.frame import style
-from ui.frame.captions import Captions, Updates, html, merged
+from ui.frame.captions import Captions, Updates, html, merge_updates
 from ui.frame.session import Session
 from ui.html import elements
 from ui.server_client import Problem, ServerClient, UIError
@@ -192,28 +192,28 @@ class _Hung:
             self._language: gr.update(value=session.language),
             self._key: gr.update(value=api_key),
         }
-        return merged(self._spoken(session), shown, page)
+        return merge_updates(self._spoken(session), shown, page)
 
     async def _take_key(self, api_key: str, session: Session) -> Updates:
         session.api_key = api_key
         session.fields = {}  # what the reader has typed since the page was opened stays
         hidden = {self._frame.key_group: gr.update(visible=False)}
-        return merged(hidden, self._frame.say(), await self._opened_page(session, api_key))
+        return merge_updates(hidden, self._frame.say(), await self._opened_page(session, api_key))
 
     def _speak(self, chosen: Language, session: Session) -> Updates:
         session.language, session.is_language_asked = chosen, True
-        return merged(self._spoken(session), self._page.speak(session))
+        return merge_updates(self._spoken(session), self._page.speak(session))
 
     def _spoken(self, session: Session) -> Updates:
         top = {self._top: gr.update(value=elements.top(session.language, self._name))}
-        return merged(top, self._captions.updates(session.language), self._frame.say())
+        return merge_updates(top, self._captions.updates(session.language), self._frame.say())
 
     async def _opened_page(self, session: Session, api_key: str) -> Updates:
         try:
             page = await self._page.open(session, api_key, dict(session.query))
         except UIError as error:
             page = self._frame.problem(error.problem, session)
-        return merged(self._page.speak(session), page)
+        return merge_updates(self._page.speak(session), page)
 
 
 def _key_form(captions: Captions) -> tuple[Any, Any, Any]:

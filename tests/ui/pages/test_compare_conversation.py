@@ -95,7 +95,7 @@ def test_an_edited_prompt_goes_on_from_there() -> None:
 
 def test_a_refresh_gives_everything_back_and_marks_what_was_still_written() -> None:
     running = play(answered(begun(system="S"), "Hi", "Aye").ask("And then?", MODELS, "S", 20.0), delta("left", "So"))
-    back = Conversation.of_kept(json.loads(json.dumps(running.kept())))
+    back = Conversation.from_json(json.loads(json.dumps(running.to_json())))
     assert (back.models, back.system, back.turns[0]) == (MODELS, "S", running.turns[0].__class__(**vars(back.turns[0])))
     assert [pane.content for pane in back.turns[0].panes] == ["Hi", "Aye"]
     assert back.turns[0].comparison_id == "cmp_1"
@@ -111,7 +111,7 @@ def test_a_refresh_gives_everything_back_and_marks_what_was_still_written() -> N
     ],
 )  # fmt: skip
 def test_what_was_kept_by_another_version_is_an_empty_conversation(kept: dict[str, Any]) -> None:
-    assert Conversation.of_kept(kept) == Conversation()
+    assert Conversation.from_json(kept) == Conversation()
 
 
 def stored(**changes: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ui.pages.compare import render
-from ui.pages.compare.conversation import Conversation, Turn
+from ui.pages.compare.conversation import Conversation, ConversationTurn
 from ui.pages.compare.panes import Pane
 from ui.server_client import Problem
 
@@ -16,7 +16,7 @@ PARSED = ("<script", "<img")
 
 
 def drawn(pane: Pane, other: Pane | None = None, *, now_s: float = 0.0, differences: bool = False) -> str:
-    turn = Turn("Hello?", (pane, other or Pane()))
+    turn = ConversationTurn("Hello?", (pane, other or Pane()))
     return render.pane(turn, 0, "en", now_s, differences=differences)
 
 
@@ -35,7 +35,7 @@ def test_foreign_words_are_escaped_wherever_they_stand(pane: Pane) -> None:
 
 
 def test_a_prompt_is_escaped_too() -> None:
-    turn = Turn(HOSTILE, (Pane(), Pane()), comparison_id='"><img>')
+    turn = ConversationTurn(HOSTILE, (Pane(), Pane()), comparison_id='"><img>')
     conversation = Conversation(("a", "b"), "", (turn, turn))
     html = render.past(conversation, "en", differences=False, shared=False)
     html += render.last_prompt(conversation, "en", shared=False)
@@ -75,7 +75,7 @@ def test_differences_are_marked_only_when_both_answers_are_finished() -> None:
 
 
 def test_only_a_stored_comparison_has_a_link() -> None:
-    turn = Turn("Hello?", (Pane("done"), Pane("done")))
+    turn = ConversationTurn("Hello?", (Pane("done"), Pane("done")))
     stored = Conversation(("a", "b"), "", (replace(turn, comparison_id="cmp_1"),))
     assert "./?comparison=cmp_1" in render.actions(stored, "en", differences=False, shared=False)
     unstored = Conversation(("a", "b"), "", (turn,))

@@ -33,7 +33,7 @@ def body_of(action: Action) -> dict[str, Any]:
     Raises:
         Objection: something is missing or no number.
     """
-    name, models = action.text("name"), action.chosen("models")
+    name, models = action.text("name"), action.checked_values("models")
     if not name:
         raise Objection("no_name")
     if len(models) not in MODELS:
@@ -50,7 +50,7 @@ def body_of(action: Action) -> dict[str, Any]:
         **limit,
         "raters_per_item": _number(action, "raters_per_item", int),
         "sampling": sampling,
-        "dimensions": bool(action.chosen("dimensions")),
+        "dimensions": bool(action.checked_values("dimensions")),
     }
 
 

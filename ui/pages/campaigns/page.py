@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import gradio as gr
 
-from ui.frame.captions import Updates, html, merged
+from ui.frame.captions import Updates, html, merge_updates
 from ui.frame.live import Action, live_html, on_steps
 from ui.frame.session import Session
 from ui.frame.shell import QUIET, Frame
@@ -107,9 +107,9 @@ class CampaignsPage:
     def speak(self, session: CampaignsSession) -> Updates:
         """The whole page in the session's language."""
         session.drawn = {}
-        return self._drawn(session)
+        return self._draw(session)
 
-    def _drawn(self, session: CampaignsSession) -> Updates:
+    def _draw(self, session: CampaignsSession) -> Updates:
         """What differs from what stands there."""
         language, now_s = session.language, time.time()
         key, values = session.said
@@ -143,7 +143,7 @@ class CampaignsPage:
                 session.campaigns = await calls.listed(self._client, api_key)
         except UIError:
             return {self._clock: gr.update(active=True)}
-        return self._drawn(session)
+        return self._draw(session)
 
     async def _ask_beside(self, session: CampaignsSession, api_key: str) -> None:
         """Agreement and failed answers, asked for again when their counts have changed."""
@@ -173,7 +173,7 @@ class CampaignsPage:
             session.trouble = error.problem
         finally:
             session.busy = False
-        yield merged(self._drawn(session), address)
+        yield merge_updates(self._draw(session), address)
 
     async def _done(self, session: CampaignsSession, api_key: str, action: Action) -> Updates:
         """Does it, and changes the address where another campaign is shown now."""

@@ -18,7 +18,7 @@ Message = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Turn:
+class ConversationTurn:
     """One prompt and every model's answer to it."""
 
     prompt: str
@@ -36,7 +36,7 @@ class Turn:
         """Whether every answer is finished."""
         return all(pane.phase == "done" for pane in self.panes)
 
-    def apply(self, event: Mapping[str, Any], now_s: float) -> Turn:
+    def apply(self, event: Mapping[str, Any], now_s: float) -> ConversationTurn:
         """The state after one server event; unknown types change nothing, for a newer server may send more."""
         match event.get("type"):
             case "comparison.delta":
@@ -51,30 +51,30 @@ class Turn:
                 return replace(self, comparison_id=event["comparison"]["id"])
         return self
 
-    def end(self, problem: Problem) -> Turn:
+    def end(self, problem: Problem) -> ConversationTurn:
         """The state after the exchange ended: sides that were still running fail with it."""
         panes = tuple(pane.fail(problem) if pane.running else pane for pane in self.panes)
         return replace(self, panes=panes, running=False)
 
-    def stop(self) -> Turn:
+    def stop(self) -> ConversationTurn:
         """The state after the reader stopped it."""
         return replace(self, panes=tuple(pane.stop() for pane in self.panes), running=False)
 
     def _pane(self, event: Mapping[str, Any]) -> Pane:
         return self.panes[SIDES.index(event["side"])]
 
-    def _with_pane(self, event: Mapping[str, Any], pane: Pane) -> Turn:
+    def _with_pane(self, event: Mapping[str, Any], pane: Pane) -> ConversationTurn:
         place = SIDES.index(event["side"])
         return replace(self, panes=(*self.panes[:place], pane, *self.panes[place + 1 :]))
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turn after turn; empty at first."""
+    """ConversationTurn after turn; empty at first."""
 
     models: tuple[str, ...] = ()
     system: str = ""
-    turns: tuple[Turn, ...] = ()
+    turns: tuple[ConversationTurn, ...] = ()
     nameless: bool = False
     """Read from a blind comparison that nobody has voted on yet: the models are not told, so it can't go on."""
 
@@ -87,7 +87,7 @@ class Conversation:
         """The state right after sending; other models than before begin anew, for a pane shows one model's words."""
         earlier = self.turns if tuple(models) == self.models else ()
         panes = tuple(Pane("waiting", asked_model=model, asked_s=now_s) for model in models)
-        return Conversation(tuple(models), system, (*earlier, Turn(prompt, panes, running=True)))
+        return Conversation(tuple(models), system, (*earlier, ConversationTurn(prompt, panes, running=True)))
 
     def until(self, turns: int) -> Conversation:
         """The conversation with its first `turns` turns alone."""
@@ -101,7 +101,7 @@ class Conversation:
         """
         return [self._history(place) for place in range(len(self.models))]
 
-    def with_last(self, turn: Turn) -> Conversation:
+    def with_last(self, turn: ConversationTurn) -> Conversation:
         """The conversation whose last turn is `turn`."""
         return replace(self, turns=(*self.turns[:-1], turn))
 
@@ -116,24 +116,24 @@ class Conversation:
                 messages += [_message("user", turn.prompt), _message("assistant", content)]
         return [*messages, _message("user", self.turns[-1].prompt)]
 
-    def kept(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """What a refresh must give back, as JSON."""
         turns = [
             {
                 "prompt": turn.prompt,
                 "comparison_id": turn.comparison_id,
-                "panes": [pane.kept() for pane in turn.panes],
+                "panes": [pane.to_json() for pane in turn.panes],
             }
             for turn in self.turns
         ]
         return {"models": list(self.models), "system": self.system, "turns": turns}
 
     @classmethod
-    def of_kept(cls, kept: Mapping[str, Any]) -> Conversation:
+    def from_json(cls, kept: Mapping[str, Any]) -> Conversation:
         """The conversation from `kept`; an empty one where that can't be read, as after an update of tuneloop."""
         try:
             turns = tuple(
-                Turn(turn["prompt"], tuple(map(Pane.of_kept, turn["panes"])), turn["comparison_id"])
+                ConversationTurn(turn["prompt"], tuple(map(Pane.from_json, turn["panes"])), turn["comparison_id"])
                 for turn in kept["turns"]
             )
             conversation = cls(tuple(kept["models"]), kept["system"], turns)
@@ -157,10 +157,10 @@ class Conversation:
         )
         system = next((str(m["content"]) for m in histories[0] if m["role"] == "system"), "")
         prompt = _words(histories[0][-1])
-        return cls(models, system, (*turns, Turn(prompt, last, comparison["id"])), nameless)
+        return cls(models, system, (*turns, ConversationTurn(prompt, last, comparison["id"])), nameless)
 
 
-def _turns_of(histories: Sequence[Sequence[Message]], models: Sequence[str | None]) -> list[Turn]:
+def _turns_of(histories: Sequence[Sequence[Message]], models: Sequence[str | None]) -> list[ConversationTurn]:
     answered = [_answers(history) for history in histories]
     longest = max(answered, key=len)
     turns = []
@@ -173,7 +173,7 @@ def _turns_of(histories: Sequence[Sequence[Message]], models: Sequence[str | Non
     own = answered.index(longest)
     for (_, panes), (_, content) in zip(turns, longest, strict=True):
         panes[own] = Pane("done", content, models[own], models[own])
-    return [Turn(prompt, tuple(panes)) for prompt, panes in turns]
+    return [ConversationTurn(prompt, tuple(panes)) for prompt, panes in turns]
 
 
 def _answers(history: Sequence[Message]) -> list[tuple[str, str]]:

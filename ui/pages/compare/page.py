@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import gradio as gr
 
-from ui.frame.captions import Captions, Updates, merged
+from ui.frame.captions import Captions, Updates, merge_updates
 from ui.frame.live import Action, on_steps
 from ui.frame.session import Session
 from ui.frame.shell import QUIET, Frame
@@ -62,15 +62,15 @@ class ComparePage:
     async def open(self, session: CompareSession, api_key: str, query: dict[str, str]) -> Updates:
         """What a tab shows at first, in the session's language."""
         if not session.conversation.turns:  # else the reader has only given a key
-            session.conversation = Conversation.of_kept(session.kept)
+            session.conversation = Conversation.from_json(session.kept)
         session.shared, session.editing, session.drawn = False, None, {}
         session.differences = session.kept.get("differences") is True
         restored = self._frame.kept.restored(session)
         self._choose_by_query(session, query)
         listed = await self._list_models(session, api_key, *self._kept_choice(session))
         problem = await self._open_shared(session, api_key, query)
-        return merged(
-            restored, listed, self._view.drawn(session), self._view.counted(self._kept_count(session)), problem
+        return merge_updates(
+            restored, listed, self._view.draw(session), self._view.set_model_count(self._kept_count(session)), problem
         )
 
     async def _open_shared(self, session: CompareSession, api_key: str, query: dict[str, str]) -> Updates:
@@ -89,11 +89,11 @@ class ComparePage:
         c = self._controls
         introduction = {c.introduction: gr.update(value=render.introduction(session.language))}
         session.drawn = {}
-        return merged(
+        return merge_updates(
             self._captions.updates(session.language),
             introduction,
             self._view.banner(session),
-            self._view.drawn(session),
+            self._view.draw(session),
             self._view.say(""),
         )
 
@@ -131,7 +131,7 @@ class ComparePage:
         refused = session.models_problem
         shut = {self._frame.key_group: gr.update(visible=False)}
         problem = self._frame.problem(refused, session) if refused and refused.kind == "unauthorized" else shut
-        return merged(listed if session.models else {}, self._view.banner(session), problem)
+        return merge_updates(listed if session.models else {}, self._view.banner(session), problem)
 
     async def _list_again(self, session: CompareSession, api_key: str, *chosen: str | None) -> Updates | Any:
         before = (session.readiness, session.models, session.models_problem)
@@ -156,7 +156,7 @@ class ComparePage:
         return min(max(kept, FEWEST), MOST) if isinstance(kept, int) else FEWEST
 
     def _count(self, count: int) -> Updates:
-        return self._view.shown(int(count))
+        return self._view.show_fields(int(count))
 
     # Asking
 
@@ -198,17 +198,17 @@ class ComparePage:
             async for conversation in states:
                 now_s = time.monotonic()
                 if first or not conversation.running:
-                    yield merged(
-                        view.drawn(session),
+                    yield merge_updates(
+                        view.draw(session),
                         view.say(""),
                         self._frame.say(),
-                        view.kept(session),
+                        view.save(session),
                         at_first if first else {},
                     )
                 elif now_s - kept_s >= KEEP_EVERY_S:
                     kept_s = now_s
-                    yield merged(view.drawn_panes(session), view.kept(session))
-                elif changed := view.drawn_panes(session):
+                    yield merge_updates(view.draw_panes(session), view.save(session))
+                elif changed := view.draw_panes(session):
                     yield changed
                 first = False
         for pane in conversation.turns[-1].panes:
@@ -241,22 +241,22 @@ class ComparePage:
         match action.name:
             case "differences":
                 session.differences = not session.differences
-                return merged(self._view.drawn(session), {} if session.shared else self._view.kept(session))
+                return merge_updates(self._view.draw(session), {} if session.shared else self._view.save(session))
             case "edit":
                 return self._edit(session, action.text("turn"))
             case "cancel":
                 session.editing = None
-                return merged(self._view.drawn(session), {self._controls.prompt: gr.update(value="")})
+                return merge_updates(self._view.draw(session), {self._controls.prompt: gr.update(value="")})
             case "new":
                 session.conversation, session.shared, session.editing = Conversation(), False, None
-                return merged(self._view.drawn(session), self._view.kept(session), self._frame.address({}))
+                return merge_updates(self._view.draw(session), self._view.save(session), self._frame.address({}))
             case "go_on" if not session.conversation.nameless:
                 session.shared = False
-                return merged(
-                    self._view.drawn(session),
-                    self._view.kept(session),
+                return merge_updates(
+                    self._view.draw(session),
+                    self._view.save(session),
                     self._frame.address({}),
-                    self._view.chosen(session),
+                    self._view.show_conversation_settings(session),
                 )
         return {}
 
@@ -266,7 +266,7 @@ class ComparePage:
             return {}
         session.editing = number
         prompt = session.conversation.turns[number].prompt
-        return merged(self._view.drawn(session), {self._controls.prompt: gr.update(value=prompt)})
+        return merge_updates(self._view.draw(session), {self._controls.prompt: gr.update(value=prompt)})
 
 
 def _choose(models: Sequence[Model], chosen: Sequence[str | None]) -> list[str | None]:

@@ -93,13 +93,13 @@ class Pane:
         """The pane after the reader stopped it."""
         return replace(self, phase="stopped") if self.running else self
 
-    def kept(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """What a refresh must give back, as JSON."""
         problem = {"kind": self.problem.kind, "detail": self.problem.detail} if self.problem else None
         return {name: getattr(self, name) for name in _KEPT} | {"problem": problem}
 
     @classmethod
-    def of_kept(cls, kept: Mapping[str, Any]) -> Pane:
+    def from_json(cls, kept: Mapping[str, Any]) -> Pane:
         """The pane from `kept`; one that was still written then is interrupted now.
 
         Raises:

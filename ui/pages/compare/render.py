@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from ui.html.templates import render
-from ui.pages.compare.conversation import Conversation, Turn
+from ui.pages.compare.conversation import Conversation, ConversationTurn
 from ui.pages.compare.difference import Piece, differing
 from ui.pages.compare.panes import SIDES, Pane
 from ui.words.i18n import Language, text
@@ -35,7 +35,7 @@ def past(conversation: Conversation, language: Language, *, differences: bool, s
     return _render("past", language, turns=turns)
 
 
-def prompt(turn: Turn, number: int, language: Language, *, shared: bool) -> Markup:
+def prompt(turn: ConversationTurn, number: int, language: Language, *, shared: bool) -> Markup:
     """What the reader asked, with the button to edit it."""
     return _render("prompt", language, prompt=turn.prompt, number=number, can_edit=not shared)
 
@@ -48,7 +48,7 @@ def last_prompt(conversation: Conversation, language: Language, *, shared: bool)
     return prompt(conversation.turns[-1], number, language, shared=shared or conversation.running)
 
 
-def pane(turn: Turn, place: int, language: Language, now_s: float, *, differences: bool) -> Markup:
+def pane(turn: ConversationTurn, place: int, language: Language, now_s: float, *, differences: bool) -> Markup:
     """One answer with its model above and its progress below; `now_s` on the clock that `Pane.asked_s` is from."""
     shown = turn.panes[place]
     return _render(
@@ -73,7 +73,7 @@ def _remark(shown: Pane) -> str | None:
     return "pane.no_words" if shown.phase == "done" and not shown.content else None
 
 
-def _pieces(turn: Turn, place: int, *, differences: bool) -> Sequence[Piece]:
+def _pieces(turn: ConversationTurn, place: int, *, differences: bool) -> Sequence[Piece]:
     shown = turn.panes[place]
     if shown.phase == "empty" or not shown.content:
         return ()

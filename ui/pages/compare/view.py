@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from ui.frame.captions import Updates, merged
+from ui.frame.captions import Updates, merge_updates
 from ui.frame.shell import Frame
 from ui.html import elements
 from ui.pages.compare import render
@@ -40,15 +40,17 @@ class CompareView:
         played = [c.prompt, c.sent, c.example_row, c.send, c.stop, c.more, c.fewer, c.count, c.system, *c.models]
         return [*drawn, *played, self._frame.kept.component, self._frame.address_bar, *self._frame.outputs]
 
-    def chosen(self, session: CompareSession) -> Updates:
+    def show_conversation_settings(self, session: CompareSession) -> Updates:
         """The conversation's own models and system prompt in the fields, so that the next prompt goes on with them."""
         c, conversation = self._controls, session.conversation
         named = {
             component: gr.update(value=name) for component, name in zip(c.models, conversation.models, strict=False)
         }
-        return merged(self.counted(len(conversation.models)), named, {c.system: gr.update(value=conversation.system)})
+        return merge_updates(
+            self.set_model_count(len(conversation.models)), named, {c.system: gr.update(value=conversation.system)}
+        )
 
-    def drawn(self, session: CompareSession) -> Updates:
+    def draw(self, session: CompareSession) -> Updates:
         """The whole conversation as it stands."""
         c, conversation, language = self._controls, session.conversation, session.language
         running, seen = conversation.running, {"differences": session.differences, "shared": session.shared}
@@ -66,7 +68,7 @@ class CompareView:
             c.send: gr.update(visible=not running),
             c.stop: gr.update(visible=running, interactive=True),
             c.example_row: gr.update(visible=bool(c.examples) and not conversation.turns),
-            **self.drawn_panes(session),
+            **self.draw_panes(session),
         }
 
     def _editing_note(self, session: CompareSession) -> str:
@@ -75,7 +77,7 @@ class CompareView:
         later = len(session.conversation.turns) - session.editing - 1
         return render.editing_note(session.editing, later, session.language)
 
-    def drawn_panes(self, session: CompareSession) -> Updates:
+    def draw_panes(self, session: CompareSession) -> Updates:
         """The last turn's panes, those alone that look otherwise than the browser has them."""
         now_s, updates, turns = time.monotonic(), {}, session.conversation.turns
         for place, component in enumerate(self._controls.panes):
@@ -88,9 +90,9 @@ class CompareView:
                 updates[component] = gr.update(value=drawn, visible=there)
         return updates
 
-    def kept(self, session: CompareSession) -> Updates:
+    def save(self, session: CompareSession) -> Updates:
         """Puts the conversation aside for a refresh."""
-        return self._frame.kept.put(session.conversation.kept() | {"differences": session.differences})
+        return self._frame.kept.put(session.conversation.to_json() | {"differences": session.differences})
 
     def banner(self, session: CompareSession) -> Updates:
         """What the reader should know before asking, and whether the page asks again soon."""
@@ -105,11 +107,11 @@ class CompareView:
         """Why the last click did nothing; nothing clears it."""
         return {self._controls.notice: gr.update(value=words, visible=bool(words))}
 
-    def counted(self, count: int) -> Updates:
+    def set_model_count(self, count: int) -> Updates:
         """As many models to choose as are asked."""
-        return self.shown(count) | {self._controls.count: gr.update(value=count)}
+        return self.show_fields(count) | {self._controls.count: gr.update(value=count)}
 
-    def shown(self, count: int) -> Updates:
+    def show_fields(self, count: int) -> Updates:
         """The fields and buttons for so many models."""
         c = self._controls
         shown = {component: gr.update(visible=number < count) for number, component in enumerate(c.models)}

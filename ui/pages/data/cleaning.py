@@ -8,7 +8,7 @@ from typing import Any
 from ui.frame.live import Action
 from ui.html.templates import render
 from ui.pages.data.render import problem_box
-from ui.pages.data.report import named
+from ui.pages.data.report import label
 from ui.pages.data.state import DataSession
 from ui.words.i18n import text
 
@@ -43,13 +43,13 @@ def cleaning(session: DataSession) -> str:
         switches=SWITCHES,
         problem=problem_box(language, session.cleaning_problem),
         tables=TABLES,
-        named=partial(named, language),
+        label=partial(label, language),
     )
 
 
 def settings_of(action: Action) -> dict[str, Any]:
     """The settings that the form's fields mean. What isn't a number goes as it is: the server says what is wrong."""
-    switched = action.chosen("switches")
+    switched = action.checked_values("switches")
     languages = [code for code in action.text("languages").replace(",", " ").split() if code]
     return {
         "near_duplicates": _number(action.text("near_duplicates")),

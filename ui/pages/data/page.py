@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import gradio as gr
 from markupsafe import Markup
 
-from ui.frame.captions import Updates, merged
+from ui.frame.captions import Updates, merge_updates
 from ui.frame.live import Action, live_html, on_steps
 from ui.frame.session import Session
 from ui.frame.shell import Frame
@@ -62,11 +62,11 @@ class DataPage:
             self._heading: render.heading(session.language),
             self._upload: render.upload(session.language),
         }
-        return {block: gr.update(value=value) for block, value in fixed.items()} | self._drawn(session)
+        return {block: gr.update(value=value) for block, value in fixed.items()} | self._draw(session)
 
     async def open(self, session: DataSession, api_key: str, query: dict[str, str]) -> Updates:
         """The list, and the file that the address names with all that is found in it."""
-        session.opened, session.trouble, session.told = True, None, Markup()
+        session.opened, session.trouble, session.message = True, None, Markup()
         offset = query.get("offset", "")
         session.open_file(query.get("file", ""), query.get("base", ""), int(offset) if offset.isdecimal() else 0)
         await session.survey(self._client, api_key)
@@ -77,7 +77,7 @@ class DataPage:
                 await self._inspect(session, api_key)
         return self.speak(session)
 
-    def _drawn(self, session: DataSession) -> Updates:
+    def _draw(self, session: DataSession) -> Updates:
         drawn = {
             self._notice: render.notice(session),
             self._files: render.files(session),
@@ -87,8 +87,8 @@ class DataPage:
         }
         return {block: gr.update(value=value) for block, value in drawn.items()}
 
-    def _shown(self, session: DataSession) -> Updates:
-        return merged(self._drawn(session), self._frame.address(session.query_now()))
+    def _draw_with_address(self, session: DataSession) -> Updates:
+        return merge_updates(self._draw(session), self._frame.address(session.query_now()))
 
     async def _act(self, session: DataSession, api_key: str, action: Action) -> AsyncGenerator[Updates]:
         steps = {
@@ -101,15 +101,15 @@ class DataPage:
             return
         if (step := steps.get(action.name)) is None:
             return
-        session.trouble, session.told = None, Markup()
+        session.trouble, session.message = None, Markup()
         try:
             async for _ in step(session, api_key, action):
-                yield self._shown(session)
+                yield self._draw_with_address(session)
         except UIError as error:
             session.trouble, session.inspecting, session.cleaning = error.problem, False, False
-            yield merged(self._shown(session), self._key_wanted(error.problem, session))
+            yield merge_updates(self._draw_with_address(session), self._key_wanted(error.problem, session))
             return
-        yield self._shown(session)
+        yield self._draw_with_address(session)
 
     def _key_wanted(self, problem: Problem, session: DataSession) -> Updates:
         return self._frame.problem(problem, session) if problem.kind == "unauthorized" else {}
@@ -135,7 +135,7 @@ class DataPage:
         name, message = action.text("name"), action.text("message")
         broken = message in ("", "network")
         key = "data.upload_broken" if broken else "data.upload_refused"
-        session.told = render.told(session.language, key, "" if broken else message, name=name)
+        session.message = render.message(session.language, key, "" if broken else message, name=name)
         yield
 
     async def _open(self, session: DataSession, api_key: str, action: Action) -> AsyncGenerator[None]:
@@ -170,7 +170,7 @@ class DataPage:
         if session.file_id == file_id:
             session.open_file("", session.base)
         session.files = await calls.files(self._client, api_key)
-        session.told = render.told(session.language, "data.deleted", name=action.text("name"))
+        session.message = render.message(session.language, "data.deleted", name=action.text("name"))
         yield
 
     async def _clean(self, session: DataSession, api_key: str, action: Action) -> AsyncGenerator[None]:
@@ -207,7 +207,7 @@ class DataPage:
         except UIError as error:
             if error.problem.kind in ("unauthorized", "unreachable"):
                 raise
-            session.told = render.told(session.language, "data.gone")
+            session.message = render.message(session.language, "data.gone")
             session.open_file("")
 
     async def _inspect(self, session: DataSession, api_key: str) -> None:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from ui.html import elements
 from ui.html.elements import ago_words, bytes_words
 from ui.html.templates import render
-from ui.pages.data.report import named, report
+from ui.pages.data.report import label, report
 from ui.pages.data.state import DataSession
 from ui.server_client import Problem
 from ui.words.i18n import Language, text
@@ -34,14 +34,14 @@ def upload(language: Language) -> Markup:
     return render("pages/data/templates/upload.html", language)
 
 
-def told(language: Language, key: str, refusal: str | None = None, **values: object) -> Markup:
+def message(language: Language, key: str, refusal: str | None = None, **values: object) -> Markup:
     """What was done; with `refusal`, what wasn't, and why in the server's own words."""
-    return render("pages/data/templates/told.html", language, words=text(language, key, **values), refusal=refusal)
+    return render("pages/data/templates/message.html", language, words=text(language, key, **values), refusal=refusal)
 
 
 def notice(session: DataSession) -> Markup:
     """What went wrong or was done."""
-    return session.told + problem_box(session.language, session.trouble)
+    return session.message + problem_box(session.language, session.trouble)
 
 
 def problem_box(language: Language, problem: Problem | None) -> Markup:
@@ -62,7 +62,7 @@ def _words(language: Language, file: Mapping[str, Any]) -> dict[str, str]:
     return {
         "size": bytes_words(file["bytes"]),
         "ago": ago_words(language, time.time() - file["created_at"]),
-        "state": f"{_SIGNS.get(status, '')} {named(language, 'data.status', status)}",
+        "state": f"{_SIGNS.get(status, '')} {label(language, 'data.status', status)}",
         "kind": _KINDS.get(status, ""),
     }
 
@@ -72,7 +72,7 @@ def opened(session: DataSession) -> str:
     language, file = session.language, session.file
     if file is None:
         return ""
-    models = [("", named(language, "data", "count_none")), *((model.name, model.name) for model in session.models)]
+    models = [("", label(language, "data", "count_none")), *((model.name, model.name) for model in session.models)]
     found = problem_box(language, session.report_problem)
     if session.report and not found:
         found = report(language, session.report)
@@ -90,17 +90,17 @@ def examples(session: DataSession) -> str:
         examples=[_example(language, one) for one in page["data"]],
         offset=session.offset,
         has_more=page["has_more"],
-        named=partial(named, language),
+        label=partial(label, language),
     )
 
 
 def _example(language: Language, one: Mapping[str, Any]) -> dict[str, Any]:
     title = text(language, "data.example_line", line="?" if one["line"] is None else one["line"])
-    kind = "" if one["kind"] is None else f" · {named(language, 'data.kind', one['kind'])}"
+    kind = "" if one["kind"] is None else f" · {label(language, 'data.kind', one['kind'])}"
     return {
         "title": f"{title}{kind}",
         "rows": [_row(language, row, n, len(one["rows"])) for n, row in enumerate(one["rows"], 1)],
-        "lost": ", ".join(named(language, "data.part", part) for part in one["not_rendered"]),
+        "lost": ", ".join(label(language, "data.part", part) for part in one["not_rendered"]),
         "error": one["error"],
     }
 

@@ -23,7 +23,7 @@ def report(language: Language, found: Mapping[str, Any]) -> Markup:
     )
 
 
-def named(language: Language, prefix: str, name: str) -> str:
+def label(language: Language, prefix: str, name: str) -> str:
     """The word for `name`, or the name itself where there is no word for it."""
     key = f"{prefix}.{name}"
     return text(language, key) if key in TEXTS[language] else name.replace("_", " ")
@@ -32,7 +32,7 @@ def named(language: Language, prefix: str, name: str) -> str:
 def _figures(language: Language, found: Mapping[str, Any]) -> list[tuple[str, str]]:
     lengths, tokens, learned, cut, longest = found["lengths"], found["tokens"], "", "", ""
     unit = text(language, f"data.unit.{lengths['unit']}")
-    kinds = ", ".join(f"{count:,} {named(language, 'data.kind', kind)}" for kind, count in found["kinds"].items())
+    kinds = ", ".join(f"{count:,} {label(language, 'data.kind', kind)}" for kind, count in found["kinds"].items())
     words = text(
         language, "data.length_words", **{k: f"{lengths[k]:,}" for k in ("shortest", "median", "p95", "longest")}
     )
@@ -42,7 +42,7 @@ def _figures(language: Language, found: Mapping[str, Any]) -> list[tuple[str, st
         cut = text(language, "data.cut_words", n=tokens["too_long"], rows=f"{tokens['rows']:,}")
     pairs = [
         ("data.examples", f"{found['examples']:,}"),
-        ("data.method", named(language, "data.method", found["method"])),
+        ("data.method", label(language, "data.method", found["method"])),
         ("data.kinds", kinds),
         ("data.answers", _answers(language, found["answers_per_example"])),
         ("data.tools", f"{found['with_tools']:,}" if found["with_tools"] else ""),
@@ -62,7 +62,7 @@ def _not_rendered(language: Language, tokens: Mapping[str, Any] | None) -> str:
     """What the base's chat template passes over, each with in how many examples."""
     counts = tokens["not_rendered"] if tokens else {}
     return ", ".join(
-        text(language, "data.not_rendered_in", part=named(language, "data.part", part), n=f"{count:,}")
+        text(language, "data.not_rendered_in", part=label(language, "data.part", part), n=f"{count:,}")
         for part, count in counts.items()
     )
 
@@ -90,7 +90,7 @@ def _personal(language: Language, found: Mapping[str, Any]) -> str:
     if not found["personal_data"]:
         return text(language, "data.none")
     kinds = ", ".join(
-        f"{count:,} {named(language, 'data.pii', kind)}" for kind, count in found["personal_data"].items()
+        f"{count:,} {label(language, 'data.pii', kind)}" for kind, count in found["personal_data"].items()
     )
     return text(language, "data.personal_words", kinds=kinds, line=(found["personal_data_lines"] or ["?"])[0])
 
@@ -99,5 +99,5 @@ def _histogram(language: Language, found: Mapping[str, Any]) -> Markup:
     lengths = found["lengths"]
     name = text(language, "data.histogram", unit=text(language, f"data.unit.{lengths['unit']}"))
     bars = [(int(bound), int(count)) for bound, count in lengths["histogram"]]
-    told = [text(language, "data.histogram_bar", count=f"{count:,}", bound=f"{bound:,}") for bound, count in bars]
-    return Markup(histogram(bars, name, told))  # noqa: S704 (escaped there)
+    labels = [text(language, "data.histogram_bar", count=f"{count:,}", bound=f"{bound:,}") for bound, count in bars]
+    return Markup(histogram(bars, name, labels))  # noqa: S704 (escaped there)

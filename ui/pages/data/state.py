@@ -33,7 +33,7 @@ class DataSession(Session):
     cleaning: bool = False
     cleaned: Mapping[str, Any] | None = None
     cleaning_problem: Problem | None = None
-    told: Markup = field(default_factory=Markup)
+    message: Markup = field(default_factory=Markup)
     """HTML of what was done last."""
     trouble: Problem | None = None
 
@@ -51,5 +51,5 @@ class DataSession(Session):
 
     def query_now(self) -> dict[str, str]:
         """The address's query that brings all of it back."""
-        told = {"file": self.file_id, "base": self.base, "offset": str(self.offset) if self.offset else ""}
-        return {name: value for name, value in told.items() if value and (name == "file" or self.file_id)}
+        query = {"file": self.file_id, "base": self.base, "offset": str(self.offset) if self.offset else ""}
+        return {name: value for name, value in query.items() if value and (name == "file" or self.file_id)}

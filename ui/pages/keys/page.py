@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import gradio as gr
 
-from ui.frame.captions import Updates, merged
+from ui.frame.captions import Updates, merge_updates
 from ui.frame.live import Action, live_html, on_action
 from ui.frame.session import Session
 from ui.frame.shell import QUIET, Frame
@@ -68,9 +68,9 @@ class KeysPage:
             session.office, session.admitted = await calls.visit(self._client, api_key), True
         except UIError as error:
             session.admitted = False
-            shown = merged(self.speak(session), self._frame.problem(error.problem, session))
+            shown = merge_updates(self.speak(session), self._frame.problem(error.problem, session))
             wanted = error.problem.kind in ("unauthorized", "not_admin")
-            return merged(shown, {self._frame.key_group: gr.update(visible=True)}) if wanted else shown
+            return merge_updates(shown, {self._frame.key_group: gr.update(visible=True)}) if wanted else shown
         return self.speak(session)
 
     async def _act(self, session: KeysSession, api_key: str, event: gr.EventData) -> Updates:
@@ -90,11 +90,11 @@ class KeysPage:
                     session.fresh = None
         except UIError as error:
             session.trouble = error.problem
-        return merged(await self._visited(session, api_key), own)
+        return merge_updates(await self._visited(session, api_key), own)
 
     async def _create(self, session: KeysSession, api_key: str, action: Action) -> Updates:
         """Makes the key; the very first becomes the tab's own. Raises: UIError."""
-        admin = None if session.office.keyless else "yes" in action.chosen("admin")
+        admin = None if session.office.keyless else "yes" in action.checked_values("admin")
         name, project = action.text("name"), action.text("project")
         session.creating = True
         try:

@@ -46,8 +46,8 @@ class Filters:
             after=_day(action.text("after")),
             before=_day(action.text("before")),
             rater=action.text("rater"),
-            blind_only="blind_only" in action.chosen("votes"),
-            style_control="style_control" in action.chosen("votes"),
+            blind_only="blind_only" in action.checked_values("votes"),
+            style_control="style_control" in action.checked_values("votes"),
         )
 
     def to_query(self) -> dict[str, str]:

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from ui.frame.captions import Updates, html, merged
+from ui.frame.captions import Updates, html, merge_updates
 from ui.frame.live import Action, live_html, on_steps
 from ui.frame.session import Session
 from ui.frame.shell import QUIET, Frame
@@ -120,10 +120,10 @@ class LeaderboardPage:
         try:
             board = await calls.leaderboard(self._client, api_key, filters.to_api())
         except UIError as error:
-            return merged(self._frame.problem(error.problem, session), self._frame.address(filters.to_query()))
+            return merge_updates(self._frame.problem(error.problem, session), self._frame.address(filters.to_query()))
         if filters == session.filters:  # else a newer filter is on its way
             session.board = board
-        return merged(self._frame.say(), self.speak(session), self._frame.address(session.filters.to_query()))
+        return merge_updates(self._frame.say(), self.speak(session), self._frame.address(session.filters.to_query()))
 
     async def _train(self, session: BoardSession, api_key: str, model: str) -> AsyncGenerator[Updates]:
         if session.sending:

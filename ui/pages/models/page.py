@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import gradio as gr
 
-from ui.frame.captions import Updates, merged
+from ui.frame.captions import Updates, merge_updates
 from ui.frame.live import Action, live_html, on_action
 from ui.frame.session import Session
 from ui.frame.shell import QUIET, Frame
@@ -74,7 +74,9 @@ class ModelsPage:
                 await self._survey(session, api_key)
             except UIError:  # as the page was opened, that was told
                 return {self._notice: gr.skip()}
-            return merged(self._frame.say(), {self._frame.key_group: gr.update(visible=False)}, self.speak(session))
+            return merge_updates(
+                self._frame.say(), {self._frame.key_group: gr.update(visible=False)}, self.speak(session)
+            )
         try:
             await self._survey(session, api_key)
         except UIError as error:
@@ -110,9 +112,9 @@ class ModelsPage:
         except UIError as error:
             session.fail(error.problem)
             if error.problem.kind == "unauthorized":
-                return merged(self._changed(session), self._frame.problem(error.problem, session))
+                return merge_updates(self._changed(session), self._frame.problem(error.problem, session))
         chosen = session.version
-        return merged(self._changed(session), self._frame.address({"model": chosen["model"]} if chosen else {}))
+        return merge_updates(self._changed(session), self._frame.address({"model": chosen["model"]} if chosen else {}))
 
     async def _do(self, session: ModelsSession, api_key: str, action: Action) -> None:
         """Does it and looks again. Raises: UIError."""

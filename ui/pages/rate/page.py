@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import gradio as gr
 
-from ui.frame.captions import Updates, merged
+from ui.frame.captions import Updates, merge_updates
 from ui.frame.live import Action, live_html, on_steps
 from ui.frame.session import Session
 from ui.frame.shell import Frame
@@ -66,13 +66,13 @@ class RatePage:
     async def _act(self, session: RateSession, api_key: str, action: Action) -> AsyncGenerator[Updates]:
         async with aclosing(self._flow.act(session, api_key, action)) as parts:
             async for part in parts:
-                yield self._drawn(session, part)
+                yield self._redraw(session, part)
 
-    def _drawn(self, session: RateSession, part: Redraw) -> Updates:
+    def _redraw(self, session: RateSession, part: Redraw) -> Updates:
         match part:
             case "panes":
                 return {self._panes: gr.update(value=render.panes(session))}
             case "voting":
                 return {self._voting: gr.update(value=render.voting(session))}
         kept = self._frame.kept.put(session.to_keep())
-        return kept if part == "kept" else merged(self.speak(session), kept)
+        return kept if part == "kept" else merge_updates(self.speak(session), kept)

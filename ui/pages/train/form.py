@@ -17,7 +17,7 @@ from ui.pages.train.state import TrainSession
 from ui.words.i18n import Language, text
 
 METHODS = ("auto", "supervised", "dpo", "kto", "text")
-Shown = tuple[str, Sequence[tuple[str, str]] | None, str]
+FieldView = tuple[str, Sequence[tuple[str, str]] | None, str]
 """A field of the form: its name; values and words of a select, None for an input; what is chosen or stands in it."""
 
 
@@ -103,7 +103,7 @@ def form(session: TrainSession) -> str:
         kept=f"train.form.{session.file_id}.{session.model}",
         first_fields=_first_fields(session, usable) if usable else None,
         more_fields={
-            title: [_shown(language, field) for field in fields]
+            title: [_describe(language, field) for field in fields]
             for title, fields in (("hyperparameters", HYPERPARAMETERS), ("qlora", QLORA))
         },
     )
@@ -114,7 +114,7 @@ def _is_held_back(file: Mapping[str, Any]) -> bool:
     return str(file["filename"]).startswith("ratings-") and str(file["filename"]).endswith("-holdout.jsonl")
 
 
-def _first_fields(session: TrainSession, usable: Sequence[Mapping[str, Any]]) -> list[Shown]:
+def _first_fields(session: TrainSession, usable: Sequence[Mapping[str, Any]]) -> list[FieldView]:
     language = session.language
     files = [(str(file["id"]), str(file["filename"])) for file in usable]
     models = [(model.name, model.name) for model in session.models]
@@ -128,12 +128,12 @@ def _first_fields(session: TrainSession, usable: Sequence[Mapping[str, Any]]) ->
     ]
 
 
-def _shown(language: Language, field: Field) -> Shown:
+def _describe(language: Language, field: Field) -> FieldView:
     choices = [(choice, choice or text(language, "train.auto")) for choice in field.choices]
     return field.name, choices or None, field.default
 
 
-def foreseen(session: TrainSession) -> str:
+def preflight(session: TrainSession) -> str:
     """The preflight: fits? servable? how long? And the button that starts."""
     language, found = session.language, session.preflight
     if session.form_problem:
@@ -142,7 +142,7 @@ def foreseen(session: TrainSession) -> str:
         return ""
     answers, figures = (_answers(language, found), _figures(language, found)) if found else ([], [])
     return render(
-        "pages/train/templates/foreseen.html", language, session=session, found=found, answers=answers, figures=figures
+        "pages/train/templates/preflight.html", language, session=session, found=found, answers=answers, figures=figures
     )
 
 

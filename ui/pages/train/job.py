@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from ui.html.charts.curves import Mark, Point, Words, loss_chart, small_chart
 from ui.html.templates import render
-from ui.pages.data.report import named
+from ui.pages.data.report import label
 from ui.pages.train.jobs import model_of, status
 from ui.pages.train.state import OpenJob, TrainSession, state_of
 from ui.words.i18n import Language, text
@@ -58,7 +58,7 @@ def _facts(session: TrainSession, job: Mapping[str, Any]) -> list[tuple[str, str
     pairs = [
         ("train.from", str(job["model"])),
         ("train.training_file", str(files.get(job["training_file"], job["training_file"]))),
-        ("train.method", named(language, "data.method", method)),
+        ("train.method", label(language, "data.method", method)),
         ("train.hyperparameters", _listed(job["hyperparameters"])),
         ("train.settings", _listed(ours.get("settings") or {})),
         ("train.tokens", f"{job['trained_tokens']:,}" if job["trained_tokens"] else ""),

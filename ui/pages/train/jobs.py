@@ -8,7 +8,7 @@ from typing import Any
 
 from ui.html.elements import ago_words, duration_words
 from ui.html.templates import render
-from ui.pages.data.report import named
+from ui.pages.data.report import label
 from ui.pages.train.state import TrainSession, state_of
 from ui.words.i18n import Language, text
 
@@ -43,7 +43,7 @@ def model_of(job: Mapping[str, Any]) -> str:
 def status(language: Language, job: Mapping[str, Any]) -> tuple[str, str]:
     """The state, with the place in the queue or the time that is left; and the kind of its chip."""
     state = state_of(job)
-    words = [named(language, "train.state", state)]
+    words = [label(language, "train.state", state)]
     place = (job.get("tuneloop") or {}).get("queue_position")
     if place:
         words.append(text(language, "train.place", n=place))

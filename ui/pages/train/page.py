@@ -14,13 +14,13 @@ from typing import Any, ClassVar
 import gradio as gr
 from markupsafe import Markup
 
-from ui.frame.captions import Updates, merged
+from ui.frame.captions import Updates, merge_updates
 from ui.frame.live import Action, live_html, on_steps
 from ui.frame.session import Session
 from ui.frame.shell import Frame
 from ui.html.templates import render
 from ui.pages.data import calls as data_calls
-from ui.pages.data.render import problem_box, told
+from ui.pages.data.render import message, problem_box
 from ui.pages.train import calls, form, jobs
 from ui.pages.train import job as train_job
 from ui.pages.train.state import GOING_ON, OpenJob, TrainSession, state_of
@@ -42,7 +42,7 @@ class TrainPage:
             live_html(): _heading,
             live_html(spoken=True): _notice,
             live_html(script=UNFOLD_SCRIPT): form.form,
-            live_html(script=UNFOLD_SCRIPT): form.foreseen,
+            live_html(script=UNFOLD_SCRIPT): form.preflight,
             live_html(): jobs.jobs,
             live_html(script=LOOK_SCRIPT): train_job.job,
             live_html(script=UNFOLD_SCRIPT): train_job.curves,
@@ -61,12 +61,12 @@ class TrainPage:
     def speak(self, session: TrainSession) -> Updates:
         """The whole page in the session's language."""
         session.drawn = {}
-        return self._drawn(session)
+        return self._draw(session)
 
     async def open(self, session: TrainSession, api_key: str, query: dict[str, str]) -> Updates:
         """The form with the address's file, the jobs, and the address's job."""
         session.opened = True
-        session.trouble, session.told, session.preflight, session.form_problem = None, Markup(), None, None
+        session.trouble, session.message, session.preflight, session.form_problem = None, Markup(), None, None
         session.checking = session.starting = session.looking = False
         session.file_id, session.model = query.get("file", ""), query.get("model", "")
         session.open_job = OpenJob(query["job"]) if query.get("job") else None
@@ -76,7 +76,7 @@ class TrainPage:
         await self._follow(session, api_key)
         return self.speak(session)
 
-    def _drawn(self, session: TrainSession) -> Updates:
+    def _draw(self, session: TrainSession) -> Updates:
         """What differs from what the browser has."""
         updates: Updates = {}
         for block, draw in self._blocks.items():
@@ -97,16 +97,16 @@ class TrainPage:
         if (step := steps.get(action.name)) is None:
             return
         if action.name != "look":
-            session.trouble, session.told = None, Markup()
+            session.trouble, session.message = None, Markup()
         try:
             async for _ in step(session, api_key, action):
-                yield self._shown(session)
+                yield self._draw_with_address(session)
         except UIError as error:
             session.trouble, session.checking, session.starting = error.problem, False, False
-            yield merged(self._shown(session), self._key_wanted(error.problem, session))
+            yield merge_updates(self._draw_with_address(session), self._key_wanted(error.problem, session))
 
-    def _shown(self, session: TrainSession) -> Updates:
-        drawn = self._drawn(session)
+    def _draw_with_address(self, session: TrainSession) -> Updates:
+        drawn = self._draw(session)
         query = str(session.query_now())
         if session.drawn.get("address") != query:
             session.drawn["address"] = query
@@ -129,7 +129,7 @@ class TrainPage:
         yield
 
     async def _changed(self, session: TrainSession, _api_key: str, _action: Action) -> AsyncGenerator[None]:
-        """Another choice in the form: what was foreseen was of the one before."""
+        """Another choice in the form: the preflight was for the previous one."""
         session.outdated, session.form_problem = session.preflight is not None, None
         yield
 
@@ -207,7 +207,7 @@ class TrainPage:
         except UIError as error:
             if error.problem.kind in ("unauthorized", "unreachable", "too_busy"):
                 raise
-            session.open_job, session.told = None, told(session.language, "train.gone")
+            session.open_job, session.message = None, message(session.language, "train.gone")
             return
         # The job first: an event that comes after it is found by the next look, and the last look is after the end.
         fresh = await calls.events_since(self._client, api_key, opened.id, opened.last_event)
@@ -223,4 +223,4 @@ def _heading(session: TrainSession) -> str:
 
 
 def _notice(session: TrainSession) -> str:
-    return session.told + problem_box(session.language, session.trouble)
+    return session.message + problem_box(session.language, session.trouble)

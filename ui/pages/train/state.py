@@ -90,7 +90,7 @@ class TrainSession(Session):
     """The form was changed after the preflight."""
     form_problem: Problem | None = None
     trouble: Problem | None = None
-    told: Markup = field(default_factory=Markup)
+    message: Markup = field(default_factory=Markup)
     """HTML of what was done last."""
     looking: bool = False
     """The jobs are being asked for; another look meanwhile is left out."""
