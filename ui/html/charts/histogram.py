@@ -13,15 +13,15 @@ WIDTH, HEIGHT, FOOT, HEAD = 480, 190, 30, 24
 """In the drawing's own units; the style sheet scales it to the page."""
 
 
-def histogram(bars: Sequence[tuple[int, int]], name: str, told: Sequence[str]) -> Markup:
+def histogram(bars: Sequence[tuple[int, int]], name: str, labels: Sequence[str]) -> Markup:
     """The bars of (upper bound, count) under `name`.
 
-    told: for each bar, in words, what a screen reader says and the mouse shows.
+    labels: for each bar, its text for screen readers and the tooltip.
     """
     step = WIDTH / len(bars)
     scale = Scale(0, max(count for _, count in bars), 0, HEIGHT - FOOT - HEAD)
     drawn = [
-        _bar(place, step, bound, count, max(2.0, scale.place(count)) if count else 0.0) | {"told": told[place]}
+        _bar(place, step, bound, count, max(2.0, scale.place(count)) if count else 0.0) | {"label": labels[place]}
         for place, (bound, count) in enumerate(bars)
     ]
     return render("html/charts/histogram.html", name=name, bars=drawn, width=WIDTH, height=HEIGHT, foot=HEIGHT - FOOT)
