@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import typer
 
@@ -56,6 +57,7 @@ def _flag(name: str) -> inspect.Parameter:
         declaration,
         help=f"{info.description} [env: {ENV_PREFIX}{name.upper()}]{_default(name)}",
         show_default=False,
+        metavar=None if info.annotation is bool else _metavar(name),
     )
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=_flag_type(name))
 
@@ -65,6 +67,18 @@ def _flag_type(name: str) -> Any:
     if annotation is bool:
         return bool | None
     return list[str] | None if annotation == list[str] or _is_mapping(name) else str | None
+
+
+def _metavar(name: str) -> str:
+    """Return what `--help` shows for the value: its choices, or its type."""
+    if _is_mapping(name):
+        return "<name=value>"
+    annotation = Settings.model_fields[name].annotation
+    kind = get_args(annotation)[0] if get_origin(annotation) in (Union, UnionType) else annotation  # of `kind | None`
+    if get_origin(kind) is Literal:
+        return "[" + "|".join(map(str, get_args(kind))) + "]"
+    names: dict[Any, str] = {int: "<int>", float: "<number>", Path: "<path>"}  # as typer writes them
+    return names.get(kind, "<str>")
 
 
 def _default(name: str) -> str:
