@@ -1,7 +1,7 @@
-"""The pages as a process of their own: what a browser asks of `/v1` is passed on to a server elsewhere.
+"""The pages as a separate process: requests for `/v1` are forwarded to a server elsewhere.
 
-So the browser's own code finds the API on the page's origin, as it does where the pages are mounted on the server.
-Owns the passing on. Holds no key: each request carries its caller's.
+So scripts in the browser find the API on the page's origin, as they do when the pages are mounted on the server.
+Owns the forwarding. Holds no key: each request carries its caller's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from ui.app import mount
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
-# Meant for one connection alone (RFC 9110, 7.6.1), or written anew for the next.
+# For a single connection (RFC 9110, 7.6.1), or set again for the next one.
 _NOT_PASSED_ON = frozenset(
     {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "host", "content-length"}
 )
@@ -26,10 +26,10 @@ _TIMEOUT = httpx.Timeout(connect=5.0, read=600.0, write=60.0, pool=5.0)
 
 
 def create_apart_app(server_url: str, *, allowed_hosts: Sequence[str], example_prompts: Sequence[str] = ()) -> FastAPI:
-    """The pages on `/`, the server's API on `/v1`.
+    """Return an app with the pages on `/` and the server's API on `/v1`.
 
-    allowed_hosts: names under which browsers may reach it; `*` is any. A foreign page can make a browser send requests
-        to a loopback address under a name of its own, and must not get further.
+    allowed_hosts: host names under which browsers may reach it; `*` is any. Another site's page can make a browser send
+        requests to a loopback address under its own host name; these are refused.
     """
 
     @asynccontextmanager
@@ -41,7 +41,7 @@ def create_apart_app(server_url: str, *, allowed_hosts: Sequence[str], example_p
     app = FastAPI(title="tuneloop pages", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(allowed_hosts), www_redirect=False)
     app.add_api_route("/healthz", _healthz)
-    app.add_api_route("/v1/{path:path}", _pass_on, methods=METHODS)
+    app.add_api_route("/v1/{path:path}", _forward, methods=METHODS)
     return mount(app, server_url, example_prompts=example_prompts)
 
 
@@ -49,7 +49,7 @@ async def _healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-async def _pass_on(path: str, request: Request) -> Response:
+async def _forward(path: str, request: Request) -> Response:
     http: httpx.AsyncClient = request.app.state.http
     headers = [(name, value) for name, value in request.headers.items() if name not in _NOT_PASSED_ON]
     has_body = "content-length" in request.headers or "transfer-encoding" in request.headers

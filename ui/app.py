@@ -1,6 +1,6 @@
-"""Assembles the pages, one route each, and puts them onto a FastAPI application.
+"""Assembles the pages, one route each, and mounts them on a FastAPI application.
 
-Owns the list of pages and how they are mounted. Knows nothing of what a page does, nor of the frame it hangs in.
+Owns the list of pages and how they are mounted. Knows nothing of what a page does, nor of its frame.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import gradio as gr
 
 from ui.frame import style
 from ui.frame.blocks import Blocks
-from ui.frame.shell import hang
+from ui.frame.shell import add_page
 from ui.pages.campaigns.page import CampaignsPage
 from ui.pages.compare.page import ComparePage
 from ui.pages.data.page import DataPage
@@ -25,7 +25,7 @@ from ui.pages.rate.page import RatePage
 from ui.pages.train.page import TrainPage
 from ui.server_client import ServerClient
 
-# Each page's name is its path, too; the first stands on the root.
+# Each page's name is also its path; the first page is at the root.
 PAGES: Mapping[str, Any] = {
     "compare": ComparePage,
     "rate": RatePage,
@@ -39,18 +39,18 @@ PAGES: Mapping[str, Any] = {
 
 
 def create_blocks(server_url: str, *, example_prompts: Sequence[str] = ()) -> gr.Blocks:
-    """The pages, speaking to the API at `server_url` (scheme, host and port, without `/v1`).
+    """Return the pages, as clients of the API at `server_url` (scheme, host and port, without `/v1`).
 
     Theme and CSS belong to the mount in Gradio 6: use `mount`, or pass `ui.frame.style`'s to `launch` yourself.
     """
     client = ServerClient(server_url)
     first, *others = PAGES
     with Blocks(title="tuneloop", analytics_enabled=False) as blocks:
-        hang(blocks, first, PAGES[first], client, example_prompts)
+        add_page(blocks, first, PAGES[first], client, example_prompts)
     for name in others:
         with blocks.route(name, f"/{name}", show_in_navbar=False):
-            hang(blocks, name, PAGES[name], client, example_prompts)
-    # Handlers wait for the network, not for the processor; the server itself limits how much runs at once.
+            add_page(blocks, name, PAGES[name], client, example_prompts)
+    # Handlers wait for the network, not for the CPU; the server itself limits how much runs at once.
     blocks.queue(default_concurrency_limit=None)
     return blocks
 
@@ -58,9 +58,9 @@ def create_blocks(server_url: str, *, example_prompts: Sequence[str] = ()) -> gr
 def mount(
     app: fastapi.FastAPI, server_url: str, *, example_prompts: Sequence[str] = (), path: str = "/"
 ) -> fastapi.FastAPI:
-    """`app` with the pages on `path`. Call it after all other routes are in: on `/` it takes every path left over."""
+    """Mount the pages on `path` of `app` and return it. Call it last: on `/` it handles every path without a route."""
     with warnings.catch_warnings():
-        # It warns that it turns off for several pages what is turned off here.
+        # Gradio warns that it disables for several pages what is disabled here anyway.
         warnings.filterwarnings("ignore", message="SSR mode is not supported")
         gr.mount_gradio_app(
             app,

@@ -18,12 +18,12 @@ ANSWER_TIMEOUT_MS = 120_000
 
 @pytest.fixture(scope="module")
 def served(request: pytest.FixtureRequest) -> Iterator[tuple[str, Script]]:
-    """The one server of a module; a module's `LOOK_S` is how often its pages look for new models."""
-    script, look_s = Script(), getattr(request.module, "LOOK_S", layout.LOOK_S)
+    """The one server of a module; a module's `POLL_INTERVAL_S` is how often its pages look for new models."""
+    script, interval_s = Script(), getattr(request.module, "POLL_INTERVAL_S", layout.POLL_INTERVAL_S)
 
     def app(url: str) -> FastAPI:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(layout, "LOOK_S", look_s)
+            patch.setattr(layout, "POLL_INTERVAL_S", interval_s)
             return scripted_app(script, url, example_prompts=("Who wrote Hamlet?",))
 
     with running(app) as url:

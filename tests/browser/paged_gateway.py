@@ -60,7 +60,7 @@ def lone_pages() -> Iterator[Pages]:
     api_port = free_port()
     api = f"http://127.0.0.1:{api_port}"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(page, "LOOK_S", 1.0)
+        patch.setattr(page, "POLL_INTERVAL_S", 1.0)
         app = create_apart_app(api, allowed_hosts=["127.0.0.1"])
     with running(lambda _url: app) as url:
         yield Pages(url, api_port)

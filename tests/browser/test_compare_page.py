@@ -21,7 +21,7 @@ from tests.ui.running import running
 pytestmark = pytest.mark.browser
 
 PATIENCE_MS = 30_000
-LOOK_S = 2.0
+POLL_INTERVAL_S = 2.0
 HOSTILE = (
     "<img src=x onerror=\"document.title='broken in'\"><script>document.title='broken in'</script> ${7*7} {{value}}"
 )

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 import httpx
 
-from ui.frame.shell import Frame, Kept
+from ui.frame.shell import Frame, TabStorage
 from ui.server_client import ServerClient
 
 
@@ -18,4 +18,4 @@ def lone_page(page_class: Any, name: str, answer: Callable[[httpx.Request], Any]
     with gr.Blocks():
         key, notice, key_group, address_bar = (gr.Textbox() for _ in range(4))
         session = gr.State(page_class.session_class())
-        return page_class(Frame(name, client, session, key, "en", Kept(name), notice, key_group, address_bar))
+        return page_class(Frame(name, client, session, key, "en", TabStorage(name), notice, key_group, address_bar))

@@ -1,1 +1,1 @@
-"""What every page hangs in: shell, session, styles and scripts."""
+"""What all pages share: shell, session, styles and scripts."""

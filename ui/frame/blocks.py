@@ -1,4 +1,4 @@
-"""Gradio's Blocks, with two ways mended in which a handler's steps (`yield`) lose or take back what a page shows.
+"""Gradio's Blocks with two fixes: a handler's steps (`yield`) don't lose or overwrite what a page shows.
 
 Owns how a step reaches the browser. Knows nothing of pages.
 """
@@ -11,7 +11,7 @@ import gradio as gr
 
 
 class Blocks(gr.Blocks):  # type: ignore[misc]  # Gradio is not typed
-    """As `gr.Blocks`, for handlers of which several run at once and which draw other components in each step."""
+    """Like `gr.Blocks`, for handlers that run concurrently and update different components in each step."""
 
     def handle_streaming_diffs(
         self,
@@ -22,20 +22,20 @@ class Blocks(gr.Blocks):  # type: ignore[misc]  # Gradio is not typed
         final: bool,
         simple_format: bool = False,
     ) -> list[Any]:
-        """What is sent for one step of a run: for its first the outputs' updates, then how they differ from the last.
+        """Return what is sent for one step of a run: at first all updates, then the differences from the step before.
 
-        Two things are otherwise than in Gradio 6.31:
+        Two things differ from Gradio 6.31:
 
-        - The end of a run (`final`) draws nothing. Gradio draws the last step again, over what another event has drawn
-          since.
-        - Where a step names less of a component than the one before, the update is sent whole. The browser applies
-          differences to the very object of the earlier step; where that waits its turn yet, as after a hold-up on the
-          network, "delete the value" would take away what nobody has seen.
+        - The end of a run (`final`) draws nothing. Gradio would draw the last step again, over later updates of other
+          events.
+        - If a step updates fewer properties of a component than the one before, the whole update is sent. The browser
+          applies differences to the object of the earlier step; if that step hasn't been drawn yet, for example after
+          a network delay, "delete the value" would remove a value before anyone has seen it.
         """
         before = list(self.pending_diff_streams.get(session_hash, {}).get(run, []))
         after = list(data)
         sent: list[Any] = super().handle_streaming_diffs(block_fn, data, session_hash, run, final, simple_format)
-        if not session_hash or not run or simple_format:  # what is no browser wants the values themselves
+        if not session_hash or not run or simple_format:  # clients other than browsers need the values themselves
             return sent
         if final:
             return [gr.skip() for _ in sent]

@@ -1,6 +1,6 @@
-"""Ties components to their texts, so that one call puts a page into another language.
+"""Connects components to their texts, so that one call switches a page's language.
 
-Owns which property of which component shows which key of `i18n`. Knows nothing of pages.
+Owns which property of a component shows which key of `i18n`. Knows nothing of pages.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Updates = dict[Any, Any]
 
 
 def html(value: str = "", **properties: Any) -> Any:
-    """A block of our own HTML, free of Gradio's prose styles and padding."""
+    """Return a block for HTML without Gradio's prose styles and padding."""
     return gr.HTML(value, apply_default_css=False, elem_classes="tl-html", **properties)
 
 
@@ -28,7 +28,7 @@ class Captions:
         self._keys: dict[Any, dict[str, str]] = {}
 
     def make(self, component_class: Any, keys: dict[str, str], **properties: Any) -> Any:
-        """A component of that class whose properties named in `keys` show those texts, now and after each switch."""
+        """Return a component of this class; the properties in `keys` show these texts, in every language."""
         texts = {name: text(self._first_language, key) for name, key in keys.items()}
         component = component_class(**texts, **properties)
         self._keys[component] = keys
@@ -36,11 +36,11 @@ class Captions:
 
     @property
     def components(self) -> list[Any]:
-        """Every component that `updates` names."""
+        """The components that `updates` updates."""
         return list(self._keys)
 
     def updates(self, language: Language) -> Updates:
-        """The same texts in another language."""
+        """Return updates that show all texts in this language."""
         return {
             component: gr.update(**{name: text(language, key) for name, key in keys.items()})
             for component, keys in self._keys.items()
@@ -48,7 +48,7 @@ class Captions:
 
 
 def merge_updates(*updates: Updates) -> Updates:
-    """All updates in one; where several name one component, their properties come together, the later winning."""
+    """Return all updates as one; a component's properties are combined, and later values win."""
     together: Updates = {}
     for part in updates:
         for component, update in part.items():

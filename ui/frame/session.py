@@ -1,7 +1,7 @@
-"""What one browser tab holds on the server while it is open.
+"""The state of a browser tab on the server while the tab is open.
 
-Gradio keeps one `Session` per tab, so two tabs never share anything. It is mutable on purpose: handlers of the same tab
-run beside each other. A page with more to hold has a subclass of its own.
+Gradio keeps one `Session` per tab, so tabs never share anything. It is mutable on purpose: handlers of the same tab
+run concurrently. Pages with more state have their own subclass.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ui.server_client import Model, Problem, Readiness, ServerClient, UIError
 from ui.words.i18n import Language
 
 FRAME_S = 0.06
-"""Time between two drawings: text flows smoothly, and a fast model doesn't flood the browser."""
+"""Seconds between two updates: text flows smoothly, and a fast model doesn't flood the browser."""
 
 
 @dataclass
@@ -22,23 +22,23 @@ class Session:
 
     language: Language = "en"
     is_language_asked: bool = False
-    """Whether the reader chose it in this tab: what the page opens with doesn't overrule that."""
+    """Whether the user chose it in this tab; then the language at the next opening doesn't override it."""
     query: dict[str, str] = field(default_factory=dict)
-    """The address's query when the tab was opened."""
+    """The query of the address when the tab was opened."""
     kept: dict[str, Any] = field(default_factory=dict)
-    """What the page put into `Kept` before the refresh; empty in a fresh tab."""
+    """What the page stored in `TabStorage` before the refresh; empty in a new tab."""
     fields: dict[str, Any] = field(default_factory=dict)
-    """The inputs that `Kept.fields` kept, by name."""
+    """The values that `TabStorage.keep_fields` kept, by name."""
     api_key: str | None = None
-    """The key that the tab uses now; None before it has opened."""
+    """The tab's current key; None before the page has opened."""
     readiness: Readiness = "ready"
     models: tuple[Model, ...] = ()
-    """The served models when last asked."""
+    """The served models, as of the last request."""
     models_problem: Problem | None = None
-    """Why they could not be listed."""
+    """Why they couldn't be listed."""
 
     async def survey(self, client: ServerClient, api_key: str) -> None:
-        """Asks the server anew for its readiness and its models; what an earlier key is told late doesn't count."""
+        """Get the server's readiness and models; late responses to an earlier key are ignored."""
         readiness = await client.readiness()
         models: tuple[Model, ...] = ()
         problem = None

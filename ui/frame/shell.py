@@ -1,4 +1,4 @@
-"""The frame that every page hangs in: top bar, links, language, theme, the key, notices, and what a refresh must keep.
+"""The frame of every page: top bar, links, language, theme, API key, notices, and state that survives a refresh.
 
 How to add a page: CONTRIBUTING.md.
 
@@ -22,34 +22,34 @@ from ui.server_client import Problem, ServerClient, UIError
 from ui.words.i18n import Language
 
 FIRST_LANGUAGE: Language = "en"
-"""What stands in a page before the browser has told its language."""
+"""The language of a page before the browser has reported its own."""
 QUIET: Mapping[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-"""For every event: no veil over what is redrawn, no entry in a public list of functions."""
+"""For every event: no loading overlay, and no entry in Gradio's public API."""
 
 
 class Page(Protocol):
-    """One page. Its `__init__` takes a `Frame` and is called inside the Blocks where it belongs."""
+    """One page. Its `__init__` takes a `Frame` and is called inside its Blocks."""
 
     session_class: ClassVar[type[Session]]
-    """What each tab of this page holds on the server: `Session`, or the page's own subclass."""
+    """The class of a tab's state on the server: `Session`, or the page's own subclass."""
 
     @property
     def outputs(self) -> list[Any]:
-        """Every component that `open` and `speak` update, the frame's own left out."""
+        """The components that `open` and `translate` update, without the frame's."""
 
     async def open(self, session: Any, api_key: str, query: dict[str, str]) -> Updates:
-        """What a tab shows when it is opened, refreshed, or given a key, in the session's language.
+        """Return what a tab shows when it is opened, refreshed, or gets a key, in the session's language.
 
         Raises:
-            UIError: the frame shows it.
+            UIError: shown by the frame.
         """
 
-    def speak(self, session: Any) -> Updates:
-        """The whole page in the session's language, nothing else changed."""
+    def translate(self, session: Any) -> Updates:
+        """Return the whole page in the session's language, otherwise unchanged."""
 
 
-class Kept:
-    """What one page keeps over a refresh, in the tab's sessionStorage."""
+class TabStorage:
+    """A page's state that survives a refresh, in the tab's sessionStorage."""
 
     def __init__(self, page: str) -> None:
         self._page = page
@@ -58,18 +58,18 @@ class Kept:
         self.component.change(None, [self.component], js=style.keep_js(page), **QUIET)
 
     def put(self, value: Mapping[str, Any]) -> Updates:
-        """Keeps `value`, which must be JSON, in place of what was kept."""
+        """Store `value`, which must be JSON, and replace the stored one."""
         return {self.component: gr.update(value=json.dumps(value))}
 
-    def fields(self, **components: Any) -> None:
-        """Keeps these inputs' values, whenever one changes. To be called once."""
+    def keep_fields(self, **components: Any) -> None:
+        """Store the values of these inputs whenever one changes. Call it once."""
         self._fields = components
         inputs = list(components.values())
         changes = [component.change for component in inputs]
         gr.on(changes, None, inputs, js=style.keep_fields_js(self._page, list(components)), **QUIET)
 
-    def restored(self, session: Session) -> Updates:
-        """The kept inputs as they were; one that was never changed isn't named."""
+    def restore_fields(self, session: Session) -> Updates:
+        """Return updates with the stored inputs; inputs that were never changed are left out."""
         return {
             component: gr.update(value=session.fields[name])
             for name, component in self._fields.items()
@@ -79,17 +79,17 @@ class Kept:
 
 @dataclass(frozen=True)
 class Frame:
-    """What a page is given."""
+    """What a page gets from the frame."""
 
     name: str
     client: ServerClient
     session: Any
-    """The `gr.State` with the tab's session: an input of handlers."""
+    """The `gr.State` with the tab's session, an input of handlers."""
     api_key: Any
-    """The component with the tab's key: an input of handlers."""
+    """The component with the tab's key, an input of handlers."""
     language: Language
-    """The language to lay out in; `speak` changes it."""
-    kept: Kept
+    """The language at first; `translate` switches it."""
+    storage: TabStorage
     notice: Any
     key_group: Any
     address_bar: Any
@@ -97,30 +97,30 @@ class Frame:
 
     @property
     def outputs(self) -> list[Any]:
-        """What `say` and `problem` update."""
+        """The components that `say` and `problem` update."""
         return [self.notice, self.key_group]
 
     def say(self, words: str = "") -> Updates:
-        """HTML at the top of the page; nothing clears it."""
+        """Show HTML at the top of the page; nothing clears it."""
         return {self.notice: gr.update(value=words, visible=bool(words))}
 
     def problem(self, problem: Problem, session: Session) -> Updates:
-        """What went wrong and what to do; with the key's form where a key is wanted."""
+        """Show what went wrong and what to do, and the key's form if a key is needed."""
         updates = self.say(elements.problem_box(problem, session.language))
         return updates | ({self.key_group: gr.update(visible=True)} if problem.kind == "unauthorized" else {})
 
     def address(self, query: Mapping[str, str]) -> Updates:
-        """The page's address with this query, changed in the browser without loading anything."""
+        """Set the query of the page's address in the browser, without loading anything."""
         return {self.address_bar: gr.update(value=json.dumps(query))}
 
 
-def hang(blocks: Any, name: str, page_class: Any, client: ServerClient, example_prompts: Sequence[str]) -> None:
-    """One page with its frame, in the current route of `blocks`."""
-    _Hung(blocks, name, page_class, client, example_prompts)
+def add_page(blocks: Any, name: str, page_class: Any, client: ServerClient, example_prompts: Sequence[str]) -> None:
+    """Add a page with its frame to the current route of `blocks`."""
+    _FramedPage(blocks, name, page_class, client, example_prompts)
 
 
-class _Hung:
-    """A frame with its page in it."""
+class _FramedPage:
+    """A page in its frame."""
 
     def __init__(
         self, blocks: Any, name: str, page_class: Any, client: ServerClient, example_prompts: Sequence[str]
@@ -136,7 +136,7 @@ class _Hung:
                 self._opened = gr.Textbox(visible="hidden", show_label=False)
                 address_bar = gr.Textbox(visible="hidden", show_label=False)
                 self._frame = Frame(
-                    name, client, session, self._key, FIRST_LANGUAGE, Kept(name), notice, key_group, address_bar,
+                    name, client, session, self._key, FIRST_LANGUAGE, TabStorage(name), notice, key_group, address_bar,
                     example_prompts,
                 )  # fmt: skip
                 self._page: Page = page_class(self._frame)
@@ -165,17 +165,17 @@ class _Hung:
         frame = self._frame
         spoken = list(dict.fromkeys([self._top, *self._captions.components, *frame.outputs, *self._page.outputs]))
         opening = [self._language, self._key, self._opened, frame.session]
-        opened = list(dict.fromkeys([self._everything, self._key, *spoken, frame.kept.component, frame.address_bar]))
+        opened = list(dict.fromkeys([self._everything, self._key, *spoken, frame.storage.component, frame.address_bar]))
         blocks.load(self._open, opening, opened, js=style.open_js(self._name), **QUIET)
         speak_js = style.language_js(self._name)
-        self._language.input(self._speak, [self._language, frame.session], spoken, js=speak_js, **QUIET)
+        self._language.input(self._switch_language, [self._language, frame.session], spoken, js=speak_js, **QUIET)
         gr.on(
             [self._use_key.click, self._key.submit],
             self._take_key,
             [self._key, frame.session],
             opened,
             js=style.KEY_JS,
-            trigger_mode="always_last",  # a better key, given while the server still looks at the one before
+            trigger_mode="always_last",  # another key, entered while the server still checks the previous one
             **QUIET,
         )
 
@@ -186,34 +186,34 @@ class _Hung:
         session.query = told["query"]
         session.kept, session.fields = told["kept"], told["fields"]
         session.api_key = api_key
-        page = await self._opened_page(session, api_key)
+        page = await self._open_page(session, api_key)
         shown = {
             self._everything: gr.update(elem_classes=[]),
             self._language: gr.update(value=session.language),
             self._key: gr.update(value=api_key),
         }
-        return merge_updates(self._spoken(session), shown, page)
+        return merge_updates(self._translate_frame(session), shown, page)
 
     async def _take_key(self, api_key: str, session: Session) -> Updates:
         session.api_key = api_key
-        session.fields = {}  # what the reader has typed since the page was opened stays
+        session.fields = {}  # keep what the user has typed since the page was opened
         hidden = {self._frame.key_group: gr.update(visible=False)}
-        return merge_updates(hidden, self._frame.say(), await self._opened_page(session, api_key))
+        return merge_updates(hidden, self._frame.say(), await self._open_page(session, api_key))
 
-    def _speak(self, chosen: Language, session: Session) -> Updates:
+    def _switch_language(self, chosen: Language, session: Session) -> Updates:
         session.language, session.is_language_asked = chosen, True
-        return merge_updates(self._spoken(session), self._page.speak(session))
+        return merge_updates(self._translate_frame(session), self._page.translate(session))
 
-    def _spoken(self, session: Session) -> Updates:
+    def _translate_frame(self, session: Session) -> Updates:
         top = {self._top: gr.update(value=elements.top(session.language, self._name))}
         return merge_updates(top, self._captions.updates(session.language), self._frame.say())
 
-    async def _opened_page(self, session: Session, api_key: str) -> Updates:
+    async def _open_page(self, session: Session, api_key: str) -> Updates:
         try:
             page = await self._page.open(session, api_key, dict(session.query))
         except UIError as error:
             page = self._frame.problem(error.problem, session)
-        return merge_updates(self._page.speak(session), page)
+        return merge_updates(self._page.translate(session), page)
 
 
 def _key_form(captions: Captions) -> tuple[Any, Any, Any]:

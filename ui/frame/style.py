@@ -1,6 +1,6 @@
-"""How the pages look: theme, style sheet, and the little JavaScript that only the browser can do.
+"""How the pages look: theme, style sheet, and the JavaScript that has to run in the browser.
 
-Everything is local: fonts are those of the reader's system, and nothing is fetched from another host.
+Everything is local: the system's fonts are used, and nothing is fetched from another host.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ MONOSPACE_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaV
 
 _BROWSER_JS = Path(__file__).with_name("browser.js").read_text("utf-8")
 HEAD = str(render("frame/templates/head.html", "en", script=_BROWSER_JS))
-"""What stands in every page's head: its width, its icon, our script."""
+"""The head of every page: viewport, icon, script."""
 
-# Buttons that show a sign alone get their names here, for screen readers and as tooltips.
+# Icon buttons get their names here, for screen readers and tooltips.
 _SIGNS = {"tl-theme": "header.theme"}
 
 KEY_JS = """(key, ...others) => {
@@ -38,45 +38,45 @@ STYLESHEETS = (
     _FRAME / "styles" / "live.css",
     *sorted((_FRAME.parent / "pages").glob("*/*.css")),
 )
-"""What all pages share comes first; a page's own sheet may overrule it."""
+"""Shared styles come first, so that a page's own style sheet can override them."""
 
 
 def title(page: str, language: Language) -> str:
-    """What the browser shows as the page's title, on its tab and in its history."""
+    """Return the page's title in the browser's tab and history."""
     return f"{text(language, f'{page}.title')} · tuneloop"
 
 
 def language_js(page: str) -> str:
-    """Puts what the browser itself holds of the page into the chosen language."""
+    """Return JavaScript that switches the language of what the browser itself manages."""
     return f"""(language, ...others) => {{
-  tuneloop.speak(language, {_names(page)});
+  tuneloop.translate(language, {_names(page)});
   return [language, ...others];
 }}"""
 
 
 def open_js(page: str) -> str:
-    """What the browser tells when a page opens: its language, the tab's key, the query and what was kept."""
+    """Return JavaScript for a page's opening: reports language, the tab's key, query, and stored state."""
     return f"(_language, _key, _opened, session) => [...tuneloop.open('{page}', {_names(page)}), session]"
 
 
 def _names(page: str) -> str:
-    """By language: the page's title, and the names of its signs by their ids; JSON."""
+    """Return JSON by language: the page's title, and the names of icon buttons by id."""
     signs = {spoken: {sign: texts[key] for sign, key in _SIGNS.items()} for spoken, texts in TEXTS.items()}
     return json.dumps({spoken: {"title": title(page, spoken), "signs": signs[spoken]} for spoken in TEXTS})
 
 
 def keep_js(page: str) -> str:
-    """Keeps a page's state, a JSON text."""
+    """Return JavaScript that stores a page's state, a JSON text."""
     return f"value => {{ tuneloop.keep('{page}', value); }}"
 
 
 def keep_fields_js(page: str, names: Sequence[str]) -> str:
-    """Keeps the values of inputs under their names."""
+    """Return JavaScript that stores the values of inputs under their names."""
     return f"(...values) => {{ tuneloop.keepFields('{page}', {json.dumps(list(names))}, values); }}"
 
 
 def theme() -> gr.themes.Base:
-    """Gradio's base theme in our colours with the system's fonts."""
+    """Return Gradio's base theme with our colors and the system's fonts."""
     return gr.themes.Base(
         primary_hue=gr.themes.colors.indigo,
         neutral_hue=gr.themes.colors.slate,

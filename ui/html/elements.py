@@ -1,4 +1,4 @@
-"""What all pages share: the top bar, notices, problems as HTML; sizes and times in words."""
+"""HTML that all pages share: top bar, notices, problems; sizes and times as text."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from ui.words.i18n import Language, text
 
 _GB, _MB, _KB = 1e9, 1e6, 1e3
 PAGES = ("compare", "rate", "campaigns", "leaderboard", "data", "train", "models", "keys")
-"""The links in the top bar, in their order; each page's name is its path, the first stands on the root."""
+"""The links in the top bar, in order; each page's name is its path, the first is at the root."""
 
 
 def top(language: Language, page: str) -> Markup:
-    """The product's name and the links to the pages; relative, so that the pages may be mounted anywhere."""
+    """Return the product's name and relative links to the pages, so that the pages can be mounted anywhere."""
     return render("html/top.html", language, page=page, pages=PAGES)
 
 
 def problem_box(problem: Problem, language: Language) -> Markup:
-    """What went wrong and what to do, with the server's own words under it."""
+    """Return what went wrong and what to do, with the server's message below."""
     return render("html/problem.html", language, problem=problem)
 
 
 def notice(key: str, language: Language) -> Markup:
-    """One sentence that the reader should act on."""
+    """Return a notice of one sentence that the user should act on."""
     return render("html/notice.html", language, key=key)
 
 
 def readiness(state: Readiness, language: Language) -> Markup:
-    """The banner while the engine doesn't answer; empty when it does."""
+    """Return a banner while the engine doesn't answer; otherwise ''."""
     return Markup() if state == "ready" else render("html/readiness.html", language, state=state)
 
 
 def empty_state(language: Language, *, has_base: bool) -> Markup:
-    """How to get a tuned model, for a server that has none yet."""
+    """Return how to get a tuned model, for a server without one."""
     return render("html/empty_state.html", language, has_base=has_base)
 
 
 def bytes_words(count: float) -> str:
-    """A size in decimal units: `640 MB`, `1.9 GB`."""
+    """Return a size in decimal units: `640 MB`, `1.9 GB`."""
     if count >= _GB:
         return f"{count / _GB:.2f} GB"
     if count >= _MB:
@@ -48,7 +48,7 @@ def bytes_words(count: float) -> str:
 
 
 def duration_words(language: Language, seconds: float) -> str:
-    """About how long, to two figures: `40 s`, `12 min`, `3.5 h`."""
+    """Return a duration with two digits: `40 s`, `12 min`, `3.5 h`."""
     if seconds < 90:
         return text(language, "time.seconds", n=f"{max(1, seconds):.0f}")
     if seconds < 5400:
@@ -57,7 +57,7 @@ def duration_words(language: Language, seconds: float) -> str:
 
 
 def ago_words(language: Language, seconds: float) -> str:
-    """How long ago: `just now`, `5 min ago`."""
+    """Return how long ago: `just now`, `5 min ago`."""
     if seconds < 45:
         return text(language, "time.now")
     if seconds < 86_400:

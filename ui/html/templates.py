@@ -1,6 +1,6 @@
-"""HTML from Jinja2 templates, which stand in the folder of the page that they are of. Everything put in is escaped.
+"""HTML from Jinja2 templates, which are in the folder of their page. All values are escaped.
 
-A template is given the language's words as `t("key", name=value)`. What pages share is in `macros.html`.
+A template gets the language's texts with `t("key", name=value)`. Shared macros are in `macros.html`.
 Knows nothing of HTTP, Gradio, or any page's state.
 """
 
@@ -18,8 +18,8 @@ from ui.words.i18n import Language, text
 _UI = Path(__file__).parents[1]
 
 
-def coded(words: str) -> Markup:
-    """The words, escaped; what stands between backticks is set as code."""
+def mark_code(words: str) -> Markup:
+    """Return the escaped text, with text between backticks as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(words))))  # noqa: S704 (escaped right here)
 
 
@@ -32,7 +32,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.filters["coded"] = coded
+    environment.filters["mark_code"] = mark_code
     return environment
 
 
@@ -40,11 +40,11 @@ _TEMPLATES = _environment()
 
 
 def render(template: str, language: Language = "en", **values: object) -> Markup:
-    """The template's HTML, such as `pages/rate/templates/heading.html` with these values in it.
+    """Return the HTML of a template, such as `pages/rate/templates/heading.html`, with these values.
 
-    language: of the words that `t` gives; a template without words of its own needs none.
+    language: of the texts from `t`; not needed by templates without texts.
 
     Raises:
-        jinja2.UndefinedError: the template names a value that it isn't given.
+        jinja2.UndefinedError: the template uses a value that is missing.
     """
     return Markup(_TEMPLATES.get_template(template).render(t=partial(text, language), language=language, **values))  # noqa: S704 (autoescape is on)

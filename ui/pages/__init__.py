@@ -1,1 +1,1 @@
-"""One folder a page: page, calls, texts, render, state, its script and style sheet."""
+"""One folder per page: page, calls, texts, render, state, script and style sheet."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ui.pages.compare.difference import differing
+from ui.pages.compare.difference import mark_differences
 
 
 def marked(pieces: tuple[tuple[str, bool], ...]) -> list[str]:
@@ -25,7 +25,7 @@ def marked(pieces: tuple[tuple[str, bool], ...]) -> list[str]:
     ],
 )
 def test_differing_words_are_marked(left: str, right: str, only_left: list[str], only_right: list[str]) -> None:
-    ours, theirs = differing(left, right)
+    ours, theirs = mark_differences(left, right)
     assert (marked(ours), marked(theirs)) == (only_left, only_right)
 
 
@@ -33,4 +33,4 @@ def test_differing_words_are_marked(left: str, right: str, only_left: list[str],
     "words", ["a_b __ é\u0301 \x00\u200f שלום עולם", "👩‍👩‍👧 \n\n  two", "𠀀𠀁 mixed 漢字kana", ""]
 )
 def test_no_character_is_lost(words: str) -> None:
-    assert "".join(piece for piece, _ in differing(words, "other")[0]) == words
+    assert "".join(piece for piece, _ in mark_differences(words, "other")[0]) == words

@@ -79,14 +79,14 @@ def test_a_refresh_brings_back_the_vote_in_the_making_and_the_one_before() -> No
     before = RateSession(pair=Pair.of(COMPARISON), verdict="right", supersedes="rating_0", rater="Ann")
     before.last = StoredVote.of(RATING, now_s=1000.0)
     after = RateSession()
-    after.take_back(json.loads(json.dumps(before.to_keep())))
+    after.restore(json.loads(json.dumps(before.to_keep())))
     assert (after.verdict, after.supersedes, after.rater, after.last) == ("right", "rating_0", "Ann", before.last)
 
 
 @pytest.mark.parametrize("kept", [{}, {"verdict": "best", "supersedes": 7, "last": {"what": 1}, "rater": None}])
 def test_strange_things_in_the_browsers_store_are_dropped(kept: dict[str, Any]) -> None:
     session = RateSession()
-    session.take_back(kept)
+    session.restore(kept)
     assert (session.verdict, session.supersedes, session.last, session.rater) == (None, None, None, "")
 
 

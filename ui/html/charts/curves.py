@@ -1,7 +1,7 @@
-"""Draws a run's curves as inline SVG in the page's own colours. Knows points and words, nothing of jobs or HTTP.
+"""Draws a run's curves as inline SVG in the page's colors. Knows points and texts, nothing of jobs or HTTP.
 
-Series differ by line and marks, not by colour alone: training is a smooth solid line over its raw values, validation a
-dashed one with a dot at each measurement, the best of them a star.
+Series differ by line and marks, not only by color: training is a smooth solid line over its raw values, validation a
+dashed line with a dot for each measurement and a star for the best one.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from ui.html.templates import render
 
 WIDTH, HEIGHT = 760, 300
 LEFT, RIGHT, TOP, BOTTOM = 62, 18, 18, 40
-"""Margins, in the drawing's own units; room for the larger letters that phones get."""
+"""Margins in SVG units, with room for the larger text on phones."""
 MOST_POINTS = 400
-"""Of a longer series every so-manieth point is drawn: more than a screen shows is only slow."""
+"""Longer series are thinned out: more points than a screen shows would only be slow."""
 SMOOTHING = 20
-"""The smooth line is a running median over a twentieth of the points."""
+"""The smooth line is a running median over 1/20 of the points."""
 
 Point = tuple[int, float]
 
 
 @dataclass(frozen=True)
 class Words:
-    """What is written into and said of a drawing, in the reader's language."""
+    """The texts of a chart, in the user's language."""
 
     name: str
     training: str
     validation: str
     step: str
     summary: str
-    """The whole picture in a sentence, for those who don't see it."""
+    """The chart in one sentence, for screen readers."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """Something that was seen at a step."""
+    """A finding at a step."""
 
     step: int
     label: str
@@ -49,21 +49,21 @@ class Mark:
 def loss_chart(
     training: Sequence[Point], validation: Sequence[Point], marks: Sequence[Mark], words: Words, last_step: int = 0
 ) -> Markup:
-    """Training and validation over the steps, with what health saw as upright lines.
+    """Return a chart of training and validation loss over the steps, with findings as vertical lines.
 
-    last_step: of the whole run, so that a curve that still grows has room; 0: up to the last point.
+    last_step: of the whole run, so that a growing curve has room; 0: up to the last point.
     """
-    smooth = smoothed(training)
+    smooth = smooth_points(training)
     calm = [value for _, value in (*smooth, *validation)]
-    frame = Frame.around([*training, *validation], _top(calm, [value for _, value in training]), last_step)
+    frame = Frame.fit([*training, *validation], _top(calm, [value for _, value in training]), last_step)
     legend = [("curve-training", words.training)] if training else []
     legend += [("curve-validation", words.validation)] if validation else []
     return frame.draw(
         words,
         legend=legend,
         paths=[
-            ("curve-raw", frame.path(thinned(training))),
-            ("curve-training", frame.path(thinned(smooth))),
+            ("curve-raw", frame.path(thin_out(training))),
+            ("curve-training", frame.path(thin_out(smooth))),
             ("curve-validation", frame.path(validation)),
         ],
         dots=[(*frame.place(point), f"{words.validation}: {point[1]:.4g} ({point[0]})") for point in validation],
@@ -73,35 +73,35 @@ def loss_chart(
 
 
 def small_chart(points: Sequence[Point], words: Words) -> Markup:
-    """One series alone."""
-    smooth = smoothed(points)
-    frame = Frame.around(points, _top([value for _, value in smooth], [value for _, value in points]))
-    paths = [("curve-raw", frame.path(thinned(points))), ("curve-training", frame.path(thinned(smooth)))]
+    """Return a chart of one series."""
+    smooth = smooth_points(points)
+    frame = Frame.fit(points, _top([value for _, value in smooth], [value for _, value in points]))
+    paths = [("curve-raw", frame.path(thin_out(points))), ("curve-training", frame.path(thin_out(smooth)))]
     return frame.draw(words, paths=paths)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """From steps and values to places in the drawing."""
+    """Maps steps and values to places in the drawing."""
 
     x: Scale
     y: Scale
 
     @classmethod
-    def around(cls, points: Sequence[Point], high: float, last: int = 0) -> Frame:
-        """The frame for these points, at least one; from 0, or below where values are below, up to `high`."""
+    def fit(cls, points: Sequence[Point], high: float, last: int = 0) -> Frame:
+        """Return the frame for these points (at least one): from 0, or the lowest value if it is below, to `high`."""
         steps = [step for step, _ in points]
         low = min(0.0, *(value for _, value in points)) if points else 0.0
         across = Scale(min(steps), max(*steps, min(steps) + 1, last), LEFT, WIDTH - RIGHT)
         return cls(across, Scale(low, high if high > low else low + 1.0, HEIGHT - BOTTOM, TOP))
 
     def place(self, point: Point) -> tuple[str, str]:
-        """Across and down; what is above the frame is drawn at its edge."""
+        """Return x and y; points above the frame are drawn at its edge."""
         step, value = point
         return f"{self.x.place(step):.1f}", f"{self.y.place(min(value, self.y.high)):.1f}"
 
     def path(self, points: Sequence[Point]) -> str:
-        """The line through the points."""
+        """Return the SVG path through the points."""
         return " ".join(f"{'L' if at else 'M'}{' '.join(self.place(point))}" for at, point in enumerate(points))
 
     def draw(
@@ -113,7 +113,7 @@ class Frame:
         best: Mapping[str, str] | None = None,
         marks: Sequence[tuple[str, ...]] = (),
     ) -> Markup:
-        """The whole picture: lines and numbers, and what is given."""
+        """Return the whole chart: axes, numbers, and the given elements."""
         heights = [(self.y.place(value), value) for value in ticks(self.y.low, self.y.high, 5)]
         steps = [step for step in ticks(self.x.low, self.x.high, 6) if step == int(step)]
         return render(
@@ -135,8 +135,8 @@ class Frame:
         )
 
 
-def smoothed(points: Sequence[Point]) -> list[Point]:
-    """The running median; a short series as it is."""
+def smooth_points(points: Sequence[Point]) -> list[Point]:
+    """Return the running median; a short series is returned unchanged."""
     half = max(1, len(points) // SMOOTHING // 2) if len(points) > SMOOTHING else 0
     return [
         (step, median(value for _, value in points[max(0, at - half) : at + half + 1]))
@@ -144,14 +144,14 @@ def smoothed(points: Sequence[Point]) -> list[Point]:
     ]
 
 
-def thinned(points: Sequence[Point]) -> list[Point]:
-    """At most some `MOST_POINTS` of them, the last one among them."""
+def thin_out(points: Sequence[Point]) -> list[Point]:
+    """Return at most about `MOST_POINTS` of the points, including the last one."""
     every = -(-len(points) // MOST_POINTS)
     return [*points[: -1 : max(1, every)], *points[-1:]]
 
 
 def _top(calm: Sequence[float], raw: Sequence[float]) -> float:
-    """Above what the smooth lines need: one wild batch must not flatten all the rest."""
+    """Return an upper limit for the smooth lines, so that one outlier doesn't flatten everything else."""
     ordered = sorted(raw)
     most = ordered[int(0.98 * (len(ordered) - 1))] if ordered else 0.0
     return max([*calm, most], default=1.0) * 1.1

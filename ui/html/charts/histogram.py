@@ -1,4 +1,4 @@
-"""Draws how long examples are as an inline SVG of bars, in the page's own colours. Knows nothing of any page."""
+"""Draws a histogram as inline SVG in the page's colors. Knows nothing of any page."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ui.html.charts.scale import Scale
 from ui.html.templates import render
 
 WIDTH, HEIGHT, FOOT, HEAD = 480, 190, 30, 24
-"""In the drawing's own units; the style sheet scales it to the page."""
+"""In SVG units; the style sheet scales it to the page."""
 
 
 def histogram(bars: Sequence[tuple[int, int]], name: str, labels: Sequence[str]) -> Markup:
-    """The bars of (upper bound, count) under `name`.
+    """Return a histogram of (upper bound, count) with the title `name`.
 
     labels: for each bar, its text for screen readers and the tooltip.
     """
@@ -40,7 +40,7 @@ def _bar(place: int, step: float, bound: int, count: int, height: float) -> dict
 
 
 def _short(bound: int) -> str:
-    """Bounds are powers of two: 2048 as 2k, 1048576 as 1M."""
+    """Return a power of two in short: 2048 as 2k, 1048576 as 1M."""
     if bound >= 1 << 20:
         return f"{bound >> 20}M"
     return f"{bound >> 10}k" if bound >= 1 << 10 else str(bound)

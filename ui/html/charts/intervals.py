@@ -1,7 +1,7 @@
-"""Pictures of numbers as inline SVG and HTML: ratings with their intervals, a matrix of win rates, a small interval.
+"""Charts as inline SVG and HTML: scores with intervals, a matrix of win rates, a small interval.
 
-Drawn in the page's own colours through CSS, so that light and dark need no second picture; each says in words what it
-shows. Owns geometry. Knows nothing of models, languages or HTTP: words come in.
+Colors come from the page's CSS, so the same chart works in light and dark; each has a text alternative.
+Owns the geometry. Knows nothing of models, languages or HTTP: texts are passed in.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from ui.html.charts.scale import Scale, ticks
 from ui.html.templates import render
 
 _ROW, _TOP, _BOTTOM = 46, 6, 26
-"""Heights in CSS pixels; widths are percentages, so that text keeps its size on a phone."""
+"""Heights in CSS pixels. Widths are percentages, so that text keeps its size on a phone."""
 _MARGIN = 4.0
-"""Percent left free on either side, for the outermost ticks' words."""
+"""Percent left free on both sides, for the labels of the outermost ticks."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Interval:
     lower: float
     upper: float
     spoken: str
-    """The row in words, as a tooltip and for screen readers."""
+    """The row as text, for tooltip and screen readers."""
 
 
 def interval_plot(rows: Sequence[Interval], *, title: str, description: str, reference: float | None = None) -> Markup:
-    """Each row's value as a dot on its interval, over a common axis; `reference` draws a dashed line across.
+    """Return a chart with each row's value as a dot on its interval; `reference` adds a dashed line.
 
-    Empty when there are no rows.
+    It is empty if there are no rows.
     """
     if not rows:
         return Markup()
@@ -61,7 +61,7 @@ def interval_plot(rows: Sequence[Interval], *, title: str, description: str, ref
 
 
 def small_interval(value: float, lower: float, upper: float, *, low: float, high: float) -> Markup:
-    """A value on its interval between `low` and `high`, small enough for a cell; the numbers stand beside it."""
+    """Return a small chart of a value on its interval between `low` and `high`, for a table cell with the numbers."""
     scale = Scale(low, high, 2, 98)
     left, middle, right = (f"{scale.place(min(max(one, low), high)):.1f}" for one in (lower, value, upper))
     return render("html/charts/small_interval.html", left=left, middle=middle, right=right)
@@ -73,17 +73,17 @@ class Cell:
 
     shown: str
     share: float | None
-    """From 0 to 1, where 0.5 has no colour; None leaves the cell plain."""
+    """From 0 to 1, where 0.5 has no color; with None the cell is plain."""
     spoken: str = ""
-    """The cell in words, as a tooltip."""
+    """The cell as text, for the tooltip."""
 
     @property
     def strength(self) -> int:
-        """Of the colour, in percent: how far the share is from one half."""
+        """The color's strength in percent: how far the share is from one half."""
         return round(min(1.0, abs((self.share or 0.0) - 0.5) * 2) * 42)
 
 
 def heat_table(names: Sequence[str], cells: Sequence[Sequence[Cell]], *, caption: str, corner: str) -> Markup:
-    """Rows against columns of the same names; the colour says how far a share is from one half."""
+    """Return a table of rows and columns with the same names; the color shows how far a share is from one half."""
     rows = list(zip(names, cells, strict=True))
     return render("html/charts/heat_table.html", rows=rows, caption=caption, corner=corner)

@@ -1,4 +1,4 @@
-"""The scales of charts: from a value to its place in the drawing, and the round numbers that an axis shows.
+"""Scales of charts: map a value to its place in the drawing, and choose round numbers for an axis.
 
 Knows nothing of HTML.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scale:
-    """From the values between `low` and `high` to the places between `start` and `end`, in proportion."""
+    """Maps values from `low` to `high` linearly to places from `start` to `end`."""
 
     low: float
     high: float
@@ -19,15 +19,15 @@ class Scale:
     end: float
 
     def place(self, value: float) -> float:
-        """Where the value stands."""
+        """Return the value's place."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
 def ticks(low: float, high: float, steps: int, *, enclose: bool = False) -> list[float]:
-    """Round numbers in even steps, about `steps` of them.
+    """Return about `steps` round numbers at equal distances.
 
-    Those between `low` and `high`, in steps of 1, 2, 2.5 or 5 · 10ⁿ; with `enclose` as many as enclose both, at least
-    two, in steps of 1, 2 or 5 · 10ⁿ.
+    They are between `low` and `high`, in steps of 1, 2, 2.5 or 5 · 10ⁿ. With `enclose` they enclose both, at least two,
+    in steps of 1, 2 or 5 · 10ⁿ.
     """
     rough = max(high - low, 1e-9 * abs(high), 1e-12) / steps
     power = 10.0 ** math.floor(math.log10(rough))

@@ -11,7 +11,7 @@ CREATE_TIMEOUT_S = 60.0
 """Seconds in which the server reads and checks a file of prompts."""
 
 
-async def listed(client: ServerClient, api_key: str) -> list[dict[str, Any]]:
+async def list_campaigns(client: ServerClient, api_key: str) -> list[dict[str, Any]]:
     """The newest hundred campaigns.
 
     Raises:
@@ -21,7 +21,7 @@ async def listed(client: ServerClient, api_key: str) -> list[dict[str, Any]]:
     return list(page.get("data", []))
 
 
-async def one(client: ServerClient, api_key: str, campaign: str) -> dict[str, Any]:
+async def get_campaign(client: ServerClient, api_key: str, campaign: str) -> dict[str, Any]:
     """The campaign with how far it is."""
     return await client.call("GET", f"/v1/campaigns/{campaign}", api_key)
 
@@ -31,7 +31,7 @@ async def create(client: ServerClient, api_key: str, body: Mapping[str, Any]) ->
     return await client.call("POST", "/v1/campaigns", api_key, body, timeout_s=CREATE_TIMEOUT_S)
 
 
-async def step(client: ServerClient, api_key: str, campaign: str, name: str) -> dict[str, Any]:
+async def change_state(client: ServerClient, api_key: str, campaign: str, name: str) -> dict[str, Any]:
     """The campaign after "close" or "reopen"."""
     return await client.call("POST", f"/v1/campaigns/{campaign}/{name}", api_key)
 

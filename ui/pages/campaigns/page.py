@@ -24,7 +24,7 @@ from ui.pages.campaigns.form import Objection, body_of, new_campaign
 from ui.pages.leaderboard import calls as board_calls
 from ui.server_client import Problem, UIError
 
-LOOK_AGAIN_S = 3.0
+POLL_INTERVAL_S = 3.0
 """Seconds between two looks at campaigns that are under way."""
 
 
@@ -74,15 +74,15 @@ class CampaignsPage:
         self._notice = live_html(spoken=True)
         self._main = live_html()
         self._second = live_html()
-        self._clock = gr.Timer(LOOK_AGAIN_S, active=False)
+        self._clock = gr.Timer(POLL_INTERVAL_S, active=False)
         outputs = [*self.outputs, *frame.outputs, frame.address_bar]
         for block in (self._main, self._second):
             on_steps(block, self._act, frame, outputs)
-        self._clock.tick(self._look, [frame.session, frame.api_key], outputs, **QUIET)
+        self._clock.tick(self._poll, [frame.session, frame.api_key], outputs, **QUIET)
 
     @property
     def outputs(self) -> list[Any]:
-        """Every component that `open` and `speak` update."""
+        """Every component that `open` and `translate` update."""
         return [self._heading, self._notice, self._main, self._second, self._clock]
 
     async def open(self, session: CampaignsSession, api_key: str, query: dict[str, str]) -> Updates:
@@ -91,20 +91,20 @@ class CampaignsPage:
         session.models = tuple(await self._client.models(api_key))
         if campaign := query.get("campaign"):
             try:
-                session.shown = await calls.one(self._client, api_key, campaign)
+                session.shown = await calls.get_campaign(self._client, api_key, campaign)
             except UIError as error:
                 if error.problem.kind != "campaign_gone":
                     raise
                 session.trouble = error.problem
         if session.shown is not None:
             session.invitations = await calls.invitations(self._client, api_key, session.shown["id"])
-            await self._ask_beside(session, api_key)
+            await self._load_details(session, api_key)
         else:
-            session.campaigns = await calls.listed(self._client, api_key)
+            session.campaigns = await calls.list_campaigns(self._client, api_key)
             session.files = await calls.files(self._client, api_key)
-        return self.speak(session)
+        return self.translate(session)
 
-    def speak(self, session: CampaignsSession) -> Updates:
+    def translate(self, session: CampaignsSession) -> Updates:
         """The whole page in the session's language."""
         session.drawn = {}
         return self._draw(session)
@@ -133,19 +133,19 @@ class CampaignsPage:
         clock = {self._clock: gr.update(active=session.under_way)}
         return {block: gr.update(value=words) for block, words in changed.items()} | clock
 
-    async def _look(self, session: CampaignsSession, api_key: str) -> Updates:
+    async def _poll(self, session: CampaignsSession, api_key: str) -> Updates:
         """What the clock does: asks for news; while the server can't be reached what is known stays."""
         try:
             if session.shown is not None:
-                session.shown = await calls.one(self._client, api_key, session.shown["id"])
-                await self._ask_beside(session, api_key)
+                session.shown = await calls.get_campaign(self._client, api_key, session.shown["id"])
+                await self._load_details(session, api_key)
             else:
-                session.campaigns = await calls.listed(self._client, api_key)
+                session.campaigns = await calls.list_campaigns(self._client, api_key)
         except UIError:
             return {self._clock: gr.update(active=True)}
         return self._draw(session)
 
-    async def _ask_beside(self, session: CampaignsSession, api_key: str) -> None:
+    async def _load_details(self, session: CampaignsSession, api_key: str) -> None:
         """Agreement and failed answers, asked for again when their counts have changed."""
         shown = session.shown or {}
         counted = (shown["votes"]["done"], shown["answers"].get("failed", 0))
@@ -187,12 +187,12 @@ class CampaignsPage:
         campaign = session.shown["id"]
         match action.name:
             case "close" | "reopen":
-                session.shown = await calls.step(self._client, api_key, campaign, action.name)
+                session.shown = await calls.change_state(self._client, api_key, campaign, action.name)
                 session.said = ("closed" if action.name == "close" else "reopened"), {}
             case "delete":
                 await calls.delete(self._client, api_key, campaign)
                 session.shown, session.said = None, ("deleted", {})
-                session.campaigns = await calls.listed(self._client, api_key)
+                session.campaigns = await calls.list_campaigns(self._client, api_key)
                 session.files = await calls.files(self._client, api_key)
                 return self._frame.address({})
             case "invite":

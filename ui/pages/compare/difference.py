@@ -23,7 +23,7 @@ Piece = tuple[str, bool]
 
 
 @lru_cache(maxsize=64)
-def differing(left: str, right: str) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
+def mark_differences(left: str, right: str) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
     """Both texts cut into runs; the runs of each joined are that text again."""
     ours, theirs = _TOKEN.findall(left), _TOKEN.findall(right)
     our_words, their_words = _words(ours), _words(theirs)

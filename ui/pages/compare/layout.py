@@ -23,7 +23,7 @@ DEFAULT_MAX_TOKENS = 256
 FEWEST, MOST = 2, len(SIDES)
 """Models at once, as `POST /v1/comparisons` takes them."""
 LETTERS = render.LETTERS
-LOOK_S = 10.0
+POLL_INTERVAL_S = 10.0
 """How often the page looks which models there are."""
 # Whoever edits a prompt goes on typing at once. The block is made anew whenever it is shown.
 _FOCUS_PROMPT = "if (props.value) setTimeout(() => document.querySelector('#tl-prompt textarea')?.focus(), 50);"
@@ -105,7 +105,7 @@ def lay_out(captions: Captions, frame: Frame) -> CompareControls:
         shared=shared,
         notice=notice,
         retry=gr.Timer(3.0, active=False),
-        watch=gr.Timer(LOOK_S),
+        watch=gr.Timer(POLL_INTERVAL_S),
         **chosen,
         **settings,
         **conversation,

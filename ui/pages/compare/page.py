@@ -43,12 +43,12 @@ class ComparePage:
         self._captions = Captions(frame.language)
         self._controls = lay_out(self._captions, frame)
         self._view = CompareView(self._controls, frame)
-        frame.kept.fields(**self._controls.fields)
+        frame.storage.keep_fields(**self._controls.fields)
         self._wire()
 
     @property
     def outputs(self) -> list[Any]:
-        """Every component that `open` and `speak` update."""
+        """Every component that `open` and `translate` update."""
         c = self._controls
         listed = [
             c.introduction,
@@ -65,7 +65,7 @@ class ComparePage:
             session.conversation = Conversation.from_json(session.kept)
         session.shared, session.editing, session.drawn = False, None, {}
         session.differences = session.kept.get("differences") is True
-        restored = self._frame.kept.restored(session)
+        restored = self._frame.storage.restore_fields(session)
         self._choose_by_query(session, query)
         listed = await self._list_models(session, api_key, *self._kept_choice(session))
         problem = await self._open_shared(session, api_key, query)
@@ -84,7 +84,7 @@ class ComparePage:
         session.conversation, session.shared = Conversation.of_comparison(stored), True
         return {}
 
-    def speak(self, session: CompareSession) -> Updates:
+    def translate(self, session: CompareSession) -> Updates:
         """The whole page in the session's language, nothing else changed."""
         c = self._controls
         introduction = {c.introduction: gr.update(value=render.introduction(session.language))}
@@ -185,11 +185,11 @@ class ComparePage:
         sampling = _sampling(temperature, top_p, max_tokens, seed)
         session.ask(earlier.ask(prompt, [name or "" for name in chosen], system or "", time.monotonic()))
         sent = {self._controls.sent: gr.update(value=json.dumps([session.asked, prompt]))}
-        async with aclosing(self._played(session, api_key, sampling, sent)) as frames:
+        async with aclosing(self._play(session, api_key, sampling, sent)) as frames:
             async for updates in frames:
                 yield updates
 
-    async def _played(
+    async def _play(
         self, session: CompareSession, api_key: str, sampling: Sampling, at_first: Updates
     ) -> AsyncGenerator[Updates]:
         view, kept_s, first = self._view, time.monotonic(), True
@@ -233,7 +233,7 @@ class ComparePage:
         elif last.turns and seen >= session.asked:
             earlier, chosen = last.until(len(last.turns) - 1), _sampling(*sampling)
             session.ask(earlier.ask(last.turns[-1].prompt, last.models, last.system, time.monotonic()))
-            async with aclosing(self._played(session, api_key, chosen, {})) as frames:
+            async with aclosing(self._play(session, api_key, chosen, {})) as frames:
                 async for updates in frames:
                     yield updates
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from ui.html.templates import render
 from ui.pages.compare.conversation import Conversation, ConversationTurn
-from ui.pages.compare.difference import Piece, differing
+from ui.pages.compare.difference import Piece, mark_differences
 from ui.pages.compare.panes import SIDES, Pane
 from ui.words.i18n import Language, text
 
@@ -79,7 +79,7 @@ def _pieces(turn: ConversationTurn, place: int, *, differences: bool) -> Sequenc
         return ()
     if not (differences and turn.done and len(turn.panes) == 2):
         return ((shown.content, False),)
-    return differing(turn.panes[0].content, turn.panes[1].content)[place]
+    return mark_differences(turn.panes[0].content, turn.panes[1].content)[place]
 
 
 def _status(shown: Pane, language: Language, now_s: float) -> str:

@@ -38,7 +38,7 @@ class CompareView:
         answers = [c.asked, c.past, c.last_prompt, *c.panes, c.actions, c.announcement]
         drawn = [c.shared, *answers, c.notice, c.editing, c.composer]
         played = [c.prompt, c.sent, c.example_row, c.send, c.stop, c.more, c.fewer, c.count, c.system, *c.models]
-        return [*drawn, *played, self._frame.kept.component, self._frame.address_bar, *self._frame.outputs]
+        return [*drawn, *played, self._frame.storage.component, self._frame.address_bar, *self._frame.outputs]
 
     def show_conversation_settings(self, session: CompareSession) -> Updates:
         """The conversation's own models and system prompt in the fields, so that the next prompt goes on with them."""
@@ -92,7 +92,7 @@ class CompareView:
 
     def save(self, session: CompareSession) -> Updates:
         """Puts the conversation aside for a refresh."""
-        return self._frame.kept.put(session.conversation.to_json() | {"differences": session.differences})
+        return self._frame.storage.put(session.conversation.to_json() | {"differences": session.differences})
 
     def banner(self, session: CompareSession) -> Updates:
         """What the reader should know before asking, and whether the page asks again soon."""

@@ -49,14 +49,14 @@ class DataPage:
 
     @property
     def outputs(self) -> list[Any]:
-        """Every component that `open` and `speak` update."""
+        """Every component that `open` and `translate` update."""
         return [self._heading, self._upload, *self._drawn_blocks]
 
     @property
     def _drawn_blocks(self) -> list[Any]:
         return [self._notice, self._files, self._opened, self._examples, self._cleaning]
 
-    def speak(self, session: DataSession) -> Updates:
+    def translate(self, session: DataSession) -> Updates:
         """The whole page in the session's language."""
         fixed = {
             self._heading: render.heading(session.language),
@@ -72,10 +72,10 @@ class DataPage:
         await session.survey(self._client, api_key)
         session.files = await calls.files(self._client, api_key)
         if session.file_id:
-            await self._bring_in(session, api_key)
+            await self._load_file(session, api_key)
             if session.file is not None:
                 await self._inspect(session, api_key)
-        return self.speak(session)
+        return self.translate(session)
 
     def _draw(self, session: DataSession) -> Updates:
         drawn = {
@@ -107,11 +107,11 @@ class DataPage:
                 yield self._draw_with_address(session)
         except UIError as error:
             session.trouble, session.inspecting, session.cleaning = error.problem, False, False
-            yield merge_updates(self._draw_with_address(session), self._key_wanted(error.problem, session))
+            yield merge_updates(self._draw_with_address(session), self._ask_for_key(error.problem, session))
             return
         yield self._draw_with_address(session)
 
-    def _key_wanted(self, problem: Problem, session: DataSession) -> Updates:
+    def _ask_for_key(self, problem: Problem, session: DataSession) -> Updates:
         return self._frame.problem(problem, session) if problem.kind == "unauthorized" else {}
 
     async def _refresh(self, session: DataSession, api_key: str, _action: Action) -> AsyncGenerator[None]:
@@ -141,7 +141,7 @@ class DataPage:
     async def _open(self, session: DataSession, api_key: str, action: Action) -> AsyncGenerator[None]:
         session.open_file(action.text("file"), session.base)
         session.inspecting = True
-        await self._bring_in(session, api_key)
+        await self._load_file(session, api_key)
         yield
         if session.file is not None:
             await self._inspect(session, api_key)
@@ -197,7 +197,7 @@ class DataPage:
                 return
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    async def _bring_in(self, session: DataSession, api_key: str) -> None:
+    async def _load_file(self, session: DataSession, api_key: str) -> None:
         """Adds the file that shall be open to the list where it isn't on it; says so when it is gone."""
         session.files = await calls.files(self._client, api_key)
         if session.file is not None:

@@ -13,7 +13,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Office:
+class Overview:
     """What an admin may see, as it was at one moment."""
 
     keys: Sequence[Row] = ()
@@ -26,7 +26,7 @@ class Office:
         return not self.keys
 
 
-async def visit(client: ServerClient, api_key: str) -> Office:
+async def load_overview(client: ServerClient, api_key: str) -> Overview:
     """Everything that the page shows.
 
     Raises:
@@ -37,7 +37,7 @@ async def visit(client: ServerClient, api_key: str) -> Office:
         client.call("GET", "/v1/webhook_endpoints", api_key, query={"limit": 100}),
         client.call("GET", "/v1/settings", api_key),
     )
-    return Office(keys["data"], webhooks["data"], settings["data"])
+    return Overview(keys["data"], webhooks["data"], settings["data"])
 
 
 async def create(client: ServerClient, api_key: str, name: str, project: str, *, admin: bool | None) -> Row:

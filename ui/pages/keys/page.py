@@ -44,10 +44,10 @@ class KeysPage:
 
     @property
     def outputs(self) -> list[Any]:
-        """Every component that `open` and `speak` update."""
+        """Every component that `open` and `translate` update."""
         return [self._heading, self._notice, self._keys, self._webhooks, self._settings]
 
-    def speak(self, session: KeysSession) -> Updates:
+    def translate(self, session: KeysSession) -> Updates:
         """The whole page in the session's language."""
         drawn = {
             self._heading: render.heading(session),
@@ -59,19 +59,19 @@ class KeysPage:
         return {block: gr.update(value=value) for block, value in drawn.items()}
 
     async def open(self, session: KeysSession, api_key: str, query: dict[str, str]) -> Updates:
-        """The office, where the tab's key opens it; else what is wanted."""
+        """The overview, where the tab's key opens it; else what is wanted."""
         session.begin()
-        return await self._visited(session, api_key)
+        return await self._load(session, api_key)
 
-    async def _visited(self, session: KeysSession, api_key: str) -> Updates:
+    async def _load(self, session: KeysSession, api_key: str) -> Updates:
         try:
-            session.office, session.admitted = await calls.visit(self._client, api_key), True
+            session.overview, session.admitted = await calls.load_overview(self._client, api_key), True
         except UIError as error:
             session.admitted = False
-            shown = merge_updates(self.speak(session), self._frame.problem(error.problem, session))
+            shown = merge_updates(self.translate(session), self._frame.problem(error.problem, session))
             wanted = error.problem.kind in ("unauthorized", "not_admin")
             return merge_updates(shown, {self._frame.key_group: gr.update(visible=True)}) if wanted else shown
-        return self.speak(session)
+        return self.translate(session)
 
     async def _act(self, session: KeysSession, api_key: str, event: gr.EventData) -> Updates:
         action = Action.of(event)
@@ -90,11 +90,11 @@ class KeysPage:
                     session.fresh = None
         except UIError as error:
             session.trouble = error.problem
-        return merge_updates(await self._visited(session, api_key), own)
+        return merge_updates(await self._load(session, api_key), own)
 
     async def _create(self, session: KeysSession, api_key: str, action: Action) -> Updates:
         """Makes the key; the very first becomes the tab's own. Raises: UIError."""
-        admin = None if session.office.keyless else "yes" in action.checked_values("admin")
+        admin = None if session.overview.keyless else "yes" in action.checked_values("admin")
         name, project = action.text("name"), action.text("project")
         session.creating = True
         try:

@@ -43,7 +43,7 @@ def keys(session: KeysSession) -> str:
         return ""
     columns = _columns(session.language, "name", "project", "key", "created", "state")
     return render(
-        "pages/keys/templates/keys.html", session.language, keys=session.office.keys, columns=columns, date=date
+        "pages/keys/templates/keys.html", session.language, keys=session.overview.keys, columns=columns, date=date
     )
 
 
@@ -53,7 +53,7 @@ def webhooks(session: KeysSession) -> str:
         return ""
     columns = _columns(session.language, "name", "url", "events")
     return render(
-        "pages/keys/templates/webhooks.html", session.language, webhooks=session.office.webhooks, columns=columns
+        "pages/keys/templates/webhooks.html", session.language, webhooks=session.overview.webhooks, columns=columns
     )
 
 
@@ -61,7 +61,7 @@ def settings(session: KeysSession) -> str:
     """What was set, then all the rest, folded."""
     if not session.admitted:
         return ""
-    listed = session.office.settings
+    listed = session.overview.settings
     return render(
         "pages/keys/templates/settings.html",
         session.language,

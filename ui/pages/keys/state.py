@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ui.frame.session import Session
-from ui.pages.keys.calls import Office, Row
+from ui.pages.keys.calls import Overview, Row
 from ui.server_client import Problem
 
 
@@ -14,9 +14,9 @@ from ui.server_client import Problem
 class KeysSession(Session):
     """One tab's state."""
 
-    office: Office = field(default_factory=Office)
+    overview: Overview = field(default_factory=Overview)
     admitted: bool = False
-    """Whether the tab's key, or the lack of keys, opened the office."""
+    """Whether the tab's key, or the lack of keys, opened the overview."""
     creating: bool = False
     """A key is being made."""
     fresh: Row | None = None

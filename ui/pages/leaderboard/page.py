@@ -68,7 +68,7 @@ class LeaderboardPage:
 
     @property
     def outputs(self) -> list[Any]:
-        """Every component that `open` and `speak` update."""
+        """Every component that `open` and `translate` update."""
         return [self._heading, self._filters, self._figures, self._training]
 
     async def open(self, session: BoardSession, api_key: str, query: dict[str, str]) -> Updates:
@@ -77,9 +77,9 @@ class LeaderboardPage:
         session.models = tuple(await self._client.models(api_key))
         session.campaigns = await calls.campaigns(self._client, api_key)
         session.board = await calls.leaderboard(self._client, api_key, session.filters.to_api())
-        return self.speak(session)
+        return self.translate(session)
 
-    def speak(self, session: BoardSession) -> Updates:
+    def translate(self, session: BoardSession) -> Updates:
         """The whole page in the session's language."""
         language = session.language
         drawn = {
@@ -105,7 +105,7 @@ class LeaderboardPage:
         if action.name in ("filter", "clear") and is_latest:
             session.filters = Filters() if action.name == "clear" else Filters.of_form(action)
             session.job = None
-        yield await self._asked_anew(session, api_key)
+        yield await self._reload(session, api_key)
 
     def _csv(self, session: BoardSession) -> str:
         """What the browser shall download; the count makes each click a change, which is what starts it."""
@@ -114,7 +114,7 @@ class LeaderboardPage:
         path = f"/v1/leaderboard?{urlencode(wanted | {'format': 'csv'})}"
         return json.dumps({"path": path, "count": session.downloads})
 
-    async def _asked_anew(self, session: BoardSession, api_key: str) -> Updates:
+    async def _reload(self, session: BoardSession, api_key: str) -> Updates:
         filters = session.filters
         session.trouble = None
         try:
@@ -123,23 +123,25 @@ class LeaderboardPage:
             return merge_updates(self._frame.problem(error.problem, session), self._frame.address(filters.to_query()))
         if filters == session.filters:  # else a newer filter is on its way
             session.board = board
-        return merge_updates(self._frame.say(), self.speak(session), self._frame.address(session.filters.to_query()))
+        return merge_updates(
+            self._frame.say(), self.translate(session), self._frame.address(session.filters.to_query())
+        )
 
     async def _train(self, session: BoardSession, api_key: str, model: str) -> AsyncGenerator[Updates]:
         if session.sending:
             return
         session.sending, session.job, session.trouble = True, None, None
         try:
-            yield self._training_drawn(session)
+            yield self._draw_training(session)
             campaign = {"campaign": session.filters.campaign} if session.filters.campaign else {}
             session.job = await calls.train(self._client, api_key, {"model": model} | campaign)
         except UIError as error:
             session.trouble = error.problem
         finally:
             session.sending = False
-        yield self._training_drawn(session)
+        yield self._draw_training(session)
 
-    def _training_drawn(self, session: BoardSession) -> Updates:
+    def _draw_training(self, session: BoardSession) -> Updates:
         return {self._training: gr.update(value=_training(session))}
 
 

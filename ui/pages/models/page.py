@@ -19,7 +19,7 @@ from ui.pages.models import calls, render
 from ui.pages.models.state import ModelsSession
 from ui.server_client import Problem, UIError
 
-LOOK_S = 5.0
+POLL_INTERVAL_S = 5.0
 """Seconds between two looks at the server."""
 SCRIPT = Path(__file__).with_name("models.js").read_text(encoding="utf-8")
 
@@ -41,17 +41,17 @@ class ModelsPage:
         shown = [*self.outputs, *frame.outputs, frame.address_bar]
         for block in self.outputs:
             on_action(block, self._act, [frame.session, frame.api_key], shown)
-        clock = gr.Timer(LOOK_S)
-        clock.tick(self._look, [frame.session, frame.api_key], shown, **QUIET)
+        clock = gr.Timer(POLL_INTERVAL_S)
+        clock.tick(self._poll, [frame.session, frame.api_key], shown, **QUIET)
 
     @property
     def outputs(self) -> list[Any]:
-        """Every component that `open` and `speak` update."""
+        """Every component that `open` and `translate` update."""
         return [
             self._heading, self._engines, self._notice, self._family, self._aliases, self._broken, self._importing
         ]  # fmt: skip
 
-    def speak(self, session: ModelsSession) -> Updates:
+    def translate(self, session: ModelsSession) -> Updates:
         """The whole page in the session's language."""
         session.drawn = self._pictures(session)
         return {block: gr.update(value=drawn) for block, drawn in session.drawn.items()}
@@ -61,13 +61,13 @@ class ModelsPage:
         session.chosen = session.chosen or query.get("model")
         session.trouble, session.done, session.out_of_sight = None, None, False
         await self._survey(session, api_key)
-        return self.speak(session)
+        return self.translate(session)
 
     async def _survey(self, session: ModelsSession, api_key: str) -> None:
         session.found = await calls.survey(self._client, api_key)
         session.asked = True
 
-    async def _look(self, session: ModelsSession, api_key: str) -> Updates:
+    async def _poll(self, session: ModelsSession, api_key: str) -> Updates:
         """What has changed since; what can't be had is told once and looked for again."""
         if not session.asked:
             try:
@@ -75,7 +75,7 @@ class ModelsPage:
             except UIError:  # as the page was opened, that was told
                 return {self._notice: gr.skip()}
             return merge_updates(
-                self._frame.say(), {self._frame.key_group: gr.update(visible=False)}, self.speak(session)
+                self._frame.say(), {self._frame.key_group: gr.update(visible=False)}, self.translate(session)
             )
         try:
             await self._survey(session, api_key)

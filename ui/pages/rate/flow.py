@@ -39,13 +39,13 @@ class RateFlow:
             UIError: the server wants a key; whatever else goes wrong stands in `session.trouble`.
         """
         session.phase, session.pair, session.trouble, session.notice = "asking", None, None, None
-        session.take_back(session.kept)
+        session.restore(session.kept)
         kept_id = session.kept.get("comparison")
         try:
             if session.invited:
                 await self._open_invited(session, api_key, kept_id)
             elif kept_id:
-                await self._bring_back(session, api_key, kept_id, lost="rate.lost")
+                await self._restore_pair(session, api_key, kept_id, lost="rate.lost")
         except UIError as error:
             session.trouble = error.problem
             if not session.invited and error.problem.kind == "unauthorized":
@@ -74,11 +74,11 @@ class RateFlow:
         session.campaign, session.rater = told["campaign"], told["rater"]
         session.done, session.remaining = told["done"], told["remaining"]
         if kept_id and session.supersedes:  # a vote was undone: its pair comes first
-            await self._bring_back(session, api_key, kept_id, lost=None)
+            await self._restore_pair(session, api_key, kept_id, lost=None)
         if session.pair is None:
             await self._next_assigned(session, api_key, kept_id)
 
-    async def _bring_back(self, session: RateSession, api_key: str, comparison_id: str, lost: str | None) -> None:
+    async def _restore_pair(self, session: RateSession, api_key: str, comparison_id: str, lost: str | None) -> None:
         try:
             pair = Pair.of(await calls.comparison(self._client, api_key, comparison_id))
         except UIError as error:
@@ -101,15 +101,15 @@ class RateFlow:
             told = {"comparison": None, "done": session.done, "remaining": 0}
         session.done, session.remaining = told["done"], told["remaining"]
         if told["comparison"] is None:
-            self._go(session, "finished")
+            self._enter_phase(session, "finished")
             return
         session.pair = Pair.of(told["comparison"])
         if session.pair.comparison_id != kept_id:
             session.verdict = None
-        self._go(session, "scoring" if session.verdict else "voting")
+        self._enter_phase(session, "scoring" if session.verdict else "voting")
 
     @staticmethod
-    def _go(session: RateSession, phase: Phase) -> None:
+    def _enter_phase(session: RateSession, phase: Phase) -> None:
         """To the next phase; the focus follows."""
         session.phase, session.turn = phase, session.turn + 1
 
@@ -126,10 +126,10 @@ class RateFlow:
         session.notice = session.trouble = None
         if action.name == "change":
             session.verdict = None
-            self._go(session, "voting")
+            self._enter_phase(session, "voting")
         elif (verdict := action.text("verdict")) in VERDICTS:
             session.verdict = next(known for known in VERDICTS if known == verdict)
-            self._go(session, "scoring")
+            self._enter_phase(session, "scoring")
         return True
 
     async def _ask(self, session: RateSession, api_key: str, action: Action) -> Steps:
@@ -141,7 +141,7 @@ class RateFlow:
             return
         session.verdict = session.supersedes = session.notice = None
         session.pair = Pair(messages=({"role": "user", "content": prompt},))
-        self._go(session, "streaming")
+        self._enter_phase(session, "streaming")
         session.stop = asyncio.Event()
         yield "all"
         try:
@@ -164,16 +164,16 @@ class RateFlow:
                 if time.monotonic() - drawn_s >= FRAME_S:
                     drawn_s = time.monotonic()
                     yield "panes"
-        self._streamed(session)
+        self._end_stream(session)
 
-    def _streamed(self, session: RateSession) -> None:
+    def _end_stream(self, session: RateSession) -> None:
         pair = session.pair or Pair()
         if pair.complete:
             session.notice = "rate.ready"
-            self._go(session, "voting")
+            self._enter_phase(session, "voting")
             return
         session.notice, session.trouble = "rate.stopped" if session.stop.is_set() else "rate.broken", pair.problem
-        self._go(session, "asking")
+        self._enter_phase(session, "asking")
 
     async def _store(self, session: RateSession, api_key: str, action: Action) -> Steps:
         pair = session.pair
@@ -201,14 +201,14 @@ class RateFlow:
             await self._next_assigned(session, api_key)
             return
         session.pair = Pair.of(rating | {"id": rating["comparison_id"]})
-        self._go(session, "stored")
+        self._enter_phase(session, "stored")
 
     async def _rated_elsewhere(self, session: RateSession, api_key: str) -> None:
         session.verdict = session.supersedes = None
         if session.invited:
             await self._next_assigned(session, api_key)
         else:
-            self._go(session, "stored")
+            self._enter_phase(session, "stored")
         session.notice = "rate.elsewhere" if session.invited else "rate.elsewhere_free"
 
     async def _undo(self, session: RateSession, api_key: str, action: Action) -> Steps:
@@ -230,7 +230,7 @@ class RateFlow:
             session.verdict, session.notice = None, "rate.undone"
             session.done, session.remaining = session.done - 1, session.remaining + 1
             session.pair = Pair.of(await calls.comparison(self._client, api_key, last.comparison_id))
-            self._go(session, "voting")
+            self._enter_phase(session, "voting")
         yield "all"
 
     async def _next(self, session: RateSession, api_key: str, action: Action) -> Steps:
@@ -239,7 +239,7 @@ class RateFlow:
             await self._open_invited(session, api_key, None)
         else:
             session.pair = None
-            self._go(session, "asking")
+            self._enter_phase(session, "asking")
         yield "all"
 
     async def _retry(self, session: RateSession, api_key: str, action: Action) -> Steps:

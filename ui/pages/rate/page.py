@@ -40,19 +40,19 @@ class RatePage:
         self._notice = live_html(spoken=True)
         self._voting = live_html(script=KEYS_SCRIPT)
         for block in self.outputs:
-            on_steps(block, self._act, frame, [*self.outputs, frame.kept.component])
+            on_steps(block, self._act, frame, [*self.outputs, frame.storage.component])
 
     @property
     def outputs(self) -> list[Any]:
-        """Every component that `open` and `speak` update."""
+        """Every component that `open` and `translate` update."""
         return [self._heading, self._asking, self._panes, self._notice, self._voting]
 
     async def open(self, session: RateSession, api_key: str, query: dict[str, str]) -> Updates:
         """The pair that was in front of the rater before a refresh, else the first one."""
         await self._flow.open(session, api_key)
-        return self.speak(session)
+        return self.translate(session)
 
-    def speak(self, session: RateSession) -> Updates:
+    def translate(self, session: RateSession) -> Updates:
         """The whole page in the session's language."""
         drawn = {
             self._heading: render.heading(session) + render.last_vote(session, time.time()),
@@ -74,5 +74,5 @@ class RatePage:
                 return {self._panes: gr.update(value=render.panes(session))}
             case "voting":
                 return {self._voting: gr.update(value=render.voting(session))}
-        kept = self._frame.kept.put(session.to_keep())
-        return kept if part == "kept" else merge_updates(self.speak(session), kept)
+        kept = self._frame.storage.put(session.to_keep())
+        return kept if part == "kept" else merge_updates(self.translate(session), kept)

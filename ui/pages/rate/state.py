@@ -163,7 +163,7 @@ class RateSession(Session):
             "last": vars(self.last) if self.last else None,
         }
 
-    def take_back(self, kept: Mapping[str, Any]) -> None:
+    def restore(self, kept: Mapping[str, Any]) -> None:
         """Sets the vote in the making and the vote before from what was kept; strange content is dropped."""
         self.verdict = kept["verdict"] if kept.get("verdict") in VERDICTS else None
         supersedes, last = kept.get("supersedes"), kept.get("last")

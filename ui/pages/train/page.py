@@ -26,7 +26,7 @@ from ui.pages.train import job as train_job
 from ui.pages.train.state import GOING_ON, OpenJob, TrainSession, state_of
 from ui.server_client import Problem, UIError
 
-LOOK_SCRIPT = Path(__file__).with_name("train.js").read_text(encoding="utf-8")
+POLL_SCRIPT = Path(__file__).with_name("train.js").read_text(encoding="utf-8")
 UNFOLD_SCRIPT = Path(__file__).with_name("details.js").read_text(encoding="utf-8")
 CHANGES = ("pause", "resume", "cancel")
 
@@ -44,7 +44,7 @@ class TrainPage:
             live_html(script=UNFOLD_SCRIPT): form.form,
             live_html(script=UNFOLD_SCRIPT): form.preflight,
             live_html(): jobs.jobs,
-            live_html(script=LOOK_SCRIPT): train_job.job,
+            live_html(script=POLL_SCRIPT): train_job.job,
             live_html(script=UNFOLD_SCRIPT): train_job.curves,
             live_html(): train_job.history,
         }
@@ -55,10 +55,10 @@ class TrainPage:
 
     @property
     def outputs(self) -> list[Any]:
-        """Every component that `open` and `speak` update."""
+        """Every component that `open` and `translate` update."""
         return list(self._blocks)
 
-    def speak(self, session: TrainSession) -> Updates:
+    def translate(self, session: TrainSession) -> Updates:
         """The whole page in the session's language."""
         session.drawn = {}
         return self._draw(session)
@@ -74,7 +74,7 @@ class TrainPage:
         session.files = await data_calls.files(self._client, api_key)
         session.jobs = await calls.jobs(self._client, api_key)
         await self._follow(session, api_key)
-        return self.speak(session)
+        return self.translate(session)
 
     def _draw(self, session: TrainSession) -> Updates:
         """What differs from what the browser has."""
@@ -91,7 +91,7 @@ class TrainPage:
             yield {self._watched: gr.update(value="<span data-reload></span>")}
             return
         steps = {
-            "look": self._look, "changed": self._changed, "check": self._check, "start": self._start,
+            "look": self._poll, "changed": self._changed, "check": self._check, "start": self._start,
             "open": self._open, "close": self._close, **dict.fromkeys(CHANGES, self._change),
         }  # fmt: skip
         if (step := steps.get(action.name)) is None:
@@ -103,7 +103,7 @@ class TrainPage:
                 yield self._draw_with_address(session)
         except UIError as error:
             session.trouble, session.checking, session.starting = error.problem, False, False
-            yield merge_updates(self._draw_with_address(session), self._key_wanted(error.problem, session))
+            yield merge_updates(self._draw_with_address(session), self._ask_for_key(error.problem, session))
 
     def _draw_with_address(self, session: TrainSession) -> Updates:
         drawn = self._draw(session)
@@ -113,10 +113,10 @@ class TrainPage:
             drawn |= self._frame.address(session.query_now())
         return drawn or {self._watched: gr.update()}  # Gradio takes an empty answer for a mistake
 
-    def _key_wanted(self, problem: Problem, session: TrainSession) -> Updates:
+    def _ask_for_key(self, problem: Problem, session: TrainSession) -> Updates:
         return self._frame.problem(problem, session) if problem.kind == "unauthorized" else {}
 
-    async def _look(self, session: TrainSession, api_key: str, _action: Action) -> AsyncGenerator[None]:
+    async def _poll(self, session: TrainSession, api_key: str, _action: Action) -> AsyncGenerator[None]:
         if session.looking:
             return
         session.looking = True
