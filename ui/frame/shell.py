@@ -101,7 +101,7 @@ class Frame:
         return [self.notice, self.key_group]
 
     def say(self, words: str = "") -> Updates:
-        """Show HTML at the top of the page; nothing clears it."""
+        """Show HTML at the top of the page; '' clears it."""
         return {self.notice: gr.update(value=words, visible=bool(words))}
 
     def problem(self, problem: Problem, session: Session) -> Updates:

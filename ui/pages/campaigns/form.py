@@ -1,4 +1,4 @@
-"""The form for a new campaign: its HTML, and the API's body from what was filled in.
+"""The form for a new campaign: its HTML, and the API's body from its fields.
 
 Knows nothing of HTTP or Gradio.
 """
@@ -16,11 +16,11 @@ from ui.words.i18n import Language
 
 DEFAULTS = {"temperature": 0.7, "max_tokens": 512, "raters_per_item": 2}
 MODELS = range(2, 9)
-"""How many models a campaign compares."""
+"""Number of models in a campaign."""
 
 
 class Objection(Exception):
-    """What was filled in can't be sent; `key` names the sentence that says why, `values` what stands in it."""
+    """The form can't be submitted; `key` and `values` are those of the message."""
 
     def __init__(self, key: str, **values: str) -> None:
         super().__init__(key)
@@ -28,10 +28,10 @@ class Objection(Exception):
 
 
 def body_of(action: Action) -> dict[str, Any]:
-    """The body of `POST /v1/campaigns`.
+    """Return the body of `POST /v1/campaigns`.
 
     Raises:
-        Objection: something is missing or no number.
+        Objection: a value is missing or not a number.
     """
     name, models = action.text("name"), action.checked_values("models")
     if not name:
@@ -73,7 +73,7 @@ def _prompts(action: Action) -> dict[str, Any]:
 
 
 def _upload_objection(reason: str) -> Objection:
-    """Of a connection that broke the browser knows no more than that."""
+    """Return the message for a failed upload; for a lost connection the browser knows no details."""
     return Objection("upload_broken") if reason in ("", "network") else Objection("upload_failed", reason=reason)
 
 
@@ -85,7 +85,7 @@ def _number(action: Action, name: str, kind: type[int] | type[float]) -> int | f
 
 
 def new_campaign(models: Sequence[str], files: Sequence[Mapping[str, Any]], language: Language, number: int) -> Markup:
-    """The form; `number` counts the campaigns made here, so that each new one begins empty."""
+    """Return the form; `number` is the number of campaigns created in this tab: the form is empty for the next."""
     return render(
         "pages/campaigns/templates/new_campaign.html",
         language,

@@ -1,7 +1,7 @@
-"""The campaigns page: start one, watch it, invite raters, close it, go to its results.
+"""The campaigns page: create a campaign, watch its progress, invite raters, close it, see its results.
 
-`/campaigns` lists all with the form for a new one; `/campaigns?campaign=ID` shows one. While something is under way the
-page looks again by itself. Owns what each action does; `form` and `render` own the HTML.
+`/campaigns` shows the list and the form for a new one; `/campaigns?campaign=ID` shows one. While something is in
+progress, the page refreshes itself. Owns what each action does; `form` and `render` own the HTML.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ui.pages.leaderboard import calls as board_calls
 from ui.server_client import Problem, UIError
 
 POLL_INTERVAL_S = 3.0
-"""Seconds between two looks at campaigns that are under way."""
+"""Seconds between two requests while a campaign is in progress."""
 
 
 @dataclass
@@ -34,31 +34,31 @@ class CampaignsSession(Session):
 
     campaigns: list[dict[str, Any]] = field(default_factory=list)
     shown: dict[str, Any] | None = None
-    """The campaign that the address names."""
+    """The campaign in the address."""
     failed: list[dict[str, Any]] = field(default_factory=list)
     """Its first failed answers."""
     agreement: dict[str, Any] | None = None
-    """How far its raters agree on the verdict."""
+    """The agreement of its raters on the verdict."""
     counted: tuple[int, int] = (0, 0)
-    """Votes and failed answers when agreement and failures were last asked for."""
+    """Ratings and failed answers when agreement and failures were last requested."""
     invitations: list[dict[str, Any]] = field(default_factory=list)
     made: list[dict[str, Any]] = field(default_factory=list)
-    """Invitations made in this tab, with their links."""
+    """Invitations created in this tab, with their links."""
     invited: int = 0
-    """How many that were, those revoked since included."""
+    """How many invitations were created in this tab, including revoked ones."""
     files: list[dict[str, Any]] = field(default_factory=list)
     created: int = 0
-    """How many campaigns were made in this tab."""
+    """How many campaigns were created in this tab."""
     busy: bool = False
     said: tuple[str, dict[str, str]] = ("", {})
-    """The sentence about the last action: its key and what stands in it."""
+    """The message about the last action: its key and values."""
     trouble: Problem | None = None
     drawn: dict[int, str] = field(default_factory=dict)
-    """What stands in each block, so that a look that finds nothing new redraws nothing."""
+    """The HTML of each block, so that only changed blocks are updated."""
 
     @property
     def under_way(self) -> bool:
-        """Whether anything may change by itself."""
+        """Whether anything can change without an action."""
         watched = [self.shown] if self.shown else self.campaigns
         return any(campaign["status"] in ("generating", "open") for campaign in watched)
 
@@ -86,7 +86,7 @@ class CampaignsPage:
         return [self._heading, self._notice, self._main, self._second, self._clock]
 
     async def open(self, session: CampaignsSession, api_key: str, query: dict[str, str]) -> Updates:
-        """The list, or the campaign that the address names; of one that is gone that is told above the list."""
+        """Show the list, or the campaign in the address; if it doesn't exist, the list with a message."""
         session.shown, session.drawn, session.trouble = None, {}, None
         session.models = tuple(await self._client.models(api_key))
         if campaign := query.get("campaign"):
@@ -110,7 +110,7 @@ class CampaignsPage:
         return self._draw(session)
 
     def _draw(self, session: CampaignsSession) -> Updates:
-        """What differs from what stands there."""
+        """Return updates for the blocks that have changed."""
         language, now_s = session.language, time.time()
         key, values = session.said
         sent = f"campaigns.new.{session.created - 1}" if key == "created" else ""
@@ -134,7 +134,7 @@ class CampaignsPage:
         return {block: gr.update(value=words) for block, words in changed.items()} | clock
 
     async def _poll(self, session: CampaignsSession, api_key: str) -> Updates:
-        """What the clock does: asks for news; while the server can't be reached what is known stays."""
+        """Refresh the page on the timer; if the server can't be reached, the page stays unchanged."""
         try:
             if session.shown is not None:
                 session.shown = await calls.get_campaign(self._client, api_key, session.shown["id"])
@@ -146,13 +146,13 @@ class CampaignsPage:
         return self._draw(session)
 
     async def _load_details(self, session: CampaignsSession, api_key: str) -> None:
-        """Agreement and failed answers, asked for again when their counts have changed."""
+        """Get agreement and failed answers if their counts have changed."""
         shown = session.shown or {}
         counted = (shown["votes"]["done"], shown["answers"].get("failed", 0))
         if counted == session.counted:
             return
         votes, failures = counted
-        with suppress(UIError):  # the campaign is shown without them, and they are asked for again
+        with suppress(UIError):  # the campaign is shown without them, and they are requested again
             if failures != session.counted[1]:
                 session.failed = await calls.failed_answers(self._client, api_key, shown["id"])
             if votes:
@@ -176,7 +176,7 @@ class CampaignsPage:
         yield merge_updates(self._draw(session), address)
 
     async def _done(self, session: CampaignsSession, api_key: str, action: Action) -> Updates:
-        """Does it, and changes the address where another campaign is shown now."""
+        """Do the action, and change the address if another campaign is shown now."""
         if action.name == "create":
             session.shown = await calls.create(self._client, api_key, body_of(action))
             session.created, session.said = session.created + 1, ("created", {})

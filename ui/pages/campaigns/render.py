@@ -17,17 +17,17 @@ Campaign = Mapping[str, Any]
 
 
 def heading(campaign: Campaign | None, language: Language) -> Markup:
-    """The page's title; in one campaign its name with the way back."""
+    """Return the page's title; for one campaign, its name and a link back."""
     return _render("heading", language, name=None if campaign is None else campaign["name"])
 
 
 def listing(campaigns: Sequence[Campaign], language: Language) -> Markup:
-    """Every campaign in a row with how far it is."""
+    """Return the list of campaigns with their progress."""
     return _render("listing", language, campaigns=campaigns)
 
 
 def progress(campaign: Campaign, failed: Sequence[Mapping[str, Any]], now_s: float, language: Language) -> Markup:
-    """How far answers and votes are, what holds them up, and the campaign's buttons."""
+    """Return the progress of answers and ratings, what they wait for, and the buttons."""
     finish = campaign.get("estimated_finish") if campaign["status"] == "generating" else None
     minutes = None if finish is None else round((finish - now_s) / 60)
     reasons = [(answer.get("model"), (answer.get("error") or {}).get("message", "")) for answer in failed]
@@ -35,7 +35,7 @@ def progress(campaign: Campaign, failed: Sequence[Mapping[str, Any]], now_s: flo
 
 
 def results(campaign: Campaign, agreement: Mapping[str, Any] | None, language: Language) -> Markup:
-    """What has come out, with the way to the figures."""
+    """Return the results so far, with a link to the leaderboard."""
     return _render("results", language, campaign=campaign, agreement=_agreement(agreement, language))
 
 
@@ -56,9 +56,9 @@ def invitations(
     now_s: float,
     language: Language,
 ) -> Markup:
-    """The form that makes a link, the links made just now, and all invitations.
+    """Return the form for a new link, the links just created, and all invitations.
 
-    number: how many links were made here, so that the form is empty for the next.
+    number: how many links were created in this tab, so that the form is empty for the next.
     """
     votes = {one["rater"]: one["votes"] for one in campaign.get("raters", [])}
     rows = [(one, votes.get(one["rater"], 0), _state(one, now_s)) for one in listed]
@@ -72,7 +72,7 @@ def _state(invitation: Mapping[str, Any], now_s: float) -> str:
 
 
 def notice(key: str, language: Language, forget: str = "", **values: object) -> Markup:
-    """One sentence about what was just done, or why not; `forget` names the form that was sent for good."""
+    """Return the message about the last action; `forget` is the form that was submitted successfully."""
     if not key:
         return Markup()
     return _render("notice", language, words=text(language, f"campaigns.{key}", **values), forget=forget)

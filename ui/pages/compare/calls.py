@@ -1,4 +1,4 @@
-"""The Compare page's calls: one question to several models, and a stored comparison read again."""
+"""The API calls of the Compare page: send a question to several models, get a stored comparison."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from ui.server_client import ServerClient
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn."""
+    """Sampling parameters."""
 
     temperature: float
     top_p: float
     max_tokens: int
-    """Longest answer, in tokens."""
+    """Maximum length of an answer in tokens."""
     seed: int | None = None
-    """The same seed gives the same answer, as far as the engine can; None draws anew each time."""
+    """The same seed gives the same answer, as far as the engine can; with None, answers vary."""
 
     def body(self) -> dict[str, Any]:
-        """The request's fields."""
+        """Return the request's fields."""
         drawn = {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
         return drawn | ({} if self.seed is None else {"seed": self.seed})
 
 
 @dataclass(frozen=True)
 class Question:
-    """What the models are asked."""
+    """What is sent to the models."""
 
     models: tuple[str, ...]
     histories: Sequence[Sequence[dict[str, Any]]]
@@ -36,7 +36,7 @@ class Question:
     sampling: Sampling
 
     def body(self) -> dict[str, Any]:
-        """The body of `POST /v1/comparisons`, streaming; one list of messages where all are the same."""
+        """Return the body of a streaming `POST /v1/comparisons`, with one list of messages if all are the same."""
         first = self.histories[0]
         shared = all(history == first for history in self.histories)
         asked = {"messages": first} if shared else {"histories": self.histories}
@@ -44,18 +44,18 @@ class Question:
 
 
 def ask(client: ServerClient, api_key: str, question: Question) -> AsyncGenerator[dict[str, Any]]:
-    """The comparison's events as they arrive. Closing the iterator stops all answers.
+    """Yield the comparison's events as they arrive. Closing the iterator stops all answers.
 
     Raises:
-        UIError: refused at the start, or cut off before the end.
+        UIError: the request is refused, or the stream ends early.
     """
     return client.stream("/v1/comparisons", api_key, question.body())
 
 
 async def comparison(client: ServerClient, api_key: str, comparison_id: str) -> dict[str, Any]:
-    """A stored comparison.
+    """Return a stored comparison.
 
     Raises:
-        UIError: there is none, or the server can't be reached or refuses.
+        UIError: it doesn't exist, or the server can't be reached or refuses.
     """
     return await client.call("GET", f"/v1/comparisons/{comparison_id}", api_key)

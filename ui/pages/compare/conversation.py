@@ -1,7 +1,7 @@
-"""A conversation that several models take part in, each with its own answers: the Compare page's state.
+"""A conversation with several models, each with its own answers: the state of the Compare page.
 
-Pure values: an event goes in, a new state comes out. Owns what each model is sent, what a refresh keeps, and how a
-stored comparison is read again. Knows nothing of HTTP, Gradio or languages.
+Immutable values: an event gives a new state. Owns which messages each model gets, what survives a refresh, and how a
+stored comparison is read. Knows nothing of HTTP, Gradio or languages.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class ConversationTurn:
     panes: tuple[Pane, ...]
     """In the order of the models."""
     comparison_id: str | None = None
-    """Set once the server has stored all answers: then it can be shared."""
+    """Set once the server has stored all answers; then the comparison can be shared."""
     problem: Problem | None = None
-    """Why the server didn't store finished answers."""
+    """Why the server didn't store the finished answers."""
     running: bool = False
-    """Whether the exchange goes on: after the last answer the server still stores it."""
+    """Whether the turn is still in progress; after the last answer, the server stores the comparison."""
 
     @property
     def done(self) -> bool:
@@ -37,7 +37,7 @@ class ConversationTurn:
         return all(pane.phase == "done" for pane in self.panes)
 
     def apply(self, event: Mapping[str, Any], now_s: float) -> ConversationTurn:
-        """The state after one server event; unknown types change nothing, for a newer server may send more."""
+        """Return the state after one server event; unknown types, as from a newer server, change nothing."""
         match event.get("type"):
             case "comparison.delta":
                 return self._with_pane(event, self._pane(event).add(event["delta"], now_s))
@@ -52,12 +52,12 @@ class ConversationTurn:
         return self
 
     def end(self, problem: Problem) -> ConversationTurn:
-        """The state after the exchange ended: sides that were still running fail with it."""
+        """Return the state after the stream ended: answers that were still running fail with this problem."""
         panes = tuple(pane.fail(problem) if pane.running else pane for pane in self.panes)
         return replace(self, panes=panes, running=False)
 
     def stop(self) -> ConversationTurn:
-        """The state after the reader stopped it."""
+        """Return the state after the user stopped it."""
         return replace(self, panes=tuple(pane.stop() for pane in self.panes), running=False)
 
     def _pane(self, event: Mapping[str, Any]) -> Pane:
@@ -70,43 +70,43 @@ class ConversationTurn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """ConversationTurn after turn; empty at first."""
+    """A sequence of turns; empty at first."""
 
     models: tuple[str, ...] = ()
     system: str = ""
     turns: tuple[ConversationTurn, ...] = ()
     nameless: bool = False
-    """Read from a blind comparison that nobody has voted on yet: the models are not told, so it can't go on."""
+    """Read from a blind comparison without a rating: the models are unknown, so it can't be continued."""
 
     @property
     def running(self) -> bool:
-        """Whether the last exchange goes on."""
+        """Whether the last turn is in progress."""
         return bool(self.turns) and self.turns[-1].running
 
     def ask(self, prompt: str, models: Sequence[str], system: str, now_s: float) -> Conversation:
-        """The state right after sending; other models than before begin anew, for a pane shows one model's words."""
+        """Return the state after sending a prompt. Other models start a new conversation."""
         earlier = self.turns if tuple(models) == self.models else ()
         panes = tuple(Pane("waiting", asked_model=model, asked_s=now_s) for model in models)
         return Conversation(tuple(models), system, (*earlier, ConversationTurn(prompt, panes, running=True)))
 
     def until(self, turns: int) -> Conversation:
-        """The conversation with its first `turns` turns alone."""
+        """Return the conversation with only its first `turns` turns."""
         return replace(self, turns=self.turns[:turns])
 
     def histories(self) -> list[list[Message]]:
-        """What each model is sent: the system prompt, its own answers, the last prompt.
+        """Return the messages for each model: the system prompt, its own answers, the last prompt.
 
-        A prompt that a model never answered is left out of its history with its answer, for many chat templates
-        refuse two messages of the user in a row.
+        Prompts that a model didn't answer are left out of its history, because many chat templates refuse two user
+        messages in a row.
         """
         return [self._history(place) for place in range(len(self.models))]
 
     def with_last(self, turn: ConversationTurn) -> Conversation:
-        """The conversation whose last turn is `turn`."""
+        """Return the conversation with `turn` as its last turn."""
         return replace(self, turns=(*self.turns[:-1], turn))
 
     def stop(self) -> Conversation:
-        """The state after the reader stopped it."""
+        """Return the state after the user stopped it."""
         return self.with_last(self.turns[-1].stop()) if self.turns else self
 
     def _history(self, place: int) -> list[Message]:
@@ -117,7 +117,7 @@ class Conversation:
         return [*messages, _message("user", self.turns[-1].prompt)]
 
     def to_json(self) -> dict[str, Any]:
-        """What a refresh must give back, as JSON."""
+        """Return the state to restore after a refresh, as JSON."""
         turns = [
             {
                 "prompt": turn.prompt,
@@ -130,7 +130,7 @@ class Conversation:
 
     @classmethod
     def from_json(cls, kept: Mapping[str, Any]) -> Conversation:
-        """The conversation from `kept`; an empty one where that can't be read, as after an update of tuneloop."""
+        """Return the stored conversation; an empty one if it can't be read, for example after an update of tuneloop."""
         try:
             turns = tuple(
                 ConversationTurn(turn["prompt"], tuple(map(Pane.from_json, turn["panes"])), turn["comparison_id"])
@@ -144,7 +144,7 @@ class Conversation:
 
     @classmethod
     def of_comparison(cls, comparison: Mapping[str, Any]) -> Conversation:
-        """What a comparison of the API holds: earlier turns from its messages, the last with both answers."""
+        """Return a stored comparison's conversation: earlier turns from its messages, the last with all answers."""
         sides = [comparison[side] for side in SIDES if comparison.get(side)]
         histories = comparison.get("histories") or [comparison["messages"]] * len(sides)
         nameless = any(side.get("model") is None for side in sides)
@@ -186,7 +186,7 @@ def _answers(history: Sequence[Message]) -> list[tuple[str, str]]:
 
 
 def _words(message: Message) -> str:
-    """A message's text; of content in parts the texts alone."""
+    """Return a message's text; for content in parts, only the text parts."""
     content = message["content"]
     if isinstance(content, list):
         return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))

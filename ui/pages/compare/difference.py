@@ -1,7 +1,7 @@
-"""Which words of two answers differ.
+"""Finds the words in which two answers differ.
 
-A word is a run of letters or digits, in Chinese, Japanese and Korean writing one character; white space and
-punctuation belong to neither side's differences unless they stand between differing words.
+A word is a run of letters or digits, or one character in Chinese, Japanese and Korean. White space and punctuation
+are marked only between differing words.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from itertools import pairwise
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003134f"
 _TOKEN = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+(?:['’][^\W{_CJK}]+)*|\s+|[^\w\s]|_+")
 LONGEST_EXACT = 3000
-"""Words up to which both texts are compared exactly; beyond, very frequent words no longer lead the search."""
+"""Up to this many words, texts are compared exactly; above, very frequent words don't guide the search."""
 
 Piece = tuple[str, bool]
-"""A run of text, and whether it differs from the other answer."""
+"""A piece of text, and whether it differs from the other answer."""
 
 
 @lru_cache(maxsize=64)
 def mark_differences(left: str, right: str) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
-    """Both texts cut into runs; the runs of each joined are that text again."""
+    """Return both texts in pieces; joined, the pieces give the original text."""
     ours, theirs = _TOKEN.findall(left), _TOKEN.findall(right)
     our_words, their_words = _words(ours), _words(theirs)
     long = max(len(our_words), len(their_words)) > LONGEST_EXACT
@@ -42,7 +42,7 @@ def _words(tokens: Sequence[str]) -> list[int]:
 
 def _pieces(tokens: Sequence[str], words: Sequence[int], common: set[int]) -> tuple[Piece, ...]:
     marked = {place for place in words if place not in common}
-    # What stands between two differing words is marked with them, so that a phrase is one mark.
+    # Text between two differing words is marked, too, so that a phrase is one mark.
     for before, after in pairwise(words):
         if before in marked and after in marked:
             marked.update(range(before, after))

@@ -1,6 +1,6 @@
-"""Lays out the Compare page: which components there are and where they stand.
+"""Lays out the components of the Compare page.
 
-Owns components and their captions. Knows nothing of what happens when one is used.
+Owns the components and their captions. Knows nothing of what they do.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ DEFAULT_TEMPERATURE = 0.7
 DEFAULT_TOP_P = 1.0
 DEFAULT_MAX_TOKENS = 256
 FEWEST, MOST = 2, len(SIDES)
-"""Models at once, as `POST /v1/comparisons` takes them."""
+"""Number of models, as `POST /v1/comparisons` accepts it."""
 LETTERS = render.LETTERS
 POLL_INTERVAL_S = 10.0
-"""How often the page looks which models there are."""
-# Whoever edits a prompt goes on typing at once. The block is made anew whenever it is shown.
+"""Seconds between two requests for the list of models."""
+# Focus the field when a prompt is edited. The block is recreated whenever it is shown.
 _FOCUS_PROMPT = "if (props.value) setTimeout(() => document.querySelector('#tl-prompt textarea')?.focus(), 50);"
 
-# A new turn comes under the earlier ones: its prompt moves to the top of the window, its answers below it.
+# Scroll a new turn's prompt to the top of the window, with its answers below.
 _SHOW_NEW_TURN = """
 let shownTurn = -1;
 watch('value', () => {
@@ -46,11 +46,11 @@ class CompareControls:
 
     introduction: Any
     banner: Any
-    """What the reader should know before asking: engine down, no tuned model, a shared comparison."""
+    """What the user should know first: engine down, no tuned model, a shared comparison."""
     shared: Any
     models: tuple[Any, ...]
     count: Any
-    """How many models are asked; kept over a refresh like the fields beside it."""
+    """Number of models; survives a refresh like the fields next to it."""
     more: Any
     fewer: Any
     system: Any
@@ -59,38 +59,38 @@ class CompareControls:
     max_tokens: Any
     seed: Any
     asked: Any
-    """How many questions the tab had asked when what it shows was drawn."""
+    """Number of questions that this tab had sent when the page was last updated."""
     past: Any
     last_prompt: Any
     panes: tuple[Any, ...]
     actions: Any
     announcement: Any
     notice: Any
-    """Why the last click did nothing, or what went wrong with it."""
+    """Why the last click did nothing, or what went wrong."""
     composer: Any
     editing: Any
     prompt: Any
     sent: Any
-    """The number and words of the prompt that was asked last: the browser empties the field where they still stand."""
+    """Number and text of the last prompt sent: the browser empties the field if it still contains that text."""
     example_row: Any
     examples: tuple[Any, ...]
     send: Any
     stop: Any
     retry: Any
-    """A timer that asks again while the engine doesn't answer."""
+    """A timer that tries again while the engine doesn't answer."""
     watch: Any
-    """A slower one that finds newly published models."""
+    """A slower timer that finds newly published models."""
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The inputs that a refresh keeps, by name."""
+        """The inputs that survive a refresh, by name."""
         chosen = {f"model_{number}": component for number, component in enumerate(self.models)}
         sampling = {name: getattr(self, name) for name in ("temperature", "top_p", "max_tokens", "seed")}
         return {"prompt": self.prompt, "system": self.system, "count": self.count, **chosen, **sampling}
 
 
 def lay_out(captions: Captions, frame: Frame) -> CompareControls:
-    """The page's components, created in the current `gr.Blocks`, from top to bottom."""
+    """Create the page's components in the current `gr.Blocks`, from top to bottom."""
     introduction = html(render.introduction(frame.language))
     banner = html(visible=False)
     shared = live_html(visible=False)
@@ -114,7 +114,7 @@ def lay_out(captions: Captions, frame: Frame) -> CompareControls:
 
 
 def _model_choice(captions: Captions) -> dict[str, Any]:
-    # Any name may be typed too: an alias is served without standing in the list of models.
+    # Any name can be typed: an alias is served although it isn't in the list of models.
     with gr.Row(elem_classes="compare-models"):
         models = tuple(
             captions.make(
@@ -167,7 +167,7 @@ def _slider(captions: Captions, name: str, least: float, most: float, step: floa
 
 
 def _conversation() -> dict[str, Any]:
-    # Not in the composer: what is drawn anew with its parent is hidden no longer.
+    # Not in the composer: a component is shown again when its parent is redrawn.
     asked = gr.Number(0, visible="hidden", show_label=False, precision=0)
     sent = gr.Textbox(visible="hidden", show_label=False, elem_id="tl-sent")
     past = live_html(elem_id="tl-past")

@@ -1,7 +1,7 @@
 """The Compare page: one conversation with two to four models side by side.
 
-Owns what happens when its controls are used; `layout` owns the components, `view` what they
-show, `conversation` the state, `calls` the wire.
+Owns what each control does; `layout` owns the components, `view` their contents,
+`conversation` the state, `calls` the requests.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from ui.pages.compare.session import CompareSession
 from ui.pages.compare.view import CompareView
 from ui.server_client import Model, UIError
 
-# What was typed while the prompt was on its way is another prompt.
+# Keep text that was typed while the prompt was being sent.
 _EMPTY_PROMPT = "(told, prompt) => told && JSON.parse(told)[1] === prompt ? '' : prompt"
 KEEP_EVERY_S = 1.0
-"""How often a running conversation is put aside for a refresh."""
+"""Seconds between two saves of a running conversation, for a refresh."""
 
 
 class ComparePage:
@@ -60,8 +60,8 @@ class ComparePage:
         return list(dict.fromkeys(listed))
 
     async def open(self, session: CompareSession, api_key: str, query: dict[str, str]) -> Updates:
-        """What a tab shows at first, in the session's language."""
-        if not session.conversation.turns:  # else the reader has only given a key
+        """Return what a tab shows at first, in the session's language."""
+        if not session.conversation.turns:  # otherwise the user has only entered a key
             session.conversation = Conversation.from_json(session.kept)
         session.shared, session.editing, session.drawn = False, None, {}
         session.differences = session.kept.get("differences") is True
@@ -74,7 +74,7 @@ class ComparePage:
         )
 
     async def _open_shared(self, session: CompareSession, api_key: str, query: dict[str, str]) -> Updates:
-        """`?comparison=ID`, the share link: what it shows is read in place of the tab's own conversation."""
+        """Open the share link `?comparison=ID`: it replaces the tab's own conversation."""
         if not (shared := query.get("comparison")):
             return {}
         try:
@@ -85,7 +85,7 @@ class ComparePage:
         return {}
 
     def translate(self, session: CompareSession) -> Updates:
-        """The whole page in the session's language, nothing else changed."""
+        """Return the whole page in the session's language, otherwise unchanged."""
         c = self._controls
         introduction = {c.introduction: gr.update(value=render.introduction(session.language))}
         session.drawn = {}
@@ -103,12 +103,12 @@ class ComparePage:
         sampling = [c.temperature, c.top_p, c.max_tokens, c.seed]
         question = [*tab, c.asked, *sampling, c.system, c.count, c.prompt, *c.models]
         out = self._view.conversing
-        # Several at once, for a question sent right after an answer's end must not meet Gradio's still ending the one
+        # Allow several at once: a question sent right after an answer must not wait until Gradio has ended the one
         # before.
         gr.on([c.send.click, c.prompt.submit], self._send, question, out, trigger_mode="multiple", **QUIET)
         c.sent.change(None, [c.sent, c.prompt], [c.prompt], js=_EMPTY_PROMPT, **QUIET)
         c.stop.click(self._stop, [frame.session], [c.stop], **QUIET)
-        # Counted in the browser, so that no click is lost while the one before is on its way.
+        # Counted in the browser, so that no click is lost while the previous one is in progress.
         c.more.click(None, [c.count], [c.count], js=f"count => Math.min(count + 1, {MOST})", **QUIET)
         c.fewer.click(None, [c.count], [c.count], js=f"count => Math.max(count - 1, {FEWEST})", **QUIET)
         c.count.change(self._count, [c.count], [*c.models, c.more, c.fewer], trigger_mode="always_last", **QUIET)
@@ -136,13 +136,13 @@ class ComparePage:
     async def _list_again(self, session: CompareSession, api_key: str, *chosen: str | None) -> Updates | Any:
         before = (session.readiness, session.models, session.models_problem)
         if session.models_problem and session.models_problem.kind == "unauthorized":
-            return {self._controls.retry: gr.skip()}  # until the reader gives another key
+            return {self._controls.retry: gr.skip()}  # until the user enters another key
         updates = await self._list_models(session, api_key, *chosen)
         same = before == (session.readiness, session.models, session.models_problem)
         return {self._controls.retry: gr.skip()} if same else updates
 
     def _choose_by_query(self, session: CompareSession, query: dict[str, str]) -> None:
-        """`?models=A,B`, as other pages link here, chooses what is compared."""
+        """Select the models of `?models=A,B`, which other pages link to."""
         wanted = [name for name in query.get("models", "").split(",") if name][:MOST]
         session.fields |= {f"model_{number}": name for number, name in enumerate(wanted)}
         if len(wanted) >= FEWEST:
@@ -158,7 +158,7 @@ class ComparePage:
     def _count(self, count: int) -> Updates:
         return self._view.show_fields(int(count))
 
-    # Asking
+    # Sending
 
     async def _send(
         self,
@@ -220,7 +220,7 @@ class ComparePage:
         session.stop_requested = True
         return {self._controls.stop: gr.update(interactive=False)}
 
-    # What can be done with a conversation
+    # Actions on a conversation
 
     async def _act(
         self, session: CompareSession, api_key: str, action: Action, seen: int, *sampling: Any
@@ -270,7 +270,7 @@ class ComparePage:
 
 
 def _choose(models: Sequence[Model], chosen: Sequence[str | None]) -> list[str | None]:
-    """What was chosen, and where nothing was: the base, then the tuned models, the newest first."""
+    """Return the selected models; for empty fields the base, then the newest tuned models."""
     base = [model.name for model in models if model.parent is None][:1]
     tuned = [model.name for model in reversed(models) if model.parent is not None]
     free = iter([name for name in [*base, *tuned] if name not in chosen])
@@ -278,7 +278,7 @@ def _choose(models: Sequence[Model], chosen: Sequence[str | None]) -> list[str |
 
 
 def _objection(prompt: str, models: Sequence[str | None]) -> str | None:
-    """The key of the reason why this can't be asked, None when it can."""
+    """Return the key of the message why this can't be sent, or None if it can."""
     if not all(models) or len(set(models)) < len(models):
         return "notice.other_models"
     return None if prompt.strip() else "notice.no_prompt"

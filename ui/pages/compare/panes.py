@@ -1,6 +1,6 @@
-"""One model's answer as a page sees it, from the asking to its end.
+"""The state of one model's answer, from the request to its end.
 
-Pure values: an event goes in, a new state comes out. Knows nothing of HTTP, Gradio or languages.
+Immutable values: an event gives a new state. Knows nothing of HTTP, Gradio or languages.
 """
 
 from __future__ import annotations
@@ -15,43 +15,43 @@ Side = Literal["left", "right", "third", "fourth"]
 Phase = Literal["empty", "waiting", "writing", "done", "stopped", "interrupted", "failed"]
 SIDES: tuple[Side, ...] = ("left", "right", "third", "fourth")
 LEAST_WRITING_S = 0.02
-"""Seconds between an answer's first token and its end, below which its speed is not told."""
+"""Minimum seconds from the first token to the end, below which no speed is shown."""
 _KEPT = ("phase", "content", "asked_model", "model", "time_to_first_token_s", "duration_s", "completion_tokens",
          "finish_reason")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Pane:
-    """One side's answer, from the asking to its end."""
+    """One side's answer, from the request to its end."""
 
     phase: Phase = "empty"
     content: str = ""
     asked_model: str | None = None
-    """The model that must answer here; None where only the server knows, as in a blind comparison."""
+    """The model that must answer here; None if only the server knows it, as in a blind comparison."""
     model: str | None = None
-    """The model that answered, once the server has told."""
+    """The model that answered, once the server has reported it."""
     asked_s: float = 0.0
-    """When it was asked: seconds on the page's own monotonic clock, like `first_delta_s`."""
+    """Time of the request, in seconds of the page's monotonic clock, like `first_delta_s`."""
     first_delta_s: float | None = None
     deltas: int = 0
-    """Pieces received, close to the number of tokens."""
+    """Number of pieces received, close to the number of tokens."""
     time_to_first_token_s: float | None = None
     duration_s: float | None = None
-    """From the asking to the last token, as the server measured it."""
+    """From the request to the last token, as measured by the server."""
     completion_tokens: int | None = None
     finish_reason: str | None = None
     problem: Problem | None = None
 
     @property
     def running(self) -> bool:
-        """Whether more may come."""
+        """Whether the answer is still in progress."""
         return self.phase in ("waiting", "writing")
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Speed after the first token, from the server's own numbers; None where there is too little to measure.
+        """Speed after the first token, from the server's numbers; None if there is too little to measure.
 
-        An answer that came all at once, as a short one does on a busy machine, says nothing about speed.
+        An answer that arrived all at once, for example a short one on a busy machine, has no measurable speed.
         """
         if self.completion_tokens is None or self.duration_s is None or self.time_to_first_token_s is None:
             return None
@@ -61,7 +61,7 @@ class Pane:
         return (self.completion_tokens - 1) / writing_s
 
     def add(self, delta: str, now_s: float) -> Pane:
-        """The pane with more text; text for a pane that has ended is dropped."""
+        """Return the pane with more text; after the end, text is ignored."""
         if not self.running:
             return self
         first_delta_s = now_s if self.first_delta_s is None else self.first_delta_s
@@ -69,41 +69,41 @@ class Pane:
             self, phase="writing", content=self.content + delta, deltas=self.deltas + 1, first_delta_s=first_delta_s
         )
 
-    def finish(self, told: Mapping[str, Any]) -> Pane:
-        """The pane at its end; without its text if another model wrote it than was asked."""
-        model = told.get("model")
+    def finish(self, result: Mapping[str, Any]) -> Pane:
+        """Return the finished pane; it fails without text if another model wrote the answer."""
+        model = result.get("model")
         if self.asked_model is not None and model != self.asked_model:
             return self.fail(Problem("wrong_model", f"{self.asked_model} ≠ {model}"))
         return replace(
             self,
             phase="done",
             model=model,
-            finish_reason=told.get("finish_reason"),
-            completion_tokens=told.get("completion_tokens"),
-            time_to_first_token_s=told.get("time_to_first_token_s"),
-            duration_s=told.get("duration_s"),
+            finish_reason=result.get("finish_reason"),
+            completion_tokens=result.get("completion_tokens"),
+            time_to_first_token_s=result.get("time_to_first_token_s"),
+            duration_s=result.get("duration_s"),
         )
 
     def fail(self, problem: Problem) -> Pane:
-        """The pane with the reason why no more comes; what was written stays readable, if it is this model's."""
+        """Return the failed pane; text that this model wrote stays."""
         content = "" if problem.kind == "wrong_model" else self.content
         return replace(self, phase="failed", content=content, problem=problem)
 
     def stop(self) -> Pane:
-        """The pane after the reader stopped it."""
+        """Return the pane after the user stopped it."""
         return replace(self, phase="stopped") if self.running else self
 
     def to_json(self) -> dict[str, Any]:
-        """What a refresh must give back, as JSON."""
+        """Return the state to restore after a refresh, as JSON."""
         problem = {"kind": self.problem.kind, "detail": self.problem.detail} if self.problem else None
         return {name: getattr(self, name) for name in _KEPT} | {"problem": problem}
 
     @classmethod
     def from_json(cls, kept: Mapping[str, Any]) -> Pane:
-        """The pane from `kept`; one that was still written then is interrupted now.
+        """Return the stored pane; if it was still in progress, it is interrupted now.
 
         Raises:
-            KeyError, TypeError, ValueError: not what `kept` wrote.
+            KeyError, TypeError, ValueError: not the output of `to_json`.
         """
         problem = kept["problem"] and Problem(kept["problem"]["kind"], str(kept["problem"]["detail"]))
         if problem and problem.kind not in get_args(ProblemKind):

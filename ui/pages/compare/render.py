@@ -1,6 +1,6 @@
-"""Draws the Compare page's conversation as HTML: prompts, answers with their numbers, marked differences, actions.
+"""Renders the Compare page's conversation as HTML: prompts, answers with their numbers, differences, actions.
 
-Knows nothing of Gradio and HTTP; the actions (`data-do`) are those that `ui.frame.live` passes on.
+Knows nothing of Gradio and HTTP; `ui.frame.live` handles the actions (`data-do`).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ LETTERS = "ABCD"
 
 
 def introduction(language: Language) -> Markup:
-    """The page's heading, and the way to blind voting."""
+    """Return the page's heading, with a link to blind rating."""
     return _render("introduction", language)
 
 
 def past(conversation: Conversation, language: Language, *, differences: bool, shared: bool) -> Markup:
-    """All turns but the last, as they stand."""
+    """Return all turns except the last."""
     turns = [
         (
             prompt(turn, number, language, shared=shared),
@@ -36,12 +36,12 @@ def past(conversation: Conversation, language: Language, *, differences: bool, s
 
 
 def prompt(turn: ConversationTurn, number: int, language: Language, *, shared: bool) -> Markup:
-    """What the reader asked, with the button to edit it."""
+    """Return a prompt, with the button to edit it."""
     return _render("prompt", language, prompt=turn.prompt, number=number, can_edit=not shared)
 
 
 def last_prompt(conversation: Conversation, language: Language, *, shared: bool) -> Markup:
-    """The last turn's prompt; nothing in an empty conversation."""
+    """Return the last turn's prompt; '' for an empty conversation."""
     if not conversation.turns:
         return Markup()
     number = len(conversation.turns) - 1
@@ -49,7 +49,7 @@ def last_prompt(conversation: Conversation, language: Language, *, shared: bool)
 
 
 def pane(turn: ConversationTurn, place: int, language: Language, now_s: float, *, differences: bool) -> Markup:
-    """One answer with its model above and its progress below; `now_s` on the clock that `Pane.asked_s` is from."""
+    """Return one answer, with its model above and its progress below; `now_s` is on the clock of `Pane.asked_s`."""
     shown = turn.panes[place]
     return _render(
         "pane",
@@ -67,7 +67,7 @@ def pane(turn: ConversationTurn, place: int, language: Language, now_s: float, *
 
 
 def _remark(shown: Pane) -> str | None:
-    """The key of what stands in an answer's place where there is none."""
+    """Return the key of the text that is shown if there is no answer."""
     if shown.phase == "empty":
         return "pane.none"
     return "pane.no_words" if shown.phase == "done" and not shown.content else None
@@ -90,7 +90,7 @@ def _status(shown: Pane, language: Language, now_s: float) -> str:
 
 
 def _numbers(shown: Pane, language: Language, now_s: float) -> list[str] | None:
-    """What was measured; None where nothing can have been."""
+    """Return the measured numbers; None if there are none."""
     if shown.phase == "writing":
         return _live_numbers(shown, language, now_s)
     return _final_numbers(shown, language) if shown.phase == "done" else None
@@ -101,7 +101,7 @@ def _live_numbers(shown: Pane, language: Language, now_s: float) -> list[str]:
         return []
     numbers = [text(language, "pane.first_token", seconds=f"{shown.first_delta_s - shown.asked_s:.2f}")]
     writing_s = now_s - shown.first_delta_s
-    if writing_s > 0.3 and shown.deltas > 1:  # sooner, the estimate jumps
+    if writing_s > 0.3 and shown.deltas > 1:  # before that, the estimate is unstable
         numbers.append(text(language, "pane.speed_estimate", rate=f"{(shown.deltas - 1) / writing_s:.0f}"))
     return numbers
 
@@ -119,7 +119,7 @@ def _final_numbers(shown: Pane, language: Language) -> list[str]:
 
 
 def actions(conversation: Conversation, language: Language, *, differences: bool, shared: bool) -> Markup:
-    """What can be done with the conversation as it stands; nothing while it is written."""
+    """Return the actions on the conversation; '' while an answer is in progress."""
     if not conversation.turns or conversation.running:
         return Markup()
     last = conversation.turns[-1]
@@ -135,18 +135,18 @@ def actions(conversation: Conversation, language: Language, *, differences: bool
 
 
 def shared_note(conversation: Conversation, language: Language) -> Markup:
-    """Over a conversation opened by a share link: it is to be read; the way to go on."""
+    """Return the note above a shared conversation: it is read-only, with a button to continue."""
     return _render("shared_note", language, nameless=conversation.nameless)
 
 
 def editing_note(turn: int, later: int, language: Language) -> Markup:
-    """Over the prompt while an earlier one is edited; `later` turns follow it."""
+    """Return the note above the field while an earlier prompt is edited; `later` turns follow it."""
     key = "editing.note" if later else "editing.last"
     return _render("editing_note", language, words=text(language, key, number=turn + 1, later=later))
 
 
 def announcement(conversation: Conversation, language: Language) -> Markup:
-    """What a screen reader says when answers end."""
+    """Return what screen readers announce when answers end."""
     if not conversation.turns or conversation.running:
         return Markup()
     done = sum(pane.phase == "done" for pane in conversation.turns[-1].panes)

@@ -1,4 +1,4 @@
-"""What one tab of the Compare page holds, and how it follows the answers to one question."""
+"""The state of a tab of the Compare page, and how it follows the answers to one question."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from ui.pages.compare.calls import Question, Sampling, ask
 from ui.pages.compare.conversation import Conversation
 from ui.server_client import Problem, ServerClient, UIError
 
-_IDLE_FRAMES = 5  # with nothing new, draw the clock every fifth frame
+_IDLE_FRAMES = 5  # without news, update the clock every fifth frame
 
 
 @dataclass
 class CompareSession(Session):
-    """One tab's conversation and what the reader is doing with it."""
+    """One tab's conversation and what the user is doing with it."""
 
     conversation: Conversation = field(default_factory=Conversation)
     shared: bool = False
-    """Opened by a share link: to be read, until the reader goes on from there."""
+    """Opened by a share link: read-only, until the user continues from there."""
     editing: int | None = None
     """The turn whose prompt is being edited."""
     differences: bool = False
-    """Whether differing words are marked."""
+    """Whether differences are highlighted."""
     stop_requested: bool = False
     drawn: dict[int, str] = field(default_factory=dict)
-    """Each pane's HTML as the browser has it, so that only what changed is sent."""
+    """Each pane's HTML in the browser, so that only changes are sent."""
     asked: int = 0
-    """How many questions were asked in this tab. What a tab sends tells how many it has seen: one that it sends twice,
-    as on a slow network where nothing seems to happen, is told by that."""
+    """Number of questions sent in this tab. Each request contains the number that the tab has seen, so that a question
+    that is sent twice, for example on a slow network, is recognized."""
 
     def ask(self, asked: Conversation) -> None:
-        """Takes the question at once, so that no second one comes between."""
+        """Start the question at once, so that no second one can interfere."""
         self.conversation, self.editing, self.stop_requested = asked, None, False
         self.asked += 1
 
     async def follow(self, client: ServerClient, api_key: str, sampling: Sampling) -> AsyncGenerator[Conversation]:
-        """Each state of what was asked last that is worth drawing; the last one is not running any more.
+        """Yield each state of the last turn that should be drawn; in the last one, it is no longer running.
 
-        Ends early when `stop_requested` is set. Closing the iterator, as Gradio does when the tab goes, closes the
-        connection to the server, which then stops all generations.
+        It ends early if `stop_requested` is set. Closing the iterator, as Gradio does when the tab is closed, closes
+        the connection to the server, which then stops all answers.
         """
         mine = self.asked
         question = Question(self.conversation.models, self.conversation.histories(), sampling)
@@ -55,7 +55,7 @@ class CompareSession(Session):
             async for conversation in self._frames(reader, arrived):
                 yield conversation
         finally:
-            if self.asked == mine:  # else the reader has asked on since the last state
+            if self.asked == mine:  # otherwise the user has sent another question meanwhile
                 self.conversation = self.conversation.stop()
             await _end(reader)
 
@@ -65,7 +65,7 @@ class CompareSession(Session):
         idle = 0
         while not self.stop_requested:
             await asyncio.sleep(FRAME_S)
-            finished = reader.done()  # before draining: what came before the end must be drawn too
+            finished = reader.done()  # before draining: what arrived before the end must be drawn, too
             idle = 0 if self._drain(arrived) else idle + 1
             if finished:
                 break

@@ -1,6 +1,6 @@
-"""Draws the Compare page: which component shows what of a tab's state.
+"""Draws the Compare page: which component shows which part of a tab's state.
 
-Owns the updates that handlers return. Knows nothing of what the reader did, nor of the wire.
+Owns the updates that handlers return. Knows nothing of actions or requests.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class CompareView:
 
     @property
     def listing(self) -> list[Any]:
-        """What a survey of the models updates."""
+        """The components that a new list of models updates."""
         c = self._controls
         return [c.banner, c.retry, *c.models, *self._frame.outputs]
 
     @property
     def conversing(self) -> list[Any]:
-        """What a conversation updates, from the first word to the last."""
+        """The components that a conversation updates."""
         c = self._controls
         answers = [c.asked, c.past, c.last_prompt, *c.panes, c.actions, c.announcement]
         drawn = [c.shared, *answers, c.notice, c.editing, c.composer]
@@ -41,7 +41,7 @@ class CompareView:
         return [*drawn, *played, self._frame.storage.component, self._frame.address_bar, *self._frame.outputs]
 
     def show_conversation_settings(self, session: CompareSession) -> Updates:
-        """The conversation's own models and system prompt in the fields, so that the next prompt goes on with them."""
+        """Show the conversation's models and system prompt in the fields, so that the next prompt uses them."""
         c, conversation = self._controls, session.conversation
         named = {
             component: gr.update(value=name) for component, name in zip(c.models, conversation.models, strict=False)
@@ -51,7 +51,7 @@ class CompareView:
         )
 
     def draw(self, session: CompareSession) -> Updates:
-        """The whole conversation as it stands."""
+        """Draw the whole conversation."""
         c, conversation, language = self._controls, session.conversation, session.language
         running, seen = conversation.running, {"differences": session.differences, "shared": session.shared}
         shared = render.shared_note(conversation, language) if session.shared else ""
@@ -78,7 +78,7 @@ class CompareView:
         return render.editing_note(session.editing, later, session.language)
 
     def draw_panes(self, session: CompareSession) -> Updates:
-        """The last turn's panes, those alone that look otherwise than the browser has them."""
+        """Draw the last turn's panes that have changed."""
         now_s, updates, turns = time.monotonic(), {}, session.conversation.turns
         for place, component in enumerate(self._controls.panes):
             there = bool(turns) and place < len(turns[-1].panes)
@@ -91,11 +91,11 @@ class CompareView:
         return updates
 
     def save(self, session: CompareSession) -> Updates:
-        """Puts the conversation aside for a refresh."""
+        """Save the conversation for a refresh."""
         return self._frame.storage.put(session.conversation.to_json() | {"differences": session.differences})
 
     def banner(self, session: CompareSession) -> Updates:
-        """What the reader should know before asking, and whether the page asks again soon."""
+        """Show what the user should know first, and start the timer if the engine isn't ready."""
         c = self._controls
         banner = _banner_html(session)
         return {
@@ -104,15 +104,15 @@ class CompareView:
         }
 
     def say(self, words: str) -> Updates:
-        """Why the last click did nothing; nothing clears it."""
+        """Show why the last click did nothing; '' clears it."""
         return {self._controls.notice: gr.update(value=words, visible=bool(words))}
 
     def set_model_count(self, count: int) -> Updates:
-        """As many models to choose as are asked."""
+        """Set the number of models."""
         return self.show_fields(count) | {self._controls.count: gr.update(value=count)}
 
     def show_fields(self, count: int) -> Updates:
-        """The fields and buttons for so many models."""
+        """Show the fields and buttons for this number of models."""
         c = self._controls
         shown = {component: gr.update(visible=number < count) for number, component in enumerate(c.models)}
         return shown | {c.more: gr.update(visible=count < MOST), c.fewer: gr.update(visible=count > FEWEST)}
@@ -122,7 +122,7 @@ def _banner_html(session: CompareSession) -> str:
     if session.readiness != "ready":
         return elements.readiness(session.readiness, session.language)
     if session.models_problem is not None:
-        known = session.models_problem.kind == "unauthorized"  # the frame says it, with the key's field
+        known = session.models_problem.kind == "unauthorized"  # the frame shows it, with the key's field
         return "" if known else elements.problem_box(session.models_problem, session.language)
     if any(model.parent for model in session.models):
         return ""

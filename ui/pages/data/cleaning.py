@@ -1,4 +1,4 @@
-"""The data page's cleaning: the form, the settings that it means, and the report."""
+"""Cleaning on the data page: the form, its settings, and the report."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ FIELDS = (
     ("max_chars", "", True),
     ("languages", "", True),
 )
-"""(name, what stands in it, whether a hint stands below)"""
+"""(name, default, whether it has a hint)"""
 TABLES = (
     ("data.dropped", "dropped", "data.reason"),
     ("data.changed", "changed", "data.reason"),
     ("data.with_personal", "personal_data", "data.pii"),
 )
-"""(title, the report's name for it, what its reasons' words begin with)"""
+"""(title, key in the report, prefix of its reasons' text keys)"""
 POLICIES = ("flag", "mask", "drop", "ignore")
 
 
 def cleaning(session: DataSession) -> str:
-    """The form, and what came of it."""
+    """Return the form and the result of the last cleaning."""
     if session.file is None:
         return ""
     language = session.language
@@ -48,7 +48,7 @@ def cleaning(session: DataSession) -> str:
 
 
 def settings_of(action: Action) -> dict[str, Any]:
-    """The settings that the form's fields mean. What isn't a number goes as it is: the server says what is wrong."""
+    """Return the form's settings. Values that aren't numbers are sent as they are: the server reports them."""
     switched = action.checked_values("switches")
     languages = [code for code in action.text("languages").replace(",", " ").split() if code]
     return {
