@@ -1,6 +1,6 @@
-"""Speaks HTTP to tuneloop for the pages, and turns every failure into one `UIError`.
+"""The pages' HTTP client for tuneloop; turns every failure into a `UIError`.
 
-Owns the wire: paths, the key's header, server-sent events, the kinds of failure. Knows nothing of pages, languages
+Owns HTTP: paths, the key's header, server-sent events, the kinds of failure. Knows nothing of pages, languages
 or Gradio.
 """
 
@@ -48,23 +48,23 @@ _BY_STATUS: Mapping[int, ProblemKind] = {
     503: "engine_down",
     504: "engine_down",
 }
-# An engine that is loading an adapter, or has a queue, may be silent for minutes before its first token.
+# An engine that loads an adapter, or has a queue, may take minutes until its first token.
 _STREAM_TIMEOUT = httpx.Timeout(connect=5.0, read=300.0, write=30.0, pool=5.0)
 _CALL_TIMEOUT = httpx.Timeout(15.0, connect=5.0)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What went wrong, in a form that a page can put into the reader's language."""
+    """What went wrong, in a form that a page can translate."""
 
     kind: ProblemKind
-    """Chooses the friendly words and the remedy."""
+    """Determines the text and the remedy."""
     detail: str = ""
-    """The server's own message, or the cause below HTTP; may be empty."""
+    """The server's message, or the cause below HTTP; may be empty."""
 
 
 class UIError(Exception):
-    """A call to the server failed; `problem` says how."""
+    """A call to the server failed; `problem` says why."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(f"{problem.kind}: {problem.detail}")
@@ -73,25 +73,25 @@ class UIError(Exception):
 
 @dataclass(frozen=True)
 class Model:
-    """One line of `GET /v1/models`."""
+    """One entry of `GET /v1/models`."""
 
     name: str
-    """What a request puts into `model`."""
+    """Name for `model` in requests."""
     parent: str | None
-    """The base model's name for a tuned model, None for the base."""
+    """The base model's name for a tuned model; None for a base."""
 
 
 class ServerClient:
-    """The calls that the pages make. Safe to share: it holds no connection and no key between calls."""
+    """The calls of the pages. Safe to share: it keeps no connection and no key between calls."""
 
     def __init__(self, server_url: str, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._server_url = server_url.rstrip("/")
         self._transport = transport
-        # Built once: reading the system's certificates takes tens of milliseconds, too long for the event loop.
+        # Created once: reading the system's certificates takes tens of milliseconds, too long for the event loop.
         self._ssl_context = ssl.create_default_context()
 
     async def readiness(self) -> Readiness:
-        """Whether the engine answers; never raises, for "unreachable" is an answer too."""
+        """Return whether the engine answers; never raises: "unreachable" is a result, too."""
         try:
             async with self._open("", _CALL_TIMEOUT) as http:
                 response = await http.get("/readyz")
@@ -102,7 +102,7 @@ class ServerClient:
         return "starting" if _json_object(response.content).get("status") == "starting" else "down"
 
     async def models(self, api_key: str) -> list[Model]:
-        """The served models, base first.
+        """Return the served models, base first.
 
         Raises:
             UIError: the server can't be reached or refuses.
@@ -119,7 +119,7 @@ class ServerClient:
         query: Mapping[str, Any] | None = None,
         timeout_s: float = 15.0,
     ) -> dict[str, Any]:
-        """The JSON object that `path` (from `/v1` on) answers; None in `query` leaves that name out.
+        """Return the JSON object at `path` (from `/v1` on); names with None in `query` are left out.
 
         Raises:
             UIError: the server can't be reached or refuses.
@@ -135,7 +135,7 @@ class ServerClient:
         query: Mapping[str, Any] | None = None,
         timeout_s: float = 15.0,
     ) -> bytes:
-        """The bytes that `path` answers; otherwise like `call`.
+        """Return the bytes at `path`; otherwise like `call`.
 
         Raises:
             UIError: the server can't be reached or refuses.
@@ -151,10 +151,10 @@ class ServerClient:
         return response.content
 
     async def stream(self, path: str, api_key: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
-        """The events that a POST to `path` sends. Closing the iterator closes the connection and so ends the work.
+        """Yield the events of a POST to `path`. Closing the iterator closes the connection, which ends the work.
 
         Raises:
-            UIError: refused at the start, or cut off before `[DONE]`.
+            UIError: the request is refused, or the stream ends before `[DONE]`.
         """
         try:
             async with (
@@ -176,22 +176,22 @@ class ServerClient:
             headers=_key_header(api_key),
             timeout=timeout,
             verify=self._ssl_context,
-            trust_env=False,  # a proxy from the environment has no business between a page and its own server
+            trust_env=False,  # ignore proxies from the environment between a page and its own server
             transport=self._transport,
         )
 
 
 def _json_of(body: Mapping[str, Any] | None) -> dict[str, Any]:
-    # In ASCII: half a character, which a browser can send, has no UTF-8; the server says what is wrong with it.
+    # In ASCII: a lone surrogate, which a browser can send, has no UTF-8; the server reports it.
     if body is None:
         return {}
     return {"content": json.dumps(body).encode(), "headers": {"Content-Type": "application/json"}}
 
 
 async def read_events(chunks: AsyncIterator[bytes]) -> AsyncGenerator[dict[str, Any]]:
-    """The JSON of each `data:` line up to `[DONE]`.
+    """Yield the JSON of each `data:` line up to `[DONE]`.
 
-    Lines are split at LF alone: a model may write U+2028 or U+0085, where text-based splitters would cut the JSON.
+    Lines are split only at LF: a model may write U+2028 or U+0085, where other splitters would cut the JSON.
 
     Raises:
         UIError: the server sent an error object, or the stream ended without `[DONE]`.
@@ -213,7 +213,7 @@ async def read_events(chunks: AsyncIterator[bytes]) -> AsyncGenerator[dict[str, 
 
 
 def problem_of(status: int, content: bytes) -> Problem:
-    """The problem that an HTTP error answer stands for."""
+    """Return the problem of an HTTP error response."""
     error = _json_object(content).get("error")
     if not isinstance(error, dict):
         error = {"message": f"HTTP {status}"}
@@ -221,7 +221,7 @@ def problem_of(status: int, content: bytes) -> Problem:
 
 
 def problem_of_error(error: Mapping[str, Any], status: int | None = None) -> Problem:
-    """The problem that an OpenAI error object stands for: by its `code`, else by the HTTP status, else by its type."""
+    """Return the problem of an OpenAI error object: by its `code`, the HTTP status, or its type."""
     detail = str(error.get("message") or "")
     kind = _BY_CODE.get(str(error.get("code"))) or (_BY_STATUS.get(status) if status else None)
     if kind is None:

@@ -1,7 +1,7 @@
-"""Every word on the pages, in English and 中文.
+"""All texts of the pages, in English and 中文.
 
-Joins the `texts` of each page's folder and what pages share, and chooses one text by key; `docs/style.md` says how they
-are worded. Knows nothing of components; values put into a text are plain text too, escaped by whoever writes HTML.
+Joins the `texts` of each page's folder and the shared ones, and returns a text by key; `docs/style.md` has the rules
+for wording. Knows nothing of components; values in a text are plain text, escaped when HTML is rendered.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ TEXTS: Mapping[Language, Mapping[str, str]] = _joined()
 
 
 def text(language: Language, key: str, **values: object) -> str:
-    """The text under `key`, with `{names}` in it replaced by `values`.
+    """Return the text of `key`, with `{names}` replaced by `values`.
 
     Raises:
-        KeyError: no such key, or a value that the text asks for is missing.
+        KeyError: the key doesn't exist, or a value for the text is missing.
     """
     words = TEXTS[language][key]
     return words.format(**values) if values else words

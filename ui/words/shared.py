@@ -1,4 +1,4 @@
-"""Words that every page shows: header, links, the key, what can go wrong."""
+"""Texts that all pages share: header, links, the key, errors."""
 
 from collections.abc import Mapping
 

@@ -1,8 +1,8 @@
-"""The data page: files of examples come in, are looked through, cleaned, and sent to training.
+"""The data page: upload files of examples, inspect them, clean them, train on them.
 
 Owns what each action does; `state` owns the state, `render`, `report` and `cleaning` the HTML. The
-browser uploads straight to the API (`data.js`); all else goes through `calls`. The address holds which file is
-open, so that a refresh and a shared link show the same.
+browser uploads straight to the API (`data.js`); all else goes through `calls`. The address contains the open
+file, so that a refresh and a shared link show the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ui.server_client import Problem, UIError
 
 DROP_SCRIPT = Path(__file__).with_name("data.js").read_text(encoding="utf-8")
 _LOOKS, _LOOK_EVERY_S = 40, 0.5
-"""How often, and how far apart, the list is asked for until a new file has been checked."""
+"""Number of requests for the list, and seconds between them, until a new file has been checked."""
 
 
 class DataPage:
@@ -57,7 +57,7 @@ class DataPage:
         return [self._notice, self._files, self._opened, self._examples, self._cleaning]
 
     def translate(self, session: DataSession) -> Updates:
-        """The whole page in the session's language."""
+        """Return the whole page in the session's language."""
         fixed = {
             self._heading: render.heading(session.language),
             self._upload: render.upload(session.language),
@@ -65,7 +65,7 @@ class DataPage:
         return {block: gr.update(value=value) for block, value in fixed.items()} | self._draw(session)
 
     async def open(self, session: DataSession, api_key: str, query: dict[str, str]) -> Updates:
-        """The list, and the file that the address names with all that is found in it."""
+        """Show the list, and the file in the address with its report and examples."""
         session.opened, session.trouble, session.message = True, None, Markup()
         offset = query.get("offset", "")
         session.open_file(query.get("file", ""), query.get("base", ""), int(offset) if offset.isdecimal() else 0)
@@ -96,7 +96,7 @@ class DataPage:
             "close": self._close, "base": self._choose_base, "page": self._turn, "delete": self._delete,
             "clean": self._clean,
         }  # fmt: skip
-        if not session.opened:  # the server was started again: what it doesn't know, address and browser do
+        if not session.opened:  # the server was restarted: reload the page from the browser's state
             yield {self._upload: gr.update(value="<span data-reload></span>")}
             return
         if (step := steps.get(action.name)) is None:
@@ -120,7 +120,7 @@ class DataPage:
         yield
 
     async def _take(self, session: DataSession, api_key: str, action: Action) -> AsyncGenerator[None]:
-        """A file that the browser has just uploaded: shown at once, opened when its check has ended."""
+        """Show a file that the browser has just uploaded, and open it when its check has ended."""
         session.open_file(action.text("file"))
         session.inspecting = True
         inspecting = asyncio.create_task(self._inspect(session, api_key))
@@ -160,7 +160,7 @@ class DataPage:
         session.offset = max(0, session.offset + way)
         asked = session.file_id, session.base, session.offset
         page = await calls.examples(self._client, api_key, *asked)
-        if (session.file_id, session.base, session.offset) == asked:  # else a later click's page counts
+        if (session.file_id, session.base, session.offset) == asked:  # otherwise a later click's page is shown
             session.page = page
         yield
 
@@ -183,13 +183,13 @@ class DataPage:
             cleaned = await calls.clean(self._client, api_key, file_id, settings_of(action))
         except UIError as error:
             problem = error.problem
-        if session.file_id == file_id:  # else the reader has gone to another file meanwhile
+        if session.file_id == file_id:  # otherwise the user has opened another file meanwhile
             session.cleaning, session.cleaned, session.cleaning_problem = False, cleaned, problem
         async for _ in self._until_checked(session, api_key):
             yield
 
     async def _until_checked(self, session: DataSession, api_key: str) -> AsyncGenerator[None]:
-        """The list anew, and again while the server still checks a file."""
+        """Refresh the list, and again while the server is still checking a file."""
         for _ in range(_LOOKS):
             session.files = await calls.files(self._client, api_key)
             yield
@@ -198,7 +198,7 @@ class DataPage:
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _load_file(self, session: DataSession, api_key: str) -> None:
-        """Adds the file that shall be open to the list where it isn't on it; says so when it is gone."""
+        """Add the open file to the list if it is missing; show a message if the file doesn't exist."""
         session.files = await calls.files(self._client, api_key)
         if session.file is not None:
             return
@@ -211,7 +211,7 @@ class DataPage:
             session.open_file("")
 
     async def _inspect(self, session: DataSession, api_key: str) -> None:
-        """Report and examples of the open file; of another that was opened meanwhile, the other's handler tells."""
+        """Get report and examples of the open file; if another was opened meanwhile, its own handler does."""
         asked = session.file_id, session.base, session.offset
         session.inspecting, session.report_problem = True, None
         report = page = problem = None

@@ -1,6 +1,6 @@
 """The data page's HTML, block by block, from the tab's state.
 
-Knows nothing of HTTP or Gradio; what its buttons and forms mean stands in `page`.
+Knows nothing of HTTP or Gradio; `page` defines what its buttons and forms do.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ _SIGNS = {"uploaded": "…", "processed": "✓", "error": "✗"}
 
 
 def heading(language: Language) -> Markup:
-    """Title and one sentence."""
+    """Return title and introduction."""
     return render("pages/data/templates/heading.html", language)
 
 
 def upload(language: Language) -> Markup:
-    """Where files are dropped."""
+    """Return the area for uploads."""
     return render("pages/data/templates/upload.html", language)
 
 
 def message(language: Language, key: str, refusal: str | None = None, **values: object) -> Markup:
-    """What was done; with `refusal`, what wasn't, and why in the server's own words."""
+    """Return a message about the last action; with `refusal`, the server's message why it failed."""
     return render("pages/data/templates/message.html", language, words=text(language, key, **values), refusal=refusal)
 
 
 def notice(session: DataSession) -> Markup:
-    """What went wrong or was done."""
+    """Return what was done or went wrong."""
     return session.message + problem_box(session.language, session.trouble)
 
 
 def problem_box(language: Language, problem: Problem | None) -> Markup:
-    """What went wrong and what to do; empty where nothing did."""
+    """Return what went wrong and what to do; '' without a problem."""
     return Markup(elements.problem_box(problem, language) if problem else "")  # noqa: S704 (escaped there)
 
 
 def files(session: DataSession) -> str:
-    """The list, or how to begin."""
+    """Return the list, or how to start."""
     if session.files is None:
         return ""
     shown = [{**file, **_words(session.language, file)} for file in session.files]
@@ -68,7 +68,7 @@ def _words(language: Language, file: Mapping[str, Any]) -> dict[str, str]:
 
 
 def opened(session: DataSession) -> str:
-    """The file that is open: in whose tokens, and its report."""
+    """Return the open file: the base model for counting tokens, and its report."""
     language, file = session.language, session.file
     if file is None:
         return ""
@@ -80,7 +80,7 @@ def opened(session: DataSession) -> str:
 
 
 def examples(session: DataSession) -> str:
-    """One page of examples with what is learned of them marked."""
+    """Return one page of examples with the trained parts marked."""
     language, page = session.language, session.page
     if session.file is None or page is None:
         return ""

@@ -1,4 +1,4 @@
-"""The data page's check report: faults by line, figures, the histogram of lengths. Pure drawing."""
+"""The report on the data page: errors by line, statistics, a histogram of lengths."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ui.html.templates import render
 from ui.words.i18n import TEXTS, Language, text
 
 FEWEST = 10
-"""Examples that a training takes at least; the server's rule."""
+"""Minimum number of examples for training; the server's rule."""
 
 
 def report(language: Language, found: Mapping[str, Any]) -> Markup:
-    """The whole report."""
+    """Return the whole report."""
     figures, chart = (_figures(language, found), _histogram(language, found)) if found["lengths"] else (None, None)
     return render(
         "pages/data/templates/report.html", language, found=found, fewest=FEWEST, figures=figures, histogram=chart
@@ -24,7 +24,7 @@ def report(language: Language, found: Mapping[str, Any]) -> Markup:
 
 
 def label(language: Language, prefix: str, name: str) -> str:
-    """The word for `name`, or the name itself where there is no word for it."""
+    """Return the label for `name`, or the name itself if there is none."""
     key = f"{prefix}.{name}"
     return text(language, key) if key in TEXTS[language] else name.replace("_", " ")
 
@@ -59,7 +59,7 @@ def _figures(language: Language, found: Mapping[str, Any]) -> list[tuple[str, st
 
 
 def _not_rendered(language: Language, tokens: Mapping[str, Any] | None) -> str:
-    """What the base's chat template passes over, each with in how many examples."""
+    """Return what the base's chat template doesn't render, with the number of examples."""
     counts = tokens["not_rendered"] if tokens else {}
     return ", ".join(
         text(language, "data.not_rendered_in", part=label(language, "data.part", part), n=f"{count:,}")

@@ -1,4 +1,4 @@
-"""The calls of the keys page: keys, webhook endpoints, settings. All want an admin's key where keys are set."""
+"""The API calls of the keys page: keys, webhook endpoints, settings. All need an admin key if there are keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Overview:
-    """What an admin may see, as it was at one moment."""
+    """Everything on the page, as of one moment."""
 
     keys: Sequence[Row] = ()
     webhooks: Sequence[Row] = ()
@@ -22,15 +22,15 @@ class Overview:
 
     @property
     def keyless(self) -> bool:
-        """Whether whoever is on the server's machine may do anything."""
+        """Whether the server works without keys."""
         return not self.keys
 
 
 async def load_overview(client: ServerClient, api_key: str) -> Overview:
-    """Everything that the page shows.
+    """Return everything that the page shows.
 
     Raises:
-        UIError: the server can't be reached, or the key is no admin's.
+        UIError: the server can't be reached, or the key isn't an admin key.
     """
     keys, webhooks, settings = await asyncio.gather(
         client.call("GET", "/v1/keys", api_key),
@@ -41,12 +41,12 @@ async def load_overview(client: ServerClient, api_key: str) -> Overview:
 
 
 async def create(client: ServerClient, api_key: str, name: str, project: str, *, admin: bool | None) -> Row:
-    """The new key, `key` among its fields, which no later answer has. Raises: UIError."""
+    """Create a key and return it; only this response contains the secret, `key`. Raises: UIError."""
     body = {"name": name} | ({"project": project} if project else {}) | ({} if admin is None else {"admin": admin})
     return await client.call("POST", "/v1/keys", api_key, body)
 
 
 async def revoke(client: ServerClient, api_key: str, key_id: str, *, force: bool) -> Row:
-    """The key, which is refused from now on. Raises: UIError."""
+    """Revoke the key and return it. Raises: UIError."""
     query = {"force": "true"} if force else None
     return await client.call("DELETE", f"/v1/keys/{key_id}", api_key, query=query)

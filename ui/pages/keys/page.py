@@ -1,7 +1,7 @@
-"""The page of keys and settings, for admins: keys made, shown once and revoked; webhooks and settings to look at.
+"""The page of keys and settings, for admins: create and revoke keys; see webhooks and settings.
 
-The first key ever shuts the door for everybody without one, so the tab takes it as its own at once. Owns what each
-action does; `state` owns the state, `render` the HTML.
+The first key locks out everybody without a key, so the tab uses it at once. Owns what each action does; `state` owns
+the state, `render` the HTML.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class KeysPage:
         shown = [*self.outputs, *frame.outputs, frame.api_key, self._own_key]
         for block in (self._notice, self._keys):
             on_action(block, self._act, [frame.session, frame.api_key], shown)
-        # The browser keeps the tab's key; the component that carries it there is emptied again.
+        # The browser keeps the tab's key; the component that transfers it is emptied again.
         self._own_key.change(None, [self._own_key], [self._own_key], js=OWN_KEY_JS, **QUIET)
 
     @property
@@ -48,7 +48,7 @@ class KeysPage:
         return [self._heading, self._notice, self._keys, self._webhooks, self._settings]
 
     def translate(self, session: KeysSession) -> Updates:
-        """The whole page in the session's language."""
+        """Return the whole page in the session's language."""
         drawn = {
             self._heading: render.heading(session),
             self._notice: render.notice(session),
@@ -59,7 +59,7 @@ class KeysPage:
         return {block: gr.update(value=value) for block, value in drawn.items()}
 
     async def open(self, session: KeysSession, api_key: str, query: dict[str, str]) -> Updates:
-        """The overview, where the tab's key opens it; else what is wanted."""
+        """Show the page if the tab's key allows it; otherwise, say what is needed."""
         session.begin()
         return await self._load(session, api_key)
 
@@ -93,7 +93,7 @@ class KeysPage:
         return merge_updates(await self._load(session, api_key), own)
 
     async def _create(self, session: KeysSession, api_key: str, action: Action) -> Updates:
-        """Makes the key; the very first becomes the tab's own. Raises: UIError."""
+        """Create the key; the first one becomes the tab's key. Raises: UIError."""
         admin = None if session.overview.keyless else "yes" in action.checked_values("admin")
         name, project = action.text("name"), action.text("project")
         session.creating = True
@@ -106,7 +106,7 @@ class KeysPage:
         return {self._frame.api_key: gr.update(value=key["key"]), self._own_key: gr.update(value=key["key"])}
 
     async def _revoke(self, session: KeysSession, api_key: str, key_id: str, *, force: bool) -> None:
-        """Revokes the key; of the last admin's it asks once more. Raises: UIError."""
+        """Revoke the key; ask again before the last admin key is revoked. Raises: UIError."""
         try:
             key = await calls.revoke(self._client, api_key, key_id, force=force)
         except UIError as error:
@@ -119,6 +119,6 @@ class KeysPage:
 
 
 def _is_again(session: KeysSession, api_key: str) -> bool:
-    """Whether this is a second click on the same button: while the key is made, or before the tab took the first."""
+    """Whether this is a second click on the same button: while the key is being created, or before the tab uses it."""
     is_first_here = session.fresh is not None and bool(session.fresh.get("notice"))
     return session.creating or (is_first_here and not api_key)

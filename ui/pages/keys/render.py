@@ -1,6 +1,6 @@
-"""The keys page's HTML: keys, the one that was just made, webhooks and settings.
+"""The keys page's HTML: keys, the new key, webhooks and settings.
 
-Knows nothing of HTTP or Gradio; what its buttons mean stands in `page`.
+Knows nothing of HTTP or Gradio; `page` defines what its buttons do.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ui.words.i18n import Language, text
 
 
 def heading(session: KeysSession) -> str:
-    """Title and what the page is for."""
+    """Return title and introduction."""
     return render("pages/keys/templates/heading.html", session.language)
 
 
 def notice(session: KeysSession) -> str:
-    """The fresh key, or what was done or refused last; it takes the focus once."""
+    """Return the new key, or the message about the last action; it takes the focus once."""
     trouble, fresh, done = session.trouble, session.fresh, session.done
     if not (session.last_admin or trouble or fresh or done):
         return ""
@@ -38,7 +38,7 @@ def notice(session: KeysSession) -> str:
 
 
 def keys(session: KeysSession) -> str:
-    """The keys, or that there are none; and the form that makes one."""
+    """Return the keys, or a note that there are none, and the form for a new one."""
     if not session.admitted:
         return ""
     columns = _columns(session.language, "name", "project", "key", "created", "state")
@@ -48,7 +48,7 @@ def keys(session: KeysSession) -> str:
 
 
 def webhooks(session: KeysSession) -> str:
-    """Where events are sent to; made and changed over the API."""
+    """Return the webhook endpoints, which are created and changed over the API."""
     if not session.admitted:
         return ""
     columns = _columns(session.language, "name", "url", "events")
@@ -58,7 +58,7 @@ def webhooks(session: KeysSession) -> str:
 
 
 def settings(session: KeysSession) -> str:
-    """What was set, then all the rest, folded."""
+    """Return the settings that were set, then all others, collapsed."""
     if not session.admitted:
         return ""
     listed = session.overview.settings
@@ -76,5 +76,5 @@ def _columns(language: Language, *names: str) -> Sequence[str]:
 
 
 def date(unix_s: int) -> str:
-    """A day, in UTC."""
+    """Return a day in UTC."""
     return time.strftime("%Y-%m-%d", time.gmtime(unix_s))

@@ -1,4 +1,4 @@
-"""What one tab of the keys page holds. A fresh key is held until the reader puts it away, and over no refresh."""
+"""The state of a tab of the keys page. A new key is kept until the user dismisses it or refreshes the page."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class KeysSession(Session):
 
     overview: Overview = field(default_factory=Overview)
     admitted: bool = False
-    """Whether the tab's key, or the lack of keys, opened the overview."""
+    """Whether the tab may see the page: it has an admin key, or the server works without keys."""
     creating: bool = False
-    """A key is being made."""
+    """Whether a key is being created."""
     fresh: Row | None = None
-    """The key that was just made."""
+    """The key that was just created."""
     last_admin: str | None = None
-    """Id of the last admin's key, which the reader tried to revoke."""
+    """Id of the last admin key, if the user tried to revoke it."""
     trouble: Problem | None = None
     done: tuple[str, Mapping[str, object]] | None = None
-    """Key and values of the sentence that says what was done last."""
+    """Key and values of the message about the last action."""
     turn: int = 0
-    """Counts actions: what each had to say takes the focus once."""
+    """Number of actions; each one's message takes the focus once."""
 
     def begin(self) -> None:
-        """A new action: what the last one said is over."""
+        """Start an action: clear the last one's message."""
         self.trouble, self.done, self.last_admin, self.turn = None, None, None, self.turn + 1

@@ -1,6 +1,6 @@
-"""Which votes the leaderboard counts, as it stands in the page's address: a refresh and a sent link keep it.
+"""The filters of the leaderboard. They are in the page's address, so a refresh and a shared link keep them.
 
-Knows nothing of HTTP or HTML. A strange value in the address is dropped, never refused.
+Knows nothing of HTTP or HTML. Invalid values in the address are ignored.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from ui.frame.live import Action
 
 @dataclass(frozen=True)
 class Filters:
-    """The filters; '' counts everything."""
+    """The filters; '' means all."""
 
     campaign: str = ""
     after: str = ""
-    """First day that counts, YYYY-MM-DD in UTC."""
+    """First day, YYYY-MM-DD in UTC."""
     before: str = ""
-    """Last day that counts."""
+    """Last day."""
     rater: str = ""
     blind_only: bool = True
     style_control: bool = False
 
     @classmethod
     def of_query(cls, query: Mapping[str, str]) -> Filters:
-        """From the address."""
+        """Return the filters in the address."""
         return cls(
             campaign=query.get("campaign", ""),
             after=_day(query.get("after", "")),
@@ -40,7 +40,7 @@ class Filters:
 
     @classmethod
     def of_form(cls, action: Action) -> Filters:
-        """From the form as it was sent."""
+        """Return the filters in the submitted form."""
         return cls(
             campaign=action.text("campaign"),
             after=_day(action.text("after")),
@@ -51,14 +51,14 @@ class Filters:
         )
 
     def to_query(self) -> dict[str, str]:
-        """For the address: only what differs from the beginning."""
+        """Return the query for the address: only what differs from the default."""
         words = {"campaign": self.campaign, "after": self.after, "before": self.before, "rater": self.rater}
         query = {name: value for name, value in words.items() if value}
         query |= {} if self.blind_only else {"blind_only": "false"}
         return query | ({"style_control": "true"} if self.style_control else {})
 
     def to_api(self) -> dict[str, Any]:
-        """The query of `GET /v1/leaderboard`; times in Unix seconds."""
+        """Return the query of `GET /v1/leaderboard`; times in Unix seconds."""
         return {
             "campaign": self.campaign or None,
             "after": _unix_s(self.after),

@@ -1,6 +1,6 @@
-"""The leaderboard page: what the votes say, how sure that is, and the button that trains on them.
+"""The leaderboard page: scores with intervals, and a button to train on the ratings.
 
-The filters stand in the address, so that a refresh and a sent link keep them. Owns what each action does;
+The filters are in the address, so that a refresh and a shared link keep them. Owns what each action does;
 `filters` owns the filters, `render` and `quality` the HTML.
 """
 
@@ -34,10 +34,10 @@ class BoardSession(Session):
     turn: int = 0
     """The latest `Action.turn` of the filters' form."""
     board: dict[str, Any] | None = None
-    """The figures; None before they came."""
+    """The leaderboard; None before it was loaded."""
     campaigns: list[dict[str, Any]] = field(default_factory=list)
     sending: bool = False
-    """A job is being made."""
+    """Whether a job is being created."""
     job: dict[str, Any] | None = None
     """The job that was started from here."""
     trouble: Problem | None = None
@@ -45,7 +45,7 @@ class BoardSession(Session):
 
     @property
     def raters(self) -> list[str]:
-        """The names that the campaigns know."""
+        """The raters of the campaigns."""
         return sorted({one["rater"] for campaign in self.campaigns for one in campaign.get("raters", [])})
 
 
@@ -72,7 +72,7 @@ class LeaderboardPage:
         return [self._heading, self._filters, self._figures, self._training]
 
     async def open(self, session: BoardSession, api_key: str, query: dict[str, str]) -> Updates:
-        """The figures under the address's filters."""
+        """Show the leaderboard with the address's filters."""
         session.filters = Filters.of_query(query)
         session.models = tuple(await self._client.models(api_key))
         session.campaigns = await calls.campaigns(self._client, api_key)
@@ -80,7 +80,7 @@ class LeaderboardPage:
         return self.translate(session)
 
     def translate(self, session: BoardSession) -> Updates:
-        """The whole page in the session's language."""
+        """Return the whole page in the session's language."""
         language = session.language
         drawn = {
             self._heading: render.heading(language),
@@ -108,7 +108,7 @@ class LeaderboardPage:
         yield await self._reload(session, api_key)
 
     def _csv(self, session: BoardSession) -> str:
-        """What the browser shall download; the count makes each click a change, which is what starts it."""
+        """Return the CSV to download; the count makes each click a change, which starts the download."""
         session.downloads += 1
         wanted = {name: value for name, value in session.filters.to_api().items() if value is not None}
         path = f"/v1/leaderboard?{urlencode(wanted | {'format': 'csv'})}"
@@ -121,7 +121,7 @@ class LeaderboardPage:
             board = await calls.leaderboard(self._client, api_key, filters.to_api())
         except UIError as error:
             return merge_updates(self._frame.problem(error.problem, session), self._frame.address(filters.to_query()))
-        if filters == session.filters:  # else a newer filter is on its way
+        if filters == session.filters:  # otherwise a newer filter is in progress
             session.board = board
         return merge_updates(
             self._frame.say(), self.translate(session), self._frame.address(session.filters.to_query())

@@ -1,7 +1,7 @@
-"""The lower half of the leaderboard page: scores, rater agreement, position bias, style effects, training on the votes.
+"""The lower half of the leaderboard page: dimension scores, agreement, position bias, style effects, training.
 
-Computes no statistics; the words for α follow Krippendorff's own reading (0.8 reliable, 0.667 the least for tentative
-conclusions; Content Analysis, 2004, p. 241).
+Computes no statistics. The interpretation of α is Krippendorff's (reliable from 0.8, tentative conclusions from 0.667;
+Content Analysis, 2004, p. 241).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from ui.words.i18n import Language, text
 RELIABLE, TENTATIVE = 0.8, 0.667
 """Krippendorff's thresholds."""
 FEWEST_ITEMS = 10
-"""Items below which α is shown without a reading."""
+"""With fewer items, α is shown without an interpretation."""
 
 
 def dimension_name(name: str, language: Language) -> str:
-    """The dimension's name in words; as it is where it isn't one of ours."""
+    """Return the dimension's label; unknown names are returned unchanged."""
     return text(language, f"rate.dimension.{name}") if name in DIMENSIONS else name
 
 
 def dimensions(board: Figures, language: Language) -> Markup:
-    """Each model's mean score with its interval, a column for each dimension."""
+    """Return each model's mean scores with intervals, a column per dimension."""
     models = [model for model in board["models"] if model.get("dimensions")]
     given = {name for model in models for name in model["dimensions"]}
     names = [name for name in DIMENSIONS if name in given] + sorted(given - set(DIMENSIONS))
@@ -42,14 +42,14 @@ def dimensions(board: Figures, language: Language) -> Markup:
 
 
 def _mean(mean: Figures | None) -> tuple[Figures | None, Markup | None]:
-    """The mean with its interval's picture, where there is one."""
+    """Return the mean with a chart of its interval, if there is one."""
     if mean is None or mean["mean"] is None or mean["lower"] is None:
         return mean, None
     return mean, small_interval(mean["mean"], mean["lower"], mean["upper"], low=1, high=5)
 
 
 def quality(board: Figures, language: Language) -> Markup:
-    """How far to trust the rest: agreement between raters, and whether the side matters."""
+    """Return rater agreement and position bias."""
     agreement, bias = board["agreement"], board["position_bias"]
     alphas = {text(language, "leaderboard.verdicts"): agreement["verdict"]}
     alphas |= {dimension_name(name, language): value for name, value in agreement.get("dimensions", {}).items()}
@@ -73,14 +73,14 @@ def _reading(value: Figures) -> str:
 
 
 def style(board: Figures, language: Language) -> Markup:
-    """What length and formatting are worth, where they are controlled for."""
+    """Return the effects of length and formatting, if style control is on."""
     effects = board.get("style")
     return render_block("style", language, effects=effects) if effects else Markup()
 
 
 def trainable(models: Sequence[Model], board: Figures) -> list[str]:
-    """What can be trained on, the likeliest first: tuned models by rating, the base, checkpoints. Aliases are left out,
-    as what they stand for is there itself."""
+    """Return the models that can be trained, the likeliest first: tuned models by score, the base, checkpoints. Aliases
+    are left out, because their versions are in the list."""
     tuned = {model.name for model in models if model.parent is not None}
     ratings = {row["model"]: row["rating"] for row in board["models"] if row["rating"] is not None}
 
@@ -92,7 +92,7 @@ def trainable(models: Sequence[Model], board: Figures) -> list[str]:
 
 
 def training(models: Sequence[str], sending: bool, language: Language, job: Figures | None = None) -> Markup:
-    """The button that turns the votes into the next adapter, and the job that was started with it."""
+    """Return the form that trains on the ratings, and the job that was started."""
     choices, started = [(name, name) for name in models], _started(job) if job else None
     return render_block("training", language, models=choices, sending=sending, started=started)
 

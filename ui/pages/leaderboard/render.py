@@ -1,7 +1,7 @@
-"""The leaderboard page's HTML from the server's figures: heading, filters, ratings, decisions.
+"""The leaderboard page's HTML from the server's response: heading, filters, scores, pairwise results.
 
-`quality` adds scores, agreement, bias, and the way to train. Computes no statistics: the server
-has worked out what stands here.
+`quality` adds dimension scores, agreement, bias, and training. Computes no statistics; the
+server does.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ Figures = Mapping[str, Any]
 
 
 def render_block(block: str, language: Language, **values: object) -> Markup:
-    """One of this page's templates."""
+    """Render one of this page's templates."""
     return render(f"pages/leaderboard/templates/{block}.html", language, **values)
 
 
 def percent(share: float | None) -> str:
-    """A share as whole percents; a dash where there is none."""
+    """Return a share in whole percent; a dash for None."""
     return "–" if share is None else f"{100 * share:.0f}%"
 
 
 def heading(language: Language) -> Markup:
-    """Title and what the page is for."""
+    """Return title and introduction."""
     return render_block("heading", language)
 
 
 def filter_form(
     filters: Filters, campaigns: Sequence[Figures], raters: Sequence[str], language: Language, turn: int = 0
 ) -> Markup:
-    """The filters as they are set; each change is sent at once. `turn`: the `Action.turn` that set them."""
+    """Return the filters; each change is submitted at once. `turn`: the `Action.turn` that set them."""
     names = {"": text(language, "leaderboard.every_campaign")}
     names |= {one["id"]: str(one["name"]) for one in campaigns}
     names.setdefault(filters.campaign, filters.campaign)
@@ -53,14 +53,14 @@ def filter_form(
 
 
 def empty(filters: Filters, language: Language) -> Markup:
-    """What to do while nothing can be shown."""
+    """Return what to do while there is nothing to show."""
     return render_block(
         "empty", language, key="leaderboard.empty" if filters == Filters() else "leaderboard.empty_filtered"
     )
 
 
 def summary(board: Figures, language: Language) -> Markup:
-    """How many votes of how many raters, and what was left out and why."""
+    """Return the number of ratings and raters, and what was left out and why."""
     keys = {
         name: f"leaderboard.{name}.one" if board[name] == 1 else f"leaderboard.{name}" for name in ("votes", "raters")
     }
@@ -70,11 +70,11 @@ def summary(board: Figures, language: Language) -> Markup:
 
 
 def _reason(reason: str, language: Language) -> str:
-    return TEXTS[language].get(f"leaderboard.reason.{reason}", reason)  # a newer server's reason stays as it is
+    return TEXTS[language].get(f"leaderboard.reason.{reason}", reason)  # a newer server's reason is shown unchanged
 
 
 def ratings(board: Figures, language: Language) -> Markup:
-    """The ratings as a plot for each group of comparable models, with the table beside it."""
+    """Return the scores: a chart for each group of comparable models, and a table."""
     rated = [model for model in board["models"] if model["rating"] is not None]
     groups = sorted({model["group"] for model in rated})
     hint = text(language, "leaderboard.ratings_info", confidence=f"{100 * board['confidence']:.0f}")
@@ -119,7 +119,7 @@ def _figures(model: Figures) -> list[str]:
 
 
 def matrix(board: Figures, language: Language) -> Markup:
-    """The win rates of each model against each."""
+    """Return the matrix of win rates."""
     names = [model["model"] for model in board["models"]]
     pairs = {(pair["model_a"], pair["model_b"]): pair for pair in board["pairs"]}
     cells = [[_cell(pairs, row, column, language) for column in names] for row in names]
@@ -145,7 +145,7 @@ def _cell(pairs: Mapping[tuple[str, str], Figures], row: str, column: str, langu
 
 
 def decisions(board: Figures, language: Language) -> Markup:
-    """For each pair whether it is decided, and how many more votes would decide it."""
+    """Return for each pair whether it is decided, and how many more ratings would decide it."""
     pairs = [(pair, _better(pair), _undecided(pair, language)) for pair in board["pairs"]]
     return render_block("decisions", language, pairs=pairs)
 

@@ -1,4 +1,4 @@
-"""The calls of the models page: what there is, and every change that a reader can make to it."""
+"""The API calls of the models page: get everything, and every change that a user can make."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Survey:
-    """All models of one server, as they were at one moment."""
+    """All models of a server, as of one moment."""
 
     bases: Sequence[str] = ()
     remote: Sequence[str] = ()
-    """Models of engines that others run."""
+    """Models of remote engines."""
     versions: Mapping[str, Row] = field(default_factory=dict)
     """Name → `model.version`, every parent before its children."""
     aliases: Sequence[Row] = ()
     engines: Sequence[Row] | None = ()
-    """None where only an admin is told."""
+    """None if only admins may see them."""
     broken: Mapping[str, str] = field(default_factory=dict)
-    """Directory → why it is no adapter; those that are versions left out."""
+    """Directory → why it isn't a valid adapter; versions are left out."""
     ratings: Mapping[str, Row] = field(default_factory=dict)
-    """Model → its line of the leaderboard."""
+    """Model → its row of the leaderboard."""
 
     @property
     def served(self) -> list[str]:
-        """What an alias can stand for, bases first."""
+        """The models that an alias can point to, bases first."""
         tuned = [name for name, version in self.versions.items() if version["state"] == "served"]
         return list(dict.fromkeys([*self.bases, *tuned, *self.remote]))
 
 
 async def survey(client: ServerClient, api_key: str) -> Survey:
-    """Everything that the page shows.
+    """Return everything that the page shows.
 
     Raises:
         UIError: the server can't be reached or refuses.
@@ -67,38 +67,38 @@ async def survey(client: ServerClient, api_key: str) -> Survey:
 
 
 async def lineage(client: ServerClient, api_key: str, model: str) -> dict[str, Any]:
-    """The `model.lineage`. Raises: UIError."""
+    """Return the `model.lineage`. Raises: UIError."""
     return await client.call("GET", f"/v1/models/{_path(model)}/lineage", api_key)
 
 
 async def promote(client: ServerClient, api_key: str, alias: str, model: str) -> Row:
-    """The alias, which stands for the model now; loading that may take a while. Raises: UIError."""
+    """Point the alias to the model and return it; loading the model may take a while. Raises: UIError."""
     return await client.call("PUT", f"/v1/aliases/{_path(alias)}", api_key, {"model": model}, timeout_s=120)
 
 
 async def roll_back(client: ServerClient, api_key: str, alias: str) -> Row:
-    """The alias, which stands again for what it stood for before. Raises: UIError."""
+    """Point the alias back to its previous model and return it. Raises: UIError."""
     return await client.call("POST", f"/v1/aliases/{_path(alias)}/rollback", api_key, timeout_s=120)
 
 
 async def delete_alias(client: ServerClient, api_key: str, alias: str) -> None:
-    """The name is free again. Raises: UIError."""
+    """Delete the alias. Raises: UIError."""
     await client.call("DELETE", f"/v1/aliases/{_path(alias)}", api_key)
 
 
 async def alias_history(client: ServerClient, api_key: str, alias: str) -> list[Row]:
-    """The newest changes first. Raises: UIError."""
+    """Return the alias's changes, newest first. Raises: UIError."""
     page = await client.call("GET", f"/v1/aliases/{_path(alias)}/history", api_key, query={"limit": 20})
     return list(page.get("data", []))
 
 
 async def delete_model(client: ServerClient, api_key: str, model: str) -> None:
-    """The model is gone for good; answers in flight are waited for. Raises: UIError."""
+    """Delete the model permanently, after answers in flight have finished. Raises: UIError."""
     await client.call("DELETE", f"/v1/models/{_path(model)}", api_key, timeout_s=90)
 
 
 async def _or_none(call: Any) -> dict[str, Any] | None:
-    """What the call answers; None where the server has no such thing for this caller."""
+    """Return the response; None if it doesn't exist for this caller."""
     try:
         told: dict[str, Any] = await call
     except UIError as error:
@@ -109,5 +109,5 @@ async def _or_none(call: Any) -> dict[str, Any] | None:
 
 
 def _path(name: str) -> str:
-    """A name as one part of a path; names of models hold `/` and `:`."""
+    """Return a name as one part of a path; names of models contain `/` and `:`."""
     return quote(name, safe="")

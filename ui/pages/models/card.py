@@ -1,4 +1,4 @@
-"""One model's card: what it is, how it was made, what was measured, and what can be done with it.
+"""A model's card: state, lineage, report, and actions.
 
 Knows nothing of HTTP or Gradio.
 """
@@ -21,7 +21,7 @@ from ui.words.i18n import Language
 
 
 def card(session: ModelsSession, version: Row) -> Markup:
-    """The version's card."""
+    """Return the version's card."""
     language, model, state = session.language, str(version["model"]), version["state"]
     parent, adapter_id = version.get("parent"), version.get("adapter_id")
     return render(
@@ -49,12 +49,12 @@ def _archive(adapter_id: str) -> str:
 
 
 def date(unix_s: Any) -> str:
-    """A time for people, in UTC."""
+    """Return a readable time in UTC."""
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(unix_s)) if isinstance(unix_s, int | float) else "–"
 
 
 def _chain(session: ModelsSession, version: Row) -> list[tuple[str, str]]:
-    """The way from the base to the model's parent: names and what is shown of them."""
+    """Return the chain from the base to the model's parent: full and short names."""
     versions, steps = session.found.versions, [version]
     while (parent := versions.get(str(steps[-1]["parent"]))) and parent not in steps:
         steps.append(parent)

@@ -1,6 +1,6 @@
-"""The models page: versions as a family tree, the chosen one's card, aliases, engines, and adapters in and out.
+"""The models page: a tree of versions, the selected one's card, aliases, engines, import and download of adapters.
 
-It looks anew every few seconds while it is open, and draws what has changed. Owns what each action does; `state`
+It refreshes every few seconds while it is open, and draws what has changed. Owns what each action does; `state`
 owns the state, `render`, `tree` and `card` the HTML.
 """
 
@@ -20,7 +20,7 @@ from ui.pages.models.state import ModelsSession
 from ui.server_client import Problem, UIError
 
 POLL_INTERVAL_S = 5.0
-"""Seconds between two looks at the server."""
+"""Seconds between two refreshes."""
 SCRIPT = Path(__file__).with_name("models.js").read_text(encoding="utf-8")
 
 
@@ -52,12 +52,12 @@ class ModelsPage:
         ]  # fmt: skip
 
     def translate(self, session: ModelsSession) -> Updates:
-        """The whole page in the session's language."""
+        """Return the whole page in the session's language."""
         session.drawn = self._pictures(session)
         return {block: gr.update(value=drawn) for block, drawn in session.drawn.items()}
 
     async def open(self, session: ModelsSession, api_key: str, query: dict[str, str]) -> Updates:
-        """The models as they are now; the one in the address is chosen."""
+        """Show the current models; the one in the address is selected."""
         session.chosen = session.chosen or query.get("model")
         session.trouble, session.done, session.out_of_sight = None, None, False
         await self._survey(session, api_key)
@@ -68,11 +68,11 @@ class ModelsPage:
         session.asked = True
 
     async def _poll(self, session: ModelsSession, api_key: str) -> Updates:
-        """What has changed since; what can't be had is told once and looked for again."""
+        """Draw what has changed; a failure is shown once, and tried again."""
         if not session.asked:
             try:
                 await self._survey(session, api_key)
-            except UIError:  # as the page was opened, that was told
+            except UIError:  # already shown when the page was opened
                 return {self._notice: gr.skip()}
             return merge_updates(
                 self._frame.say(), {self._frame.key_group: gr.update(visible=False)}, self.translate(session)
@@ -117,7 +117,7 @@ class ModelsPage:
         return merge_updates(self._changed(session), self._frame.address({"model": chosen["model"]} if chosen else {}))
 
     async def _do(self, session: ModelsSession, api_key: str, action: Action) -> None:
-        """Does it and looks again. Raises: UIError."""
+        """Do the action and refresh. Raises: UIError."""
         client, alias, model = self._client, action.text("alias"), action.text("model")
         match action.name:
             case "choose":
@@ -166,7 +166,7 @@ class ModelsPage:
 
 
 def _kind(action: Action) -> Any:
-    """The kind of problem that an upload met."""
+    """Return the kind of problem of a failed upload."""
     if action.text("kind"):
         return action.text("kind")
     return {"401": "unauthorized", "503": "engine_down", "500": "server_error"}.get(action.text("status"), "rejected")

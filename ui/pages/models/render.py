@@ -1,6 +1,6 @@
-"""The models page around its tree and card: heading, engines, aliases, what isn't served, and the import of an adapter.
+"""The models page without its tree and card: heading, engines, aliases, broken adapters, import.
 
-Knows nothing of HTTP or Gradio; what its buttons mean stands in `page`.
+Knows nothing of HTTP or Gradio; `page` defines what its buttons do.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ STATE_TONES = {"ready": "good", "starting": "warn", "draining": "warn", "sleepin
 
 
 def heading(session: ModelsSession) -> str:
-    """Title and what the page is for."""
+    """Return title and introduction."""
     return render("pages/models/templates/heading.html", session.language)
 
 
 def notice(session: ModelsSession) -> str:
-    """What was done or refused last; it takes the focus once."""
+    """Return the message about the last action; it takes the focus once."""
     if session.trouble is None and session.done is None:
         return ""
     return render(
@@ -45,7 +45,7 @@ def _problem(language: Language, problem: Problem | None) -> Markup | None:
 
 
 def engines(session: ModelsSession) -> str:
-    """The engines' state and load, one line each."""
+    """Return state and load of the engines, one line each."""
     listed = session.found.engines
     if listed is not None and not listed:
         return ""
@@ -71,7 +71,7 @@ def _engine(engine: Row) -> dict[str, Any]:
 
 
 def family(session: ModelsSession) -> str:
-    """The tree, and beside it the chosen model's card."""
+    """Return the tree, and next to it the selected model's card."""
     if not session.asked:
         return ""
     return render(
@@ -84,7 +84,7 @@ def family(session: ModelsSession) -> str:
 
 
 def aliases(session: ModelsSession) -> str:
-    """Every alias with its way back, and the form that makes one or points one elsewhere."""
+    """Return every alias with its rollback, and the form to set one."""
     if not session.asked:
         return ""
     return render(
@@ -100,13 +100,13 @@ def aliases(session: ModelsSession) -> str:
 
 
 def broken(session: ModelsSession) -> str:
-    """Folders that are no adapters, with the reason; only admins are told of them."""
+    """Return directories that aren't valid adapters, with the reason; only admins see them."""
     if not session.found.broken:
         return ""
     return render("pages/models/templates/broken.html", session.language, broken=session.found.broken)
 
 
 def importing(session: ModelsSession) -> str:
-    """The form that takes in an adapter made elsewhere."""
+    """Return the form to import an adapter."""
     refusal = _problem(session.language, session.import_refusal)
     return render("pages/models/templates/importing.html", session.language, refusal=refusal, turn=session.turn)

@@ -1,4 +1,4 @@
-"""The report card of one version: parity, losses, effort, rating and recipe, as tiles.
+"""The report of one version as tiles: parity, losses, effort, score and settings.
 
 Knows nothing of HTTP or Gradio.
 """
@@ -16,18 +16,18 @@ from ui.words.i18n import Language, text
 
 @dataclass(frozen=True)
 class Tile:
-    """One figure of the card."""
+    """One value of the report."""
 
     key: str
-    """Of its name."""
+    """Text key of its name."""
     value: str
     note: str = ""
     tone: str = ""
-    """A CSS class: `models-good`, `models-bad`, or none."""
+    """CSS class: `models-good`, `models-bad`, or none."""
 
 
 def tiles(session: ModelsSession, version: Row) -> list[Tile]:
-    """What was measured; empty for a version that has no manifest here."""
+    """Return the tiles; empty for a version without a manifest on this server."""
     report = version.get("report")
     if not report:
         return []
@@ -69,7 +69,7 @@ def _losses(language: Language, metrics: Mapping[str, Any]) -> Tile | None:
 
 
 def _accuracy(language: Language, metrics: Mapping[str, Any]) -> Tile | None:
-    """How many pairs of the validation file are in the right order: for models that learned from votes."""
+    """Return the share of validation pairs in the right order, for models trained on preferences."""
     after, before = metrics.get("valid_reward_accuracy"), metrics.get("valid_reward_accuracy_before")
     if not isinstance(after, int | float):
         return None

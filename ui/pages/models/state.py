@@ -1,4 +1,4 @@
-"""What one tab of the models page holds: the last survey, the chosen model, and what was just done or refused."""
+"""The state of a tab of the models page: the last survey, the selected model, and the last action's result."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ class ModelsSession(Session):
 
     found: Survey = field(default_factory=Survey)
     asked: bool = False
-    """Whether there is a survey yet."""
+    """Whether there was a survey."""
     chosen: str | None = None
-    """The model whose card is shown."""
+    """The selected model, whose card is shown."""
     trouble: Problem | None = None
-    """Why the last action, or the last survey, failed."""
+    """Why the last action or the last survey failed."""
     out_of_sight: bool = False
-    """Whether `trouble` is that the last look failed; it goes by itself."""
+    """Whether `trouble` is that the last refresh failed; it disappears by itself."""
     done: tuple[str, Mapping[str, object]] | None = None
-    """Key and values of the sentence that says what was done last."""
+    """Key and values of the message about the last action."""
     turn: int = 0
-    """Counts actions: what each had to say takes the focus once."""
+    """Number of actions; each one's message takes the focus once."""
     history_of: str | None = None
-    """The alias whose changes are shown."""
+    """The alias whose history is shown."""
     history: Sequence[Row] = ()
     import_refusal: Problem | None = None
     upload_ended: str = ""
-    """The upload that ended last; the word that it begins may come after that."""
+    """The upload that ended last; the event for its start may arrive later."""
     drawn: dict[Any, str] = field(default_factory=dict)
-    """Block → its HTML as the browser has it, so that a look that finds nothing new draws nothing."""
+    """Block → its HTML in the browser, so that only changed blocks are updated."""
 
     @property
     def version(self) -> Row | None:
-        """The chosen version; the newest served one where none is chosen, or the chosen one is gone."""
+        """The selected version; the newest served one if none is selected or it no longer exists."""
         versions = self.found.versions
         if self.chosen in versions:
             return versions[str(self.chosen)]
@@ -48,11 +48,11 @@ class ModelsSession(Session):
         return newest or next(iter(versions.values()), None)
 
     def say(self, key: str, **values: object) -> None:
-        """What was done; an earlier failure is forgotten."""
+        """Set the message about what was done, and clear an earlier failure."""
         self.done, self.trouble, self.turn = (key, values), None, self.turn + 1
         self.out_of_sight = False
 
     def fail(self, problem: Problem) -> None:
-        """What failed."""
+        """Set the failure."""
         self.done, self.trouble, self.turn = None, problem, self.turn + 1
         self.out_of_sight = False

@@ -1,4 +1,4 @@
-"""The family of models as a tree of HTML lists. Knows nothing of HTTP or Gradio."""
+"""The lineage of all models as a tree of HTML lists. Knows nothing of HTTP or Gradio."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ui.words.i18n import Language, text
 TONES: Mapping[str, str] = {
     "served": "good", "waiting": "warn", "training": "warn", "refused": "bad", "failed": "bad", "gone": "soft",
 }  # fmt: skip
-"""How a state is coloured; its word stands beside it."""
+"""The color of a state; its label is next to it."""
 
 
 def tree(session: ModelsSession) -> Markup:
-    """Every model under the one that it was made from; each a button that shows its card."""
+    """Return every model under its parent; each is a button that shows its card."""
     versions = session.found.versions
     children: defaultdict[str | None, list[Row]] = defaultdict(list)
     for version in versions.values():
@@ -48,7 +48,7 @@ def tree(session: ModelsSession) -> Markup:
 
 
 def short_name(language: Language, version: Row) -> tuple[str, str]:
-    """What tells a model from its neighbours, and the rest of it that makes it unique."""
+    """Return the part of a name that differs between neighbors, and the rest that makes it unique."""
     name = str(version["model"])
     parts = name.split(":")
     if not name.startswith("ft:") or len(parts) < 5:

@@ -1,7 +1,7 @@
-"""What happens on the rating page: a pair is drawn or assigned, voted on, undone; step by step, without any component.
+"""The steps of the rating page: get a pair, rate it, undo the rating.
 
-Each step changes the tab's `RateSession` and says what is to be drawn anew. Owns the calls and their order. Knows
-nothing of HTML or Gradio's components.
+Each step changes the tab's `RateSession` and returns what to redraw. Owns the calls and their order. Knows nothing of
+HTML or Gradio's components.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from ui.pages.rate.state import VERDICTS, Pair, Phase, RateSession, StoredVote, 
 from ui.server_client import ServerClient, UIError
 
 Redraw = Literal["all", "panes", "voting", "kept"]
-"""The whole page, a part of it, or only what a refresh must find."""
+"""The whole page, a part of it, or only the state for a refresh."""
 Steps = AsyncGenerator[Redraw]
 
 SAMPLING = {"temperature": 0.7, "max_tokens": 512}
-"""How a rater's own prompt is answered."""
+"""Sampling parameters for a rater's own prompt."""
 
 
 class RateFlow:
-    """The steps, speaking to the server through `client`. Holds nothing of a tab."""
+    """The steps, which call the server through `client`. Holds no state of a tab."""
 
     def __init__(self, client: ServerClient) -> None:
         self._client = client
 
     async def open(self, session: RateSession, api_key: str) -> None:
-        """The pair that was in front of the rater before a refresh, else the first one.
+        """Show the pair from before a refresh, or the first one.
 
         Raises:
-            UIError: the server wants a key; whatever else goes wrong stands in `session.trouble`.
+            UIError: the server requires a key; other problems are in `session.trouble`.
         """
         session.phase, session.pair, session.trouble, session.notice = "asking", None, None, None
         session.restore(session.kept)
@@ -52,7 +52,7 @@ class RateFlow:
                 raise
 
     async def act(self, session: RateSession, api_key: str, action: Action) -> Steps:
-        """What the rater did; an unknown action does nothing."""
+        """Do the rater's action; unknown actions do nothing."""
         steps = {"ask": self._ask, "store": self._store, "undo": self._undo, "next": self._next, "retry": self._retry}
         if action.name in ("stop", "name", "verdict", "change"):
             if self._choose(session, action):
@@ -73,7 +73,7 @@ class RateFlow:
         told = await calls.invitation(self._client, api_key)
         session.campaign, session.rater = told["campaign"], told["rater"]
         session.done, session.remaining = told["done"], told["remaining"]
-        if kept_id and session.supersedes:  # a vote was undone: its pair comes first
+        if kept_id and session.supersedes:  # a rating was undone: its pair comes first
             await self._restore_pair(session, api_key, kept_id, lost=None)
         if session.pair is None:
             await self._next_assigned(session, api_key, kept_id)
@@ -110,11 +110,11 @@ class RateFlow:
 
     @staticmethod
     def _enter_phase(session: RateSession, phase: Phase) -> None:
-        """To the next phase; the focus follows."""
+        """Enter a phase and move the focus there."""
         session.phase, session.turn = phase, session.turn + 1
 
     def _choose(self, session: RateSession, action: Action) -> bool:
-        """What needs no call: stopping, the rater's name, choosing a verdict, changing it. Whether to draw anew."""
+        """Do actions without a call: stop, rater's name, choose or change a verdict. Return whether to redraw."""
         if action.name == "stop":
             session.stop.set()
             return False
@@ -149,7 +149,7 @@ class RateFlow:
                 async for part in parts:
                     yield part
         finally:
-            if session.phase == "streaming":  # failed, or the tab has gone
+            if session.phase == "streaming":  # failed, or the tab was closed
                 session.phase = "asking"
         yield "all"
 
@@ -197,7 +197,7 @@ class RateFlow:
         session.supersedes = None
         if session.invited:
             session.verdict = None
-            session.phase = "asking"  # the vote is stored, whatever becomes of the next pair
+            session.phase = "asking"  # the rating is stored, even if the next pair fails
             await self._next_assigned(session, api_key)
             return
         session.pair = Pair.of(rating | {"id": rating["comparison_id"]})
@@ -215,7 +215,7 @@ class RateFlow:
         last = session.last
         if last is None or session.phase in ("storing", "streaming"):
             return
-        session.last = None  # a second click while this one is on its way does nothing
+        session.last = None  # a second click while this one is in progress does nothing
         try:
             withdrawal = await calls.withdraw(
                 self._client, api_key, last.rating_id, "" if session.invited else last.rater
@@ -248,7 +248,7 @@ class RateFlow:
 
 
 async def _until(events: AsyncGenerator[dict[str, Any]], stop: asyncio.Event) -> AsyncGenerator[dict[str, Any]]:
-    """The events up to their end or to `stop`, whichever comes first, even while nothing arrives."""
+    """Yield the events up to their end or to `stop`, whichever comes first, even while nothing arrives."""
     stopping = asyncio.create_task(stop.wait())
     try:
         while True:

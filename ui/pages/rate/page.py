@@ -1,9 +1,8 @@
-"""The rating page: a blind pair, a verdict, scores if the rater likes, the names afterwards, a minute to undo.
+"""The rating page: a blind pair, a verdict, optional scores, then the names, and a minute to undo.
 
-Two ways in. Without an invitation the rater asks a prompt and the server draws the two models; with `?invite=TOKEN` the
-campaign's pairs come one after the other. One POST stores verdict, scores, flag and comment together, so that a vote is
-there whole or not at all. Owns the components; `flow` owns what each action does, `state` the state,
-`render` the HTML.
+Without an invitation, the rater enters a prompt and the server picks two models; with `?invite=TOKEN`, the rater gets
+the campaign's pairs. One POST stores verdict, scores, flag and comment together. Owns the components; `flow` owns what
+each action does, `state` the state, `render` the HTML.
 """
 
 from __future__ import annotations
@@ -48,12 +47,12 @@ class RatePage:
         return [self._heading, self._asking, self._panes, self._notice, self._voting]
 
     async def open(self, session: RateSession, api_key: str, query: dict[str, str]) -> Updates:
-        """The pair that was in front of the rater before a refresh, else the first one."""
+        """Show the pair from before a refresh, or the first one."""
         await self._flow.open(session, api_key)
         return self.translate(session)
 
     def translate(self, session: RateSession) -> Updates:
-        """The whole page in the session's language."""
+        """Return the whole page in the session's language."""
         drawn = {
             self._heading: render.heading(session) + render.last_vote(session, time.time()),
             self._asking: render.asking(session),

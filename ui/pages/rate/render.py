@@ -1,7 +1,7 @@
 """The rating page's HTML, block by block, from the tab's state.
 
-Knows nothing of HTTP or Gradio; what its buttons and forms mean stands in `ui.pages.rate.page`, how they reach it in
-`ui.frame.live`.
+Knows nothing of HTTP or Gradio; `ui.pages.rate.page` defines what its buttons and forms do, `ui.frame.live` how
+they reach it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ui.pages.rate.state import DIMENSIONS, RateSession
 LETTERS = {"left": "A", "right": "B"}
 KEYS = {"left": ("1 ArrowLeft", "1 ←"), "right": ("2 ArrowRight", "2 →"), "tie": ("3 ArrowDown", "3 ↓"),
         "both_bad": ("4 0", "4 0")}  # fmt: skip
-"""For each verdict: the keys as the browser names them, and as the button shows them."""
+"""For each verdict, its keys: the browser's names, and the label on the button."""
 
 
 def heading(session: RateSession) -> Markup:
-    """Title, and who rates where and how far they are."""
+    """Return the title, the rater, the campaign and the progress."""
     campaign = None if session.campaign is None else session.campaign.get("name", "")
     done, total = session.done, session.done + session.remaining
     return _render(
@@ -30,19 +30,19 @@ def heading(session: RateSession) -> Markup:
 
 
 def last_vote(session: RateSession, now_s: float) -> Markup:
-    """What was stored last, who was who, and the way back while there is one."""
+    """Return the last rating, the models' names, and the undo button while there is one."""
     if session.last is None:
         return Markup()
     return _render("last_vote", session, vote=session.last, left_s=session.last.undo_left_s(now_s))
 
 
 def asking(session: RateSession) -> Markup:
-    """The rater's name and prompt; nothing for an invited rater."""
+    """Return the fields for name and prompt; '' for an invited rater."""
     return Markup() if session.invited else _render("asking", session, phase=session.phase)
 
 
 def panes(session: RateSession) -> Markup:
-    """The conversation and both answers; or why there are none."""
+    """Return the conversation and both answers, or why there are none."""
     if session.pair is None:
         return _no_pair(session)
     return _render(
@@ -72,7 +72,7 @@ def _no_pair(session: RateSession) -> Markup:
 
 
 def voting(session: RateSession) -> Markup:
-    """The four verdicts, and after one is chosen the scores; after storing the way on."""
+    """Return the four verdicts; after a choice, the scores; after the rating, the button for the next pair."""
     if session.phase not in ("voting", "scoring", "storing", "stored"):
         return Markup()
     return _render(
@@ -89,7 +89,7 @@ def voting(session: RateSession) -> Markup:
 
 
 def notice(session: RateSession) -> Markup:
-    """What went wrong, or the sentence to read now; read aloud by screen readers."""
+    """Return what went wrong, or the current message; screen readers announce it."""
     trouble = session.trouble
     return _render(
         "notice",
@@ -102,5 +102,5 @@ def notice(session: RateSession) -> Markup:
 
 
 def _render(block: str, session: RateSession, **values: object) -> Markup:
-    """`turn` is the token of `data-focus`, which sends the focus to where the rater has just come."""
+    """Render a template; `turn` is the token of `data-focus`, which moves the focus to the current step."""
     return render(f"pages/rate/templates/{block}.html", session.language, turn=session.turn, **values)

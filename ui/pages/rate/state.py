@@ -1,6 +1,6 @@
-"""What one tab of the rating page holds: the pair in front of the rater, the vote in the making, the vote before.
+"""The state of a tab of the rating page: the current pair, the unfinished rating, the last rating.
 
-Pure values and one mutable session. Knows nothing of HTTP, Gradio or words.
+Immutable values and one mutable session. Knows nothing of HTTP, Gradio or texts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SIDES = ("left", "right")
 VERDICTS: tuple[Verdict, ...] = ("left", "right", "tie", "both_bad")
 DIMENSIONS = ("instruction_following", "relevance", "fluency", "helpfulness")
 UNDO_WINDOW_S = 60
-"""How long the server takes a vote back, in seconds."""
+"""Seconds within which the server allows an undo."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Answer:
     content: str = ""
     finished: bool = False
     cut: bool = False
-    """It ended at the longest length allowed."""
+    """Whether it reached the maximum length."""
     model: str | None = None
     """None while the pair is blind."""
     problem: Problem | None = None
 
     @classmethod
     def of(cls, side: Mapping[str, Any]) -> Answer:
-        """The answer from a comparison object's side."""
+        """Return the answer from a comparison object's side."""
         return cls(side.get("content") or "", True, side.get("finish_reason") == "length", side.get("model"))
 
 
@@ -49,26 +49,26 @@ class Pair:
     left: Answer = field(default_factory=Answer)
     right: Answer = field(default_factory=Answer)
     complete: bool = False
-    """Stored by the server: only then can it be voted on."""
+    """Stored by the server: only then can it be rated."""
     problem: Problem | None = None
 
     @classmethod
     def of(cls, comparison: Mapping[str, Any]) -> Pair:
-        """The pair from a stored comparison object."""
+        """Return the pair from a stored comparison object."""
         messages = tuple(comparison.get("messages") or ())
         return cls(comparison["id"], messages, Answer.of(comparison["left"]), Answer.of(comparison["right"]), True)
 
     @property
     def revealed(self) -> bool:
-        """Whether the models' names are known, as they are after a vote."""
+        """Whether the models' names are known, as they are after a rating."""
         return self.left.model is not None and self.right.model is not None
 
     def answer(self, side: str) -> Answer:
-        """The left or the right answer."""
+        """Return the left or the right answer."""
         return self.left if side == "left" else self.right
 
     def apply(self, event: Mapping[str, Any]) -> Pair:
-        """The pair after one event of the stream; an unknown event changes nothing."""
+        """Return the pair after one event of the stream; unknown events change nothing."""
         match event.get("type"):
             case "comparison.created":
                 return replace(self, comparison_id=event["comparison_id"])
@@ -93,7 +93,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class StoredVote:
-    """The vote before this one, which can still be undone for a while."""
+    """The last rating, which can be undone for a while."""
 
     rating_id: str
     comparison_id: str
@@ -101,19 +101,19 @@ class StoredVote:
     left_model: str
     right_model: str
     rater: str
-    """In whose name the server stored it: the only one who may undo it."""
+    """The rater's name under which it is stored; only this rater may undo it."""
     at_s: float
-    """When it was stored, in seconds since the epoch."""
+    """Time when it was stored, in seconds since the epoch."""
 
     @classmethod
     def of(cls, rating: Mapping[str, Any], now_s: float) -> StoredVote:
-        """From the rating object that the server answered."""
+        """Return the rating from the server's rating object."""
         left, right = (rating[side].get("model") or "?" for side in SIDES)
         rater = str(rating.get("rater") or "")
         return cls(rating["id"], rating["comparison_id"], rating["verdict"], left, right, rater, now_s)
 
     def undo_left_s(self, now_s: float) -> int:
-        """Whole seconds in which it can still be undone."""
+        """Return the whole seconds within which it can still be undone."""
         return max(0, int(self.at_s + UNDO_WINDOW_S - now_s))
 
 
@@ -122,38 +122,38 @@ class RateSession(Session):
     """One tab's state."""
 
     campaign: Mapping[str, Any] | None = None
-    """The invitation's campaign; None where the rater asks prompts of their own."""
+    """The invitation's campaign; None if raters enter their own prompts."""
     rater: str = ""
-    """The invitation's name for the rater, or the name they gave."""
+    """The rater's name, from the invitation or as entered."""
     done: int = 0
     remaining: int = 0
     phase: Phase = "asking"
     pair: Pair | None = None
     verdict: Verdict | None = None
     supersedes: str | None = None
-    """The withdrawn vote that the next vote on this pair replaces."""
+    """The withdrawn rating that the next rating of this pair replaces."""
     undone_rater: str = ""
-    """In whose name that one was stored; the next must be in the same name."""
+    """The rater's name of the withdrawn rating; the next one needs the same name."""
     last: StoredVote | None = None
     turn: int = 0
-    """Counts the places to which the focus was sent."""
+    """Number of focus moves so far."""
     notice: str | None = None
-    """Key of the sentence that the rater should read now."""
+    """Key of the current message."""
     trouble: Problem | None = None
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def invited(self) -> bool:
-        """Whether an invitation link brought the rater here."""
+        """Whether the rater came with an invitation link."""
         return self.query.get("invite") is not None
 
     @property
     def scores_wanted(self) -> bool:
-        """Whether the campaign asks for scores; without a campaign they are always offered."""
+        """Whether scores are shown: always, unless the campaign doesn't ask for them."""
         return self.campaign is None or bool(self.campaign.get("dimensions", True))
 
     def to_keep(self) -> dict[str, Any]:
-        """What a refresh must bring back, as JSON; the scores are kept by their form."""
+        """Return the state to restore after a refresh, as JSON; the form keeps its own scores."""
         return {
             "comparison": self.pair.comparison_id if self.pair else None,
             "verdict": self.verdict,
@@ -164,7 +164,7 @@ class RateSession(Session):
         }
 
     def restore(self, kept: Mapping[str, Any]) -> None:
-        """Sets the vote in the making and the vote before from what was kept; strange content is dropped."""
+        """Restore the unfinished and the last rating from stored state; invalid content is ignored."""
         self.verdict = kept["verdict"] if kept.get("verdict") in VERDICTS else None
         supersedes, last = kept.get("supersedes"), kept.get("last")
         self.supersedes = supersedes if isinstance(supersedes, str) else None
@@ -176,7 +176,7 @@ class RateSession(Session):
 
 
 def vote_body(session: RateSession, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The body of the vote from the scoring form's fields: `left.relevance` = "4", `unsafe` = ["left"], `comment`."""
+    """Return the rating's body from the form's fields: `left.relevance` = "4", `unsafe` = ["left"], `comment`."""
     unsafe = fields.get("unsafe") or []
     body: dict[str, Any] = {"verdict": session.verdict}
     dimensions = {

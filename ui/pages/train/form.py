@@ -1,4 +1,4 @@
-"""The training page's form: what may be chosen, the request that it means, and what would become of it.
+"""The training page's form: its fields, its request, and the preflight.
 
 Knows nothing of HTTP or Gradio.
 """
@@ -18,7 +18,7 @@ from ui.words.i18n import Language, text
 
 METHODS = ("auto", "supervised", "dpo", "kto", "text")
 FieldView = tuple[str, Sequence[tuple[str, str]] | None, str]
-"""A field of the form: its name; values and words of a select, None for an input; what is chosen or stands in it."""
+"""A field of the form: name; values and labels of a select, None for an input; current value."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Field:
     """One setting of the form."""
 
     name: str
-    """As the request spells it."""
+    """Name in the request."""
     place: str
     """`hyperparameters`, `tuneloop`, or `top` of the request."""
     default: str = ""
-    """What stands in it; empty: the server's own choice."""
+    """Initial value; '' leaves the choice to the server."""
     choices: tuple[str, ...] = ()
-    """Values of a select, the first being the default."""
+    """Values of a select; the first is the default."""
 
 
 HYPERPARAMETERS = (
@@ -57,9 +57,9 @@ QLORA = (
 
 
 def request_of(action: Action, method: str) -> dict[str, Any]:
-    """The body of `POST /v1/fine_tuning/jobs` that the form's fields mean; empty fields are left out.
+    """Return the form's body for `POST /v1/fine_tuning/jobs`; empty fields are left out.
 
-    method: what `auto` was found to be. What isn't a number goes as it is: the server says what is wrong.
+    method: the method that `auto` stands for. Values that aren't numbers are sent as they are: the server reports them.
     """
     body: dict[str, Any] = {"model": action.text("model"), "training_file": action.text("training_file")}
     for name in ("validation_file", "suffix"):
@@ -93,13 +93,13 @@ def _value(words: str) -> Any:
 
 
 def form(session: TrainSession) -> str:
-    """The form; with no file that can be used, how to get one."""
+    """Return the form; without a usable file, how to get one."""
     language = session.language
     usable = sorted((file for file in session.files if file["status"] != "error"), key=_is_held_back)
     return render(
         "pages/train/templates/form.html",
         language,
-        # Another file or model in the address is another form: what was kept of the one before must not overrule it.
+        # Another file or model in the address is another form: the kept values must not override it.
         kept=f"train.form.{session.file_id}.{session.model}",
         first_fields=_first_fields(session, usable) if usable else None,
         more_fields={
@@ -110,7 +110,7 @@ def form(session: TrainSession) -> str:
 
 
 def _is_held_back(file: Mapping[str, Any]) -> bool:
-    """Whether votes' prompts were held back in it: what measures a model mustn't be the first choice to train it on."""
+    """Whether it is a holdout of ratings: a file for evaluation mustn't be the default for training."""
     return str(file["filename"]).startswith("ratings-") and str(file["filename"]).endswith("-holdout.jsonl")
 
 
@@ -134,7 +134,7 @@ def _describe(language: Language, field: Field) -> FieldView:
 
 
 def preflight(session: TrainSession) -> str:
-    """The preflight: fits? servable? how long? And the button that starts."""
+    """Return the preflight: memory, servability, time; and the start button."""
     language, found = session.language, session.preflight
     if session.form_problem:
         return problem_box(language, session.form_problem)
@@ -147,7 +147,7 @@ def preflight(session: TrainSession) -> str:
 
 
 def _answers(language: Language, found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Words and kind of each chip."""
+    """Return text and kind of each chip."""
     words = {True: ("✓", "yes", "good"), False: ("✗", "no", "bad"), None: ("?", "unknown", "")}
     answers = []
     for name in ("fits", "servable"):

@@ -1,4 +1,4 @@
-"""The training page's open job: state, progress, curves, what health says, events, checkpoints, and what to do next.
+"""The open job on the training page: state, progress, curves, findings, events, checkpoints, actions.
 
 Knows nothing of HTTP or Gradio.
 """
@@ -19,7 +19,7 @@ from ui.pages.train.state import OpenJob, TrainSession, state_of
 from ui.words.i18n import Language, text
 
 MOST_MESSAGES = 200
-"""Events that are listed; the curves are drawn from all."""
+"""Maximum number of events in the list; the curves use all."""
 PANELS = ("reward_margin", "reward_accuracy", "learning_rate", "tokens_per_second")
 _CHANGES = {
     "validating_files": ("cancel",), "queued": ("pause", "cancel"), "running": ("pause", "cancel"),
@@ -30,7 +30,7 @@ _LEVELS = {"warn": ("data-warn", "⚠ "), "error": ("data-bad", "✗ ")}
 
 
 def job(session: TrainSession) -> str:
-    """State, progress and buttons; why it failed, or what it made."""
+    """Return state, progress and buttons; why it failed, or its result."""
     opened, language = session.open_job, session.language
     if opened is None or opened.job is None:
         return render("pages/train/templates/no_job.html", language)
@@ -71,7 +71,7 @@ def _listed(settings: Mapping[str, Any]) -> str:
 
 
 def curves(session: TrainSession) -> str:
-    """The loss with what health says; below it the other metrics, where there are any."""
+    """Return the loss with findings, and below it the other metrics, if there are any."""
     opened, language = session.open_job, session.language
     if opened is None or opened.job is None:
         return ""
@@ -127,7 +127,7 @@ def _summary(language: Language, training: Sequence[Point], validation: Sequence
 
 
 def _finding(event: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """Words and kind of the chip, message, and the remedy where the message doesn't say it."""
+    """Return text and kind of the chip, the message, and the remedy if the message doesn't contain it."""
     sign, kind = _SEVERITIES.get(event["data"]["severity"], ("", ""))
     remedy = str(event["data"].get("remedy") or "")
     return f"{sign} {_code(event)}", kind, event["message"], "" if remedy in event["message"] else remedy
@@ -138,7 +138,7 @@ def _code(event: Mapping[str, Any]) -> str:
 
 
 def history(session: TrainSession) -> str:
-    """Checkpoints that are served, and the events in words, newest first."""
+    """Return the served checkpoints, and the events as text, newest first."""
     opened = session.open_job
     if opened is None or opened.job is None:
         return ""
@@ -158,7 +158,7 @@ def _clock(event: Mapping[str, Any]) -> str:
 
 
 def _checkpoint(one: Mapping[str, Any], job: Mapping[str, Any]) -> tuple[str, list[str], str]:
-    """Its name, step and losses, and the two models that are compared."""
+    """Return a checkpoint's name, step and losses, and the two models to compare."""
     name = str(one["fine_tuned_model_checkpoint"])
     losses = (one["metrics"].get(loss) for loss in ("train_loss", "full_valid_loss"))
     numbers = [f"{one['step_number']:,}", *("–" if loss is None else f"{loss:.4g}" for loss in losses)]

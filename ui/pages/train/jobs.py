@@ -1,4 +1,4 @@
-"""The training page's list of jobs: which wait, which run, how they ended."""
+"""The list of jobs on the training page, with their states."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIGNS = {
 
 
 def jobs(session: TrainSession) -> str:
-    """The list, newest first; what it is for where there is none."""
+    """Return the list, newest first; if it is empty, what it is for."""
     language, now = session.language, time.time()
     if session.jobs is None:
         return ""
@@ -36,12 +36,12 @@ def jobs(session: TrainSession) -> str:
 
 
 def model_of(job: Mapping[str, Any]) -> str:
-    """The name that the tuned model has, or will have."""
+    """Return the tuned model's current or future name."""
     return str(job["fine_tuned_model"] or (job.get("tuneloop") or {}).get("fine_tuned_model") or job["id"])
 
 
 def status(language: Language, job: Mapping[str, Any]) -> tuple[str, str]:
-    """The state, with the place in the queue or the time that is left; and the kind of its chip."""
+    """Return the state with the place in the queue or the time left, and the kind of its chip."""
     state = state_of(job)
     words = [label(language, "train.state", state)]
     place = (job.get("tuneloop") or {}).get("queue_position")
@@ -53,6 +53,6 @@ def status(language: Language, job: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def left_s(job: Mapping[str, Any]) -> float | None:
-    """Seconds to the estimated end of a running job."""
+    """Return the seconds to the estimated end of a running job."""
     finish = job.get("estimated_finish")
     return max(1.0, finish - time.time()) if finish and state_of(job) == "running" else None

@@ -1,8 +1,8 @@
-"""The training page: a form with a preflight, the queue, and one job with its curves while they come.
+"""The training page: a form with a preflight, the queue, and one job with live curves.
 
 Owns what each action does; `state` owns the state, `form`, `jobs` and `job` the HTML. The
-browser asks for news every two seconds (`train.js`), and only blocks that have changed are sent. The address holds
-which job is open, so that a refresh, and a server that was started again, show the same.
+browser polls every two seconds (`train.js`), and only changed blocks are sent. The address contains the open job, so
+that it stays open after a refresh and after a restart of the server.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ class TrainPage:
         return list(self._blocks)
 
     def translate(self, session: TrainSession) -> Updates:
-        """The whole page in the session's language."""
+        """Return the whole page in the session's language."""
         session.drawn = {}
         return self._draw(session)
 
     async def open(self, session: TrainSession, api_key: str, query: dict[str, str]) -> Updates:
-        """The form with the address's file, the jobs, and the address's job."""
+        """Show the form with the file in the address, the jobs, and the job in the address."""
         session.opened = True
         session.trouble, session.message, session.preflight, session.form_problem = None, Markup(), None, None
         session.checking = session.starting = session.looking = False
@@ -77,7 +77,7 @@ class TrainPage:
         return self.translate(session)
 
     def _draw(self, session: TrainSession) -> Updates:
-        """What differs from what the browser has."""
+        """Return updates for the blocks that have changed."""
         updates: Updates = {}
         for block, draw in self._blocks.items():
             value = draw(session)
@@ -87,7 +87,7 @@ class TrainPage:
         return updates
 
     async def _act(self, session: TrainSession, api_key: str, action: Action) -> AsyncGenerator[Updates]:
-        if not session.opened:  # the server was started again: what it doesn't know, address and browser do
+        if not session.opened:  # the server was restarted: reload the page from the browser's state
             yield {self._watched: gr.update(value="<span data-reload></span>")}
             return
         steps = {
@@ -111,7 +111,7 @@ class TrainPage:
         if session.drawn.get("address") != query:
             session.drawn["address"] = query
             drawn |= self._frame.address(session.query_now())
-        return drawn or {self._watched: gr.update()}  # Gradio takes an empty answer for a mistake
+        return drawn or {self._watched: gr.update()}  # Gradio treats an empty result as an error
 
     def _ask_for_key(self, problem: Problem, session: TrainSession) -> Updates:
         return self._frame.problem(problem, session) if problem.kind == "unauthorized" else {}
@@ -129,7 +129,7 @@ class TrainPage:
         yield
 
     async def _changed(self, session: TrainSession, _api_key: str, _action: Action) -> AsyncGenerator[None]:
-        """Another choice in the form: the preflight was for the previous one."""
+        """Mark the preflight as outdated after a change in the form."""
         session.outdated, session.form_problem = session.preflight is not None, None
         yield
 
@@ -150,7 +150,7 @@ class TrainPage:
         yield
 
     async def _method(self, session: TrainSession, api_key: str, action: Action) -> str:
-        """The chosen method; for `auto` the one that the file's examples are for."""
+        """Return the selected method; for `auto`, the one that suits the file's examples."""
         if action.text("method") not in ("", "auto"):
             return action.text("method")
         found = await data_calls.report(self._client, api_key, action.text("training_file"), "")
@@ -197,7 +197,7 @@ class TrainPage:
         yield
 
     async def _follow(self, session: TrainSession, api_key: str) -> None:
-        """Brings the open job up to date; one that has ended is asked for once more and then left alone."""
+        """Refresh the open job; a job that has ended is requested once more, then no longer."""
         opened = session.open_job
         if opened is None or not (opened.goes_on or opened.job is None or not opened.events):
             return
@@ -209,11 +209,11 @@ class TrainPage:
                 raise
             session.open_job, session.message = None, message(session.language, "train.gone")
             return
-        # The job first: an event that comes after it is found by the next look, and the last look is after the end.
+        # The job first: later events are found by the next poll, and the last poll is after the end.
         fresh = await calls.events_since(self._client, api_key, opened.id, opened.last_event)
         known = {event["id"] for event in opened.events}
         opened.events += [event for event in fresh if event["id"] not in known]
-        if fresh or state_of(job) not in GOING_ON:  # a new checkpoint is told by an event
+        if fresh or state_of(job) not in GOING_ON:  # an event reports a new checkpoint
             opened.checkpoints = await calls.checkpoints(self._client, api_key, opened.id)
         opened.job = job
 

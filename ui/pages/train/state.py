@@ -1,4 +1,4 @@
-"""What a tab of the training page holds: what may be chosen, what was foreseen, the jobs, and the one that is open."""
+"""The state of a tab of the training page: files and models, the preflight, the jobs, and the open job."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Point = tuple[int, float]
 
 
 def state_of(job: Mapping[str, Any]) -> str:
-    """The job's state in our own words, `paused` and `pausing` among them, which OpenAI's set lacks."""
+    """Return tuneloop's state of the job, which includes `paused` and `pausing`, unlike OpenAI's status."""
     return str((job.get("tuneloop") or {}).get("state") or job["status"])
 
 
 @dataclass
 class OpenJob:
-    """One job with all that it told."""
+    """One job with its events and checkpoints."""
 
     id: str
     job: Mapping[str, Any] | None = None
@@ -32,20 +32,20 @@ class OpenJob:
     """Oldest first."""
     checkpoints: Sequence[Mapping[str, Any]] = ()
     changing: bool = False
-    """A pause, resume or cancel is on its way."""
+    """Whether a pause, resume or cancel is in progress."""
 
     @property
     def last_event(self) -> str | None:
-        """The newest event's id."""
+        """Id of the newest event."""
         return str(self.events[-1]["id"]) if self.events else None
 
     @property
     def goes_on(self) -> bool:
-        """Whether something new can still come."""
+        """Whether the job can still change."""
         return self.job is None or state_of(self.job) in GOING_ON | {"pausing"}
 
     def points(self, name: str) -> list[Point]:
-        """The metric of that name by step; of a step that was told twice, what came last."""
+        """Return the values of a metric by step; if a step was reported twice, the last value."""
         found = {
             int(event["data"]["step"]): float(event["data"][name])
             for event in self.events
@@ -55,15 +55,15 @@ class OpenJob:
 
     @property
     def progress(self) -> tuple[int, int] | None:
-        """(steps done, steps of the whole run); None before the first."""
-        told = [event["data"] for event in self.events if event["type"] == "metrics"]
-        if not told:
+        """(steps done, total steps); None before the first step."""
+        metrics = [event["data"] for event in self.events if event["type"] == "metrics"]
+        if not metrics:
             return None
-        return max(int(data["step"]) for data in told), int(told[-1].get("total_steps") or 0)
+        return max(int(data["step"]) for data in metrics), int(metrics[-1].get("total_steps") or 0)
 
     @property
     def findings(self) -> list[Mapping[str, Any]]:
-        """What health said: events whose data has a severity."""
+        """The findings: events whose data has a severity."""
         return [event for event in self.events if (event.get("data") or {}).get("severity")]
 
 
@@ -72,32 +72,32 @@ class TrainSession(Session):
     """One tab's state."""
 
     opened: bool = False
-    """Whether `open` was ever called: a server that was started again meets tabs that it didn't open."""
+    """Whether `open` was called: after a restart, the server gets requests from tabs that it didn't open."""
     files: Sequence[Mapping[str, Any]] = ()
     file_id: str = ""
-    """The file that the address chose."""
+    """The file in the address."""
     model: str = ""
-    """The model that the address chose."""
+    """The model in the address."""
     jobs: Sequence[Mapping[str, Any]] | None = None
-    """Newest first; None until they could be listed."""
+    """Newest first; None before they were listed."""
     open_job: OpenJob | None = None
     checked_body: Mapping[str, Any] | None = None
-    """What was asked with the preflight that is shown."""
+    """The request of the current preflight."""
     preflight: Mapping[str, Any] | None = None
     checking: bool = False
     starting: bool = False
     outdated: bool = False
-    """The form was changed after the preflight."""
+    """Whether the form was changed after the preflight."""
     form_problem: Problem | None = None
     trouble: Problem | None = None
     message: Markup = field(default_factory=Markup)
-    """HTML of what was done last."""
+    """HTML of the message about the last action."""
     looking: bool = False
-    """The jobs are being asked for; another look meanwhile is left out."""
+    """Whether the jobs are being requested; another poll meanwhile is skipped."""
     drawn: dict[Any, str] = field(default_factory=dict)
-    """Block → the HTML that the browser has."""
+    """Block → its HTML in the browser."""
 
     def query_now(self) -> dict[str, str]:
-        """The address's query that brings all of it back."""
+        """Return the address's query that restores this state."""
         told = {"job": self.open_job.id if self.open_job else "", "file": self.file_id}
         return {name: value for name, value in told.items() if value}
