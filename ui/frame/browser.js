@@ -34,8 +34,8 @@ window.tuneloop = {
     document.body.classList.toggle('tl-invited', 'invite' in query);
     const language = this.language();
     this.applyLanguage(language, names);
-    const told = { query, kept: this.read(page), fields: this.read(`${page}.fields`) };
-    return [language, this.key(), JSON.stringify(told)];
+    const state = { query, kept: this.read(page), fields: this.read(`${page}.fields`) };
+    return [language, this.key(), JSON.stringify(state)];
   },
   read(name) {
     try {
@@ -117,8 +117,8 @@ document.addEventListener('keydown', event => {
     const { app_id: own, root } = window.gradio_config || {};
     if (document.hidden || !own || Date.now() < quietUntil) return;
     const asked = fetch(`${root || ''}/gradio_api/app_id`, { signal: AbortSignal.timeout(2500) });
-    const told = await asked.then(answer => (answer.ok ? answer.json() : {})).catch(() => ({}));
-    if (!told.app_id || told.app_id === own) return;
+    const config = await asked.then(answer => (answer.ok ? answer.json() : {})).catch(() => ({}));
+    if (!config.app_id || config.app_id === own) return;
     quietUntil = Date.now() + 20000; // a page on its way is not begun again, one that never comes is
     location.reload();
   };

@@ -56,11 +56,11 @@ class Action:
     @classmethod
     def of(cls, event: gr.EventData) -> Action:
         """Return the event's action; its name is '' if the event has none."""
-        told = dict(event._data) if isinstance(event._data, dict) else {}
-        sent = told.pop("files", None) or {}
+        fields = dict(event._data) if isinstance(event._data, dict) else {}
+        sent = fields.pop("files", None) or {}
         files = {name: str(file["id"]) for name, file in sent.items() if "id" in file}
         refused = {name: str(file["error"]) for name, file in sent.items() if "error" in file}
-        return cls(str(told.pop("do", "")), told, files, refused)
+        return cls(str(fields.pop("do", "")), fields, files, refused)
 
     @property
     def turn(self) -> int:

@@ -180,11 +180,11 @@ class _FramedPage:
         )
 
     async def _open(self, chosen: Language, api_key: str, opened: str, session: Session) -> Updates:
-        told = json.loads(opened)
+        state = json.loads(opened)
         if not session.is_language_asked:
             session.language = chosen
-        session.query = told["query"]
-        session.kept, session.fields = told["kept"], told["fields"]
+        session.query = state["query"]
+        session.kept, session.fields = state["kept"], state["fields"]
         session.api_key = api_key
         page = await self._open_page(session, api_key)
         shown = {

@@ -50,7 +50,7 @@ class CampaignsSession(Session):
     created: int = 0
     """How many campaigns were created in this tab."""
     busy: bool = False
-    said: tuple[str, dict[str, str]] = ("", {})
+    message: tuple[str, dict[str, str]] = ("", {})
     """The message about the last action: its key and values."""
     trouble: Problem | None = None
     drawn: dict[int, str] = field(default_factory=dict)
@@ -112,11 +112,11 @@ class CampaignsPage:
     def _draw(self, session: CampaignsSession) -> Updates:
         """Return updates for the blocks that have changed."""
         language, now_s = session.language, time.time()
-        key, values = session.said
+        key, values = session.message
         sent = f"campaigns.new.{session.created - 1}" if key == "created" else ""
-        said = render.notice(key, language, sent, **values)
-        said += elements.problem_box(session.trouble, language) if session.trouble else ""
-        blocks = {self._heading: render.heading(session.shown, language), self._notice: said}
+        notice = render.notice(key, language, sent, **values)
+        notice += elements.problem_box(session.trouble, language) if session.trouble else ""
+        blocks = {self._heading: render.heading(session.shown, language), self._notice: notice}
         if session.shown is None:
             names = [model.name for model in session.models]
             blocks[self._main] = render.listing(session.campaigns, language)
@@ -163,12 +163,12 @@ class CampaignsPage:
     async def _act(self, session: CampaignsSession, api_key: str, action: Action) -> AsyncGenerator[Updates]:
         if session.busy:
             return
-        session.busy, session.trouble, session.said = True, None, ("", {})
+        session.busy, session.trouble, session.message = True, None, ("", {})
         address: Updates = {}
         try:
             address = await self._done(session, api_key, action)
         except Objection as objection:
-            session.said = objection.key, objection.values
+            session.message = objection.key, objection.values
         except UIError as error:
             session.trouble = error.problem
         finally:
@@ -179,7 +179,7 @@ class CampaignsPage:
         """Do the action, and change the address if another campaign is shown now."""
         if action.name == "create":
             session.shown = await calls.create(self._client, api_key, body_of(action))
-            session.created, session.said = session.created + 1, ("created", {})
+            session.created, session.message = session.created + 1, ("created", {})
             session.invitations, session.made, session.failed, session.counted = [], [], [], (0, 0)
             return self._frame.address({"campaign": session.shown["id"]})
         if session.shown is None:
@@ -188,10 +188,10 @@ class CampaignsPage:
         match action.name:
             case "close" | "reopen":
                 session.shown = await calls.change_state(self._client, api_key, campaign, action.name)
-                session.said = ("closed" if action.name == "close" else "reopened"), {}
+                session.message = ("closed" if action.name == "close" else "reopened"), {}
             case "delete":
                 await calls.delete(self._client, api_key, campaign)
-                session.shown, session.said = None, ("deleted", {})
+                session.shown, session.message = None, ("deleted", {})
                 session.campaigns = await calls.list_campaigns(self._client, api_key)
                 session.files = await calls.files(self._client, api_key)
                 return self._frame.address({})
@@ -201,7 +201,7 @@ class CampaignsPage:
                 await calls.revoke(self._client, api_key, campaign, action.text("invitation"))
                 session.made = [one for one in session.made if one["id"] != action.text("invitation")]
                 session.invitations = await calls.invitations(self._client, api_key, campaign)
-                session.said = "revoked", {}
+                session.message = "revoked", {}
         return {}
 
     async def _invite(self, session: CampaignsSession, api_key: str, campaign: str, rater: str) -> None:

@@ -32,8 +32,8 @@ _FOCUS_PROMPT = "if (props.value) setTimeout(() => document.querySelector('#tl-p
 _SHOW_NEW_TURN = """
 let shownTurn = -1;
 watch('value', () => {
-  const told = element.querySelector('[data-number]');
-  const turn = told ? Number(told.dataset.number) : -1;
+  const last = element.querySelector('[data-number]');
+  const turn = last ? Number(last.dataset.number) : -1;
   if (shownTurn >= 0 && turn > shownTurn) element.scrollIntoView({ block: 'start' });
   shownTurn = turn;
 });

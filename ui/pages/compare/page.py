@@ -28,7 +28,7 @@ from ui.pages.compare.view import CompareView
 from ui.server_client import Model, UIError
 
 # Keep text that was typed while the prompt was being sent.
-_EMPTY_PROMPT = "(told, prompt) => told && JSON.parse(told)[1] === prompt ? '' : prompt"
+_EMPTY_PROMPT = "(sent, prompt) => sent && JSON.parse(sent)[1] === prompt ? '' : prompt"
 KEEP_EVERY_S = 1.0
 """Seconds between two saves of a running conversation, for a refresh."""
 

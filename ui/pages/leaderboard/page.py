@@ -23,7 +23,7 @@ from ui.pages.leaderboard import calls, quality, render
 from ui.pages.leaderboard.filters import Filters
 from ui.server_client import Problem, UIError
 
-SAVE_JS = "told => { if (told) tuneloop.download(JSON.parse(told).path, 'leaderboard.csv'); }"
+SAVE_JS = "csv => { if (csv) tuneloop.download(JSON.parse(csv).path, 'leaderboard.csv'); }"
 
 
 @dataclass

@@ -98,7 +98,7 @@ def training(models: Sequence[str], sending: bool, language: Language, job: Figu
 
 
 def _started(job: Figures) -> dict[str, object]:
-    told = (job.get("tuneloop") or {}).get("ratings") or {}
-    left_out = told.get("left_out")
+    origin = (job.get("tuneloop") or {}).get("ratings") or {}
+    left_out = origin.get("left_out")
     count = sum(left_out.values()) if isinstance(left_out, Mapping) else left_out
-    return {"job": job["id"], "pairs": told.get("pairs", "?"), "votes": told.get("votes", "?"), "left_out": count}
+    return {"job": job["id"], "pairs": origin.get("pairs", "?"), "votes": origin.get("votes", "?"), "left_out": count}

@@ -100,12 +100,12 @@ async def delete_model(client: ServerClient, api_key: str, model: str) -> None:
 async def _or_none(call: Any) -> dict[str, Any] | None:
     """Return the response; None if it doesn't exist for this caller."""
     try:
-        told: dict[str, Any] = await call
+        response: dict[str, Any] = await call
     except UIError as error:
         if error.problem.kind in ("unreachable", "unauthorized"):
             raise
         return None
-    return told
+    return response
 
 
 def _path(name: str) -> str:

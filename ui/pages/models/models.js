@@ -1,6 +1,6 @@
 // Downloads and the import of an adapter: files go between browser and API, never through Python's pages.
 const byId = id => document.getElementById(id);
-let sent = null;  // what is told of the upload that is under way
+let sent = null;  // what is sent about the upload in progress
 const tell = words => {
   [byId('models-import-status').textContent, byId('models-import').disabled] = [words, sent !== null];
 };
@@ -23,7 +23,7 @@ const imported = button => {
     tell(sent);
   };
   const upload = String(Date.now());
-  const end = ([action, told]) => { sent = null; tell(''); act(action, { ...told, upload }); };
+  const end = ([action, values]) => { sent = null; tell(''); act(action, { ...values, upload }); };
   request.onerror = () => end(['refused', { detail: '', kind: 'unreachable' }]);
   request.onload = () => {
     const answer = tuneloop.parsed(request.responseText);

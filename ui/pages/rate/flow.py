@@ -70,9 +70,9 @@ class RateFlow:
             yield "all"
 
     async def _open_invited(self, session: RateSession, api_key: str, kept_id: str | None) -> None:
-        told = await calls.invitation(self._client, api_key)
-        session.campaign, session.rater = told["campaign"], told["rater"]
-        session.done, session.remaining = told["done"], told["remaining"]
+        invitation = await calls.invitation(self._client, api_key)
+        session.campaign, session.rater = invitation["campaign"], invitation["rater"]
+        session.done, session.remaining = invitation["done"], invitation["remaining"]
         if kept_id and session.supersedes:  # a rating was undone: its pair comes first
             await self._restore_pair(session, api_key, kept_id, lost=None)
         if session.pair is None:
@@ -93,17 +93,17 @@ class RateFlow:
     async def _next_assigned(self, session: RateSession, api_key: str, kept_id: str | None = None) -> None:
         session.pair, session.supersedes = None, None
         try:
-            told = await calls.assignment(self._client, api_key, (session.campaign or {})["id"])
+            assignment = await calls.assignment(self._client, api_key, (session.campaign or {})["id"])
         except UIError as error:
             session.campaign = (await calls.invitation(self._client, api_key))["campaign"]
             if session.campaign is None or session.campaign.get("status") != "closed":
                 raise error
-            told = {"comparison": None, "done": session.done, "remaining": 0}
-        session.done, session.remaining = told["done"], told["remaining"]
-        if told["comparison"] is None:
+            assignment = {"comparison": None, "done": session.done, "remaining": 0}
+        session.done, session.remaining = assignment["done"], assignment["remaining"]
+        if assignment["comparison"] is None:
             self._enter_phase(session, "finished")
             return
-        session.pair = Pair.of(told["comparison"])
+        session.pair = Pair.of(assignment["comparison"])
         if session.pair.comparison_id != kept_id:
             session.verdict = None
         self._enter_phase(session, "scoring" if session.verdict else "voting")

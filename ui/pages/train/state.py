@@ -99,5 +99,5 @@ class TrainSession(Session):
 
     def query_now(self) -> dict[str, str]:
         """Return the address's query that restores this state."""
-        told = {"job": self.open_job.id if self.open_job else "", "file": self.file_id}
-        return {name: value for name, value in told.items() if value}
+        query = {"job": self.open_job.id if self.open_job else "", "file": self.file_id}
+        return {name: value for name, value in query.items() if value}
