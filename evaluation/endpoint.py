@@ -49,10 +49,10 @@ class ChatEndpoint:
                 content = await response.json(content_type=None)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise EndpointError(
-                f"{url} cannot be reached or did not answer JSON: {error}. Is it running there?"
+                f"{url} can't be reached or didn't respond with JSON: {error}. Check that the server is running there."
             ) from error
         if response.status != 200:
-            raise EndpointError(f"{url} answered {response.status} for {model!r}: {_message(content)}")
+            raise EndpointError(f"{url} responded with {response.status} for {model!r}: {_message(content)}")
         return content["choices"][0]["message"]["content"] or ""
 
 

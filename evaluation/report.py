@@ -67,7 +67,7 @@ def read_questions(path: Path) -> list[Question]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise QuestionsError(f"{path} cannot be read: {error}. Give a JSONL file in UTF-8.") from error
+        raise QuestionsError(f"{path} can't be read: {error}. Use a JSONL file in UTF-8.") from error
     questions, faults = [], []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -79,7 +79,7 @@ def read_questions(path: Path) -> list[Question]:
     if faults or not questions:
         found = "; ".join(faults[:20]) or "no lines"
         raise QuestionsError(
-            f"{path} holds no questions or has faults: {found}. Every line must look like "
+            f"{path} has no questions or has errors: {found}. Every line must look like "
             '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "the right answer"}]}.'
         )
     return questions
@@ -119,5 +119,5 @@ async def compare_models(
 def _question(line: dict[str, Any]) -> Question:
     *messages, last = line["messages"]
     if last["role"] != "assistant" or not messages:
-        raise ValueError("the last message must be the assistant's, after at least one other")
+        raise ValueError("the last message must be from the assistant, after at least one other")
     return Question(messages, str(last["content"]))

@@ -30,22 +30,22 @@ from training.record.run_summary import read_json_object
 from training.record.terminal import Display
 
 _EPILOG = """\
-RUN_DIR/config.json holds the settings under TrainingConfig's names; three of them are required:
+RUN_DIR/config.json has the settings of docs/training.md; three of them are required:
   {"base_model": "models/tuneloop-demo", "training_file": "examples.jsonl",
    "output_dir": "adapters/adapter-0123456789abcdef"}
-Started again on the same RUN_DIR, a run that was stopped goes on from its last checkpoint."""
+To resume a stopped run from its last checkpoint, start it again with the same RUN_DIR."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what RUN_DIR/config.json describes; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m training",
-        description="Fine-tunes a base model with QLoRA as RUN_DIR/config.json says.",
+        description="Fine-tune a base model with the settings in RUN_DIR/config.json.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "run_dir", metavar="RUN_DIR", type=Path, help=f"folder with config.json; {EVENTS_FILE} goes there"
+        "run_dir", metavar="RUN_DIR", type=Path, help=f"folder with config.json; {EVENTS_FILE} is written there"
     )
     run_dir = parser.parse_args(arguments).run_dir
     stop = StopRequest()
@@ -62,7 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: {run_dir} can't be used as a run directory: {error.strerror}.", file=sys.stderr)
+        print(
+            f"error: can't use {run_dir} as a run directory: {error.strerror}. Choose another folder.", file=sys.stderr
+        )
         return 2
     except Stopped as stopped:
         return 128 + stopped.signum
@@ -83,7 +85,7 @@ def _lock_run_dir(run_dir: Path) -> Iterator[None]:
 
     def in_use(pid: str) -> _InUseError:
         return _InUseError(
-            f"{run_dir} is in use by process {pid}, and a run is one process. Wait until it has ended, or stop it."
+            f"{run_dir} is in use by process {pid}, and a run can only have one process. Wait until it has finished, or stop it."
         )
 
     with hold_lock(run_dir / RUN_LOCK, in_use):
@@ -103,7 +105,7 @@ def _run(run_dir: Path, journal: Journal, stop: StopRequest) -> int:
     try:
         _train(run_dir, journal, stop)
     except Stopped as stopped:
-        message = f"{stopped}; start again on {run_dir} to go on from the last checkpoint"
+        message = f"{stopped}; start again with {run_dir} to resume from the last checkpoint"
         return _fail(journal, message, "interrupted", 128 + stopped.signum)
     except ConfigError as error:
         code = "output_exists" if error.param == "output_dir" else "invalid_config"
@@ -160,8 +162,8 @@ def _refuse_changed_data(run_dir: Path, config: TrainingConfig) -> None:
     if changed:
         raise ConfigError(
             [
-                f"`{name}` {getattr(config, name)} has changed since this run began: going on would train on a "
-                "mixture. Put the old file back, or start a new run."
+                f"`{name}` {getattr(config, name)} has changed since this run started, so resuming would train on "
+                "mixed data. Restore the old file, or start a new run."
                 for name in changed
             ],
             param=changed[0],
@@ -174,11 +176,11 @@ def _read_config(path: Path) -> TrainingConfig:
     except (OSError, ValueError) as error:
         raise ConfigError([f"{path} can't be read as JSON: {error}. Write the configuration there."]) from error
     if not isinstance(values, dict):
-        raise ConfigError([f"{path} must hold a JSON object with TrainingConfig's names."])
+        raise ConfigError([f"{path} must have a JSON object with the settings of docs/training.md."])
     config = TrainingConfig.from_dict(values)
     if Path(config.output_dir).exists():
         raise ConfigError(
-            [f"`output_dir` {config.output_dir} already exists, and an adapter is never overwritten. Name a new one."],
+            [f"`output_dir` {config.output_dir} already exists, and adapters are never overwritten. Choose a new one."],
             param="output_dir",
         )
     return config
@@ -204,7 +206,7 @@ def _fail_with(journal: Journal, run_dir: Path, error: Exception) -> int:
         return _fail(journal, str(error), "unusable_adapter", 1)
     trace = run_dir / "error.txt"
     trace.write_text(traceback.format_exc(), encoding="utf-8")
-    return _fail(journal, f"The run failed: {kind}: {error}. The details are in {trace}.", "internal_error", 1)
+    return _fail(journal, f"The run failed: {kind}: {error}. See {trace} for details.", "internal_error", 1)
 
 
 def _fail(

@@ -46,9 +46,9 @@ def rate(
             maximum (with prior 0 only).
     """
     if not 0 < confidence < 1:
-        raise VotesError(f"confidence is {confidence}; it must lie between 0 and 1, such as 0.95.")
+        raise VotesError(f"confidence is {confidence}, but must be between 0 and 1, such as 0.95.")
     if baseline is not None and baseline not in votes.models:
-        raise VotesError(f"The baseline {baseline!r} has no votes. There are votes on: {', '.join(votes.models)}.")
+        raise VotesError(f"The baseline {baseline!r} has no ratings. Models with ratings: {', '.join(votes.models)}.")
     fitted = FittedVotes.from_votes(votes, prior=prior, style_control=style_control, both_bad=both_bad)
     table = _count_table(votes)
     group = fitted.group if fitted else np.arange(len(votes.models))

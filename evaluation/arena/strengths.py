@@ -117,7 +117,7 @@ def _inverse(information: Numbers) -> Numbers:
         return np.asarray(np.linalg.inv(information), dtype=np.float64)
     except np.linalg.LinAlgError as error:
         raise VotesError(
-            "The votes have no finite maximum: one side never lost. Give a prior above 0; 1 is Firth's own."
+            "The fit has no finite maximum: one side never lost. Set a prior above 0; Firth's is 1."
         ) from error
 
 

@@ -88,7 +88,7 @@ class Votes:
         """
         unknown = set(verdict) - set(VERDICTS)
         if unknown:
-            raise VotesError(f"{sorted(unknown)} is no verdict. There are: {', '.join(VERDICTS)}.")
+            raise VotesError(f"{sorted(unknown)} isn't a verdict. Use one of {', '.join(VERDICTS)}.")
         models = sorted({*left, *right})
         code = {model: index for index, model in enumerate(models)}
         return cls(
@@ -158,13 +158,17 @@ def _check(votes: Votes) -> None:
     for field in fields(votes):
         column = getattr(votes, field.name)
         if field.name != "models" and column is not None and len(column) != len(votes.left):
-            raise VotesError(f"{field.name} has {len(column)} rows and left has {len(votes.left)}; give equal columns.")
+            raise VotesError(
+                f"{field.name} has {len(column)} rows, but left has {len(votes.left)}. Use columns of equal length."
+            )
     for name, column, end in (
         ("left", votes.left, len(votes.models)),
         ("right", votes.right, len(votes.models)),
         ("outcome", votes.outcome, len(VERDICTS)),
     ):
         if len(column) and not (column.min() >= 0 and column.max() < end):
-            raise VotesError(f"{name} holds codes from {column.min()} to {column.max()}; they must be 0 to {end - 1}.")
+            raise VotesError(
+                f"{name} has codes from {column.min()} to {column.max()}, but they must be 0 to {end - 1}."
+            )
     if (votes.left == votes.right).any():
-        raise VotesError("A model is voted against itself. Leave such votes out: they say nothing of its strength.")
+        raise VotesError("A model is compared with itself. Leave out such ratings: they don't show its strength.")

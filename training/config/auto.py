@@ -126,13 +126,13 @@ def _batch_size(
     by_tokens = _power_of_two(tokens / (rows_at_once * max(1.0, mean_tokens)))
     limits = [
         (wanted, _explain_wanted(wanted, n_rows)),
-        (by_tokens, f"about {tokens} tokens in one pass suit this machine"),
+        (by_tokens, f"about {tokens} tokens per pass suit this machine"),
     ]
     if largest_batch is not None:
-        limits.append((max(1, largest_batch), "more rows aren't expected to fit into memory"))
+        limits.append((max(1, largest_batch), "more rows probably wouldn't fit into memory"))
     batch_size, why = min(limits, key=lambda limit: limit[0])
     if config.method == "kto" and batch_size < 2 <= n_rows:
-        batch_size, why = 2, "KTO sets each answer against another one of its batch"
+        batch_size, why = 2, "KTO compares each answer with another one in its batch"
     reasons.append(f"`batch_size` {batch_size}: {why}.")
     return batch_size
 
@@ -140,7 +140,7 @@ def _batch_size(
 def _explain_wanted(wanted: int, n_rows: int) -> str:
     if wanted < TARGET_ROWS and n_rows < TARGET_ROWS * STEPS_PER_EPOCH:
         return f"with {n_rows} rows, larger batches would leave too few steps"
-    return f"{TARGET_ROWS} rows per step are usual"
+    return f"{TARGET_ROWS} rows per step is usual"
 
 
 def _target_rows(n_rows: int) -> int:
@@ -156,10 +156,10 @@ def _n_epochs(config: TrainingConfig, n_rows: int, rows_per_step: int, reasons: 
     n_epochs, why = usual, f"usual for `method: {config.method}`"
     if steps * usual < LEAST_STEPS:
         n_epochs = min(most, math.ceil(LEAST_STEPS / steps))
-        why = f"the file is small ({n_rows} rows), and about {LEAST_STEPS} steps are wanted, in at most {most} passes"
+        why = f"the file is small ({n_rows} rows); the target is about {LEAST_STEPS} steps, in at most {most} passes"
     elif n_rows * usual > MOST_ROWS_SEEN:
         n_epochs = max(1, MOST_ROWS_SEEN // n_rows)
-        why = f"the file is large ({n_rows} rows), and about {MOST_ROWS_SEEN} rows seen are enough"
+        why = f"the file is large ({n_rows} rows), and training on about {MOST_ROWS_SEEN} rows is enough"
     reasons.append(f"`n_epochs` {n_epochs}: {why}.")
     return n_epochs
 
@@ -194,8 +194,8 @@ def _learning_rate(config: TrainingConfig, n_parameters: int, reasons: list[str]
         return config.learning_rate
     rate = auto_learning_rate(config.method, config.finetuning_type, n_parameters)
     reasons.append(
-        f"`learning_rate` {rate:g}: for `finetuning_type: {config.finetuning_type}`, `method: {config.method}` and a "
-        f"base of {_format_count(n_parameters)} parameters; larger bases want smaller steps."
+        f"`learning_rate` {rate:g}: for `finetuning_type: {config.finetuning_type}`, `method: {config.method}` and "
+        f"a base model with {_format_count(n_parameters)} parameters; larger models need lower rates."
     )
     return rate
 
@@ -218,7 +218,11 @@ def _save_steps(config: TrainingConfig, steps_per_epoch: int, total_steps: int, 
         return config.save_steps
     tenth = max(50, math.ceil(total_steps / 10))
     steps = min(steps_per_epoch, tenth)
-    why = "a checkpoint per epoch" if steps == steps_per_epoch else "epochs are long, and a crash shouldn't cost much"
+    why = (
+        "a checkpoint per epoch"
+        if steps == steps_per_epoch
+        else "epochs are long, and a crash should lose little progress"
+    )
     reasons.append(f"`save_steps` {steps}: {why}.")
     return steps
 

@@ -30,7 +30,7 @@ Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 
 
 class ConfigError(ValueError):
-    """A configuration that breaks one rule or several, all reported at once."""
+    """The configuration is invalid; reports all errors at once."""
 
     def __init__(self, faults: Sequence[str], *, param: str | None = None) -> None:
         self.faults = tuple(faults)
@@ -42,13 +42,13 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """One fine-tune. Built with wrong values it raises `ConfigError`, which names every fault at once."""
+    """The settings of one fine-tuning run. Raises `ConfigError` with every error if a value is invalid."""
 
     # Model, data and method.
     base_model: str
     """The model to train the adapter on: a local folder, or a Hugging Face hub id such as `Qwen/Qwen3-0.6B`."""
     training_file: str
-    """The examples, as JSONL, JSON, CSV, Parquet or plain text; `docs/data.md` shows every format."""
+    """The training examples, as JSONL, JSON, CSV, Parquet or plain text; `docs/data.md` describes every format."""
     output_dir: str
     """The directory for the result: an adapter, or a complete model with `serve_as: model`. It must not exist yet."""
     method: Method = "supervised"
@@ -58,7 +58,7 @@ class TrainingConfig:
     file_format: FileFormat = "auto"
     """The format of `training_file`. `auto`: detected for each record; set it if detection gets it wrong."""
     base_model_name: str | None = None
-    """The name that the base model is served under. Default: the hub id, or the folder's name."""
+    """The base model's name on the server. Default: the hub id, or the folder's name."""
     fine_tuned_model: str | None = None
     """The name that clients put in `model`: `ft:{base}:{org}:{suffix}:{8 characters}`. Default: a generated name."""
 
@@ -80,7 +80,7 @@ class TrainingConfig:
     max_steps: int | None = None
     """Maximum number of optimizer steps, whatever `n_epochs` says. Default: no limit."""
     batch_size: int | Auto = "auto"
-    """Examples in one forward pass. Larger is faster on a GPU and needs more memory."""
+    """Examples per forward pass. Larger is faster on a GPU and needs more memory."""
     gradient_accumulation_steps: int = 1
     """Forward passes per optimizer step: a larger batch in the same memory, but slower steps."""
     learning_rate: float | Auto = "auto"
@@ -260,9 +260,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError([f"{path} can't be read as YAML: {error}. Give a YAML file in UTF-8."]) from error
+        raise ConfigError([f"{path} can't be read as YAML: {error}. Use a YAML file in UTF-8."]) from error
     if not isinstance(values, dict):
-        raise ConfigError([f"{path} must hold one `name: value` a line, such as `training_file: examples.jsonl`."])
+        raise ConfigError([f"{path} must have one `name: value` per line, such as `training_file: examples.jsonl`."])
     return values
 
 

@@ -55,7 +55,7 @@ def _not_blank(value: Any) -> str | None:
 def _modules(value: Any) -> str | None:
     names = [value] if isinstance(value, str) else value
     if not names or not all(names):
-        return "is empty; give `all-linear` or names such as [q_proj, v_proj]"
+        return "is empty; use `all-linear` or names such as [q_proj, v_proj]"
     if isinstance(value, str):
         try:
             re.compile(value)
@@ -66,9 +66,9 @@ def _modules(value: Any) -> str | None:
 
 def _folder_or_hub_id(value: Any) -> str | None:
     if not value.strip():
-        return "is empty; give a local folder or a hub id such as Qwen/Qwen3-0.6B"
+        return "is empty; use a local folder or a hub id such as Qwen/Qwen3-0.6B"
     if looks_like_path(value) and not Path(value).is_dir():
-        return f"is {value!r}, which isn't a folder here; give an existing folder, or a hub id such as Qwen/Qwen3-0.6B"
+        return f"is {value!r}, but there is no such folder; use an existing folder, or a hub id such as Qwen/Qwen3-0.6B"
     return None
 
 
@@ -160,7 +160,7 @@ def _describe_type(expected: Any) -> str:
         return "a list of names" if arguments[0] is str else "a list of whole numbers"
     if origin is Mapping:
         return "names with a whole number each"
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", type(None): "null"}
     return words[expected]
 
 

@@ -40,7 +40,7 @@ def read_inputs(config: TrainingConfig) -> RunInputs:
     path = Path(config.training_file)
     examples = read_examples(path, config.file_format, config.method)
     if config.method == "kto" and len({example.label for example in examples}) < 2:
-        raise DataError(path, [Fault(None, "kto learns from the difference: give good and bad answers, not one kind")])
+        raise DataError(path, [Fault(None, "kto needs both good and bad answers; add the missing kind")])
     mixed_in = _draw_mixed_in(config, len(examples))
     if not config.validation_file:
         parts = split_examples(
@@ -74,7 +74,8 @@ def _read_validation(config: TrainingConfig, training: Sequence[Example]) -> tup
     if not left_out:
         return kept, []
     note = (
-        f"{left_out} of the {len(validation)} validation examples are in the training file too, and aren't measured on"
+        f"{left_out} of the {len(validation)} validation examples are also in the training file and were left "
+        "out of validation"
     )
     return kept, [note]
 

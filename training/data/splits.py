@@ -161,7 +161,7 @@ class _ValidationIndex:
 
 def _describe_leak(matches: list[str]) -> str:
     more = f" and {len(matches) - _LISTED_LINES} more" if len(matches) > _LISTED_LINES else ""
-    return f"{', '.join(matches[:_LISTED_LINES])}{more}; a row may be in one of the two files only"
+    return f"{', '.join(matches[:_LISTED_LINES])}{more}; each row may be in only one of the two files"
 
 
 def _texts_to_compare(example: Example) -> Iterator[tuple[str, str]]:

@@ -16,11 +16,11 @@ from training.demo.examples import NAME, write_examples
 from training.process.environment import prepare_environment
 
 _DESCRIPTION = """\
-Builds the embedded base model: a chat model of three million parameters that knows a few hundred facts.
-It is trained here, from nothing and without a download, in about a minute on two cores."""
+Build the embedded base model: a chat model with three million parameters that knows a few hundred facts.
+It is trained from scratch on this machine, without any download, in about a minute on two cores."""
 _EXAMPLES = f"""\
 examples:
-  python -m training.demo models/{NAME}       build it there (the folder's name is the name it is served under)
+  python -m training.demo models/{NAME}       build it there (the folder's name becomes the model's name)
   python -m training.demo --write-examples data/     write the example data for a first fine-tune"""
 
 
@@ -32,14 +32,14 @@ def main(arguments: list[str] | None = None) -> int:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("directory", metavar="DIR", type=Path, help="folder to make; it must be empty or not exist yet")
-    parser.add_argument("--write-examples", action="store_true", help="write the example data into DIR, and no model")
+    parser.add_argument("directory", metavar="DIR", type=Path, help="output folder; must be empty or not exist yet")
+    parser.add_argument("--write-examples", action="store_true", help="only write the example data to DIR")
     parser.add_argument(
         "--cache",
         action="store_true",
-        help="keep the model under DIR by its recipe's hash, build it only where absent, print its folder",
+        help="use DIR as a cache by the recipe's hash, build the model only if needed, and print its folder",
     )
-    parser.add_argument("--seed", metavar="N", type=int, help="of the random numbers; another one, other weights")
+    parser.add_argument("--seed", metavar="N", type=int, help="random seed; different seeds give different weights")
     options = parser.parse_args(arguments)
     try:
         if options.write_examples:
@@ -55,9 +55,7 @@ def _write(directory: Path) -> int:
         directory.mkdir(parents=True, exist_ok=True)
         write_examples(directory)
     except OSError as error:
-        return _print_error(
-            f"The example data can't be written into {directory}: {error.strerror}. Name another folder."
-        )
+        return _print_error(f"Can't write the example data to {directory}: {error.strerror}. Choose another folder.")
     return 0
 
 

@@ -74,7 +74,7 @@ def cached_demo_model(cache_dir: Path, *, recipe: Recipe | None = None, on_progr
         (home / ".lock").touch()
     except OSError as error:
         raise DemoModelError(
-            f"The cache folder {cache_dir} can't be used: {error.strerror}. Name one where you may write."
+            f"Can't use the cache folder {cache_dir}: {error.strerror}. Choose one that you can write to."
         ) from error
     with hold_lock(home / ".lock"):
         if not (home / NAME).is_dir():
@@ -116,8 +116,8 @@ def _train_model(recipe: Recipe, on_progress: OnProgress) -> tuple[LlamaForCausa
     share = share_known(model, tokenizer)
     if share < recipe.least_known:
         raise DemoModelError(
-            f"The embedded base model answers {share:.1%} of its questions; {recipe.least_known:.0%} is the least "
-            "that is useful. Raise `passes` in the recipe, or report this with your processor's name."
+            f"The embedded base model answers {share:.1%} of its questions, but at least {recipe.least_known:.0%} "
+            "is required. Raise `passes` in the recipe, or report this with your CPU's name."
         )
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     return model, tokenizer
@@ -168,13 +168,13 @@ def _temporary_dir(directory: Path) -> Iterator[Path]:
     try:
         if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
             raise DemoModelError(
-                f"{directory} exists and isn't an empty folder. Name a folder that is empty or doesn't exist yet."
+                f"{directory} exists and isn't an empty folder. Choose a folder that is empty or doesn't exist yet."
             )
         directory.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".partial-{directory.name}-", dir=directory.parent))
     except OSError as error:
         raise DemoModelError(
-            f"{directory} can't be made: {error.strerror}. Name a folder in a place where you may write."
+            f"Can't create {directory}: {error.strerror}. Choose a folder that you can write to."
         ) from error
     try:
         yield partial

@@ -28,7 +28,7 @@ from training.process.environment import prepare_environment
 if TYPE_CHECKING:
     from training.inspection.forecast.forecast import Forecast
 
-_DESCRIPTION = "Tells what a file of examples holds, and about how long and how much memory a run on it will take."
+_DESCRIPTION = "Report what a training file contains, and estimate the time and memory of a run on it."
 _EPILOG = """\
 examples:
   python -m training.inspection.data_report examples.jsonl
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(options, config, examples, with_base="base_model" in settings)
     except DataError as error:
         listing = "".join(f"\n  {fault}" for fault in error.faults)
-        print(f"error: {error.path} has {len(error.faults)} fault(s):{listing}", file=sys.stderr)
+        print(f"error: {error.path} has {len(error.faults)} error(s):{listing}", file=sys.stderr)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
     return 2
@@ -61,11 +61,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", metavar="FILE", type=Path, help="the examples, in any of the formats")
-    parser.add_argument("--format", metavar="F", help="format of the file; default: detected for each record")
-    parser.add_argument("--base-model", metavar="DIR", help="the base model: a folder, or a hub id")
-    parser.add_argument("--config", metavar="RUN.yaml", type=Path, help="settings of the run that is meant")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("file", metavar="FILE", type=Path, help="training file in any supported format")
+    parser.add_argument("--format", metavar="F", help="file format; default: detected for each record")
+    parser.add_argument("--base-model", metavar="DIR", help="base model: a folder or a hub id")
+    parser.add_argument("--config", metavar="RUN.yaml", type=Path, help="YAML config of the run to estimate")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser
 
 
@@ -115,7 +115,7 @@ def _report(options: argparse.Namespace, config: TrainingConfig, examples: list[
     faults = found.tokens.faults if found.tokens else ()
     if faults:
         listing = "".join(f"\n  {fault}" for fault in faults)
-        print(f"error: {options.file} has {len(faults)} example(s) that can't be learned:{listing}", file=sys.stderr)
+        print(f"error: {options.file} has {len(faults)} example(s) that can't be trained on:{listing}", file=sys.stderr)
     return 2 if faults else 0
 
 
@@ -129,7 +129,11 @@ def _base_folder(base_model: str) -> Path:
         return Path(cached_file(base_model, "config.json")).parent
     except (OSError, ValueError) as error:
         raise ConfigError(
-            [f"{base_model!r} is no folder here, nor on the hub: {error}."], param="base_model"
+            [
+                f"{base_model!r} is neither a local folder nor available on the hub: {error}. Check the name and "
+                "the network."
+            ],
+            param="base_model",
         ) from error
 
 

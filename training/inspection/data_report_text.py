@@ -27,13 +27,11 @@ def report_text(path: Path, method: str, found: Figures, run: Forecast | None) -
         [_tokens_text(found.tokens, found.examples), _issues_text(found)] if found.tokens else [_issues_text(found)]
     )
     if found.tokens and found.tokens.first:
-        parts.append("the first example, with what is learned in ⟦…⟧:\n" + _indent(found.tokens.first))
+        parts.append("first example, with trained tokens in ⟦…⟧:\n" + _indent(found.tokens.first))
     if run:
         parts.append(_run_text(run))
     else:
-        parts.append(
-            "Lengths in tokens, memory and time need a base model: give --base-model, or --config with a `base_model`."
-        )
+        parts.append("For lengths in tokens, memory and time, set --base-model, or --config with a `base_model`.")
     return "\n\n".join(parts)
 
 
@@ -61,13 +59,13 @@ def _not_rendered_text(found: Figures) -> str:
     """Say how many of the examples with tools are rendered without them."""
     count = found.tokens.not_rendered.get("tools", 0) if found.tokens else 0
     of_them = "" if count == found.with_tools else f"{count} of them "
-    return f" ({of_them}not rendered by this base's chat template)" if count else ""
+    return f" ({of_them}not rendered by this base model's chat template)" if count else ""
 
 
 def _lengths_text(lengths: Lengths) -> str:
     shown = (
-        f"length in {lengths.unit}: shortest {lengths.shortest}, median {lengths.median}, 95 % up to {lengths.p95}, "
-        f"longest {lengths.longest}, together {lengths.total:,}"
+        f"length in {lengths.unit}: shortest {lengths.shortest}, median {lengths.median}, 95th percentile "
+        f"{lengths.p95}, longest {lengths.longest}, total {lengths.total:,}"
     )
     most = max(count for _, count in lengths.histogram)
     width = len(str(lengths.histogram[-1][0]))
@@ -81,22 +79,22 @@ def _lengths_text(lengths: Lengths) -> str:
 def _tokens_text(tokens: Tokens, examples: int) -> str:
     lines = []
     if tokens.examples < examples:
-        lines.append(f"tokens were counted in {tokens.examples} of the {examples} examples, evenly spread")
+        lines.append(f"token counts from {tokens.examples} of the {examples} examples, evenly sampled")
     lines.append(f"longer than max_length {tokens.max_length}: {tokens.too_long} of {tokens.rows} rows")
-    lines.append(f"learned: {tokens.learned_share:.0%} of the tokens; the rest is context")
+    lines.append(f"trained on: {tokens.learned_share:.0%} of tokens; the rest is context")
     if tokens.not_rendered:
         lines.append(f"{not_rendered_note(tokens.not_rendered)} (of {examples} examples)")
     return "\n".join(lines)
 
 
 def _issues_text(found: Figures) -> str:
-    lines = [f"the same as an earlier example: {len(found.duplicates)}{_format_places(found.duplicates)}"]
+    lines = [f"exact duplicates: {len(found.duplicates)}{_format_places(found.duplicates)}"]
     if found.near_duplicates is None:
-        lines.append(f"much like an earlier one: not looked for in more than {MOST_COMPARED} examples")
+        lines.append(f"near-duplicates: not checked with more than {MOST_COMPARED} examples")
     else:
-        lines.append(f"much like an earlier one: {found.near_duplicates}")
+        lines.append(f"near-duplicates: {found.near_duplicates}")
     personal = _format_counts(found.personal_data) if found.personal_data else "none found"
-    where = f" (first in {', '.join(map(str, found.personal_data_lines))})" if found.personal_data_lines else ""
+    where = f" (first in lines {', '.join(map(str, found.personal_data_lines))})" if found.personal_data_lines else ""
     lines.append(f"personal data: {personal}{where}")
     return "\n".join(lines)
 
@@ -104,25 +102,25 @@ def _issues_text(found: Figures) -> str:
 def _run_text(run: Forecast) -> str:
     plan = run.plan
     lines = [
-        f"a run on {run.training_rows} of the rows: {plan.n_epochs} epochs, {plan.total_steps} steps of "
+        f"estimated run on {run.training_rows} rows: {plan.n_epochs} epochs, {plan.total_steps} steps of "
         f"{plan.batch_size * plan.gradient_accumulation_steps} rows, learning rate {plan.learning_rate:g}",
         *(f"  {reason}" for reason in plan.reasons),
         _time_text(run),
         f"memory, about: {run.memory.total / 1e9:.2f} GB"
-        + ("" if run.free_bytes is None else f" of {run.free_bytes / 1e9:.2f} GB that are free now"),
+        + ("" if run.free_bytes is None else f" of {run.free_bytes / 1e9:.2f} GB free"),
         _indent(run.memory.table()),
     ]
-    lines += [f"it would be refused: {refusal}" for refusal in run.refusals]
+    lines += [f"would be rejected: {refusal}" for refusal in run.refusals]
     lines += [f"note: {finding}" for finding in run.findings]
     return "\n".join(lines)
 
 
 def _time_text(run: Forecast) -> str:
     if run.seconds is None or run.tokens_per_second is None:
-        return "time: no estimate for a GPU; the run itself tells after its first steps"
+        return "time: no estimate for GPUs; the run reports one after its first steps"
     return (
-        f"time, about: {format_duration(run.seconds)}, at some {_round_to_two(run.tokens_per_second)} tokens/s on this "
-        "processor as busy as it is now; half or twice that wouldn't be a surprise"
+        f"time, about: {format_duration(run.seconds)}, at about {_round_to_two(run.tokens_per_second)} tokens/s "
+        "with the current CPU load; the actual time may be half or twice that"
     )
 
 

@@ -25,7 +25,7 @@ def load_tokenizer(base_model: str) -> Any:
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
-            [f"The tokenizer of {base_model!r} can't be loaded: {reason}. Give a base model's folder."],
+            [f"Can't load the tokenizer of {base_model!r}: {reason}. Use a base model's folder."],
             param="base_model",
         ) from error
 

@@ -149,13 +149,13 @@ def _preserve(base: Base) -> Iterator[None]:
 def _check_settings(config: TrainingConfig, plan: Plan, base: Base) -> None:
     if config.method == "kto" and plan.batch_size < 2:
         raise ConfigError(
-            ["`batch_size` is 1, but `kto` compares each example with another one of its batch. Give 2 or more."],
+            ["`batch_size` is 1, but `kto` compares each example with another one in its batch. Set it to 2 or more."],
             param="batch_size",
         )
     if isinstance(base.model.get_output_embeddings(), BaseTunerLayer):
         raise BaseModelError(
-            f"`target_modules` puts an adapter on the output layer, and `{config.method}` wouldn't train that one. "
-            "Leave it out, or name it in `modules_to_save` instead.",
+            f"`target_modules` includes the output layer, which `{config.method}` can't train. Leave it out, or use "
+            "`modules_to_save` for it.",
             param="target_modules",
         )
 

@@ -64,7 +64,8 @@ class PreferenceTrainer(ExactResumeMixin):
         if not all(_row_key(row) in self._references for row in rows):
             if self.state.global_step > 0:
                 raise ValueError(
-                    "These rows are new, but the model at the start is gone. Measure them once before training."
+                    "These rows weren't measured before training, and the initial model is no longer "
+                    "available. Measure them once before training."
                 )
             found = self._compute_reference(rows)
             self._references |= {_row_key(row): start for row, start in zip(rows, found, strict=True)}

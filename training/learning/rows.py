@@ -104,7 +104,7 @@ def _render(
             if config.on_too_long == "refuse":
                 limit = f"`max_length` {config.max_length}"
                 faults.append(
-                    Fault(example.line, f"it is longer than {limit}; shorten it, or let `on_too_long` cut it")
+                    Fault(example.line, f"it is longer than {limit}; shorten it, or set `on_too_long` to cut")
                 )
             continue
         rendered += found
@@ -143,7 +143,7 @@ def _row_length(row: AnyRendered) -> int:
 def _describe_changes(cut: int, dropped: int, kept: int, rows: int, config: TrainingConfig, *, packing: bool) -> str:
     notes = []
     if dropped:
-        notes.append(f"{dropped} dropped, being longer than max_length {config.max_length}")
+        notes.append(f"{dropped} dropped because they are longer than max_length {config.max_length}")
     if cut:
         notes.append(f"{cut} cut at max_length {config.max_length}")
     if packing:

@@ -82,8 +82,7 @@ def save_adapter(model: Any, directory: Path, start: str | None = None) -> None:
     """
     if start is not None and fingerprint(model) == start:
         raise AdapterWriteError(
-            "The trained weights are as they were at the start: nothing was learned. "
-            "Raise `learning_rate` or train for more steps."
+            "The weights didn't change in training: nothing was learned. Raise `learning_rate` or train for more steps."
         )
     model.save_pretrained(str(directory), safe_serialization=True, save_embedding_layers=False)
     (directory / "README.md").unlink(missing_ok=True)  # PEFT's template, not filled in
@@ -112,11 +111,11 @@ def check_weights(weights: Mapping[str, torch.Tensor]) -> None:
     for name, values in weights.items():
         if not torch.isfinite(values).all():
             raise AdapterWriteError(
-                f"{name} holds values that aren't finite: the training diverged. "
-                "Lower `learning_rate`, or raise `warmup_ratio`."
+                f"{name} has values that aren't finite: the training diverged. Lower `learning_rate`, or raise "
+                "`warmup_ratio`."
             )
         if "lora_A" in name and name.replace("lora_A", "lora_B") not in weights:
-            raise AdapterWriteError(f"{name} has no lora_B beside it: the adapter is incomplete.")
+            raise AdapterWriteError(f"{name} has no matching lora_B: the adapter is incomplete. Train it again.")
     seconds = [values for name, values in weights.items() if "lora_B" in name]
     if seconds and not any(values.any() for values in seconds):
         raise AdapterWriteError(
@@ -149,6 +148,8 @@ def move_into_place(partial: Path, output_dir: Path, manifest: Manifest) -> None
         sync(file)
     sync(partial)
     if output_dir.exists():
-        raise AdapterWriteError(f"{output_dir} came to exist meanwhile; what is complete is never overwritten.")
+        raise AdapterWriteError(
+            f"{output_dir} was created during the run, and adapters are never overwritten. Choose another `output_dir`."
+        )
     partial.rename(output_dir)
     sync(output_dir.parent)

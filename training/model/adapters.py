@@ -33,8 +33,8 @@ def add_adapter(model: Any, config: TrainingConfig) -> PeftModel:
         adapted = get_peft_model(model, lora)
     except ValueError as error:
         raise BaseModelError(
-            f"No adapter can be put on {config.base_model} as the configuration says: {first_line(error)} "
-            f"`target_modules` may name {format_names(last_names(find_linear_layers(model)))}.",
+            f"Can't add an adapter to {config.base_model} with these settings: {first_line(error)} `target_modules` "
+            f"can be {format_names(last_names(find_linear_layers(model)))}.",
             param="target_modules",
         ) from error
     if config.init_lora_weights == "orthogonal":
@@ -81,8 +81,8 @@ def _resolve_targets(model: Any, config: TrainingConfig) -> str | list[str]:
 def _add_virtual_tokens(model: Any, config: TrainingConfig) -> PeftModel:
     if config.finetuning_type == "prefix_tuning" and config.gradient_checkpointing is True:
         raise BaseModelError(
-            "`gradient_checkpointing` is true, but prefix tuning hands the layers a cache, which checkpointing drops. "
-            "Turn it off, or choose `finetuning_type: p_tuning`.",
+            "`gradient_checkpointing` is true, but prefix tuning needs a cache that checkpointing drops. Turn it "
+            "off, or use `finetuning_type: p_tuning`.",
             param="gradient_checkpointing",
         )
     kind = PrefixTuningConfig if config.finetuning_type == "prefix_tuning" else PromptEncoderConfig
@@ -95,7 +95,8 @@ def _add_virtual_tokens(model: Any, config: TrainingConfig) -> PeftModel:
         return cast_trained_to_float32(get_peft_model(model, tokens))
     except (ValueError, KeyError, AttributeError) as error:
         raise BaseModelError(
-            f"{config.base_model} can't be tuned by `{config.finetuning_type}`: {first_line(error)}. Choose `lora`.",
+            f"{config.base_model} can't be trained with `finetuning_type: {config.finetuning_type}`: "
+            f"{first_line(error)}. Use `lora`.",
             param="finetuning_type",
         ) from error
 
@@ -144,6 +145,6 @@ def _check_even_ranks(config: TrainingConfig) -> None:
     odd = [rank for rank in (config.r, *(config.rank_pattern or {}).values()) if rank % 2]
     if odd:
         raise BaseModelError(
-            f"`init_lora_weights: orthogonal` splits the rank into halves, and {odd[0]} is odd. Give an even rank.",
+            f"`init_lora_weights: orthogonal` needs an even rank, but {odd[0]} is odd. Use an even rank.",
             param="init_lora_weights",
         )

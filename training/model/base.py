@@ -91,7 +91,7 @@ def load_base(config: TrainingConfig) -> Base:
     notes: tuple[str, ...] = ()
     if has_fused_experts(model) and config.finetuning_type != "full":
         held = str(dtype).removeprefix("torch.")
-        notes = (f"the experts of this model are blocks of weights: they are held in {held}, with no adapter on them",)
+        notes = (f"this model's experts are fused weights: they stay in {held}, without adapters",)
     trained, adapter_notes = _prepare_trained(model, config)
     return Base(
         model=trained,
@@ -147,7 +147,7 @@ def _load(config: TrainingConfig, dtype: torch.dtype) -> tuple[Any, Any]:
     except (OSError, ValueError, KeyError, ImportError, HFValidationError, SafetensorError) as error:
         if attention and "attention" in str(error).lower():
             raise BaseModelError(
-                f"`attn_implementation` {config.attn_implementation} can't be used here: {error}. Leave it at `auto`.",
+                f"`attn_implementation` {config.attn_implementation} can't be used here: {error}. Use `auto`.",
                 param="attn_implementation",
             ) from error
         raise BaseModelError(_explain_load_failure(config, error)) from error
@@ -189,19 +189,19 @@ def _check_same_base(config: TrainingConfig) -> None:
     directory = Path(str(config.from_adapter))
     if not directory.is_dir():
         raise BaseModelError(
-            f"`from_adapter` is {config.from_adapter!r}, which isn't a folder here. Give an adapter's directory.",
+            f"`from_adapter` is {config.from_adapter!r}, but there is no such folder. Use an adapter's directory.",
             param="from_adapter",
         )
     try:
         is_other = is_for_other_base(directory, base_folder(config))
     except ValueError as error:
         raise BaseModelError(
-            f"The adapter in {directory} can't be used: {error}. Get it again.", param="from_adapter"
+            f"The adapter in {directory} can't be used: {error}. Copy or train it again.", param="from_adapter"
         ) from error
     if is_other:
         raise BaseModelError(
-            f"The adapter in {directory} was made for a base whose weights have another hash than those of "
-            f"{config.base_model}. Give that base as `base_model`.",
+            f"The adapter in {directory} was trained on a base model with different weights (by their hash) than "
+            f"{config.base_model}. Set `base_model` to that model.",
             param="from_adapter",
         )
 
@@ -247,10 +247,10 @@ def _explain_load_failure(config: TrainingConfig, error: Exception) -> str:
         ) if not there]  # fmt: skip
         what = f"it has no {' and no '.join(lacking)}" if lacking else reason
         return (
-            f"The base model in {Path(config.base_model)} can't be loaded: {what}. "
-            "Give a folder with config.json, weights as safetensors and a tokenizer."
+            f"Can't load the base model in {Path(config.base_model)}: {what}. Use a folder with config.json, "
+            "safetensors weights and a tokenizer."
         )
     return (
-        f"The base model {config.base_model!r} is no folder here, nor to be had from the Hugging Face hub: {reason}. "
-        "Check its name and the network, or download it and give the folder."
+        f"The base model {config.base_model!r} is neither a local folder nor available on the Hugging Face hub: "
+        f"{reason}. Check its name and the network, or download it and use the folder."
     )

@@ -51,7 +51,7 @@ def apply_adapter(model: Any, directory: Path, saved: PeftConfig, *, is_trainabl
     wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
     if stored != wanted:  # PEFT would only warn, and leave layers without stored weights untrained
         odd = sorted(stored ^ wanted)[0]
-        raise ValueError(f"its layers aren't those of the base model: {odd} is on one side only")
+        raise ValueError(f"its layers don't match the base model's: {odd} is only in one of them")
     return adapted
 
 
@@ -62,13 +62,13 @@ def read_adapter_config(directory: Path) -> PeftConfig:
         ValueError: it or the weights are missing, can't be read, or would change the base itself.
     """
     if not (directory / WEIGHTS_FILE).is_file() or not (directory / CONFIG_FILE).is_file():
-        raise ValueError(f"it needs {CONFIG_FILE} and {WEIGHTS_FILE}; other forms, such as .bin, aren't read")
+        raise ValueError(f"it needs {CONFIG_FILE} and {WEIGHTS_FILE}; other formats, such as .bin, aren't supported")
     try:
         saved = PeftConfig.from_pretrained(str(directory))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"its {CONFIG_FILE} can't be read: {first_line(error)}") from error
     if getattr(saved, "init_lora_weights", True) not in (True, False, "gaussian", "orthogonal"):
-        raise ValueError(f"its init_lora_weights {saved.init_lora_weights!r} would change the base itself")
+        raise ValueError(f"its init_lora_weights {saved.init_lora_weights!r} would change the base model itself")
     return saved
 
 
@@ -80,28 +80,27 @@ def _saved_config(directory: Path, config: TrainingConfig) -> PeftConfig:
     kind = getattr(saved.peft_type, "value", saved.peft_type)
     if kind != PEFT_TYPES.get(config.finetuning_type):
         raise _adapter_error(
-            directory, f"it is of the kind {kind}, and `finetuning_type` is {config.finetuning_type}; make them agree"
+            directory, f"its type is {kind}, but `finetuning_type` is {config.finetuning_type}; they must match"
         )
     if kind == "P_TUNING" or getattr(saved, "prefix_projection", False):
         raise _adapter_error(
-            directory, "of such an adapter only the vectors are kept, not the network that made them, so it can't be "
-            "trained on"
+            directory, "only its vectors were saved, not the network behind them, so it can't be trained further"
         )  # fmt: skip
     return saved
 
 
 def _describe_adapter(saved: PeftConfig, config: TrainingConfig) -> tuple[str, ...]:
     if not isinstance(saved, LoraConfig):
-        return (f"goes on from {config.from_adapter}",)
+        return (f"continuing from {config.from_adapter}",)
     default = {field: TrainingConfig.__dataclass_fields__[field].default for field in _TAKEN_FROM_ADAPTER}
     ignored = [
-        f"`{name}` {getattr(config, name)!r} isn't used: the adapter's is {getattr(saved, name)!r}"
+        f"`{name}` {getattr(config, name)!r} is ignored: the adapter has {getattr(saved, name)!r}"
         for name in _TAKEN_FROM_ADAPTER
         if getattr(config, name) != default[name]
         and _normalize(getattr(config, name)) != _normalize(getattr(saved, name))
     ]
     on = "its layers" if isinstance(saved.target_modules, str) else format_names(saved.target_modules or ())
-    return (f"goes on from {config.from_adapter}: r {saved.r}, lora_alpha {saved.lora_alpha}, on {on}", *ignored)
+    return (f"continuing from {config.from_adapter}: r {saved.r}, lora_alpha {saved.lora_alpha}, on {on}", *ignored)
 
 
 def _normalize(value: Any) -> Any:
@@ -110,4 +109,4 @@ def _normalize(value: Any) -> Any:
 
 
 def _adapter_error(directory: Path, reason: str) -> BaseModelError:
-    return BaseModelError(f"The adapter in {directory} can't be gone on from: {reason}.", param="from_adapter")
+    return BaseModelError(f"Can't continue from the adapter in {directory}: {reason}.", param="from_adapter")

@@ -77,7 +77,7 @@ def _check_patterns(config: TrainingConfig, targets: str | Collection[str]) -> N
             re.compile(pattern)
         except re.error as error:
             raise BaseModelError(
-                f"`{param}` holds {pattern!r}, which is neither a layer's name nor a regular expression: {error}.",
+                f"`{param}` has {pattern!r}, which is neither a layer's name nor a regular expression: {error}.",
                 param=param,
             ) from error
 
@@ -90,8 +90,8 @@ def _check_names(
         if not any(_matches_end(layer, name) if pattern else _matches_name(layer, [name]) for layer in layers):
             known = last_names(layer for layer in layers if layer and not layer.rsplit(".", 1)[-1].isdigit())
             raise BaseModelError(
-                f"`{param}` names {name!r}, but no such layer of {config.base_model} is there to take it. "
-                f"Names that are there: {format_names(known)}.",
+                f"`{param}` has {name!r}, but {config.base_model} has no such layer. Available layers: "
+                f"{format_names(known)}.",
                 param=param,
             )
 
@@ -101,8 +101,9 @@ def _check_not_fused(model: Any, targeted: Sequence[str]) -> None:
     found = next((name for name in targeted if name.rsplit(".", 1)[-1] in fused), None)
     if found:
         raise BaseModelError(
-            f"`target_modules` puts an adapter on {found}, where vLLM can't load one ({model.config.model_type}). "
-            f"Set `exclude_modules: [{found.rsplit('.', 1)[-1]}]`, or `serve_as: model`.",
+            f"`target_modules` includes {found}, but vLLM can't load an adapter on that layer "
+            f"({model.config.model_type}). Set `exclude_modules: [{found.rsplit('.', 1)[-1]}]`, or `serve_as: "
+            "model`.",
             param="target_modules",
         )
 
@@ -111,8 +112,8 @@ def _check_no_router(targeted: Iterable[str]) -> None:
     routers = [name for name in targeted if name.rsplit(".", 1)[-1] in ROUTERS]
     if routers:
         raise BaseModelError(
-            f"`target_modules` names {routers[0]}, which sends tokens to experts; vLLM can't load an adapter on it. "
-            "Leave it out; `all-linear` does.",
+            f"`target_modules` has {routers[0]}, which routes tokens to experts; vLLM can't load an adapter on it. "
+            "Leave it out, as `all-linear` does.",
             param="target_modules",
         )
 
@@ -122,7 +123,8 @@ def _check_blocks(model: Any, config: TrainingConfig) -> None:
     beyond = [number for number in config.layers_to_transform or () if number >= n_blocks]
     if beyond:
         raise BaseModelError(
-            f"`layers_to_transform` names block {beyond[0]}, but {config.base_model} has {n_blocks}, counted from 0.",
+            f"`layers_to_transform` has block {beyond[0]}, but {config.base_model} has {n_blocks} blocks, "
+            "counted from 0.",
             param="layers_to_transform",
         )
 
@@ -131,8 +133,8 @@ def _check_whole_layers(model: Any, config: TrainingConfig) -> None:
     for name, layer in model.named_modules():
         if _matches_name(name, config.modules_to_save or ()) and isinstance(layer, Linear4bit):
             raise BaseModelError(
-                f"`modules_to_save` names {name}, which is held in 4 bit and can't be trained whole. "
-                "Set `quantization: none`, or leave it to the adapter.",
+                f"`modules_to_save` has {name}, which is quantized to 4 bits and can't be trained fully. Set "
+                "`quantization: none`, or leave it out.",
                 param="modules_to_save",
             )
 

@@ -44,10 +44,10 @@ def _choose(
     config: TrainingConfig, shape: ModelShape | None, free_bytes: float | None, on_gpu: bool, longest: int
 ) -> tuple[bool, str]:
     if not can_checkpoint(config):
-        return False, "it drops the cache that `prefix_tuning` works through"
+        return False, "it drops the cache that `prefix_tuning` needs"
     limit = memory_limit(config, free_bytes)
     if shape is None or limit is None:
-        return False, "it isn't known how much memory the run takes, or how much there is"
+        return False, "the required or the available memory is unknown"
     without = dataclasses.replace(config, gradient_checkpointing=False)
     need = estimate_memory(shape, without, least_batch(config), longest, on_gpu).total
-    return need > limit, f"without it the run is expected to take at least {need / _GB:.2f} of {limit / _GB:.2f} GB"
+    return need > limit, f"without it the run is expected to need at least {need / _GB:.2f} of {limit / _GB:.2f} GB"

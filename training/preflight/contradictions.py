@@ -56,8 +56,8 @@ def _check_method(config: TrainingConfig) -> Iterator[Refusal]:
         if is_changed(config, name) and config.method not in methods:
             yield (
                 name,
-                f"`{name}` is {getattr(config, name)!r}, but means nothing with `method: {config.method}`: it is for "
-                f"{' and '.join(methods)}. Leave it out, or change `method`.",
+                f"`{name}` is {getattr(config, name)!r}, but has no effect with `method: {config.method}`: it is "
+                f"for {' and '.join(methods)}. Leave it out, or change `method`.",
             )
     if config.method == "text" and config.on_too_long == "refuse":
         yield (
@@ -72,26 +72,26 @@ def _check_finetuning_type(config: TrainingConfig) -> Iterator[Refusal]:
         if is_changed(config, name) and kind != "lora":
             yield (
                 name,
-                f"`{name}` is {getattr(config, name)!r}, but only `finetuning_type: lora` has it, not {kind}. "
+                f"`{name}` is {getattr(config, name)!r}, but only `finetuning_type: lora` supports it, not {kind}. "
                 "Leave it out, or set `finetuning_type: lora`.",
             )
     if is_changed(config, "encoder_hidden_size") and kind not in ("prefix_tuning", "p_tuning"):
         yield (
             "encoder_hidden_size",
-            f"`encoder_hidden_size` is {config.encoder_hidden_size}, but `finetuning_type: {kind}` has none. "
+            f"`encoder_hidden_size` is {config.encoder_hidden_size}, but `finetuning_type: {kind}` doesn't use it. "
             "Leave it out.",
         )
     if kind == "prefix_tuning" and config.gradient_checkpointing is True:
         yield (
             "gradient_checkpointing",
-            "`gradient_checkpointing` is true, but drops the cache that `prefix_tuning` works through. "
-            "Set it to false, or choose `p_tuning`.",
+            "`gradient_checkpointing` is true, but drops the cache that `prefix_tuning` needs. Set it to false, or "
+            "use `p_tuning`.",
         )
     if kind == "p_tuning" and config.from_adapter:
         yield (
             "from_adapter",
-            "`from_adapter` is set, but of a P-tuning only the vectors are kept, not the network that made them. "
-            "Start afresh, or use `finetuning_type: lora`.",
+            "`from_adapter` is set, but P-tuning only saves the vectors, not the network that generates them. "
+            "Leave it out, or use `finetuning_type: lora`.",
         )
 
 
@@ -102,14 +102,14 @@ def find_full_contradictions(config: TrainingConfig) -> Iterator[Refusal]:
     if config.quantization != "none":
         yield (
             "quantization",
-            f"`quantization` is {config.quantization!r}, but weights in 4 bit can't be trained, and "
-            "`finetuning_type: full` trains them all. Set `quantization: none`, or `finetuning_type: lora`.",
+            f"`quantization` is {config.quantization!r}, but 4-bit weights can't be trained, and `finetuning_type: "
+            "full` trains all weights. Set `quantization: none`, or `finetuning_type: lora`.",
         )
     if config.from_adapter:
         yield (
             "from_adapter",
-            "`from_adapter` is set, but `finetuning_type: full` has no adapter to go on with. Merge it into the base "
-            "first and give the merged model as `base_model`, or set `finetuning_type: lora`.",
+            "`from_adapter` is set, but `finetuning_type: full` doesn't train an adapter. Merge it into the base "
+            "model first and use the merged model as `base_model`, or set `finetuning_type: lora`.",
         )
 
 
@@ -117,19 +117,19 @@ def _check_preferences(config: TrainingConfig) -> Iterator[Refusal]:
     if config.method == "dpo" and config.label_smoothing > 0 and config.loss_type != "robust":
         yield (
             "label_smoothing",
-            f"`label_smoothing` is {config.label_smoothing}, but `loss_type: {config.loss_type}` takes every order to "
-            "be right. Set `loss_type: robust`, or leave it out.",
+            f"`label_smoothing` is {config.label_smoothing}, but `loss_type: {config.loss_type}` assumes that every "
+            "label is right. Set `loss_type: robust`, or leave it out.",
         )
     if config.method == "kto" and config.batch_size == 1:
         yield (
             "batch_size",
-            "`batch_size` is 1, but KTO sets each answer against another one of its batch. Give 2 or more.",
+            "`batch_size` is 1, but KTO compares each answer with another one in its batch. Set it to 2 or more.",
         )
     if config.early_stopping_patience and not (config.validation_file or config.validation_fraction):
         yield (
             "early_stopping_patience",
-            f"`early_stopping_patience` is {config.early_stopping_patience}, but nothing is measured: "
-            "`validation_fraction` is 0 and there's no `validation_file`. Give one of them.",
+            f"`early_stopping_patience` is {config.early_stopping_patience}, but there is no validation: "
+            "`validation_fraction` is 0 and `validation_file` isn't set. Set one of them.",
         )
 
 
@@ -142,4 +142,4 @@ def _check_files(config: TrainingConfig) -> Iterator[Refusal]:
             continue
         other = seen.setdefault(Path(path).resolve(), name)
         if other != name:
-            yield name, f"`{name}` is {path}, the file that `{other}` names too. Give another file, or leave it out."
+            yield name, f"`{name}` is {path}, the same file as `{other}`. Use another file, or leave it out."

@@ -117,9 +117,9 @@ class ModelShape:
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ModelShapeError(f"{folder / 'config.json'} can't be read: {error}. Give a model's folder.") from error
+            raise ModelShapeError(f"{folder / 'config.json'} can't be read: {error}. Use a model's folder.") from error
         if not isinstance(config, dict):
-            raise ModelShapeError(f"{folder / 'config.json'} must hold a JSON object.")
+            raise ModelShapeError(f"{folder / 'config.json'} must be a JSON object. Download the model again.")
         shape = cls.from_config(config)
         return cls(**{**shape.__dict__, "parameters_on_disk": _count_parameters(folder)})
 
@@ -176,7 +176,7 @@ def _read_size(values: Mapping[str, Any], *names: str, default: int | None = Non
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < (1 if default != 0 else 0):
-            raise ModelShapeError(f"config.json says {name}: {value!r}, but it must be a whole number above 0.")
+            raise ModelShapeError(f"{name} in config.json is {value!r}, but must be a whole number above 0.")
         return value
     if default is None:
         raise ModelShapeError(f"config.json has none of {', '.join(names)}, so the model's size isn't known.")
@@ -214,8 +214,8 @@ def _read_header(file: Path) -> dict[str, Any]:
     with file.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         if length > min(_MAX_HEADER_BYTES, file.stat().st_size):
-            raise ValueError(f"{file.name} claims a header of {length} bytes")
+            raise ValueError(f"{file.name} has a header of {length} bytes")
         header = json.loads(stream.read(length))
     if not isinstance(header, dict):
-        raise ValueError(f"{file.name} has no JSON object as its header")
+        raise ValueError(f"the header of {file.name} isn't a JSON object")
     return header

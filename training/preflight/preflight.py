@@ -110,14 +110,14 @@ def _check_base(config: TrainingConfig, shape: ModelShape) -> Iterator[Refusal]:
         beside = f" and `num_virtual_tokens` {virtual}" if virtual else ""
         yield (
             "max_length",
-            f"`max_length` is {config.max_length}{beside}, but {config.base_model} was made for texts of up to "
+            f"`max_length` is {config.max_length}{beside}, but {config.base_model} supports up to "
             f"{shape.max_positions} tokens. Set `max_length` to {max(8, shape.max_positions - virtual)} or less.",
         )
     beyond = [number for number in config.layers_to_transform or () if number >= shape.n_layers]
     if beyond:
         yield (
             "layers_to_transform",
-            f"`layers_to_transform` names block {beyond[0]}, but {config.base_model} has {shape.n_layers}, "
+            f"`layers_to_transform` has block {beyond[0]}, but {config.base_model} has {shape.n_layers} blocks, "
             "counted from 0. Leave it out.",
         )
 
@@ -126,8 +126,7 @@ def _check_machine(config: TrainingConfig, on_gpu: bool) -> Iterator[Refusal]:
     if config.attn_implementation == "flash_attention_2" and not on_gpu:
         yield (
             "attn_implementation",
-            "`attn_implementation` is 'flash_attention_2', which runs on GPUs only, and there is none here. "
-            "Leave it at `auto`.",
+            "`attn_implementation` is 'flash_attention_2', which needs a GPU, but there is none here. Use `auto`.",
         )
 
 
@@ -153,16 +152,16 @@ def _memory_refusal(
         if total <= limit:
             break
     else:
-        steps.append("take a smaller base model")
+        steps.append("use a smaller base model")
     gigabytes = f"{limit / _GB:.2f} GB"
     is_own_limit = config.max_memory_gb and limit == config.max_memory_gb * _GB
     room = f"`max_memory_gb` allows {gigabytes}" if is_own_limit else f"{gigabytes} are free"
     rows_of = f"{batch} row{'s' if batch > 1 else ''} of {longest} tokens at a time"
     if config.gradient_checkpointing and can_checkpoint(config):
-        rows_of += ", activations computed twice"
+        rows_of += ", with activations recomputed"
     return (
         first or "base_model",
-        f"The run is expected to take {need / _GB:.2f} GB with {rows_of}, but {room}. {_join_steps(steps)}.",
+        f"The run is expected to need {need / _GB:.2f} GB with {rows_of}, but {room}. {_join_steps(steps)}.",
     )
 
 
@@ -204,31 +203,33 @@ def _list_findings(
     if limit is not None and estimate.total > CLOSE * limit:
         yield Finding(
             "max_length",
-            f"The run is expected to take {estimate.total / _GB:.2f} of {limit / _GB:.2f} GB, which is close. "
-            "If memory runs out, the batch is made smaller.",
+            f"The run is expected to need {estimate.total / _GB:.2f} of {limit / _GB:.2f} GB, which is close to the "
+            "limit. If memory runs out, the batch size is reduced.",
         )
     if limits and limits.max_model_len and config.max_length > limits.max_model_len and config.serve_as != "none":
         yield Finding(
             "max_length",
-            f"`max_length` is {config.max_length}, but the engine serves up to {limits.max_model_len} tokens: longer "
-            "examples teach what can't be asked there.",
+            f"`max_length` is {config.max_length}, but the engine serves up to {limits.max_model_len} tokens: "
+            "longer examples train for lengths that can't be served.",
         )
     if shape.n_experts and config.finetuning_type != "full":
         yield Finding(
             "target_modules",
-            f"The base is a mixture of {shape.n_experts} experts; adapters and 4-bit weights reach its attention, "
-            "not the experts.",
+            f"The base model is a mixture of {shape.n_experts} experts; adapters and 4-bit weights apply to its "
+            "attention, not to the experts.",
         )
     if config.method in ("dpo", "kto") and not config.from_adapter:
         yield Finding(
             "from_adapter",
-            f"`method: {config.method}` starts from the base as it is; it works better from an adapter that was tuned "
-            "on such chats first.",
+            f"`method: {config.method}` starts from the base model; it works better from an adapter that was "
+            "trained on similar chats (`from_adapter`).",
         )
     if config.loss_type == "robust" and config.label_smoothing == 0:
-        yield Finding("label_smoothing", "`loss_type: robust` with `label_smoothing` 0 is the plain sigmoid loss.")
+        yield Finding(
+            "label_smoothing", "`loss_type: robust` with `label_smoothing` 0 is the same as the sigmoid loss."
+        )
     if is_changed(config, "mix_ratio") and not config.mix_file:
-        yield Finding("mix_ratio", f"`mix_ratio` is {config.mix_ratio}, but there's no `mix_file` to draw from.")
+        yield Finding("mix_ratio", f"`mix_ratio` is {config.mix_ratio}, but has no effect without a `mix_file`.")
 
 
 def _join_steps(steps: list[str]) -> str:

@@ -18,7 +18,7 @@ ALLOWED_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM 0.32 accepts for `max_lora_rank`."""
 EMBEDDINGS = frozenset({"embed_tokens", "lm_head", "wte", "wpe", "embed_in", "embed_out", "word_embeddings"})
 """Names of input and output embeddings across architectures."""
-_ALTERNATIVE = "Or set `serve_as: model` to merge it into the base, or `none` not to serve it"
+_ALTERNATIVE = "Or set `serve_as: model` to merge it into the base model, or `none` if it won't be served"
 
 
 class EngineLimits(Protocol):
@@ -44,8 +44,8 @@ def find_unservable(config: TrainingConfig, limits: EngineLimits | None) -> list
         return [
             (
                 "serve_as",
-                f"`serve_as` is {config.serve_as!r}, but `finetuning_type: full` makes a whole model and no adapter. "
-                "Set `serve_as: model`.",
+                f"`serve_as` is {config.serve_as!r}, but `finetuning_type: full` produces a full model, not an "
+                "adapter. Set `serve_as: model`.",
             )
         ]
     if kind in ("prefix_tuning", "p_tuning") and config.serve_as != "none":
@@ -53,7 +53,7 @@ def find_unservable(config: TrainingConfig, limits: EngineLimits | None) -> list
             (
                 "serve_as",
                 f"`serve_as` is {config.serve_as!r}, but vLLM can't serve `{kind}`, and it can't be merged into the "
-                "base. Set `serve_as: none`, or `finetuning_type: lora`.",
+                "base model. Set `serve_as: none`, or `finetuning_type: lora`.",
             )
         ]
     if kind == "lora" and config.serve_as == "adapter":
@@ -69,7 +69,7 @@ def _check_low_rank(config: TrainingConfig) -> Iterator[Refusal]:
     if config.modules_to_save or start_config.get("modules_to_save"):
         saved = list(config.modules_to_save or ())
         named, value, remedy = _blame(config, "modules_to_save", saved, "Leave it out")
-        yield named, f"`{named}` {value}, but vLLM hot-loads low-rank changes only. {remedy}. {_ALTERNATIVE}."
+        yield named, f"`{named}` {value}, but vLLM can only hot-load low-rank weights. {remedy}. {_ALTERNATIVE}."
 
 
 def _check_ranks(config: TrainingConfig, limits: EngineLimits | None) -> Iterator[Refusal]:
@@ -87,8 +87,8 @@ def _check_ranks(config: TrainingConfig, limits: EngineLimits | None) -> Iterato
             of = f"`{named}`" if named == where else f"`{named}`, {where}"
             yield (
                 named,
-                f"The rank of {of} is {rank}, but the engine hot-loads ranks up to {most}. "
-                f"Lower it{_suggest_engine_rank(rank)}. {_ALTERNATIVE}.",
+                f"The rank of {of} is {rank}, but the engine supports ranks up to {most}. Lower "
+                f"it{_suggest_engine_rank(rank)}. {_ALTERNATIVE}.",
             )
 
 
@@ -104,8 +104,8 @@ def _check_embeddings(config: TrainingConfig) -> Iterator[Refusal]:
         if str(target).rsplit(".", 1)[-1] in EMBEDDINGS:
             yield (
                 named,
-                f"`{named}` has an adapter on {target!r}, an embedding, and vLLM can't hot-load that. "
-                f"Leave {target} out. {_ALTERNATIVE}.",
+                f"`{named}` includes {target!r}, an embedding, which vLLM can't hot-load. Leave out {target}. "
+                f"{_ALTERNATIVE}.",
             )
 
 

@@ -79,7 +79,7 @@ def _enable_checkpointing(plan: Plan, config: TrainingConfig) -> Plan:
         return dataclasses.replace(plan, gradient_checkpointing=True)
     remedy = "Set `gradient_checkpointing` to true, lower" if is_free else "Lower"
     raise OutOfMemoryError(
-        f"The memory isn't enough for {plan.batch_size} row(s) at a time. {remedy} `max_length`, or take a smaller "
+        f"There isn't enough memory for {plan.batch_size} row(s) at a time. {remedy} `max_length`, or use a smaller "
         "base model."
     )
 

@@ -77,7 +77,7 @@ def _reward_accuracy(event: ProgressEvent) -> float | None:
 
 _PANELS: tuple[tuple[str, Value, str], ...] = (
     ("reward margin", _reward_margin, GREEN),
-    ("pairs in the right order", _reward_accuracy, GREEN),
+    ("reward accuracy", _reward_accuracy, GREEN),
     ("learning rate", _learning_rate, BLUE),
     ("gradient norm", _grad_norm, BLUE),
     ("tokens per second", _tokens_per_second, BLUE),
@@ -100,7 +100,7 @@ def _draw_loss(axes: Axes, events: Sequence[ProgressEvent], findings: Sequence[F
         _set_limits(axes, [loss for _, loss in (*_smooth(train), *valid)], [loss for _, loss in train])
         axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=9)
     else:
-        axes.text(0.5, 0.5, "nothing was reported yet", transform=axes.transAxes, ha="center", color=GREY)
+        axes.text(0.5, 0.5, "no reports yet", transform=axes.transAxes, ha="center", color=GREY)
 
 
 def _mark_best(axes: Axes, valid: Sequence[tuple[int, float]]) -> None:
@@ -142,7 +142,7 @@ def _draw_panel(axes: Axes, label: str, points: Sequence[tuple[int, float]], col
     if label == "tokens per second":
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_ylim(bottom=0)
-    if label == "pairs in the right order":
+    if label == "reward accuracy":
         axes.set_ylim(-0.03, 1.03)
         axes.axhline(0.5, color=GREY, linestyle=":", linewidth=1.0)
     _style_axes(axes, label)

@@ -150,7 +150,7 @@ def determine_status(events: Sequence[ProgressEvent], record: Mapping[str, Any])
         return "running", ""
     if not events:
         return "waiting", ""
-    return "interrupted", "It was killed, or its machine went down; it can go on from its last checkpoint."
+    return "interrupted", "It was killed, or the machine went down; it can resume from its last checkpoint."
 
 
 def seconds_of(events: Sequence[ProgressEvent]) -> float:

@@ -86,7 +86,9 @@ class Tracking:
             send()
         except Exception as error:  # noqa: BLE001 — whatever the service does, it's reported and the run goes on
             self._wandb = None
-            self._tell(f"Weights & Biases failed, and gets nothing more from this run, which goes on: {error}")
+            self._tell(
+                f"Reporting to Weights & Biases failed and is off for the rest of this run; training continues: {error}"
+            )
 
 
 def _collect_values(event: ProgressEvent) -> dict[str, float]:
@@ -108,11 +110,13 @@ def _open_wandb(run_dir: Path, config: TrainingConfig) -> Any:
     try:
         import wandb
     except ImportError as error:
-        raise _wandb_error("needs the package wandb, which isn't installed: pip install 'tuneloop[wandb]'.") from error
+        raise _wandb_error(
+            "needs the package wandb, which isn't installed. Run: pip install 'tuneloop[wandb]'."
+        ) from error
     online = config.wandb_mode == "online"
     if online and not _has_key(wandb.setup().settings.base_url):
         raise _wandb_error(
-            f"is {config.wandb_project!r}, but no key for Weights & Biases is here. Run `wandb login`, or set "
+            f"is {config.wandb_project!r}, but there is no key for Weights & Biases. Run `wandb login`, or set "
             "`wandb_mode` to offline and upload later with `wandb sync`."
         )
     # Neither code, git remotes, console output nor the machine's load are sent: nobody asked for that.
@@ -129,7 +133,7 @@ def _open_wandb(run_dir: Path, config: TrainingConfig) -> Any:
         run.define_metric("*", step_metric="optimizer_step")
     except (wandb.Error, OSError, ValueError) as error:
         raise _wandb_error(
-            f"is {config.wandb_project!r}, and Weights & Biases refused it or can't be reached: {error}. Set "
+            f"is {config.wandb_project!r}, but Weights & Biases rejected it or can't be reached: {error}. Set "
             "`wandb_mode` to offline to train without it."
         ) from error
     return run

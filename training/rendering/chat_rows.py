@@ -78,8 +78,8 @@ def make_whole_row(example: Example, tokenizer: Any) -> Row:
         unlearned = Row(ids, set())
         if not unlearned.add_answer(template.answer(messages[: place + 1])):
             raise ChatError(
-                f"message {place + 1} has weight 0, but the base model's chat template renders it differently in the "
-                "whole chat, so it can't be left out; leave `train_on` at assistant, or remove the weight"
+                f"message {place + 1} has weight 0, but the base model's chat template renders it differently in "
+                "the complete chat, so it can't be left out; set `train_on` to assistant, or remove the weight"
             )
         learned -= unlearned.learned
     return Row(ids, learned, omitted=omitted)

@@ -94,7 +94,7 @@ class ChatTemplate:
                 )
             )
         except (TemplateError, TypeError) as error:
-            raise ChatError(f"the base model's chat template refuses the chat: {error}") from error
+            raise ChatError(f"the base model's chat template rejects the chat: {error}") from error
 
     def ids(self, text: str) -> list[int]:
         """Tokenise a text that the template rendered, without adding anything."""
@@ -105,14 +105,14 @@ class ChatTemplate:
         place = len(messages)
         if place == 1:
             raise ChatError(
-                "message 1 is the assistant's, with nothing before it to answer; remove it or give it weight 0"
+                "message 1 is from the assistant, with no message before it to answer; remove it or give it weight 0"
             )
         prompt, whole = self.text(messages[:-1], add_generation_prompt=True), self.text(messages)
         if not whole.startswith(prompt):
             raise ChatError(
-                f"the base model's chat template begins message {place} otherwise than the prompt that asks for it, "
-                f"which ends in {prompt[-40:]!r}, so training wouldn't match serving; give the base model a template "
-                "whose answers begin with its generation prompt"
+                f"the base model's chat template starts message {place} differently than the generation prompt, "
+                f"which ends in {prompt[-40:]!r}, so training wouldn't match serving; use a template whose answers "
+                "start with its generation prompt"
             )
         n_prompt, ids = tokenize_continuation(prompt, whole, self._tokenizer, add_special_tokens=False)
         template_end = self._find_turn_end(ids, n_prompt)
@@ -129,8 +129,9 @@ class ChatTemplate:
         opening, specials = self._find_opening(messages, answer), special_token_ids(self._tokenizer)
         if opening == answer.text_after or all(answer.ids[place] in specials for place in answer.learned):
             raise ChatError(
-                f"of message {len(messages)}, an answer, the base model's chat template and tokenizer leave nothing "
-                "but the end of a turn, so only silence would be learned; give it a text, or take another base model"
+                "the base model's chat template and tokenizer leave only the end of the turn from message "
+                f"{len(messages)}, an answer, so the model would learn to say nothing; add some text, or use "
+                "another base model"
             )
         return replace(answer, opening=opening)
 
@@ -191,8 +192,8 @@ class ChatTemplate:
         specials = special_token_ids(self._tokenizer)
         if not self._tokenizer.decode([ids[place] for place in sorted(marked) if ids[place] not in specials]).strip():
             raise ChatError(
-                f"the chat template's generation marks leave out message {len(messages)}, so nothing of it would be "
-                "learned; correct the marks or remove them"
+                f"the chat template's generation marks leave out message {len(messages)}, so it wouldn't be trained "
+                "on; correct the marks or remove them"
             )
         ends_in_special = ids[places.stop - 1] in specials
         return frozenset(marked | ({places.stop - 1} if ends_in_special else set()))
@@ -218,8 +219,8 @@ def tokenize_continuation(
     apart = prompt_ids + list(tokenizer(whole[len(beginning) :], add_special_tokens=False, verbose=False)["input_ids"])
     if tokenizer.decode(apart) != tokenizer.decode(ids):
         raise ChatError(
-            f"the tokenizer joins the prompt's end {beginning[-20:]!r} and the answer's beginning into one token and "
-            "can't tell them apart; let the prompt end otherwise, without a space"
+            f"the tokenizer merges the prompt's end {beginning[-20:]!r} and the answer's start into one token; "
+            "change the end of the prompt, for example remove a trailing space"
         )
     return len(prompt_ids), apart
 

@@ -34,11 +34,11 @@ class OmittedPartsError(ChatError):
         more = f" and {len(lost) - _LISTED} more" if len(lost) > _LISTED else ""
         if {piece.part for piece in lost} <= _TOOLS:
             remedy = (
-                "take a base model whose template renders tools, give this one such a template, or take tools and "
-                "calls out of the example"
+                "use a base model whose template renders tools, give this one such a template, or remove tools and "
+                "calls from the example"
             )
         else:
-            remedy = "take a base model whose template renders it, write it where this one does, or take it out"
+            remedy = "use a base model whose template renders it, put it where this one does, or remove it"
         super().__init__(f"the base model's chat template doesn't render {named}{more}, so it would be lost; {remedy}")
 
 

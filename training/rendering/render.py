@@ -108,8 +108,9 @@ def render(example: Example, tokenizer: Any, max_length: int, train_on: TrainOn 
     if len(rows) > 1:
         raise RenderError(
             example.line,
-            "the base model's chat template renders earlier answers differently once more turns follow, so one row "
-            "can't hold them all; set `train_on` to last_assistant, or split the chat so that each ends in one answer",
+            "the base model's chat template renders earlier answers differently when more turns follow, so they "
+            "don't fit in one row; set `train_on` to last_assistant, or split the chat so that each part ends in "
+            "one answer",
         )
     return rows[0]
 
@@ -147,7 +148,7 @@ def render_all(example: Example, tokenizer: Any, max_length: int, train_on: Trai
         before = f"its {longest} tokens are cut at `max_length` {max_length}, before any" if cut[0].truncated else "no"
         raise RenderError(
             example.line,
-            f"{before} token to learn; check that the chat holds an answer and raise `max_length`",
+            f"{before} trained token; check that the chat has an answer, and raise `max_length`",
             is_too_long=cut[0].truncated,
         )
     if len(kept) < len(cut):
@@ -176,7 +177,9 @@ def render_texts(examples: Sequence[Example], tokenizer: Any, max_length: int) -
     rendered = [Rendered(row, list(row), truncated=False) for row in rows if len(row) > 1]
     if not rendered:
         line = examples[0].line if examples else 1
-        raise RenderError(line, "the texts have less than two tokens together, so there is nothing to learn; add text")
+        raise RenderError(
+            line, "the texts have fewer than two tokens in total, so there is nothing to train on; add text"
+        )
     return rendered
 
 
@@ -187,11 +190,13 @@ def render_preference(example: Example, tokenizer: Any, max_length: int) -> Rend
         RenderError: see `render_all`; also if both answers are the same within `max_length`.
     """
     if example.kind != "preference":
-        raise RenderError(example.line, f"it is of kind {example.kind}, but dpo needs a better and a worse answer")
+        raise RenderError(
+            example.line, f"it is of kind {example.kind}, but dpo needs a preferred and a rejected answer"
+        )
     with _render_errors_at(example.line):
         (chosen, of_chosen), (rejected, of_rejected) = (
             make_only_answer((*example.messages, *answer), example, tokenizer, named=named)
-            for answer, named in ((example.chosen, "the better answer"), (example.rejected, "the worse answer"))
+            for answer, named in ((example.chosen, "the preferred answer"), (example.rejected, "the rejected answer"))
         )
     room = _answer_room(example, chosen, max_length)
     longer = max(len(chosen.answer_ids), len(rejected.answer_ids))
@@ -199,7 +204,7 @@ def render_preference(example: Example, tokenizer: Any, max_length: int) -> Rend
         within = f"within `max_length` {max_length} " if longer > room else ""
         raise RenderError(
             example.line,
-            f"{within}the better and the worse answer have the same tokens; raise `max_length` or drop it",
+            f"{within}the preferred and the rejected answer have the same tokens; raise `max_length` or drop it",
             is_too_long=longer > room,
         )
     _refuse_empty_cut(example, (chosen, rejected), max_length, tokenizer)
@@ -262,7 +267,7 @@ def check_template(tokenizer: Any) -> None:
     if question.content not in prompt or reply.content not in learned:
         raise ChatTemplateError(
             f"the base model's chat template turns a question and its answer into {prompt!r} and {learned!r}, where "
-            "they can't be found again; give the base model another template"
+            "they can't be located; use another template"
         )
     if answer.ids[answer.end - 1] not in find_stop_token_ids(tokenizer):
         raise ChatTemplateError(
@@ -286,7 +291,7 @@ def _make_completion_row(example: Example, tokenizer: Any) -> Row:
     n_prompt, ids = tokenize_continuation(prompt, prompt + completion, tokenizer, add_special_tokens=True)
     ids = _strip_end(ids, tokenizer)
     if len(ids) == n_prompt:
-        raise ChatError("the tokenizer makes no token of the completion, so only silence would be learned; drop it")
+        raise ChatError("the completion has no tokens, so the model would learn to say nothing; drop the example")
     if tokenizer.eos_token_id is not None:
         ids = [*ids, tokenizer.eos_token_id]
     return Row(ids, set(range(n_prompt, len(ids))), {n_prompt: ""})
@@ -326,8 +331,8 @@ def _answer_room(example: Example, answer: Answer, max_length: int) -> int:
     if room < 1:
         raise RenderError(
             example.line,
-            f"the prompt alone has {answer.n_prompt} tokens, so `max_length` {max_length} leaves none to the answer; "
-            "shorten it or raise `max_length`",
+            f"the prompt alone has {answer.n_prompt} tokens, so `max_length` {max_length} leaves none for the "
+            "answer; shorten it or raise `max_length`",
             is_too_long=True,
         )
     return room

@@ -11,8 +11,8 @@ from training.process.environment import prepare_environment
 _EPILOG = """\
 example: python -m training.result.export merge --base-model ./my-base --adapter ./my-adapter --output ./my-merged-model
 
-The merged model is read back and compared with base and adapter before it's put in place. Exit code 0: it is there;
-2: it can't be made of these folders; 1: it was made, but answers differently, so it was thrown away."""
+The merged model is compared with the base model and adapter before it is saved. Exit codes: 0, success;
+2, these folders can't be merged; 1, the merged model answers differently and was discarded."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,8 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         return _fail(f"{error.filename or options.output} can't be written or read: {error.strerror}.", 2)
     print(
-        f"{options.output} holds the merged model, in {parity.dtype}. It differs from base and adapter by "
-        f"{parity.divergence:.2g} nats per token; the bare base differs by {parity.effect:.2g}."
+        f"Saved the merged model to {options.output} in {parity.dtype}. It differs from the base model with the "
+        f"adapter by {parity.divergence:.2g} nats per token; without the adapter, the base model differs by "
+        f"{parity.effect:.2g}."
     )
     return 0
 
@@ -40,21 +41,23 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.result.export",
-        description="Makes other forms of what was trained.",
+        description="Export trained adapters to other formats.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command = parser.add_subparsers(required=True, metavar="merge").add_parser(
-        "merge", help="one whole model out of a base and an adapter", description="Merges an adapter into its base."
+        "merge", help="merge an adapter into its base model", description="Merge an adapter into its base model."
     )
-    command.add_argument("--base-model", type=Path, required=True, metavar="DIR", help="the base, not quantised")
-    command.add_argument("--adapter", type=Path, required=True, metavar="DIR", help="a LoRA adapter made for it")
-    command.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make")
+    command.add_argument(
+        "--base-model", type=Path, required=True, metavar="DIR", help="base model; must not be quantized"
+    )
+    command.add_argument("--adapter", type=Path, required=True, metavar="DIR", help="LoRA adapter trained on it")
+    command.add_argument("--output", type=Path, required=True, metavar="DIR", help="output folder")
     command.add_argument(
         "--dtype",
         choices=("auto", "float32", "bfloat16", "float16"),
         default="auto",
-        help="of the merged weights; auto: what the base is stored in",
+        help="data type of the merged weights; auto: same as the base model",
     )
     return parser
 

@@ -74,7 +74,7 @@ def merge(base_dir: Path, adapter_dir: Path, output_dir: Path, dtype: str = "aut
         AdapterWriteError: `output_dir` was created in the meantime.
     """
     if output_dir.exists():
-        raise ExportError(f"{output_dir} exists already, and nothing is overwritten. Name a new folder.")
+        raise ExportError(f"{output_dir} already exists, and nothing is overwritten. Choose a new folder.")
     with temporary_adapter_dir(output_dir) as partial:
         parity = write_merged(base_dir, adapter_dir, partial, dtype)
         manifest: Manifest = {
@@ -136,9 +136,11 @@ def _load_adapted(base_dir: Path, adapter_dir: Path, dtype: str) -> PeftModel:
         config = read_adapter_config(adapter_dir)
         kind = getattr(config.peft_type, "value", config.peft_type)
         if kind != PEFT_TYPES["lora"]:
-            raise ValueError(f"it is of the kind {kind}, which isn't a change of weights; only LoRA can be merged")
+            raise ValueError(f"its type is {kind}, which doesn't change weights; only LoRA can be merged")
         if is_for_other_base(adapter_dir, base_dir):
-            raise ValueError(f"it was made for a base whose weights have another hash than those in {base_dir}")
+            raise ValueError(
+                f"it was trained on a base model with different weights (by their hash) than those in {base_dir}"
+            )
         return apply_adapter(_load_model(base_dir, dtype), adapter_dir, config, is_trainable=False).eval()
     except ValueError as error:
         raise ExportError(f"The adapter in {adapter_dir} can't be merged: {error}.") from error
@@ -147,7 +149,7 @@ def _load_adapted(base_dir: Path, adapter_dir: Path, dtype: str) -> PeftModel:
 def _load_model(directory: Path, dtype: str) -> Any:
     try:
         if getattr(AutoConfig.from_pretrained(directory, local_files_only=True), "quantization_config", None):
-            raise ValueError("it is quantised, and sums of weights can't be rounded back into its blocks.")
+            raise ValueError("it is quantized, and adapters can't be merged into quantized weights.")
         return AutoModelForCausalLM.from_pretrained(
             directory,
             dtype=DTYPES.get(dtype, "auto"),
@@ -157,7 +159,8 @@ def _load_model(directory: Path, dtype: str) -> Any:
         ).eval()
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ExportError(
-            f"The base model in {directory} can't be used: {error} Give a folder with config.json and safetensors."
+            f"The base model in {directory} can't be used: {error} Use a folder with config.json and "
+            "safetensors weights."
         ) from error
 
 
@@ -178,8 +181,8 @@ def _save_whole(base: Base, directory: Path) -> None:
     for name, parameter in base.model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise AdapterWriteError(
-                f"{name} holds values that aren't finite: the training diverged. "
-                "Lower `learning_rate`, or raise `warmup_ratio`."
+                f"{name} has values that aren't finite: the training diverged. Lower `learning_rate`, or raise "
+                "`warmup_ratio`."
             )
     _convert(base.model, stored_dtype(base.folder))
     _write_model(base.model, base.folder, directory)
@@ -222,14 +225,14 @@ def _mean_divergence(wanted: torch.Tensor, found: torch.Tensor) -> float:
 
 
 def _check_parity(parity: Parity) -> None:
-    gap = f"differs from base and adapter by {parity.divergence:.2g} nats per token"
+    gap = f"differs from the base model with the adapter by {parity.divergence:.2g} nats per token"
     if not parity.divergence <= parity.bound:
         raise ParityError(
-            f"The merged model {gap}, and {parity.bound:g} is the most that rounding to {parity.dtype} explains. "
-            "Serve the adapter beside its base, or merge with `dtype` float32."
+            f"The merged model {gap}, more than the {parity.bound:g} that rounding to {parity.dtype} can explain. "
+            "Serve the adapter with its base model, or merge with `dtype` float32."
         )
     if parity.divergence > max(parity.effect, 1e-6):
         raise ParityError(
-            f"The merged model {gap}, and the bare base by {parity.effect:.2g}: rounding to {parity.dtype} lost what "
-            "the adapter learned. Train it further, or merge with `dtype` float32."
+            f"The merged model {gap}, and the base model alone by {parity.effect:.2g}: rounding to {parity.dtype} "
+            "lost what the adapter learned. Train it longer, or merge with `dtype` float32."
         )

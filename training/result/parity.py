@@ -53,7 +53,7 @@ def make_references(
     try:
         base = [_compute_log_probabilities(model, ids) for ids in prompts]
     except ValueError as error:
-        raise NoReferenceError(f"The base model in {base_dir} can't be computed with: {error}.") from error
+        raise NoReferenceError(f"The base model in {base_dir} can't be run: {error}.") from error
     about = {
         "format": PARITY_REFERENCE_FORMAT,
         "base_model_sha256": base_sha256 or base_model_sha256(base_dir),
@@ -69,7 +69,7 @@ def make_references(
             tuned = [_compute_log_probabilities(adapted, ids) for ids in prompts]
             model = adapted.unload()
         except ValueError as error:
-            yield NoReferenceError(f"The adapter {directory.name} can't be computed with: {error}.")
+            yield NoReferenceError(f"The adapter {directory.name} can't be run: {error}.")
             model = _load_model(base_dir)  # the adapter may be partly applied
             continue
         yield about | {
@@ -97,7 +97,8 @@ def make_run_reference(
             raise found
     except Exception as error:  # noqa: BLE001 — hours of training mustn't be lost for a few figures
         tell(
-            f"no parity reference was made, so the server makes one before it serves the adapter: {_first_line(error)}"
+            "no parity reference was created, so the server will create one before it serves the adapter: "
+            f"{_first_line(error)}"
         )
         return None
     return found
@@ -143,7 +144,7 @@ def _load_model(base_dir: Path) -> Any:
             trust_remote_code=False,
         ).eval()
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, MemoryError, SafetensorError) as error:
-        raise NoReferenceError(f"The base model in {base_dir} can't be computed with: {_first_line(error)}.") from error
+        raise NoReferenceError(f"The base model in {base_dir} can't be run: {_first_line(error)}.") from error
 
 
 def _choose_device(base_dir: Path) -> tuple[str, Any]:
@@ -155,7 +156,7 @@ def _choose_device(base_dir: Path) -> tuple[str, Any]:
 
     stored = sum(file.stat().st_size for file in base_dir.glob("*.safetensors"))
     if not stored:
-        raise NoReferenceError(f"{base_dir} holds no *.safetensors. Save the base model with save_pretrained.")
+        raise NoReferenceError(f"{base_dir} has no *.safetensors. Save the base model with save_pretrained.")
     parameters = stored // stored_dtype(base_dir).itemsize
     devices = ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",)
     free = {device: free_memory(device == "cuda") for device in devices}
@@ -164,8 +165,9 @@ def _choose_device(base_dir: Path) -> tuple[str, Any]:
             if known is None or parameters * dtype.itemsize * _ROOM + _SPARE_BYTES < known:
                 return device, dtype
     raise NoReferenceError(
-        f"The unquantised base model has {parameters / 1e9:.1f} billion parameters, and {(free['cpu'] or 0) / 1e9:.1f} "
-        "GB of memory are free: not enough in bfloat16. End other programs, or take a machine with more memory."
+        f"The unquantized base model has {parameters / 1e9:.1f} billion parameters, but only "
+        f"{(free['cpu'] or 0) / 1e9:.1f} GB of memory are free, not enough in bfloat16. Close other programs, or "
+        "use a machine with more memory."
     )
 
 
@@ -212,7 +214,7 @@ def _compute_log_probabilities(model: Any, ids: list[int]) -> list[float]:
         logits = model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False).logits
     likely = torch.log_softmax(logits[0, :-1].float(), -1).gather(1, tokens[0, 1:, None])[:, 0]
     if not torch.isfinite(likely).all():
-        raise ValueError("it gives log-probabilities that aren't finite, so its weights are broken, or overflow")
+        raise ValueError("its log-probabilities aren't finite, so its weights are broken or overflow")
     return [round(value, DIGITS) for value in likely.tolist()]
 
 
@@ -237,10 +239,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.result.parity",
-        description="Prints what an engine must match when it serves these adapters, one JSON line each.",
+        description="Print the reference that an engine must match when it serves these adapters, one JSON line each.",
     )
-    parser.add_argument("base", type=Path, metavar="BASE_DIR", help="the base model's folder")
-    parser.add_argument("adapters", type=Path, nargs="+", metavar="ADAPTER_DIR", help="a LoRA adapter made for it")
+    parser.add_argument("base", type=Path, metavar="BASE_DIR", help="base model's folder")
+    parser.add_argument("adapters", type=Path, nargs="+", metavar="ADAPTER_DIR", help="LoRA adapter trained on it")
     return parser
 
 

@@ -139,7 +139,7 @@ def _format_measurement(measured: Measurement) -> str:
     if measured.reward_margin is not None:
         parts.append(f"reward margin {measured.reward_margin:.3f}")
     if measured.reward_accuracy is not None:
-        parts.append(f"right order {measured.reward_accuracy:.1%}")
+        parts.append(f"reward accuracy {measured.reward_accuracy:.1%}")
     if measured.accuracy is not None:
         parts.append(f"perplexity {measured.perplexity:.2f}, accuracy {measured.accuracy:.1%}")
     return "".join(f", {part}" for part in parts)

@@ -62,8 +62,8 @@ def run(inputs: RunInputs, run_dir: Path, journal: Journal, stop: StopRequest) -
                 raise
             if attempt.plan is None:
                 raise OutOfMemoryError(
-                    f"The memory isn't enough to load {inputs.config.base_model}. Take a smaller base model, or end "
-                    "other programs."
+                    f"There isn't enough memory to load {inputs.config.base_model}. Use a smaller base model, or "
+                    "close other programs."
                 ) from error
             plan = shrink_batch(attempt.plan, attempt.config)
             save_plan(run_dir, attempt.config, plan)
@@ -93,7 +93,7 @@ class _Attempt:
         shape = _read_shape(base)
         if shape and fit_max_length(config, shape) != config:
             config = self.config = fit_max_length(config, shape)
-            self._journal.message(f"max_length {config.max_length}: the base was made for no longer texts")
+            self._journal.message(f"max_length {config.max_length}: the base model doesn't support longer texts")
         dtype = str(base.compute_dtype).removeprefix("torch.")
         self._journal.message(f"loaded {config.served_base_name}, computing in {dtype}")
         for note in base.notes:
@@ -150,7 +150,7 @@ class _Attempt:
         self._journal.report(
             ProgressEvent(
                 "finished",
-                f"{name} is in {config.output_dir}, after {metrics['seconds']:.0f} s",
+                f"{name} saved to {config.output_dir} after {metrics['seconds']:.0f} s",
                 step=steps,
                 total_steps=plan.total_steps,
                 details={"output_dir": config.output_dir, "fine_tuned_model": name, "metrics": final},
@@ -170,7 +170,7 @@ class _Attempt:
         held_out = Path(config.validation_file or config.training_file)
         validation = make_rows(inputs.validation, held_out, base.tokenizer, config, packing=False)
         counted = f"{training.n_examples} examples with {training.n_tokens} tokens to train on"
-        notes = [f"{counted}, {validation.n_examples} to measure on", training.note, validation.note]
+        notes = [f"{counted}, {validation.n_examples} for validation", training.note, validation.note]
         self._journal.message("; ".join(filter(None, notes)))
         return training, validation
 
@@ -224,7 +224,7 @@ class _Attempt:
         trainer.add_callback(reporter)
         checkpoint = find_last_checkpoint(self._run_dir / CHECKPOINTS)
         if checkpoint:
-            self._journal.message(f"going on from {checkpoint.name}")
+            self._journal.message(f"resuming from {checkpoint.name}")
         if best:
             best.drop_after(parse_step(checkpoint) if checkpoint else 0)
         self._stop.patient = True
@@ -236,7 +236,7 @@ class _Attempt:
         self._stop.patient = False
         if reporter.ended_early:
             self._journal.message(
-                f"ended early after step {trainer.state.global_step}: the validation loss fell no more"
+                f"stopped early after step {trainer.state.global_step}: the validation loss stopped improving"
             )
         if best and best.best and config.load_best_model_at_end and self._stop.signum is None:
             best.restore()
@@ -258,8 +258,8 @@ def _read_shape(base: Base) -> ModelShape | None:
 def _refuse_broken_base(before: Measurement, config: TrainingConfig) -> None:
     if not math.isfinite(before.loss):
         raise BaseModelError(
-            f"The base model {config.base_model} gives a loss of {before.loss} before any training: its weights are "
-            "broken, or overflow. Get its files again, or set `compute_dtype` to float32."
+            f"The base model {config.base_model} has a loss of {before.loss} before training: its weights are "
+            "broken or overflow. Download it again, or set `compute_dtype` to float32."
         )
 
 
@@ -295,7 +295,7 @@ def _make_memory_event(before: Plan, after: Plan) -> ProgressEvent:
         remedy = "gradient_checkpointing"
     return ProgressEvent(
         "message",
-        f"out of memory with batch_size {before.batch_size}: going on with {remedy}, which learns the same and takes "
-        "longer",
+        f"out of memory with batch_size {before.batch_size}: continuing with {remedy}, which gives the same result "
+        "but takes longer",
         code="out_of_memory",
     )

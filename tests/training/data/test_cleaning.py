@@ -477,7 +477,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 
 def test_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     source = write_rows(tmp_path / "raw.jsonl", ROWS)
-    with pytest.raises(ConfigError, match=r"raw\.jsonl.* can't be written to: .*--output"):
+    with pytest.raises(ConfigError, match=r"raw\.jsonl.* Can't write to .*--output"):
         clean_file(source, CleaningFiles.at(source / "out", split=False), CleaningConfig())
 
 

@@ -106,7 +106,7 @@ def test_all_faults_come_together_with_their_lines(tmp_path: Path) -> None:
     expected = {
         2: "isn't JSON", 3: "no message has the role assistant", 4: "no `role`", 5: "unknown role 'robot'",
         6: "`content` that is a number", 7: "weight 0.5", 8: "weight 0", 9: "`messages`", 10: "no format",
-        11: "an object was expected", 12: "`output` is empty", 13: "isn't text", 14: "empty `content`",
+        11: "but must be an object", 12: "`output` is empty", 13: "isn't text", 14: "empty `content`",
     }  # fmt: skip
     assert found.keys() == expected.keys()
     for line, part in expected.items():
@@ -144,7 +144,7 @@ def test_bytes_that_are_not_utf8_are_named_with_their_line(tmp_path: Path) -> No
 def test_a_file_without_examples_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text(content)
-    assert faults(path) == [(None, "it is empty; give at least one example")]
+    assert faults(path) == [(None, "it is empty; add at least one example")]
 
 
 def test_a_missing_file_is_refused_with_its_path(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_without_a_base_lengths_are_characters_and_the_way_to_tokens_is_told(
     text = report(capsys, examples)
     assert "6 examples, for `method: supervised`" in text
     assert "length in characters: shortest 36, median" in text
-    assert "give --base-model" in text
+    assert "set --base-model" in text
     assert "memory, about" not in text
 
 
@@ -193,7 +193,7 @@ def test_examples_that_are_dropped_are_no_faults_and_not_trained_on(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--base-model", "./nowhere"], "isn't a folder here"),
+        (["--base-model", "./nowhere"], "there is no such folder"),
         (["--config", "nowhere.yaml"], "can't be read as YAML"),
         (["--format", "xml"], "`file_format` is 'xml'"),
     ],

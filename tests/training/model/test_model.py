@@ -142,9 +142,7 @@ def test_of_a_mixture_of_experts_only_attention_gets_an_adapter(
     base = load(configure(base_model=str(mixtral), quantization=quantization, compute_dtype=dtype))
     adapted = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in gradients(base)}
     assert adapted == {"q_proj", "k_proj", "v_proj", "o_proj"}
-    assert base.notes == (
-        f"the experts of this model are blocks of weights: they are held in {dtype}, with no adapter on them",
-    )
+    assert base.notes == (f"this model's experts are fused weights: they stay in {dtype}, without adapters",)
     experts = [weight for name, weight in base.model.named_parameters() if "experts" in name]
     assert {str(weight.dtype) for weight in experts} == {f"torch.{dtype}"}
 
@@ -221,7 +219,7 @@ def test_going_on_from_another_kind_of_adapter_is_refused(
 def test_going_on_from_p_tuning_is_refused(configure: Configure, tmp_path: Path) -> None:
     base = load(configure(finetuning_type="p_tuning"))
     save_adapter(base.model, tmp_path / "vectors")
-    with pytest.raises(BaseModelError, match=r"only the vectors are kept"):
+    with pytest.raises(BaseModelError, match=r"only its vectors were saved"):
         load(configure(finetuning_type="p_tuning", from_adapter=str(tmp_path / "vectors")))
 
 
@@ -233,13 +231,13 @@ def test_an_adapter_made_for_other_weights_is_refused(
     manifest.write_text(json.dumps({"base_model_sha256": own}))
     load(configure(from_adapter=str(adapter)))
     manifest.write_text(json.dumps({"base_model_sha256": "0" * 64}))
-    with pytest.raises(BaseModelError, match=r"another hash") as refused:
+    with pytest.raises(BaseModelError, match=r"by their hash") as refused:
         load(configure(from_adapter=str(adapter)))
     assert refused.value.param == "from_adapter"
 
 
 def test_an_adapter_whose_layers_the_base_lacks_is_refused(configure: Configure, adapter: Path, mixtral: Path) -> None:
-    with pytest.raises(BaseModelError, match=r"can't be gone on from") as refused:
+    with pytest.raises(BaseModelError, match=r"Can't continue from the adapter") as refused:
         load(configure(from_adapter=str(adapter), base_model=str(mixtral)))
     assert refused.value.param == "from_adapter"
 
@@ -247,7 +245,7 @@ def test_an_adapter_whose_layers_the_base_lacks_is_refused(configure: Configure,
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda folder: (folder / WEIGHTS_FILE).rename(folder / "adapter_model.bin"), "other forms, such as .bin"),
+        (lambda folder: (folder / WEIGHTS_FILE).rename(folder / "adapter_model.bin"), "other formats, such as .bin"),
         (lambda folder: (folder / WEIGHTS_FILE).write_bytes(b"\x08"), "doesn't fit the base model"),
         (lambda folder: (folder / "adapter_config.json").write_text("{"), "can't be read"),
         (lambda folder: (folder / "adapter_config.json").write_text('{"peft_type": "NOTHING"}'), "can't be read"),

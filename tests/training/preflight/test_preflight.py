@@ -88,14 +88,14 @@ def test_what_can_work_passes(changes: dict[str, Any]) -> None:
         ({"method": "kto", "loss_type": "ipo"}, "loss_type", "it is for dpo"),
         ({"method": "dpo", "desirable_weight": 2.0}, "desirable_weight", "it is for kto"),
         ({"method": "dpo", "label_smoothing": 0.1}, "label_smoothing", "Set `loss_type: robust`"),
-        ({"method": "kto", "batch_size": 1}, "batch_size", "Give 2 or more"),
+        ({"method": "kto", "batch_size": 1}, "batch_size", "Set it to 2 or more"),
         ({**FULL, "use_dora": True}, "use_dora", "finetuning_type: lora"),
         ({**PREFIX, "use_rslora": True}, "use_rslora", "finetuning_type: lora"),
         ({**P_TUNING, "rank_pattern": {"q_proj": 8}}, "rank_pattern", "finetuning_type: lora"),
         ({**FULL, "modules_to_save": ["lm_head"]}, "modules_to_save", "finetuning_type: lora"),
         ({"encoder_hidden_size": 64}, "encoder_hidden_size", "Leave it out"),
         ({**PREFIX, "gradient_checkpointing": True}, "gradient_checkpointing", "Set it to false"),
-        ({**P_TUNING, "from_adapter": "adapter"}, "from_adapter", "Start afresh"),
+        ({**P_TUNING, "from_adapter": "adapter"}, "from_adapter", "Leave it out"),
         ({**FULL, "quantization": "nf4"}, "quantization", "Set `quantization: none`"),
         ({**FULL, "from_adapter": "adapter"}, "from_adapter", "Merge it"),
         ({"early_stopping_patience": 3, "validation_fraction": 0}, "early_stopping_patience", "validation_file"),
@@ -113,7 +113,7 @@ def test_what_can_work_passes(changes: dict[str, Any]) -> None:
         ({"max_length": 4097}, "max_length", "to 4096 or less"),
         ({**P_TUNING, "max_length": 4090}, "max_length", "to 4076 or less"),
         ({"layers_to_transform": [0, 22]}, "layers_to_transform", "has 22"),
-        ({"attn_implementation": "flash_attention_2"}, "attn_implementation", "Leave it at `auto`"),
+        ({"attn_implementation": "flash_attention_2"}, "attn_implementation", "Use `auto`"),
     ],
     ids=str,
 )
@@ -232,7 +232,7 @@ def test_an_own_bound_on_memory_counts_below_what_is_free() -> None:
 
 def test_a_hopeless_run_is_told_to_take_a_smaller_base() -> None:
     large = dataclasses.replace(SHAPE, n_layers=900)
-    assert "take a smaller base model" in str(refused(large, free_bytes=10**9, gradient_checkpointing=True))
+    assert "use a smaller base model" in str(refused(large, free_bytes=10**9, gradient_checkpointing=True))
 
 
 def test_auto_is_judged_by_the_smallest_batch_it_can_choose() -> None:

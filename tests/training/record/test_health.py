@@ -115,7 +115,7 @@ def test_divergence_names_the_learning_rate_and_a_lower_one() -> None:
     run = events_of(DIVERGING["jumps"])
     found = the(diagnose(run, config(learning_rate=5e-3)), "divergence")
     assert "`learning_rate` is 5e-3; try 5e-4" in found.remedy
-    assert "it began at 2.3" in found.message
+    assert "at the start it was 2.3" in found.message
     assert "`learning_rate` is 2e-4; try 2e-5" in the(diagnose(run), "divergence").remedy
 
 

@@ -87,7 +87,7 @@ def test_calls_that_are_not_rendered_are_refused_wherever_they_stand(
 ) -> None:
     error = refusal(example, tokenizer_of(NO_TOOLS))
     assert 'doesn\'t render the call of "weather" in ' in error.reason
-    assert "take a base model whose template renders tools" in error.reason
+    assert "use a base model whose template renders tools" in error.reason
     assert (error.line, "tool_calls" in error.omitted, error.is_too_long) == (4, True, False)
     with pytest.raises(RenderError, match="doesn't render the call"):
         find_omitted(example, tokenizer_of(NO_TOOLS))
@@ -195,12 +195,12 @@ def test_an_answer_of_which_only_the_end_token_is_left_is_refused(
 ) -> None:
     empty = Message("assistant", "<think>Hm.</think>")
     refused = refusal(Example(1, (QUESTION, empty), label=label), tokenizer_of(THOUGHTLESS))
-    assert "leave nothing but the end of a turn" in refused.reason
+    assert "leave only the end of the turn" in refused.reason
     refused = refusal(Example(1, (QUESTION, calling()), label=label), tokenizer_of(MARKED))
     assert "generation marks leave out message 2" in refused.reason
     for chosen, rejected in ((TEXT, empty), (empty, TEXT)):
         pair = Example(1, (QUESTION,), chosen=(chosen,), rejected=(rejected,))
-        assert "leave nothing but the end of a turn" in refusal(pair, tokenizer_of(THOUGHTLESS)).reason
+        assert "leave only the end of the turn" in refusal(pair, tokenizer_of(THOUGHTLESS)).reason
 
 
 def test_a_completion_of_which_the_tokenizer_makes_no_token_is_refused(tokenizer_of: Callable[[str], Any]) -> None:
@@ -213,7 +213,7 @@ def test_a_completion_of_which_the_tokenizer_makes_no_token_is_refused(tokenizer
             Example(1, prompt="Say", completion="\u200b"),
             Example(1, (QUESTION, Message("assistant", "\u200b"))),
         ):
-            assert "only silence would be learned" in refusal(example, tokenizer).reason
+            assert "would learn to say nothing" in refusal(example, tokenizer).reason
     finally:
         tokenizer.backend_tokenizer.normalizer = Replace("\u200b", "\u200b")
 
@@ -284,7 +284,7 @@ def test_the_report_and_the_view_say_what_is_not_rendered(
     path.write_text(records(QUESTION, TEXT) + records(QUESTION, calling()))
     assert main([str(path), "--base-model", str(base)]) == 2
     told = capsys.readouterr()
-    assert "with tools: 2 (not rendered by this base's chat template)\n" in told.out
+    assert "with tools: 2 (not rendered by this base model's chat template)\n" in told.out
     assert "not rendered by the base model's chat template: tools in 2, tool calls in 1 (of 2 examples)" in told.out
     assert "line 2: the base model's chat template doesn't render the call" in told.err
     assert show([str(path), "--base-model", str(base)]) == 2

@@ -271,7 +271,7 @@ def test_texts_are_joined_by_the_end_token_and_cut_into_full_rows(tokenizer: Any
 
 
 def test_texts_with_nothing_to_predict_are_refused(tokenizer: Any) -> None:
-    with pytest.raises(RenderError, match=r"line 4: .*less than two tokens"):
+    with pytest.raises(RenderError, match=r"line 4: .*fewer than two tokens"):
         render_texts([Example(4, text="!")], tokenizer, 8)
     with pytest.raises(RenderError, match="line 1: it is of kind chat, but a text is needed"):
         render_texts([Example(1, CHAT)], tokenizer, 8)
@@ -308,7 +308,7 @@ def test_a_preference_without_a_difference_within_max_length_is_refused(tokenize
     with pytest.raises(RenderError, match="line 6: the better and the worse answer have the same tokens"):
         render_preference(preference("Yes", "Yes"), tokenizer, 100)
     whole = render_preference(preference("Yes, it is.", "Yes, it was."), tokenizer, 100)
-    with pytest.raises(RenderError, match=r"line 6: within `max_length` \d+ the better and the worse"):
+    with pytest.raises(RenderError, match=r"line 6: within `max_length` \d+ the preferred and the rejected"):
         render_preference(preference("Yes, it is.", "Yes, it was."), tokenizer, len(whole.prompt_ids) + 1)
 
 
@@ -341,7 +341,7 @@ def test_preferences_and_labels_are_refused_to_the_wrong_renderer(tokenizer: Any
     [
         (None, "no chat template"),
         ("{{ raise_exception('not today') }}", "refuses the chat: not today"),
-        ("{% for m in messages %}<|user|>Hm{% endfor %}", "can't be found again"),
+        ("{% for m in messages %}<|user|>Hm{% endfor %}", "can't be located"),
         ("{{ messages[-1].content }}", "begins message 2 otherwise"),
     ],
 )

@@ -156,12 +156,12 @@ def _quantised_base(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (_existing, "exists already"),
-        (_of_another_base, "another hash"),
+        (_existing, "already exists"),
+        (_of_another_base, "by their hash"),
         (_without_weights, "it needs adapter_config.json and adapter_model.safetensors"),
         (_without_base, "can't be used"),
         (_unknown_base, "can't be used"),
-        (_quantised_base, "it is quantised"),
+        (_quantised_base, "it is quantized"),
     ],
 )
 def test_folders_that_cannot_be_merged_are_refused_with_the_reason(

@@ -82,7 +82,7 @@ def test_a_run_does_not_go_on_with_other_examples(demo_model: Path, tmp_path: Pa
     data.write_text("".join(lines[:20]))
     code, _, err = run.finish()
     assert code == 2
-    assert "has changed since this run began" in err
+    assert "has changed since this run started" in err
     assert (run.failure.code, run.failure.param) == ("invalid_config", "training_file")
 
 
@@ -92,7 +92,7 @@ def test_a_half_written_checkpoint_is_passed_over(demo_model: Path, tmp_path: Pa
     half.mkdir(parents=True)
     (half / "trainer_state.json").write_text('{"global_step": 9, "lo')
     assert run.finish()[0] == 0
-    assert not any("going on" in event.message for event in run.events)
+    assert not any("resuming from" in event.message for event in run.events)
 
 
 @pytest.mark.parametrize(("signum", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -129,7 +129,7 @@ def test_the_weights_of_the_best_validation_are_kept_and_the_run_ends_early(demo
     assert list(told)[-4:] == [best, best + 2, best + 4, last] == [best, best + 2, best + 4, best + 6]
     assert run.events[-1].details["metrics"]["valid_loss"] == pytest.approx(told[best])
     messages = " ".join(event.message for event in run.events)
-    assert f"ended early after step {last}" in messages
+    assert f"stopped early after step {last}" in messages
     assert f"kept the weights of step {best}" in messages
 
 

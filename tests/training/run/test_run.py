@@ -213,5 +213,5 @@ def test_a_base_that_is_broken_before_training_is_refused(tmp_path: Path, broken
     run = make_run(tmp_path, broken_base)
     code, _, err = run.finish()
     assert code == 2
-    assert "before any training" in err
+    assert "before training" in err
     assert run.failure.code == "invalid_base_model"

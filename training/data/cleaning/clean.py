@@ -115,7 +115,9 @@ class CleaningFiles:
         """Raise `ConfigError` if one of the files exists."""
         there = [str(path) for path in self.all() if path.exists()]
         if there:
-            raise ConfigError([f"{', '.join(there)} exists, and nothing is overwritten. Name another `--output`."])
+            raise ConfigError(
+                [f"{', '.join(there)} already exists, and nothing is overwritten. Choose another `--output`."]
+            )
 
 
 def clean_file(
@@ -143,7 +145,7 @@ def clean_file(
         return _clean_file(_read_rows(source, file_format), files, config, split, on_row)
     except OSError as error:  # reading raises none: an unreadable file is a fault
         where = files.report.parent
-        raise ConfigError([f"{where} can't be written to: {error.strerror}. Name another `--output`."]) from error
+        raise ConfigError([f"Can't write to {where}: {error.strerror}. Choose another `--output`."]) from error
 
 
 def _clean_file(

@@ -75,10 +75,13 @@ class CleaningConfig:
         object.__setattr__(self, "languages", tuple(self.languages))
         faults = [f"`{name}` is {getattr(self, name)}, but must be 0 or more." for name in self._negative_settings()]
         if self.near_duplicates is not None and not 0.3 <= self.near_duplicates <= 1:
-            faults.append(f"`near_duplicates` is {self.near_duplicates}, but must be 0.3 to 1, or none to keep them.")
+            faults.append(
+                f"`near_duplicates` is {self.near_duplicates}, but must be 0.3 to 1, or none to keep near-duplicates."
+            )
         if self.max_chars is not None and self.max_chars < self.min_chars:
             faults.append(
-                f"`max_chars` is {self.max_chars}, less than `min_chars` {self.min_chars}: no row would stay."
+                f"`max_chars` is {self.max_chars}, less than `min_chars` {self.min_chars}, so every row would "
+                "be dropped. Raise `max_chars`."
             )
         if self.personal_data not in get_args(PersonalDataPolicy):
             faults.append(f"`personal_data` is {self.personal_data!r}, but must be flag, mask, drop or ignore.")
@@ -180,7 +183,7 @@ class Cleaner:
         if config.max_chars is not None and size > config.max_chars:
             return "too_long", f"it has {size} characters, more than {config.max_chars}"
         if example.chosen and example.chosen == example.rejected:
-            return "same_answers", "the better and the worse answer are the same, so there is nothing to learn"
+            return "same_answers", "the preferred and the rejected answer are the same, so there is nothing to learn"
         return None
 
     def _check_language(self, example: Example) -> tuple[Reason, str] | None:
@@ -204,7 +207,7 @@ class Cleaner:
                 return "exact_duplicate", f"it is the same as line {line}"
         found = compute_signature(whole_text(example)) if self._near else None
         alike = self._near[example.label].find_or_add(found, example.line) if found is not None else None
-        return ("near_duplicate", f"it is {alike[1]:.0%} like line {alike[0]}") if alike else None
+        return ("near_duplicate", f"it is {alike[1]:.0%} similar to line {alike[0]}") if alike else None
 
 
 def _mask_example(example: Example) -> Example:

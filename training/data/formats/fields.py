@@ -15,7 +15,7 @@ from training.data.formats.json_records import MAX_DEPTH, is_too_deep
 _KINDS = {
     dict: "an object",
     list: "a list",
-    str: "a text",
+    str: "a string",
     bool: "true or false",
     int: "a number",
     float: "a number",
@@ -36,7 +36,7 @@ def read_text_field(record: Mapping[str, Any], key: str, faults: list[str], *, r
             faults.append(f"`{key}` is empty")
         return value
     if value is not None:
-        faults.append(f"`{key}` is {describe_kind(value)}, but must be a text")
+        faults.append(f"`{key}` is {describe_kind(value)}, but must be a string")
     elif required:
         faults.append(f"`{key}` is missing")
     return ""
@@ -64,7 +64,7 @@ def read_tools(record: Mapping[str, Any], faults: list[str], *, bare: bool = Fal
         return ()
     given = _decode_json(given)
     if not isinstance(given, list):
-        faults.append(f"`{key}` must be a list of objects, or a JSON text of one")
+        faults.append(f"`{key}` must be a list of objects, or such a list as a JSON string")
         return ()
     bare = bare or key == "functions"
     tools = [_check_tool(tool, f"{key[:-1]} {place}", faults, bare=bare) for place, tool in enumerate(given, start=1)]
@@ -90,15 +90,15 @@ def _check_tool(tool: Any, place: str, faults: list[str], *, bare: bool) -> Mapp
     if spelled.get("type") != "function" or not isinstance(function, dict):
         faults.append(f'{place} must be {{"type": "function", "function": {{"name": …, "parameters": …}}}}')
     elif not isinstance(function.get("name"), str) or not function["name"].strip():
-        faults.append(f"{place} has no `function.name`; name the function that it is")
+        faults.append(f"{place} has no `function.name`; add the function's name")
     elif not isinstance(function.get("description"), str | None):
         faults.append(
-            f"{place}: `function.description` is {describe_kind(function['description'])}, but must be a text"
+            f"{place}: `function.description` is {describe_kind(function['description'])}, but must be a string"
         )
     elif not isinstance(function.get("parameters"), dict | None):
         faults.append(f"{place}: `function.parameters` must be a JSON schema, which is an object")
     elif is_too_deep(function.get("parameters")):
-        faults.append(f"{place}: `function.parameters` is nested more than {MAX_DEPTH} deep; make it flatter")
+        faults.append(f"{place}: `function.parameters` is nested more than {MAX_DEPTH} levels deep; flatten it")
     return spelled
 
 

@@ -67,7 +67,7 @@ def read_array(file: BinaryIO) -> Iterator[Record]:
         yield (
             "line",
             None,
-            Broken(f"it is a JSON array of over {limit}, which is read whole; write one record per line"),
+            Broken(f"it is a JSON array larger than {limit}, the limit for arrays; write one record per line"),
         )
         return
     try:
@@ -99,7 +99,7 @@ def _explain_multiline(file: BinaryIO) -> str | None:
         return (
             f"the file is one JSON object; write only the list in it (under `{listed[0][:40]}`), or one record per line"
         )
-    return "the record goes on over several lines; write each on one line (JSONL), or put all into one [ ] (JSON)"
+    return "the record spans several lines; write each record on one line (JSONL), or put all in one [ ] (JSON)"
 
 
 def _read_array_carefully(content: bytes) -> Iterator[Record]:
@@ -136,7 +136,7 @@ def _read_array_carefully(content: bytes) -> Iterator[Record]:
         position = _skip_space(text, position + 1)
     if text[position + 1 :].strip():
         yield _syntax_fault(
-            text, _skip_space(text, position + 1), "it isn't JSON: more follows after the array's closing ]"
+            text, _skip_space(text, position + 1), "it isn't JSON: there is more after the array's closing ]"
         )
 
 

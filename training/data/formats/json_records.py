@@ -87,16 +87,16 @@ def decode_carefully(text: bytes) -> Any:
     except json.JSONDecodeError as error:
         return Broken(f"it isn't JSON: {_explain_json_error(error)} at column {error.colno}", place=error.lineno)
     except RecursionError:
-        return Broken(f"it isn't JSON that can be used: it is nested too deeply, more than {MAX_DEPTH} levels")
+        return Broken(f"it isn't usable JSON: it is nested too deeply, more than {MAX_DEPTH} levels")
     except ValueError as error:
-        return Broken(f"it isn't JSON that can be used: {str(error).split(';')[0]}")
+        return Broken(f"it isn't usable JSON: {str(error).split(';')[0]}")
 
 
 def encoding_fault(error: UnicodeDecodeError, text: bytes) -> Broken:
     """Return the fault of `text`, which `error` found not to be UTF-8."""
     reason = (
-        f"it isn't UTF-8: byte {text[error.start]:#04x} at position {error.start + 1}; save the file as UTF-8 "
-        "(more lines may hold such bytes; this is told once)"
+        f"it isn't UTF-8: byte {text[error.start]:#04x} at position {error.start + 1}; save the file as UTF-8 (more "
+        "lines may have such bytes; reported only once)"
     )
     return Broken(reason, encoding=True, place=text.count(b"\n", 0, error.start) + 1)
 
@@ -116,10 +116,10 @@ def _parse_carefully(text: str) -> Any:
         try:
             decoded.encode()
         except UnicodeEncodeError as error:
-            half = "it holds half a surrogate pair (\\ud800 to \\udfff), which is no character"
+            half = "it contains half a surrogate pair (\\ud800 to \\udfff), which isn't a character"
             raise _RejectedValueError(f"{half}, write the character itself") from error
         if "\\u0000" in decoded and has_nul(value):
-            raise _RejectedValueError("it holds the NUL character (\\u0000), which no text has, take it out")
+            raise _RejectedValueError("it contains the NUL character (\\u0000), remove it")
     return value
 
 
@@ -156,7 +156,7 @@ def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result:
-            raise _RejectedValueError(f"the key `{key[:40]}` stands twice in one object, keep one of them")
+            raise _RejectedValueError(f"the key `{key[:40]}` occurs twice in one object, keep one of them")
         result[key] = value
     return result
 
@@ -166,6 +166,6 @@ def _explain_json_error(error: json.JSONDecodeError) -> str:
     if error.msg == "Extra data":
         rest = error.doc[error.pos :].strip()
         if rest == ",":
-            return "a comma follows the record, but lines of JSONL have none between them,"
-        return "more follows after the end of the value; put each record on a line of its own; it begins"
+            return "there is a comma after the record, but JSONL has none between lines,"
+        return "there is more after the end of the value; put each record on its own line; it begins"
     return error.msg

@@ -40,9 +40,9 @@ def check_learnable(messages: Sequence[Message], faults: list[str]) -> None:
     """Add a fault if nothing in `messages` can be trained on."""
     weights = [message.weight for message in messages if message.role == "assistant"]
     if not weights:
-        faults.append("no message has the role assistant, so there is nothing to learn")
+        faults.append("no message has the role assistant, so there is nothing to train on")
     elif not any(weights):
-        faults.append("every assistant message has weight 0, so there is nothing to learn")
+        faults.append("every assistant message has weight 0, so there is nothing to train on")
 
 
 def make_call_id(number: int) -> str:
@@ -61,7 +61,7 @@ def check_calls(calls: Any, place: str, faults: list[str]) -> None:
             faults.append(f"{where} is {describe_kind(call)}, but must be an object with `id`, `type` and `function`")
             continue
         if not isinstance(call.get("id"), str) or not call["id"]:
-            faults.append(f"{where} has no `id`; give it a text that its answer repeats as `tool_call_id`")
+            faults.append(f"{where} has no `id`; add a string that the tool message repeats as `tool_call_id`")
         if call.get("type") != "function":
             faults.append(f'{where} has the type {shorten(call.get("type"))}; it must be "function"')
         _check_function(call.get("function"), where, faults)
@@ -96,11 +96,11 @@ def _parse_extra(record: Mapping[str, Any], role: str, place: str, faults: list[
         if isinstance(record.get("tool_call_id"), str) and record["tool_call_id"]:
             extra["tool_call_id"] = record["tool_call_id"]
         else:
-            faults.append(f"{place} is a tool's and has no `tool_call_id`; give it the `id` of the call it answers")
+            faults.append(f"{place} is from a tool but has no `tool_call_id`; add the `id` of the call it answers")
     if isinstance(record.get("name"), str):
         extra["name"] = record["name"]
     elif record.get("name") is not None:
-        faults.append(f"{place}: `name` is {describe_kind(record['name'])}, but must be a text")
+        faults.append(f"{place}: `name` is {describe_kind(record['name'])}, but must be a string")
     if role == "assistant" and isinstance(reasoning := record.get("reasoning") or record.get("reasoning_content"), str):
         extra["reasoning"] = reasoning
     return extra
@@ -114,10 +114,10 @@ def _parse_content(record: Mapping[str, Any], role: str, place: str, faults: lis
         content = _join_parts(content, place, faults)
     if not isinstance(content, str):
         given = "no `content`" if content is None else f"`content` that is {describe_kind(content)}"
-        faults.append(f"{place} has {given}; it must be a text")
+        faults.append(f"{place} has {given}; it must be a string")
         return ""
     if role == "assistant" and not content.strip() and not record.get("tool_calls"):
-        faults.append(f"{place} is an assistant's and has empty `content`, so there is nothing to learn")
+        faults.append(f"{place} is from the assistant but has empty `content`, so there is nothing to train on")
     return content
 
 
@@ -127,7 +127,7 @@ def _join_parts(parts: list[Any], place: str, faults: list[str]) -> str:
     strings = [text for text in texts if isinstance(text, str)]
     if len(strings) == len(parts):
         return "\n".join(strings)
-    faults.append(f"{place} has a content part that isn't text; only text can be trained on here")
+    faults.append(f"{place} has a content part that isn't text; only text can be trained on")
     return "?"  # stands for the text, so that its absence isn't reported as well
 
 
@@ -136,11 +136,13 @@ def _parse_weight(record: Mapping[str, Any], role: str, place: str, faults: list
     if weight is None:
         return 1
     if weight not in (0, 1) or isinstance(weight, bool):
-        faults.append(f"{place} has weight {shorten(weight)}; it must be 0 (not learned) or 1 (learned)")
+        faults.append(f"{place} has weight {shorten(weight)}; it must be 0 (not trained on) or 1 (trained on)")
     elif role == "assistant":
         return int(weight)
     elif weight == 1:
-        faults.append(f"{place} has weight 1 and the role {role}; only what an assistant says is learned, leave it out")
+        faults.append(
+            f"{place} has weight 1 and the role {role}; only assistant messages are trained on, remove the weight"
+        )
     return 1
 
 
@@ -149,11 +151,11 @@ def _check_function(function: Any, where: str, faults: list[str]) -> None:
         faults.append(f"{where} has no `function`; it must be an object with `name` and `arguments`")
         return
     if not isinstance(function.get("name"), str) or not function["name"].strip():
-        faults.append(f"{where} has no `function.name`; name the function that is called")
+        faults.append(f"{where} has no `function.name`; add the name of the called function")
     arguments = function.get("arguments")
     if not isinstance(arguments, str):
         given = "missing" if arguments is None else describe_kind(arguments)
-        faults.append(f'{where}: `function.arguments` is {given}, but must be JSON in a text, such as "{{}}"')
+        faults.append(f'{where}: `function.arguments` is {given}, but must be JSON in a string, such as "{{}}"')
         return
     try:
         decoded = orjson.loads(arguments)
@@ -161,9 +163,9 @@ def _check_function(function: Any, where: str, faults: list[str]) -> None:
         faults.append(f"{where}: `function.arguments` isn't JSON: {shorten(arguments)}")
         return
     if not isinstance(decoded, dict):
-        faults.append(f"{where}: `function.arguments` holds {describe_kind(decoded)}, but must hold an object")
+        faults.append(f"{where}: `function.arguments` contains {describe_kind(decoded)}, but must contain an object")
     elif is_too_deep(decoded):
-        faults.append(f"{where}: `function.arguments` is nested more than {MAX_DEPTH} deep; make it flatter")
+        faults.append(f"{where}: `function.arguments` is nested more than {MAX_DEPTH} levels deep; flatten it")
 
 
 def _check_tool_answers(messages: Sequence[Message], where: str, faults: list[str]) -> None:
@@ -173,10 +175,12 @@ def _check_tool_answers(messages: Sequence[Message], where: str, faults: list[st
         if message.role == "tool":
             answered = message.extra["tool_call_id"]
             if answered not in called:
-                faults.append(f"{where} {place} answers the call {shorten(answered)}, which no message before it made")
+                faults.append(
+                    f"{where} {place} answers the call {shorten(answered)}, which isn't in any earlier message"
+                )
         for call in message.extra.get("tool_calls", ()):
             if call["id"] in called:
-                faults.append(f"{where} {place} calls with the id {shorten(call['id'])} a second time; ids must differ")
+                faults.append(f"{where} {place} uses the call id {shorten(call['id'])} again; ids must be unique")
             called.add(call["id"])
 
 
@@ -195,7 +199,7 @@ def _convert_function_calls(turns: list[Any], faults: list[str]) -> list[Any]:
             turn = {key: value for key, value in turn.items() if key != "function_call"} | {"tool_calls": [call]}
         elif isinstance(turn, dict) and turn.get("role") == "function":
             if not called:
-                faults.append(f"message {place} is a function's answer, but no message before it has a `function_call`")
+                faults.append(f"message {place} is a function's result, but no earlier message has a `function_call`")
             turn = {**turn, "role": "tool", "tool_call_id": make_call_id(called)}
         newer.append(turn)
     return newer

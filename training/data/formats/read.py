@@ -33,7 +33,7 @@ METHOD_KINDS: Mapping[Method, tuple[Kind, ...]] = {
 _KIND_NAMES: Mapping[Kind, str] = {
     "chat": "a chat",
     "prompt_completion": "a prompt and its completion",
-    "preference": "a pair of a better and a worse answer",
+    "preference": "a pair of a preferred and a rejected answer",
     "labelled": "an answer with a label",
     "text": "plain text",
 }
@@ -62,7 +62,7 @@ class DataError(ValueError):
         self.faults = faults
         shown = "".join(f"\n  {fault}" for fault in faults[:FAULTS_SHOWN])
         more = f"\n  and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
-        super().__init__(f"{path} has {len(faults)} fault(s):{shown}{more}")
+        super().__init__(f"{path} has {len(faults)} error(s):{shown}{more}")
 
 
 def iter_examples(path: Path, file_format: FileFormat = "auto") -> Iterator[Example | Fault]:
@@ -106,7 +106,7 @@ def find_method_fault(example: Example, method: Method) -> str | None:
     fitting = next(name for name, kinds in METHOD_KINDS.items() if example.kind in kinds)
     wanted = " or ".join(_KIND_NAMES[kind] for kind in METHOD_KINDS[method])
     given = _KIND_NAMES[example.kind]
-    return f"it is {given}, but `method: {method}` learns from {wanted}; use `method: {fitting}`, or other data"
+    return f"it is {given}, but `method: {method}` needs {wanted}; use `method: {fitting}`, or other data"
 
 
 def _iter_with_units(path: Path, file_format: FileFormat) -> Iterator[tuple[Example | Fault, str]]:
@@ -123,4 +123,4 @@ def _iter_with_units(path: Path, file_format: FileFormat) -> Iterator[tuple[Exam
             for reason in error.faults:
                 yield Fault(place, reason, unit), unit
     if empty:
-        yield Fault(None, "it is empty; give at least one example"), "line"
+        yield Fault(None, "it is empty; add at least one example"), "line"

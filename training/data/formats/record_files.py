@@ -19,19 +19,19 @@ FileKind = Literal["jsonl", "array", "csv", "tsv", "parquet", "text"]
 _UNSUPPORTED: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "a gzip archive; unpack it first"),
     (b"PK\x03\x04", "a zip archive (or a spreadsheet); unpack it, or save it as CSV"),
-    (b"PK\x05\x06", "an empty zip archive; give the file itself"),
+    (b"PK\x05\x06", "an empty zip archive; use the file itself"),
     (b"BZh", "a bzip2 archive; unpack it first"),
     (b"\xfd7zXZ\x00", "an xz archive; unpack it first"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it first"),
     (b"\x28\xb5\x2f\xfd", "a Zstandard archive; unpack it first"),
-    (b"\x89PNG", "an image (PNG); give a file of examples"),
-    (b"\xff\xd8\xff", "an image (JPEG); give a file of examples"),
-    (b"GIF8", "an image (GIF); give a file of examples"),
-    (b"RIFF", "an image or a sound (RIFF); give a file of examples"),
+    (b"\x89PNG", "an image (PNG); use a file of examples"),
+    (b"\xff\xd8\xff", "an image (JPEG); use a file of examples"),
+    (b"GIF8", "an image (GIF); use a file of examples"),
+    (b"RIFF", "an image or audio (RIFF); use a file of examples"),
     (b"%PDF", "a PDF; save its text as a .txt file"),
     (b"SQLite format 3\x00", "an SQLite database; export its rows as JSONL or CSV"),
     (b"ARROW1", "an Arrow file; save it as Parquet"),
-    (b"\x7fELF", "a program; give a file of examples"),
+    (b"\x7fELF", "a program; use a file of examples"),
     (b"\xff\xfe", "UTF-16 text; save the file as UTF-8"),
     (b"\xfe\xff", "UTF-16 text; save the file as UTF-8"),
 )
@@ -89,12 +89,14 @@ def _explain_unreadable(path: Path) -> Broken | None:
     """Return why `path` isn't a file that can be read to its end."""
     try:
         if path.is_dir():
-            return Broken("it is a directory; give one file of examples")
+            return Broken("it is a directory; use a single file of examples")
         if path.exists() and not path.is_file():
-            return Broken("it is a pipe or a device; give a file")
+            return Broken("it is a pipe or a device; use a file")
     except (OSError, ValueError) as error:
         return Broken(f"it can't be read: {error}; check the path")
-    return None if "\0" not in str(path) else Broken("it can't be read: the path holds a NUL character; check the path")
+    return (
+        None if "\0" not in str(path) else Broken("it can't be read: the path contains a NUL character; check the path")
+    )
 
 
 def _detect_kind(start: bytes, suffix: str, file_format: FileFormat) -> FileKind | Broken:
@@ -104,10 +106,10 @@ def _detect_kind(start: bytes, suffix: str, file_format: FileFormat) -> FileKind
         if start.startswith(magic):
             return Broken(f"it is {what}")
     if suffix == ".parquet" and start:
-        return Broken("its name ends in .parquet, but it is no Parquet file; name it after what it is")
+        return Broken("its name ends in .parquet, but it isn't a Parquet file; use the right extension")
     if b"\0" in start:
         half = max(start[::2].count(0), start[1::2].count(0)) * 4 >= len(start)
-        return Broken(f"it is {'UTF-16 text; save the file as UTF-8' if half else 'binary, not text; give JSONL'}")
+        return Broken(f"it is {'UTF-16 text; save the file as UTF-8' if half else 'binary, not text; use JSONL'}")
     start = start.removeprefix(BOM)
     text = suffix in (".txt", ".text", ".md") and file_format in ("auto", "text")
     if text and (file_format == "text" or not _LOOKS_LIKE_JSON.match(start)):
@@ -147,12 +149,12 @@ def _decode_text(content: bytes) -> str | Broken:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         return encoding_fault(error, content)
-    return Broken("it holds the NUL character, which no text has; take it out") if "\0" in text else text
+    return Broken("it contains the NUL character; remove it") if "\0" in text else text
 
 
 def _make_document(lines: list[str], size: int) -> dict[str, str] | Broken:
     if size > MAX_LINE_BYTES:
-        return Broken(f"the document is longer than {MAX_LINE_BYTES // 2**20} MiB; part it by a blank line")
+        return Broken(f"the document is longer than {MAX_LINE_BYTES // 2**20} MiB; split it with a blank line")
     return {"text": "\n".join(lines)}
 
 

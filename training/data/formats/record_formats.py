@@ -32,7 +32,7 @@ def parse_record(record: Any, line: int, file_format: FileFormat = "auto") -> Ex
         ExampleError: no format matches, or it breaks rules of its format; all are reported.
     """
     if not isinstance(record, dict):
-        raise ExampleError(f"an object was expected, such as {_SHAPES}; it is {describe_kind(record)}")
+        raise ExampleError(f"it is {describe_kind(record)}, but must be an object, such as {_SHAPES}")
     found = detect(record) if file_format == "auto" else file_format
     if found is None:
         keys = ", ".join(f"`{key[:40]}`" for key in list(record)[:8]) or "nothing"
@@ -107,7 +107,7 @@ def _parse_history(rounds: Any, faults: list[str]) -> list[Message]:
         if isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) and text.strip() for text in pair):
             messages += [Message("user", pair[0]), Message("assistant", pair[1])]
         else:
-            faults.append(f"`history` round {place} must be a pair of texts that aren't empty: [question, answer]")
+            faults.append(f"`history` round {place} must be a pair of non-empty strings: [question, answer]")
     return messages
 
 
@@ -219,13 +219,13 @@ def _check_pair(example: Example, faults: list[str]) -> None:
     if better.content == worse.content and better.extra == worse.extra:
         faults.append("both answers are the same, so there is no preference to learn")
     if not (better.weight and worse.weight):
-        faults.append("an answer has weight 0, but both are learned from; remove the weight, or the record")
+        faults.append("an answer has weight 0, but both are trained on; remove the weight, or the record")
 
 
 def _check_open(messages: tuple[Message, ...], faults: list[str]) -> None:
     if messages[-1].role == "assistant":
         faults.append(
-            "what is to be answered ends with an assistant's message; it must end with the user's or a tool's"
+            "the chat before the answers ends with an assistant message; it must end with a user or tool message"
         )
 
 
@@ -240,11 +240,11 @@ def _parse_labelled(record: Record, line: int, faults: list[str]) -> Example:
     else:
         messages, tools = _parse_labelled_messages(record, faults), read_tools(record, faults)
     if not faults and messages[-1].role != "assistant":
-        faults.append(f"the last message has the role {messages[-1].role}; a label needs an assistant's answer there")
+        faults.append(f"the last message has the role {messages[-1].role}; a label needs an assistant message there")
     if not faults and not messages[-1].weight:
-        faults.append("the answer has weight 0, but its label is what is learned; remove the weight, or the record")
+        faults.append("the answer has weight 0, but its label is trained on; remove the weight, or the record")
     if not faults and len(messages) == 1:
-        faults.append("nothing stands before the answer; a label needs what was answered")
+        faults.append("there is no message before the answer; a label needs the question")
     return Example(line, messages, tools, label=label)
 
 

@@ -90,7 +90,7 @@ class _Converter:
             self._faults.append(f"{place} is from {shorten(name)}; `from` must be one of {_NAMES}")
         if not isinstance(value, str):
             given = "no `value`" if value is None else f"a `value` that is {describe_kind(value)}"
-            self._faults.append(f"{place} has {given}; it must be a text")
+            self._faults.append(f"{place} has {given}; it must be a string")
         elif role == "function_call":
             return self._convert_call(value, turn, place)
         elif role is not None:
@@ -100,18 +100,18 @@ class _Converter:
     def _convert_message(self, role: str, value: str, turn: Mapping[str, Any], place: str) -> dict[str, Any] | None:
         if role == "assistant":
             if not value.strip():
-                self._faults.append(f"{place} is from gpt and has an empty `value`, so there is nothing to learn")
+                self._faults.append(f"{place} is from gpt and has an empty `value`, so there is nothing to train on")
             return {"role": role, "content": value, "weight": turn.get("weight")}
         if role != "tool":
             return {"role": role, "content": value}
         if not self._open:
-            self._faults.append(f"{place} is a tool's answer, but no function_call before it is left to be answered")
+            self._faults.append(f"{place} is a tool's result, but there is no unanswered function_call before it")
             return None
         return {"role": role, "content": value, "tool_call_id": self._open.pop(0)}
 
     def _convert_call(self, value: str, turn: Mapping[str, Any], place: str) -> dict[str, Any] | None:
         """Convert to an assistant turn that makes the call, or the calls, whose JSON is `value`."""
-        wanted = 'JSON such as {"name": "search", "arguments": {"query": "tea"}}, or a list of such'
+        wanted = 'JSON such as {"name": "search", "arguments": {"query": "tea"}}, or a list of these'
         try:
             decoded = orjson.loads(value)
         except ValueError:
@@ -131,7 +131,7 @@ class _Converter:
         if isinstance(arguments, str):
             text = arguments
         elif is_too_deep(arguments):
-            self._faults.append(f"{place}: `arguments` is nested more than {MAX_DEPTH} deep; make it flatter")
+            self._faults.append(f"{place}: `arguments` is nested more than {MAX_DEPTH} levels deep; flatten it")
             text = "{}"
         elif isinstance(arguments, dict) or arguments is None:
             text = orjson.dumps(arguments or {}).decode()

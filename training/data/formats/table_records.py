@@ -58,7 +58,7 @@ def read_parquet(path: Path) -> Iterator[Record]:
                     row += 1
                     yield "row", row, record
     except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
-        reason = f"it is a damaged Parquet file, after row {row}: {str(error)[:200]}; write it anew"
+        reason = f"it is a damaged Parquet file, after row {row}: {str(error)[:200]}; write it again"
         yield "row", row + 1 if row else None, Broken(reason)
 
 
@@ -118,7 +118,7 @@ def _read_rows(lines: _Lines, delimiter: str) -> Iterator[tuple[int, list[str] |
 
 def _explain_csv_error(message: str) -> str:
     if "unexpected end" in message or "field limit" in message:
-        return "it isn't CSV: a quote that opens in this row is never closed; double each quote inside a quoted cell"
+        return "it isn't CSV: a quote in this row is never closed; double each quote inside a quoted cell"
     return f"it isn't CSV: {message}; double each quote inside a quoted cell. Rows after it weren't read"
 
 
@@ -126,7 +126,7 @@ def _find_header_fault(names: list[str]) -> Broken | None:
     header = [name.strip() for name in names]
     twice = [name for name, count in Counter(header).items() if count > 1]
     if twice:
-        return Broken(f"the header names the column `{twice[0][:40]}` twice; give each column a name of its own")
+        return Broken(f"the header has the column `{twice[0][:40]}` twice; column names must be unique")
     if detect(dict.fromkeys(header, "?")) is None:
         wanted = "`instruction` and `output`, `prompt` and `completion`, `messages`, `conversations` or `text`"
         shown = ", ".join(f"`{name[:40]}`" for name in header[:8])
@@ -136,8 +136,8 @@ def _find_header_fault(names: list[str]) -> Broken | None:
 
 def _make_record(header: list[str], cells: list[str]) -> dict[str, Any] | Broken:
     if len(cells) != len(header):
-        reason = f"the row has {len(cells)} cells, but the header names {len(header)} columns"
-        return Broken(f"{reason}; put a cell that holds a comma into double quotes")
+        reason = f"the row has {len(cells)} cells, but the header has {len(header)} columns"
+        return Broken(f"{reason}; put cells that contain a comma in double quotes")
     record: dict[str, Any] = dict(zip(header, cells, strict=True))
     for key in ("label", "kto_tag"):
         if key in record:
@@ -151,7 +151,7 @@ def _decode_json(record: dict[str, Any]) -> dict[str, Any] | Broken:
         if not isinstance(cell, str):
             continue
         if "\0" in cell:
-            return Broken(f"the column `{column[:40]}` holds the NUL character, which no text has; take it out")
+            return Broken(f"the column `{column[:40]}` contains the NUL character; remove it")
         if not _is_json_column(column, record):
             continue
         if not cell.strip():
@@ -184,7 +184,7 @@ def _read_batch(batch: Any) -> Iterator[Any]:
 
 
 def _clean_record(row: dict[str, Any]) -> dict[str, Any] | Broken:
-    return Broken("it holds the NUL character, which no text has; take it out") if has_nul(row) else _decode_json(row)
+    return Broken("it contains the NUL character; remove it") if has_nul(row) else _decode_json(row)
 
 
 def _read_row(batch: Any) -> Any:
@@ -192,7 +192,7 @@ def _read_row(batch: Any) -> Any:
         batch.validate(full=True)
         return batch.to_pylist()[0]
     except ValueError as error:
-        return Broken(f"the row can't be read: {str(error)[:120]}; write texts as UTF-8")
+        return Broken(f"the row can't be read: {str(error)[:120]}; write text as UTF-8")
 
 
 def _remove_nulls(value: Any) -> Any:

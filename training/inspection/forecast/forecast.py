@@ -50,7 +50,7 @@ def forecast(found: Figures, config: TrainingConfig, shape: ModelShape) -> Forec
         ValueError: `found` was counted without a tokenizer.
     """
     if found.tokens is None:
-        raise ValueError("A forecast needs lengths in tokens; count the figures with a tokenizer.")
+        raise ValueError("A forecast needs lengths in tokens. Count them with a tokenizer.")
     return forecast_figures(found.examples, found.lengths, found.tokens, config, shape)
 
 

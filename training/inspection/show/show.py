@@ -27,8 +27,8 @@ from training.rendering.pieces import PART_WORDS
 from training.rendering.render import RenderError, TrainOn
 
 _DESCRIPTION = """\
-Shows examples as the base model will see them: trained tokens on green, context dim, what is cut off struck through;
-without colours as ⟦trained⟧ and ✂cut off✂. Without --base-model the messages are shown as they stand in the file."""
+Show examples as the base model will see them: trained tokens on green, context dim, truncated text struck through;
+without colors as ⟦trained⟧ and ✂cut off✂. Without --base-model, messages are shown as in the file."""
 _EPILOG = """\
 examples:
   python -m training.inspection.show.show examples.jsonl --base-model models/tuneloop-demo
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True)
     if options.tokens and options.base_model is None:
-        return _print_error("--tokens needs a tokenizer; give the folder of the base model with --base-model.")
+        return _print_error("--tokens needs a tokenizer; set the base model's folder with --base-model.")
     tokenizer = None
     if options.base_model is not None:
         prepare_environment(offline=Path(options.base_model).is_dir())
@@ -58,15 +58,23 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", metavar="FILE", type=Path, help="a file of examples, in any of the formats")
-    parser.add_argument("--base-model", metavar="DIR", help="the base model; only its tokenizer is loaded")
-    parser.add_argument("--tokens", action="store_true", help="put a bar between tokens")
-    parser.add_argument("--line", metavar="N", type=_parse_positive, help="only the example at this line")
-    parser.add_argument("--limit", metavar="N", type=_parse_positive, default=3, help="how many examples (default: 3)")
+    parser.add_argument("file", metavar="FILE", type=Path, help="training file in any supported format")
+    parser.add_argument("--base-model", metavar="DIR", help="base model; only its tokenizer is loaded")
+    parser.add_argument("--tokens", action="store_true", help="mark token boundaries")
+    parser.add_argument("--line", metavar="N", type=_parse_positive, help="show only the example on this line")
     parser.add_argument(
-        "--max-length", metavar="N", type=_parse_positive, default=2048, help="as in training (default: 2048)"
+        "--limit", metavar="N", type=_parse_positive, default=3, help="number of examples to show (default: 3)"
     )
-    parser.add_argument("--train-on", choices=get_args(TrainOn), default="assistant", help="as in training")
+    parser.add_argument(
+        "--max-length",
+        metavar="N",
+        type=_parse_positive,
+        default=2048,
+        help="truncate at this many tokens, as in training (default: 2048)",
+    )
+    parser.add_argument(
+        "--train-on", choices=get_args(TrainOn), default="assistant", help="messages to train on, as in training"
+    )
     return parser
 
 
@@ -94,7 +102,7 @@ def _show(chosen: Iterator[Example | Fault], tokenizer: Any, options: argparse.N
             failed = True
             _print_error(problem)
     if not n_shown:
-        return _print_error(f"{options.file} has no example at line {options.line}; lines are counted from 1.")
+        return _print_error(f"{options.file} has no example on line {options.line}; lines are counted from 1.")
     if tokenizer is not None and not failed:
         console.print(make_legend(colored=colored))
     return 2 if failed else 0

@@ -48,7 +48,7 @@ def make_legend(*, colored: bool) -> Text:
         ("trained", "trained"),
         ("context", "context"),
         ("cut", "cut off"),
-        ("rejected", "the worse answer"),
+        ("rejected", "the rejected answer"),
     )
     for part, name in named:
         _append(text, name, part, colored=colored)

@@ -49,7 +49,7 @@ def lower_learning_rate(history: History, factor: float = 0.1) -> str:
     """
     peak = history.peak_learning_rate
     if not peak:
-        return f"Lower `learning_rate` to {'a tenth' if factor == 0.1 else 'a third'} of what it is."
+        return f"Lower `learning_rate` to {'a tenth' if factor == 0.1 else 'a third'} of its current value."
     lower = min(peak * factor, 100 * usual_learning_rate(history))
     return f"`learning_rate` is {format_lr(peak)}; try {format_lr(lower)}."
 
@@ -58,7 +58,7 @@ def higher_learning_rate(history: History) -> str:
     """Return advice to raise the learning rate, up to ten times; if it is usual already, to look elsewhere."""
     peak, usual = history.peak_learning_rate, usual_learning_rate(history)
     if not peak:
-        return f"Raise `learning_rate`, ten times at first; {format_lr(usual)} is usual."
+        return f"Raise `learning_rate`, for example tenfold; {format_lr(usual)} is a common value."
     if peak < usual / 2:
         higher = min(usual, peak * 10) if peak > usual / 100 else usual
         return f"`learning_rate` is {format_lr(peak)}; try {format_lr(higher)}."
@@ -66,8 +66,8 @@ def higher_learning_rate(history: History) -> str:
         f"try `learning_rate` {format_lr(peak * 3)}, or more `n_epochs`" if peak < 5 * usual else "try more `n_epochs`"
     )
     return (
-        f"`learning_rate` is {format_lr(peak)}, which is not small, so look at the examples first: `tuneloop data "
-        f"show` colours what is learned of them. Then {more}."
+        f"`learning_rate` is {format_lr(peak)}, which isn't low, so check the examples first: `tuneloop data show` "
+        f"highlights the trained tokens. Then {more}."
     )
 
 

@@ -43,14 +43,13 @@ def not_finite(history: History) -> Finding | None:
     if len(history.losses) < 2:
         return Finding(
             "not_finite", "error", history.not_finite_at,
-            "The loss was no number (NaN or infinite) from the start: the arithmetic overflows, or the base model is "
-            "broken.",
-            "Set `compute_dtype` to float32; if that doesn't help, get the base model's files again.",
+            "The loss was NaN or infinite from the start: the computation overflows, or the base model is broken.",
+            "Set `compute_dtype` to float32; if that doesn't help, download the base model again.",
         )  # fmt: skip
     return Finding(
         "not_finite", "error", history.not_finite_at,
-        f"After step {history.not_finite_at} the loss was no number (NaN or infinite); the last one that was, is "
-        f"{history.losses[-1]:.3g}. The training blew up, and its weights can't be used.",
+        f"After step {history.not_finite_at} the loss was NaN or infinite; the last finite loss was "
+        f"{history.losses[-1]:.3g}. The training diverged, and its weights can't be used.",
         lower_learning_rate(history) + " If it happens again, set `compute_dtype` to float32.",
     )  # fmt: skip
 
@@ -66,7 +65,7 @@ def divergence(history: History) -> Finding | None:
         return _divergence_finding(history, f"before any training it was {untrained:.2f}")
     above = len(losses) >= 2 * RECENT and median(now) > FAR_ABOVE_START * median(start)
     if above and (_exceeds_noise(now, start, losses) or _has_doubled(now, start)):
-        return _divergence_finding(history, f"it began at {median(start):.2f}")
+        return _divergence_finding(history, f"at the start it was {median(start):.2f}")
     return None
 
 
@@ -76,7 +75,7 @@ def relapse(history: History) -> Finding | None:
     if len(losses) < 8 * RECENT or not _gain_is_lost(best := _best_stretch(losses), losses):
         return None
     return _divergence_finding(
-        history, f"it had been down to {median(best):.2f} after {median(losses[:RECENT]):.2f} at the start"
+        history, f"it started at {median(losses[:RECENT]):.2f} and had fallen to {median(best):.2f}"
     )
 
 
@@ -90,21 +89,21 @@ def near_zero(history: History) -> Finding | None:
     if median(losses[:RECENT]) < 2 * NEAR_ZERO:
         return Finding(
             "near_zero", "warning", history.last_step,
-            f"{now} and was so from the start: the model knew these answers before, or can read them in the prompt. "
-            "There is nothing to learn.",
-            "Look at the examples with `tuneloop data show`: does the prompt give the answer away? Were they trained "
-            "on before?",
+            f"{now} and was that low from the start: the model already knows these answers, or the prompts contain "
+            "them. There is nothing to learn.",
+            "Check the examples with `tuneloop data show`: do the prompts reveal the answers? Has the model been "
+            "trained on them before?",
         )  # fmt: skip
     measured = max(history.validations, default=None)
     if measured is not None and measured < (history.steps[-2 * RECENT].step or 0):
         return None  # the next validation will show whether it is learned, or memorised
     if measured is not None and (valid := history.validations[measured]) < 10 * NEAR_ZERO:
-        seen = f"{now} and the validation loss {valid:.2g}: the task is learned, and more steps add nothing."
-        return Finding("near_zero", "info", history.last_step, seen, "Fewer `n_epochs` give the same sooner.")
+        seen = f"{now} and the validation loss {valid:.2g}: the task is learned, and more steps won't improve it."
+        return Finding("near_zero", "info", history.last_step, seen, "Lower `n_epochs` to get the same result faster.")
     return Finding(
         "near_zero", "warning", history.last_step,
-        f"{now}: the model knows the examples by heart, so it may answer new questions with old answers."
-        + (" Without validation examples nobody can tell." if measured is None else ""),
+        f"{now}: the model has memorized the examples, so it may repeat their answers for new questions."
+        + (" Without validation examples this can't be checked." if measured is None else ""),
         _advise_less_training(history, measured=measured is not None),
     )  # fmt: skip
 
@@ -125,9 +124,10 @@ def nothing_learned(history: History) -> Finding | None:
         return None
     return Finding(
         "nothing_learned", "warning", history.last_step,
-        f"After {history.share_done:.0%} of the run the training loss is {start - fall:.3f}; it began at {start:.3f}. "
-        + (f"The validation loss is what it was, {history.validations[0]:.3f}. " if stood else "")
-        + "Nothing was learned so far.",
+        (f"After {history.share_done:.0%} of the run the training loss is {start - fall:.3f}; it started at "
+            f"{start:.3f}. ")
+        + (f"The validation loss hasn't changed from {history.validations[0]:.3f}. " if stood else "")
+        + "The model hasn't learned anything yet.",
         higher_learning_rate(history),
     )  # fmt: skip
 
@@ -147,11 +147,10 @@ def gradient_spikes(history: History) -> Finding | None:
     largest = max(norm for norm, _ in spikes)
     return Finding(
         "gradient_spikes", "warning", history.last_step,
-        f"The gradient was {len(spikes)} times far longer than usual, up to {largest:.3g} instead of {usual:.3g} "
-        f"(steps {', '.join(str(step) for _, step in spikes[:5])}). Such jolts undo what was learned, and may end in "
-        "divergence.",
+        f"The gradient norm spiked {len(spikes)} times, up to {largest:.3g} instead of the usual {usual:.3g} (steps "
+        f"{', '.join(str(step) for _, step in spikes[:5])}). Spikes undo progress and can lead to divergence.",
         lower_learning_rate(history, 1 / 3) + _clip_advice(history)
-        + " Look for odd examples with `tuneloop data check`.",
+        + " Look for unusual examples with `tuneloop data check`.",
     )  # fmt: skip
 
 
@@ -159,8 +158,8 @@ def _divergence_finding(history: History, compared: str) -> Finding:
     now = median(history.losses[-RECENT:])
     return Finding(
         "divergence", "error" if now > median(history.losses[:RECENT]) else "warning", history.last_step,
-        f"The training loss rose to {now:.2f}; {compared}. The steps are so large that the model gets worse instead of "
-        "better (divergence).",
+        f"The training loss rose to {now:.2f}; {compared}. The steps are too large, so the model gets worse instead "
+        "of better (divergence).",
         lower_learning_rate(history) + " A longer warm-up helps too: `warmup_ratio: 0.1`.",
     )  # fmt: skip
 
@@ -209,10 +208,10 @@ def _validation_stood(history: History) -> bool:
 def _advise_less_training(history: History, *, measured: bool) -> str:
     epochs = history.epoch_at(history.last_step)
     fewer = f"`n_epochs: {max(1, round(epochs))}`" if epochs and epochs > 1 else "fewer `n_epochs`"
-    seen = "" if measured else " Set `validation_fraction: 0.1` to see it."
+    seen = "" if measured else " Set `validation_fraction: 0.1` to measure it."
     return f"Use {fewer}, or more examples.{seen}"
 
 
 def _clip_advice(history: History) -> str:
     clip = history.config.max_grad_norm if history.config else 1.0
-    return f" Clip harder: `max_grad_norm: {clip * 0.3:.2g}`."
+    return f" Clip gradients more: `max_grad_norm: {clip * 0.3:.2g}`."

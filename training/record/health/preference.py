@@ -37,9 +37,9 @@ def preference_not_learned(history: History) -> Finding | None:
         return _reversed_finding(history, now, accuracy)
     return Finding(
         "preference_not_learned", "warning", history.last_step,
-        f"After {history.share_done:.0%} of the run the reward margin is {now:.3f} and the better answer is favoured "
-        f"in {accuracy:.0%} of the pairs, as by guessing: nothing was learned so far.",
-        higher_learning_rate(history) + " A smaller `beta`, such as 0.05, lets the model go further, too.",
+        f"After {history.share_done:.0%} of the run the reward margin is {now:.3f} and the preferred answer is "
+        f"favored in {accuracy:.0%} of pairs, no better than chance: the model hasn't learned the preference yet.",
+        higher_learning_rate(history) + " A smaller `beta`, such as 0.05, also lets the model change more.",
     )  # fmt: skip
 
 
@@ -56,19 +56,19 @@ def both_rewards_fall(history: History) -> Finding | None:
     beta = history.config.beta if history.config else 0.1
     return Finding(
         "both_rewards_fall", "warning", history.last_step,
-        f"The reward of the better answers fell from {before:.2f} to {now:.2f}: they become less likely together with "
-        "the worse ones, so the model may end up saying something else altogether.",
-        f"Hold it closer with `beta: {beta * 3:.2g}`. {lower_learning_rate(history, 1 / 3)} Tune it on the better "
-        "answers first (`method: supervised`, then `from_adapter`).",
+        f"The reward of the preferred answers fell from {before:.2f} to {now:.2f}: they become less likely along "
+        "with the rejected ones, so the model may drift to entirely different answers.",
+        f"Keep it closer to the reference model with `beta: {beta * 3:.2g}`. {lower_learning_rate(history, 1 / 3)} "
+        "Train on the preferred answers first (`method: supervised`, then `from_adapter`).",
     )  # fmt: skip
 
 
 def _reversed_finding(history: History, margin: float, accuracy: float) -> Finding:
     return Finding(
         "preference_reversed", "warning", history.last_step,
-        f"The reward margin is {margin:.3f} and the better answer is favoured in only {accuracy:.0%} of the pairs: the "
-        "model comes to prefer the worse answers.",
-        "Check that the better and the worse answers aren't swapped in the file. " + lower_learning_rate(history),
+        f"The reward margin is {margin:.3f} and the preferred answer is favored in only {accuracy:.0%} of pairs: "
+        "the model is learning to prefer the rejected answers.",
+        "Check that the preferred and rejected answers aren't swapped in the file. " + lower_learning_rate(history),
     )  # fmt: skip
 
 

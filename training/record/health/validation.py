@@ -41,8 +41,8 @@ def overfitting(history: History) -> Finding | None:
     return Finding(
         "overfitting", "warning", max(history.validations),
         f"The validation loss has risen to {after[-1]:.3f} ({best_text}) while the training loss fell to "
-        f"{median(history.losses[-AROUND:]):.3f}: the model learns these examples by heart instead of what they have "
-        f"in common (overfitting).{_describe_kept_weights(history, best)}",
+        f"{median(history.losses[-AROUND:]):.3f}: the model memorizes the examples instead of learning what they "
+        f"have in common (overfitting).{_describe_kept_weights(history, best)}",
         _advise_against_overfitting(history, best),
     )  # fmt: skip
 
@@ -57,9 +57,9 @@ def gap(history: History) -> Finding | None:
         return None
     return Finding(
         "gap", "info", history.last_step,
-        f"At the end the validation loss is {valid[-1]:.3f} and the training loss {train:.3f}: part of what was "
-        "learned holds only for the training examples.",
-        "More, or more varied, examples help most; `lora_dropout: 0.1` a little.",
+        f"At the end the validation loss is {valid[-1]:.3f} and the training loss {train:.3f}: part of what the "
+        "model learned only applies to the training examples.",
+        "More or more varied examples help most; `lora_dropout: 0.1` helps a little.",
     )  # fmt: skip
 
 
@@ -71,8 +71,8 @@ def worse_than_base(history: History) -> Finding | None:
     return Finding(
         "worse_than_base", "warning", history.last_step,
         f"The validation loss is {valid[-1]:.3f}; before any training it was {valid[0]:.3f}. On these examples the "
-        "base model does better without the adapter.",
-        lower_learning_rate(history) + " Check also that the validation examples are of the same sort as the others.",
+        "base model is better without the adapter.",
+        lower_learning_rate(history) + " Also check that the validation examples are similar to the training examples.",
     )  # fmt: skip
 
 
@@ -87,10 +87,10 @@ def plateau(history: History) -> Finding | None:
     since = list(history.validations)[-3]
     return Finding(
         "plateau", "info", history.last_step,
-        f"The validation loss fell from {valid[0]:.3f} to {last[-1]:.3f} and has stood still since step {since}: what "
-        "these settings can learn is learned (plateau).",
-        "Stop there next time with `early_stopping_patience: 2`. If the answers aren't good enough, more steps won't "
-        "help: try more examples, or a larger `r`.",
+        f"The validation loss fell from {valid[0]:.3f} to {last[-1]:.3f} and hasn't changed since step {since}: "
+        "more training with these settings won't improve it (plateau).",
+        "Stop earlier next time with `early_stopping_patience: 2`. If the answers aren't good enough, use more "
+        "examples or a larger `r`; more steps won't help.",
     )  # fmt: skip
 
 
@@ -100,15 +100,15 @@ def too_few_validation_examples(history: History) -> Finding | None:
     if n is not None and 0 < n < FEW_EXAMPLES:
         return Finding(
             "few_validation_examples", "info", history.last_step,
-            f"Only {n} examples are measured on, so the validation loss may be off by {0.5 / math.sqrt(n):.0%}: small "
-            "differences mean nothing.",
-            "Hold more back with `validation_fraction: 0.2`, or give a `validation_file` of 50 or more.",
+            f"There are only {n} validation examples, so the validation loss may be off by "
+            f"{0.5 / math.sqrt(n):.0%}: small differences aren't meaningful.",
+            "Hold out more with `validation_fraction: 0.2`, or use a `validation_file` with 50 or more examples.",
         )  # fmt: skip
     if history.ended and history.losses and not history.validations:
         return Finding(
             "no_validation", "info", history.last_step,
-            "Nothing was measured on examples that weren't trained on, so learning by heart couldn't be seen.",
-            "Set `validation_fraction: 0.1`, or give a `validation_file`.",
+            "There was no validation on held-out examples, so overfitting couldn't be detected.",
+            "Set `validation_fraction: 0.1`, or use a `validation_file`.",
         )  # fmt: skip
     return None
 
@@ -132,7 +132,7 @@ def _training_fell(history: History, since: int) -> bool:
 
 def _describe_kept_weights(history: History, best: int) -> str:
     keeps = history.config is not None and history.config.load_best_model_at_end and best > 0
-    return f" The weights of step {best}, the best ones, are those that are kept." if keeps else ""
+    return f" The weights of step {best}, the best, are kept." if keeps else ""
 
 
 def _advise_against_overfitting(history: History, best: int) -> str:
