@@ -66,8 +66,8 @@ def _download(model: str) -> Path:
     """Return the folder of hub model `model`, which is downloaded unless it is in the hub's cache."""
     if not _HUB_ID.fullmatch(model):
         raise BaseModelError(
-            f"There is no folder {model!r}, and it isn't a hub id, which reads org/name. "
-            "Give a folder with config.json, *.safetensors and a tokenizer, or a hub id."
+            f"There is no folder {model!r}, and it isn't a hub id of the form org/name. Use a folder with "
+            "config.json, *.safetensors and a tokenizer, or a hub id."
         )
     # Imported here: it takes half a second, and only a hub id needs it.
     from huggingface_hub import snapshot_download
@@ -82,9 +82,9 @@ def _download(model: str) -> Path:
 def _explain_download_failure(model: str, error: Exception) -> str:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     return (
-        f"The base model {model!r} is no folder here, isn't in the hub's cache, and couldn't be fetched: {reason} "
-        "Check the spelling and the network; for a gated model set HF_TOKEN; "
-        "or fetch it elsewhere and give the folder."
+        f"The base model {model!r} isn't a local folder or in the hub cache, and couldn't be downloaded: {reason} "
+        "Check the spelling and the network; for a gated model, set HF_TOKEN; or download it elsewhere and use the "
+        "folder."
     )
 
 
@@ -93,14 +93,14 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BaseModelError(
-            f"{path} holds no config.json, so it isn't a model. Give the folder that save_pretrained wrote."
+            f"{path} has no config.json, so it isn't a model. Use a folder that was saved with save_pretrained."
         ) from error
     except (OSError, ValueError) as error:
         raise BaseModelError(
-            f"{path / 'config.json'} can't be read as JSON ({error}). Fetch the model again."
+            f"{path / 'config.json'} can't be read as JSON ({error}). Download the model again."
         ) from error
     if not isinstance(config, dict):
-        raise BaseModelError(f"{path / 'config.json'} isn't a JSON object. Fetch the model again.")
+        raise BaseModelError(f"{path / 'config.json'} isn't a JSON object. Download the model again.")
     return config
 
 
@@ -108,16 +108,18 @@ def _check_complete(path: Path) -> None:
     """Raise BaseModelError unless weights and tokenizer are there."""
     if not weight_files(path):
         pickled = sorted(file.name for pattern in _PICKLED for file in path.glob(pattern))
-        found = f"only {pickled[0]}, which is pickled and could run code when read" if pickled else "none"
+        found = f"only {pickled[0]}, a pickle, which can run code when loaded" if pickled else "none"
         raise BaseModelError(
-            f"{path} must hold *.safetensors weights; it holds {found}. Save it again with save_pretrained."
+            f"{path} must have *.safetensors weights, but has {found}. Save the model again with save_pretrained."
         )
     missing = sorted(set(_shards_in_index(path)) - {file.name for file in weight_files(path)})
     if missing:
-        raise BaseModelError(f"{path} lacks {len(missing)} of its weight files, first {missing[0]}. Fetch it again.")
+        raise BaseModelError(
+            f"{len(missing)} weight file(s) are missing in {path}, such as {missing[0]}. Download the model again."
+        )
     if not any((path / name).is_file() for name in _TOKENIZER_FILES):
         raise BaseModelError(
-            f"{path} holds no tokenizer (one of {', '.join(_TOKENIZER_FILES)}). Save the model's tokenizer beside it."
+            f"{path} has no tokenizer (one of {', '.join(_TOKENIZER_FILES)}). Save the model's tokenizer there."
         )
 
 
@@ -128,7 +130,7 @@ def _shards_in_index(path: Path) -> list[str]:
     try:
         return [str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise BaseModelError(f"{index} can't be read ({error!r}). Fetch the model again.") from error
+        raise BaseModelError(f"{index} can't be read ({error!r}). Download the model again.") from error
 
 
 def _cached_sha256(path: Path, cache: Path | None) -> str:

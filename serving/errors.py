@@ -55,7 +55,7 @@ class ModelNotFoundError(ServingError):
         self.name = name
         self.available = tuple(available)
         self.reason = reason
-        message = reason or f"No model is called {name[:200]!r}."
+        message = reason or f"There is no model {name[:200]!r}."
         super().__init__(f"{message} Available: {', '.join(self.available) or 'none'}.")
 
 

@@ -46,8 +46,8 @@ def read_adapter(path: Path) -> Adapter:
     version = manifest.get("manifest_version")
     if version != MANIFEST_VERSION:
         raise AdapterError(
-            f"{path.name}: manifest_version is {version!r}; this release reads {MANIFEST_VERSION}. "
-            "Import the adapter again, or upgrade."
+            f"{path.name}: manifest_version is {version!r}, but this release supports {MANIFEST_VERSION}. Import "
+            "the adapter again, or upgrade."
         )
     adapter = Adapter(
         id=_field(path, manifest, "id", str),
@@ -61,7 +61,8 @@ def read_adapter(path: Path) -> Adapter:
     )
     if adapter.id != path.name:
         raise AdapterError(
-            f"{path.name}: its manifest says id {adapter.id!r}, which must equal the directory's name. Import it again."
+            f"{path.name}: the id in its manifest is {adapter.id!r}, but must match the directory's name. "
+            "Import the adapter again."
         )
     return adapter
 
@@ -92,7 +93,9 @@ def read_json(path: Path) -> dict[str, Any]:
     where = f"{path.parent.name}/{path.name}"
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise AdapterError(f"{where} is larger than {MAX_JSON_BYTES} bytes, so it isn't what its name says.")
+            raise AdapterError(
+                f"{where} is larger than {MAX_JSON_BYTES} bytes, too large for this file. Save the adapter again."
+            )
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise AdapterError(

@@ -43,8 +43,8 @@ def check_loadable(path: Path, base: BaseModel) -> dict[str, Any]:
     for required in (CONFIG_FILE, WEIGHTS_FILE):
         if required not in files:
             raise AdapterError(
-                f"{path.name} holds no {required}. An adapter is what PEFT's save_pretrained writes, "
-                "with safe_serialization on."
+                f"{path.name} has no {required}. Save the adapter with PEFT's save_pretrained, with "
+                "safe_serialization on."
             )
     if MANIFEST_FILE in files:
         _check_manifest(path, files, base)
@@ -61,7 +61,9 @@ def adapter_files(path: Path) -> dict[str, Path]:
     Raises: AdapterError for anything else in it, and beyond the bounds on number and size.
     """
     if path.is_symlink() or not path.is_dir():
-        raise AdapterError(f"{path.name} isn't a directory. Give the directory that PEFT's save_pretrained wrote.")
+        raise AdapterError(
+            f"{path.name} isn't a directory. Use a directory that was saved with PEFT's save_pretrained."
+        )
     files: dict[str, Path] = {}
     total_bytes = 0
     for entry in path.iterdir():
@@ -73,14 +75,15 @@ def adapter_files(path: Path) -> dict[str, Path]:
             )
         if entry.suffix.lower() in PICKLED_SUFFIXES:
             raise AdapterError(
-                f"{path.name}/{quote(entry.name)} is a pickle, which could run code when read. "
-                "Save the adapter as safetensors, and leave this file out."
+                f"{path.name}/{quote(entry.name)} is a pickle, which can run code when loaded. Save the adapter as "
+                "safetensors, and leave out this file."
             )
         files[entry.name] = entry
         total_bytes += status.st_size
         if len(files) > MAX_FILES or total_bytes > MAX_BYTES:
             raise AdapterError(
-                f"{path.name} holds more than {MAX_FILES} files or {MAX_BYTES} bytes. Leave all but the adapter out."
+                f"{path.name} has more than {MAX_FILES} files or {MAX_BYTES} bytes. Leave out everything but "
+                "the adapter."
             )
     return files
 
@@ -92,17 +95,17 @@ def _check_manifest(path: Path, files: dict[str, Path], base: BaseModel) -> None
     made_for = manifest.get("base_model_sha256")
     if made_for not in (None, base.sha256):
         raise AdapterError(
-            f"{name} was made for other weights than {base.name!r} has: base_model_sha256 is {quote(made_for)[:12]}… "
-            f"there and {base.sha256[:12]}… here. Serve it on its own base model, {quote(manifest.get('base_model'))}, "
-            "or train it again."
+            f"{name} was trained on different weights than those of {base.name!r}: base_model_sha256 is "
+            f"{quote(made_for)[:12]}…, not {base.sha256[:12]}…. Serve it on its own base model, "
+            f"{quote(manifest.get('base_model'))}, or train it again."
         )
     listed = manifest.get("files")
     if not isinstance(listed, dict) or set(listed) != set(files) - {MANIFEST_FILE}:
-        raise AdapterError(f"{name}: manifest.json doesn't list the files that are there. Import it again.")
+        raise AdapterError(f"{name}: the files don't match those in manifest.json. Import the adapter again.")
     for file, entry in listed.items():
         expected = entry.get("sha256") if isinstance(entry, dict) else None
         if file_sha256(files[file]) != expected:
             raise AdapterError(
-                f"{name}: {file} isn't what was written when it was made (sha256 differs); it is damaged. "
-                "Restore it from a copy, or train it again."
+                f"{name}: {file} is damaged or was changed (its sha256 differs from the manifest). Restore it from "
+                "a copy, or train the adapter again."
             )

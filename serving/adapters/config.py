@@ -17,13 +17,13 @@ from serving.errors import AdapterError, AdapterMisfitError
 
 MAX_RANK = 512
 """The largest rank that any engine supports."""
-MERGE = "or merge it into its base and serve that as a base of its own (`tuneloop export merge`)"
+MERGE = "or merge it into its base model and serve the merged model (`tuneloop export merge`)"
 """The remedy for adapters that no engine can serve."""
 
 _UNSUPPORTED = {
     "use_dora": f"the engine can't serve DoRA; train with use_dora=false, {MERGE}",
     "lora_bias": f"the engine can't serve biases; train with lora_bias=false, {MERGE}",
-    "modules_to_save": f"the engine serves low-rank changes only; train without modules_to_save, {MERGE}",
+    "modules_to_save": f"the engine only supports low-rank weights; train without modules_to_save, {MERGE}",
     "trainable_token_indices": f"the engine can't serve trained embeddings; train without it, {MERGE}",
     "alora_invocation_tokens": "the engine can't serve activated LoRA; train without it",
     "layer_replication": f"the engine can't serve replicated layers; train without it, {MERGE}",
@@ -32,7 +32,7 @@ _UNSUPPORTED = {
     "arrow_config": "the engine can't route between adapters; train without it",
     "kasa_config": f"the engine can't serve KaSA; train without it, {MERGE}",
     "monteclora_config": "the engine can't serve MonteCLoRA; train without it",
-    "target_parameters": "the engine can't serve LoRA on bare parameters; name modules in target_modules instead",
+    "target_parameters": "the engine can't serve LoRA on individual parameters; use target_modules instead",
 }
 # PiSSA, OLoRA, CorDA and LoftQ change the base's weights when PEFT loads them; these only choose the initial values.
 _PLAIN_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica", "lora_ga"})
@@ -67,7 +67,7 @@ def check_fits(name: str, config: Mapping[str, Any], limits: EngineLimits) -> No
         if rank > limits.max_lora_rank:
             raise AdapterMisfitError(
                 f"{name}: rank {quote(parameter)!r} is {rank}, but the engine was started for ranks up to "
-                f"{limits.max_lora_rank}. Restart it for rank {rank} or more, or train with a smaller r."
+                f"{limits.max_lora_rank}. Restart it with max_lora_rank {rank} or more, or train with a smaller r."
             )
 
 
@@ -100,11 +100,11 @@ def _check_task_and_init(name: str, config: dict[str, Any]) -> None:
     task, init = config.get("task_type"), config.get("init_lora_weights", True)
     if isinstance(task, str) and task in _OTHER_TASKS:
         raise AdapterError(
-            f"{name}: task_type is {task!r}, but models here write text. Train with task_type='CAUSAL_LM'."
+            f"{name}: task_type is {task!r}, but only text generation is supported. Train with task_type='CAUSAL_LM'."
         )
     if isinstance(init, str) and init.lower() not in _PLAIN_INITS:
         raise AdapterError(
-            f"{name}: init_lora_weights is {quote_value(init)}, which changes the base's weights too. "
+            f"{name}: init_lora_weights is {quote_value(init)}, which also changes the base model's weights. "
             "Convert it to a plain LoRA with PEFT's path_initial_model_for_weight_conversion."
         )
     if not isinstance(init, str | bool | None):
@@ -119,11 +119,12 @@ def _check_ranks(name: str, config: dict[str, Any]) -> None:
     for parameter, rank in _ranks(config).items():
         if type(rank) is not int or rank < 1:
             raise AdapterError(
-                f"{name}: rank {quote(parameter)!r} is {quote_value(rank)}, but must be a whole number from 1 on."
+                f"{name}: rank {quote(parameter)!r} is {quote_value(rank)}, but must be a whole number, 1 or "
+                "more. Save the adapter again."
             )
         if rank > MAX_RANK:
             raise AdapterError(
-                f"{name}: rank {quote(parameter)!r} is {quote_value(rank)}, but no engine serves ranks above "
+                f"{name}: rank {quote(parameter)!r} is {quote_value(rank)}, but no engine supports ranks above "
                 f"{MAX_RANK}. Train with a smaller r, {MERGE}."
             )
 
@@ -137,9 +138,7 @@ def _check_scaling(name: str, config: dict[str, Any]) -> None:
                 "Save the adapter again."
             )
     if config["lora_alpha"] == 0:
-        raise AdapterError(
-            f"{name}: lora_alpha is 0, so the adapter changes nothing. Train it with lora_alpha above 0."
-        )
+        raise AdapterError(f"{name}: lora_alpha is 0, so the adapter has no effect. Train it with lora_alpha above 0.")
 
 
 def _is_finite(number: float) -> bool:
@@ -154,17 +153,19 @@ def _check_targets(name: str, config: dict[str, Any]) -> None:
     listed = [targets] if isinstance(targets, str) else targets
     if not isinstance(listed, list) or not listed or not all(isinstance(target, str) for target in listed):
         raise AdapterError(
-            f"{name}: target_modules is {quote_value(targets)}, but must be names of modules, or a pattern."
+            f"{name}: target_modules is {quote_value(targets)}, but must be module names or a pattern. Save the "
+            "adapter again."
         )
     if len(listed) > MAX_TARGETS:
         raise AdapterError(
-            f"{name}: target_modules has {len(listed)} names, but may have {MAX_TARGETS}. Name the ends of modules."
+            f"{name}: target_modules has {len(listed)} names, but at most {MAX_TARGETS} are allowed. Use the "
+            "last part of module names."
         )
     for target in listed:
         if target.rsplit(".", 1)[-1] in EMBEDDINGS:
             raise AdapterError(
-                f"{name}: target_modules holds {quote(target)!r}, an embedding, which can't be adapted. "
-                f"Train without it, {MERGE}."
+                f"{name}: target_modules has {quote(target)!r}, an embedding, which can't be adapted. Train without "
+                f"it, {MERGE}."
             )
 
 
@@ -180,16 +181,20 @@ def check_pattern(name: str, config: Mapping[str, Any], parameter: str, kind: st
     """Raise AdapterError unless `parameter` of adapter `name` maps modules to `kind`, a noun in the plural."""
     pattern = config.get(parameter) or {}
     if not isinstance(pattern, dict):
-        raise AdapterError(f"{name}: {parameter} is {quote_value(pattern)}, but must map module names to {kind}.")
+        raise AdapterError(
+            f"{name}: {parameter} is {quote_value(pattern)}, but must map module names to {kind}. Save the adapter "
+            "again."
+        )
     if len(pattern) > MAX_PATTERNS:
         raise AdapterError(
-            f"{name}: {parameter} has {len(pattern)} entries, but may have {MAX_PATTERNS}. Name the ends of modules."
+            f"{name}: {parameter} has {len(pattern)} entries, but at most {MAX_PATTERNS} are allowed. Use the "
+            "last part of module names."
         )
     wild = [key for key in pattern if not _PLAIN_KEY.fullmatch(key)]
     if len(wild) > MAX_WILD_PATTERNS or not all(map(_is_fast_pattern, wild)):
         raise AdapterError(
-            f"{name}: {parameter} has the key {quote_value(wild[0])}, but a key must be a module's name, the end "
-            f"of one, or one of at most {MAX_WILD_PATTERNS} simple patterns. Write the modules out."
+            f"{name}: {parameter} has the key {quote_value(wild[0])}, but keys must be module names, the last part "
+            f"of one, or at most {MAX_WILD_PATTERNS} simple patterns. Write out the module names."
         )
 
 

@@ -110,19 +110,19 @@ def _select_kept(source: str, manifest: dict[str, Any]) -> dict[str, Any]:
     for key, value in kept_fields.items():
         if value is not None and not isinstance(value, _KEPT_FROM_MANIFEST[key]):
             raise AdapterError(
-                f"{source}: {key} in manifest.json must be of type {_KEPT_FROM_MANIFEST[key].__name__}. "
-                "Leave manifest.json out, and the adapter is judged by its files alone."
+                f"{source}: {key} in manifest.json must be of type {_KEPT_FROM_MANIFEST[key].__name__}. Or leave "
+                "out manifest.json; then only the other files are checked."
             )
     try:
         size = len(json.dumps(kept_fields, allow_nan=False, ensure_ascii=False).encode())
     except (ValueError, RecursionError) as error:
         raise AdapterError(
-            f"{source}: manifest.json holds a number or a text that JSON can't carry ({type(error).__name__}). "
-            "Leave it out, and the adapter is judged by its files alone."
+            f"{source}: manifest.json has a number or string that isn't valid JSON ({type(error).__name__}). Leave "
+            "out manifest.json; then only the other files are checked."
         ) from error
     if size > MAX_KEPT_BYTES:
         raise AdapterError(
-            f"{source}: manifest.json says {size} bytes about the training, more than {MAX_KEPT_BYTES}. Leave it out."
+            f"{source}: manifest.json has {size} bytes of training details, more than {MAX_KEPT_BYTES}. Leave it out."
         )
     return kept_fields
 

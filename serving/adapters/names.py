@@ -34,12 +34,12 @@ def check_name(name: str) -> None:
     """Raise AdapterNameError unless the name is valid for an adapter."""
     if not _NAME.fullmatch(name):
         raise AdapterNameError(
-            f"The name {name[:200]!r} must be 1 to 200 letters, digits or any of ._:/@+- "
-            "and begin with a letter or digit."
+            f"The name {name[:200]!r} must be 1 to 200 letters, digits or any of ._:/@+- and start with a letter or "
+            "digit. Choose another name."
         )
     if _PATH_LIKE.search(name):
         raise AdapterNameError(
-            f"The name {name!r} reads like a path: no part of it may be '.', '..' or empty. Choose a plain name."
+            f"The name {name!r} looks like a path: no part of it may be '.', '..' or empty. Choose another name."
         )
 
 
@@ -51,8 +51,8 @@ def check_chosen_name(name: str) -> None:
     check_name(name)
     if _RESERVED.match(name):
         raise AdapterNameError(
-            f"The name {name!r} is of a form that is given to models trained here: ft:…, …:ckpt-step-N and adapter-…. "
-            "Choose another name, or give none, and a suffix."
+            f"The name {name!r} is reserved for models trained here: ft:…, …:ckpt-step-N and adapter-…. Choose "
+            "another name, or set only a suffix."
         )
 
 
@@ -65,8 +65,8 @@ def check_free(name: str, adapters_dir: Path, base: BaseModel) -> None:
     """Raise NameTakenError when the name is or was an adapter's, or is the base's."""
     if name in taken_names(adapters_dir, base):
         raise NameTakenError(
-            f"The name {name!r} is taken, or was until its adapter was removed; a name never changes its bytes. "
-            "Choose another name."
+            f"The name {name!r} is already used, possibly by a removed adapter; names can't be reused. Choose "
+            "another name."
         )
 
 

@@ -26,9 +26,9 @@ def check_origin(name: str, config: Mapping[str, Any], manifest: Mapping[str, An
     if manifest.get("base_model_sha256") == base.sha256 or names_base(config, base):
         return
     raise AdapterError(
-        f"{name}: base_model_name_or_path is {quote(config['base_model_name_or_path'])!r}, but the base model here is "
-        f"{base.name!r}. Serve the adapter on its own base; where the two are the same weights under two names, "
-        "say so: same_base=true, or `--same-base` on the command line."
+        f"{name}: base_model_name_or_path is {quote(config['base_model_name_or_path'])!r}, but the base model here "
+        f"is {base.name!r}. Serve the adapter on its own base model. If both names mean the same weights, use "
+        "same_base=true, or `--same-base` on the command line."
     )
 
 

@@ -73,7 +73,7 @@ def read_header(path: Path, *, max_bytes: int = MAX_HEADER_BYTES) -> dict[str, T
     with path.open("rb") as file:
         entries, tensors_start = _read_header_json(file, size, max_bytes)
     if not _is_text_map(entries.get("__metadata__", {})):
-        raise SafetensorsError("its __metadata__ doesn't map texts to texts")
+        raise SafetensorsError("its __metadata__ doesn't map strings to strings")
     tensors = {
         name: _parse_tensor(name, entry, tensors_start, size)
         for name, entry in entries.items()
@@ -97,7 +97,7 @@ def find_excess(path: Path, tensors: Mapping[str, Tensor]) -> Excess | None:
 
 def _read_header_json(file: BinaryIO, size: int, max_bytes: int) -> tuple[dict[str, Any], int]:
     if size < 8:
-        raise SafetensorsError(f"it is {size} bytes long, less than a header's length field")
+        raise SafetensorsError(f"it has {size} bytes, too few for a header")
     (length,) = struct.unpack("<Q", file.read(8))
     if length > size - 8:
         raise SafetensorsError(f"its header claims {length} bytes, but the file has {size}")
@@ -116,7 +116,7 @@ def _refuse_duplicate_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the JSON object. A duplicate name could be one tensor to us and another to the engine."""
     entries = dict(pairs)
     if len(entries) < len(pairs):
-        raise SafetensorsError("its header has a name twice")
+        raise SafetensorsError("its header has a duplicate name")
     return entries
 
 
@@ -133,11 +133,9 @@ def _parse_tensor(name: str, entry: object, tensors_start: int, size: int) -> Te
     if len(shape) > MAX_DIMENSIONS or not all(type(length) is int and 0 <= length <= MAX_LENGTH for length in shape):
         raise SafetensorsError(f"{quote(name)!r} has a shape that isn't a list of at most {MAX_DIMENSIONS} lengths")
     if not 0 <= start <= end <= size - tensors_start:
-        raise SafetensorsError(f"{quote(name)!r} reaches beyond the end of the file, which was cut short or damaged")
+        raise SafetensorsError(f"{quote(name)!r} extends past the end of the file, which is truncated or damaged")
     if dtype in _ITEM_BYTES and end - start != math.prod(shape) * _ITEM_BYTES[dtype]:
-        raise SafetensorsError(
-            f"{quote(name)!r} has {end - start} bytes, which isn't what {quote(dtype)} {shape} takes"
-        )
+        raise SafetensorsError(f"{quote(name)!r} has {end - start} bytes, which doesn't match {quote(dtype)} {shape}")
     return Tensor(dtype, tuple(shape), tensors_start + start, end - start)
 
 
@@ -146,7 +144,7 @@ def _check_layout(tensors: Mapping[str, Tensor], tensors_start: int, size: int) 
     position = tensors_start
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].nbytes)):
         if tensor.start != position:
-            raise SafetensorsError(f"{quote(name)!r} doesn't start where the tensor before it ends")
+            raise SafetensorsError(f"{quote(name)!r} doesn't start where the previous tensor ends")
         position += tensor.nbytes
     if position != size:
         raise SafetensorsError(f"{size - position} bytes at its end belong to no tensor")
@@ -166,6 +164,6 @@ def _blocks(file: BinaryIO, tensor: Tensor) -> Iterator[bytes]:
     while remaining:
         block = file.read(min(_SCAN_BYTES, remaining))
         if not block:
-            raise SafetensorsError("it was cut short while being read")
+            raise SafetensorsError("it was truncated while being read")
         remaining -= len(block)
         yield block

@@ -20,7 +20,7 @@ _FLOATS = frozenset({"F32", "F16", "BF16"})
 MAX_HEADER_BYTES = 32 * 2**20
 """Bound on the header of an adapter's file; one on every layer of a model with 512 experts has some 10 MB."""
 _OTHER_METHODS = {
-    ".modules_to_save.": "whole weights that were trained beside it (modules_to_save); train without them",
+    ".modules_to_save.": "full weights trained in addition (modules_to_save); train without them",
     ".lora_magnitude_vector": "of DoRA, which the engine can't serve; train with use_dora=false",
     ".lora_embedding_": "of an adapted embedding, which the engine can't serve; train without it",
     ".lora_bias": "a bias, which the engine can't serve; train with lora_bias=false",
@@ -42,7 +42,7 @@ def check_tensors(weights: Path, config: dict[str, Any], base: BaseModel) -> Non
         found = find_excess(weights, tensors)
     except SafetensorsError as error:
         raise AdapterError(
-            f"{name}: {weights.name} isn't a sound safetensors file: {error}. Copy it again, or save the adapter again."
+            f"{name}: {weights.name} isn't a valid safetensors file: {error}. Copy it again, or save the adapter again."
         ) from error
     if found:
         raise AdapterError(f"{name}: {_explain_excess(found)}")
@@ -51,12 +51,12 @@ def check_tensors(weights: Path, config: dict[str, Any], base: BaseModel) -> Non
 def _explain_excess(found: Excess) -> str:
     if found.is_finite:
         return (
-            f"{quote(found.tensor)} holds numbers beyond ±65504, which the engine may compute as infinities. "
-            "Its training diverged, or the file is damaged: copy it again, or train with a lower learning_rate."
+            f"{quote(found.tensor)} has values beyond ±65504, which can overflow in the engine. The training "
+            "diverged, or the file is damaged: copy it again, or train with a lower learning_rate."
         )
     return (
-        f"{quote(found.tensor)} holds infinities or NaNs, which would spoil other models' answers too. "
-        "Its training diverged: train again with a lower learning_rate."
+        f"{quote(found.tensor)} has infinite or NaN values, which would also break other models' answers. The "
+        "training diverged: train again with a lower learning_rate."
     )
 
 
@@ -71,7 +71,7 @@ def read_base_features(base: BaseModel) -> dict[str, Features | None]:
             tensors = read_header(file)
         except (SafetensorsError, OSError) as error:
             raise BaseModelError(
-                f"The base model's {file.name} can't be read: {error}. Fetch the model again."
+                f"The base model's {file.name} can't be read: {error}. Download the model again."
             ) from error
         for tensor_name, tensor in tensors.items():
             module, _, leaf = tensor_name.rpartition(".")
@@ -92,7 +92,8 @@ def _pair_tensors(name: str, tensors: Mapping[str, Tensor]) -> dict[str, dict[st
             raise AdapterError(f"{name}: {quote(tensor_name)} {_explain_not_lora(tensor_name)}")
         if module.rsplit(".", 1)[-1] in EMBEDDINGS:
             raise AdapterError(
-                f"{name}: {quote(tensor_name)} adapts an embedding, which the engine can't. Train without it, {MERGE}."
+                f"{name}: {quote(tensor_name)} adapts an embedding, which the engine doesn't support. Train "
+                f"without it, {MERGE}."
             )
         if len(tensor.shape) != 2 or tensor.dtype not in _FLOATS:
             raise AdapterError(
@@ -101,7 +102,7 @@ def _pair_tensors(name: str, tensors: Mapping[str, Tensor]) -> dict[str, dict[st
             )
         pairs.setdefault(module, {})[side] = tensor
     if not pairs:
-        raise AdapterError(f"{name} holds no tensors, so it changes nothing. Save the adapter again.")
+        raise AdapterError(f"{name} has no tensors, so it has no effect. Save the adapter again.")
     return pairs
 
 
@@ -113,14 +114,14 @@ def _explain_not_lora(tensor_name: str) -> str:
     module, _, leaf = tensor_name.rpartition(".")
     if module.rsplit(".", 1)[-1] in EMBEDDINGS:
         return (
-            "is the whole weight of an embedding, as PEFT saves it when tokens were added. The engine serves low-rank "
-            f"changes only: train on the base's own tokens, {MERGE}."
+            "is the full weight of an embedding, as PEFT saves it when tokens were added. The engine only supports "
+            f"low-rank weights: train with the base model's own tokens, {MERGE}."
         )
     if leaf == "bias":
         return f"is a bias, which the engine can't serve. Train with bias='none', {MERGE}."
     return (
-        f"isn't a LoRA tensor ({_PREFIX}….lora_A.weight or lora_B.weight). "
-        "Train LoRA on linear layers alone, and save with PEFT's save_pretrained."
+        f"isn't a LoRA tensor ({_PREFIX}….lora_A.weight or lora_B.weight). Train LoRA on linear layers only, and "
+        "save it with PEFT's save_pretrained."
     )
 
 
@@ -129,8 +130,8 @@ def _check_pairs(name: str, pairs: Mapping[str, Mapping[str, Tensor]], config: d
     for module, pair in pairs.items():
         if len(pair) != 2:
             raise AdapterError(
-                f"{name}: {quote(module)} has lora_{next(iter(pair))} but not the other half of the pair. "
-                "Save it again."
+                f"{name}: {quote(module)} has lora_{next(iter(pair))} but not the other half of the pair. Save the "
+                "adapter again."
             )
         _check_target(name, module, config)
         expected = _find_features(module, known, name, base)
@@ -140,13 +141,14 @@ def _check_pairs(name: str, pairs: Mapping[str, Mapping[str, Tensor]], config: d
         features = (pair["B"].shape[0], pair["A"].shape[1])
         if expected and expected != features:
             raise AdapterError(
-                f"{name}: {quote(module)} maps {features[1]} features to {features[0]}, but in {base.name!r} it maps "
-                f"{expected[1]} to {expected[0]}. It was made for another base: serve it there, or train it again."
+                f"{name}: {quote(module)} maps {features[1]} features to {features[0]}, but in {base.name!r} it "
+                f"maps {expected[1]} to {expected[0]}. It was trained on another base model: serve it there, or "
+                "train it again."
             )
     if len(pairs) > len(known):
         raise AdapterError(
-            f"{name}: it adapts {len(pairs)} modules, but {base.name!r} has {len(known)} layers: it names some twice. "
-            "Save it again with PEFT's save_pretrained."
+            f"{name}: it adapts {len(pairs)} modules, but {base.name!r} has only {len(known)} layers, so some are "
+            "duplicates. Save it again with PEFT's save_pretrained."
         )
 
 
@@ -155,8 +157,8 @@ def _check_target(name: str, module: str, config: Mapping[str, Any]) -> None:
     targets = config["target_modules"]
     if isinstance(targets, list) and not any(f".{module}".endswith(f".{target}") for target in targets):
         raise AdapterError(
-            f"{name}: it holds tensors for {quote(module)}, which target_modules doesn't name. "
-            "The config and the tensors belong to different adapters: save it again."
+            f"{name}: it has tensors for {quote(module)}, which target_modules doesn't include. The config and the "
+            "tensors are from different adapters: save it again."
         )
 
 
@@ -165,7 +167,7 @@ def _check_rank(module: str, pair: Mapping[str, Tensor], expected: int) -> None:
     if rank != rank_of_b or rank != expected:
         raise AdapterError(
             f"{module} has rank {rank} in lora_A and {rank_of_b} in lora_B, but adapter_config.json says "
-            f"{expected}. They belong to different adapters: save it again."
+            f"{expected}. They are from different adapters: save it again."
         )
 
 
@@ -179,6 +181,6 @@ def _find_features(module: str, features: Mapping[str, Features | None], name: s
     if len(alike) == 1:
         return alike[0]
     raise AdapterError(
-        f"{name}: it adapts {quote(module)}, which {base.name!r} doesn't have as a layer to adapt. "
-        "It was made for another base model: serve it there, or train it again."
+        f"{name}: it adapts {quote(module)}, but {base.name!r} has no such layer. It was trained on another base "
+        "model: serve it there, or train it again."
     )

@@ -31,9 +31,9 @@ def check_tokens(name: str, files: Mapping[str, Path], base: BaseModel) -> None:
     if new:
         more = f" and {len(new) - 1} more" if len(new) > 1 else ""
         raise AdapterError(
-            f"{name}: its tokenizer has the token {quote(new[0])!r}{more}, which {base.name!r} doesn't have as number "
-            f"{tokens[new[0]]}. The engine splits text with the base's tokenizer: where the adapter was trained on the "
-            f"base's tokens alone, leave the tokenizer's files out; else train it so, {MERGE}."
+            f"{name}: its tokenizer has the token {quote(new[0])!r}{more}, which {base.name!r} doesn't have with "
+            f"the id {tokens[new[0]]}. The engine uses the base model's tokenizer. If the adapter was trained with "
+            f"the base model's tokens only, leave out the tokenizer files; otherwise train it that way, {MERGE}."
         )
 
 
@@ -58,8 +58,8 @@ def _tokens(name: str, files: Mapping[str, Path]) -> dict[str, int]:
                 tokens |= read(content)
             except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
                 raise AdapterError(
-                    f"{name}: {file} isn't what a tokenizer writes ({type(error).__name__}). Save the tokenizer again, "
-                    "or leave its files out."
+                    f"{name}: {file} isn't a valid tokenizer file ({type(error).__name__}). Save the tokenizer "
+                    "again, or leave out its files."
                 ) from error
     return tokens
 
@@ -67,8 +67,7 @@ def _tokens(name: str, files: Mapping[str, Path]) -> dict[str, int]:
 def _read(name: str, path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_TOKENIZER_BYTES:
         raise AdapterError(
-            f"{name}: {path.name} is larger than {MAX_TOKENIZER_BYTES} bytes, so it isn't what its name says. "
-            "Leave it out."
+            f"{name}: {path.name} is larger than {MAX_TOKENIZER_BYTES} bytes, too large for this file. Leave it out."
         )
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
@@ -90,7 +89,7 @@ def _from_tokenizer_config(content: dict[str, Any]) -> dict[str, int]:
 
 def _check_token_map(tokens: dict[Any, Any]) -> dict[str, int]:
     if not all(isinstance(token, str) and type(number) is int for token, number in tokens.items()):
-        raise ValueError("not a map of tokens to numbers")
+        raise ValueError("not a map of tokens to ids")
     return tokens
 
 

@@ -79,14 +79,14 @@ class Accelerator:
 
     async def _begin_training(self, slot: "AcceleratorSlot", on_wait: OnWait) -> None:
         if self._serving:
-            await on_wait("The job waits until the model of another job is loaded")
+            await on_wait("The job is waiting for another job's model to load")
         async with self._changed:
             await self._changed.wait_for(lambda: not self._serving)
             self._training.append(slot)
         async with self._changing:
             if self._is_lent:
                 return
-            await on_wait("The job waits for the engine to end its requests and make room")
+            await on_wait("The job is waiting for the engine to finish its requests and free memory")
             self._is_lent = True
             lease = AcceleratorLease(self._mode or "stop", self._remaining_s)
             await asyncio.gather(*(engine.lend_accelerator(lease) for engine in self._engines))
@@ -106,7 +106,7 @@ class Accelerator:
 
     async def _begin_serving(self, on_wait: OnWait) -> None:
         if self._training:
-            await on_wait("The model will be loaded when the other running jobs give the accelerator back")
+            await on_wait("The model will be loaded when the other running jobs release the accelerator")
         async with self._changed:
             await self._changed.wait_for(lambda: not self._is_lent)
 
@@ -184,6 +184,6 @@ async def _reclaim(engine: LendableEngine) -> None:
     try:
         await engine.reclaim_accelerator()
     except EngineError as error:  # the engine's supervisor tries again
-        logger.error("The engine isn't back yet after a training: %s", error)
+        logger.error("The engine isn't available yet after a training: %s", error)
     except Exception:  # the lease is over either way, and the other engines come back
-        logger.exception("Bringing the engine back after a training met something unforeseen")
+        logger.exception("Unexpected error while restoring the engine after a training")

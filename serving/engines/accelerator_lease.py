@@ -28,14 +28,14 @@ class AcceleratorLease:
         remaining_s = self.remaining_s()
         if remaining_s is None:
             return Refusal(
-                "A fine-tuning job has the accelerator; how long it takes isn't known yet. Try again later.",
+                "A fine-tuning job is using the accelerator, and its remaining time isn't known yet. Try again later.",
                 _UNKNOWN_S,
                 worth_waiting=False,
             )
         back_in_s = max(1.0, remaining_s + return_s)
         minutes = math.ceil(back_in_s / 60)
         message = (
-            f"A fine-tuning job has the accelerator for about {minutes} more minute{'s' if minutes > 1 else ''}. "
-            "Try again then."
+            f"A fine-tuning job is using the accelerator for about {minutes} more "
+            f"minute{'s' if minutes > 1 else ''}. Try again then."
         )
         return Refusal(message, back_in_s, worth_waiting=back_in_s <= wait_s)

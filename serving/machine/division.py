@@ -48,13 +48,13 @@ def divide(
     """
     if policy == "sleep" and on_cpu:
         raise EngineStartError(
-            "accelerator_policy is sleep, but vLLM can't sleep on a processor. Use split, stop or separate."
+            "accelerator_policy is sleep, but vLLM can't sleep on a CPU. Use split, stop or separate."
         )
     if policy != "separate":
         if engine_devices or training_devices:
             raise EngineStartError(
-                f"engine_devices and training_devices are for accelerator_policy separate, which is {policy} here. "
-                "Set it to separate, or leave the devices unset."
+                f"engine_devices and training_devices require accelerator_policy separate, but it is {policy}. Set "
+                "it to separate, or leave the devices unset."
             )
         return Division(on_cpu=on_cpu)
     if groups is None:
@@ -69,19 +69,21 @@ def _split_devices(
     every = {number for group in groups for number in group}
     if absent := sorted({*engine, *training} - every):
         raise EngineStartError(
-            f"engine_devices and training_devices name {absent[0]}, but the {word} that may be used are "
-            f"{', '.join(map(str, sorted(every)))}. Change them."
+            f"engine_devices and training_devices have {absent[0]}, but the available {word} are "
+            f"{', '.join(map(str, sorted(every)))}. Use only those."
         )
     if both := sorted({*engine} & {*training}):
-        raise EngineStartError(f"{both[0]} is among engine_devices and training_devices. Leave it out of one of them.")
+        raise EngineStartError(
+            f"{both[0]} is in both engine_devices and training_devices. Leave it out of one of them."
+        )
     free = [group for group in groups if not {*group} & {*engine, *training}]
     half = len(free) // 2 if not engine and not training else len(free) if training else 0
     engine = engine or _flatten(free[:half])
     training = training or _flatten(free[half:])
     if not engine or not training:
         raise EngineStartError(
-            f"accelerator_policy is separate, but there aren't enough {word} for both: {len(every)} may be used. "
-            "Use split or stop."
+            f"accelerator_policy is separate, but there aren't enough {word} for both: {len(every)} available. Use "
+            "split or stop."
         )
     return Division(engine, training, on_cpu)
 

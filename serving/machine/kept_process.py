@@ -55,7 +55,7 @@ class KeptProcess:
         try:
             line = await keeper.stdout.readline() if keeper.stdout else b""
             if not line.strip().isdigit():
-                raise EngineStartError(f"The keeper couldn't start {command[0]}; {log_path} says why.")
+                raise EngineStartError(f"Can't start {command[0]}; see {log_path}.")
             started = cls(keeper, int(line), executable or command[0], grace_s)
         finally:
             if started is None:

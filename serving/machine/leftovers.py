@@ -90,8 +90,8 @@ def hold_engine_lock(state_dir: Path) -> Iterator[None]:
 
     def in_use(pid: str) -> EngineStartError:
         return EngineStartError(
-            f"Another server (process {pid}) runs an engine for {state_dir}; one directory takes one server. "
-            "Stop the other one, or give this one another data directory."
+            f"Another server (process {pid}) is running an engine for {state_dir}, and a directory can only have one "
+            "server. Stop the other one, or use another data directory."
         )
 
     with hold_lock(state_dir / "engine.lock", in_use):

@@ -55,7 +55,7 @@ class ParityGate:
         reference = await self._reference(adapter, engine.base)
         result = await compare(engine, adapter.name, reference, self._dtype_of(engine))
         if engine.generation != generation:  # the new engine doesn't know the adapter: that is no result
-            raise EngineUnavailableError(f"The engine was restarted while {adapter.name} was judged. Try again.", 5.0)
+            raise EngineUnavailableError(f"The engine was restarted while {adapter.name} was checked. Try again.", 5.0)
         await asyncio.to_thread(record, adapter.path, result)
         if not result.passed:
             raise ParityError(f"{adapter.name} failed the parity gate and isn't published: {' '.join(result.reasons)}")
@@ -74,8 +74,8 @@ class ParityGate:
             return Reference.from_json(recorded)
         if self._make_reference is None:
             raise AdapterError(
-                f"{adapter.name} can't be checked: its manifest has no parity_reference, and here none can be made. "
-                "Train it again, or set parity_check to false."
+                f"{adapter.name} can't be checked: its manifest has no parity_reference, and none can be created "
+                "here. Train it again, or set parity_check to false."
             )
         return await self._make_reference(adapter, base)
 
@@ -89,8 +89,8 @@ async def compare(
     if reference.base_model_sha256 != engine.base.sha256:
         made_on, here = reference.base_model_sha256[:12], engine.base.sha256[:12]
         reasons.append(
-            f"Its reference was made on other weights than {engine.base.name!r} has ({made_on}… there, {here}… here). "
-            "Serve it on its own base model, or train it again."
+            f"Its reference was computed with different weights than those of {engine.base.name!r} ({made_on}…, not "
+            f"{here}…). Serve it on its own base model, or train it again."
         )
     equal, token_fault = await _compare_token_ids(engine, name, reference)
     reasons += [token_fault] if token_fault else []
@@ -153,11 +153,11 @@ async def _check_base(
     try:
         answers = await engine_log_probabilities(engine, engine.base.name, [prompt.token_ids for prompt in fresh])
     except EngineAnswerError as error:
-        raise EngineError(f"The base model doesn't answer since the engine came up: {error}") from error
+        raise EngineError(f"The base model doesn't answer since the engine started: {error}") from error
     known.update({prompt.token_ids: row for prompt, row in zip(fresh, answers, strict=True)})
     fault = _make_comparison(fresh, answers, answers).base_fault(bound)
     if fault:
-        raise EngineError(f"The base model answers otherwise than before the engine came up. {fault}")
+        raise EngineError(f"The base model answers differently than before the engine started. {fault}")
 
 
 async def _compare_token_ids(engine: AdapterHost, name: str, reference: Reference) -> tuple[bool | None, str | None]:
@@ -170,16 +170,16 @@ async def _compare_token_ids(engine: AdapterHost, name: str, reference: Referenc
         try:
             token_ids = await engine_token_ids(engine, name, conversation)
         except EngineAnswerError as error:
-            return False, f"The engine doesn't tokenise sample conversation {number}. {error}"
+            return False, f"The engine can't tokenize sample conversation {number}. {error}"
         if token_ids != conversation.token_ids:
             position = next(
                 (at for at, (a, b) in enumerate(zip(token_ids, conversation.token_ids, strict=False)) if a != b),
                 min(len(token_ids), len(conversation.token_ids)),
             )
             return False, (
-                f"The engine turns sample conversation {number} into {len(token_ids)} tokens and training into "
-                f"{len(conversation.token_ids)}; they differ from token {position + 1} on. The chat template or the "
-                "tokenizer beside the base model isn't the one that it was trained with: put that back, or train again."
+                f"The engine turns sample conversation {number} into {len(token_ids)} tokens, but training into "
+                f"{len(conversation.token_ids)}; they differ from token {position + 1} on. The base model's chat "
+                "template or tokenizer isn't the one used in training: restore it, or train again."
             )
     return True, None
 

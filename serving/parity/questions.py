@@ -34,7 +34,7 @@ async def engine_token_ids(engine: AdapterHost, model: str, conversation: Conver
     )
     tokens = answer.get("tokens")
     if not isinstance(tokens, list):
-        raise EngineAnswerError("The engine's /tokenize answers without `tokens`. Use vLLM 0.32.")
+        raise EngineAnswerError("The engine's /tokenize response has no `tokens`. Use vLLM 0.32.")
     return tuple(tokens)
 
 
@@ -53,10 +53,14 @@ async def engine_log_probabilities(
         rows = [_row(choice["prompt_logprobs"], ids) for choice, ids in zip(choices, prompts, strict=True)]
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise EngineAnswerError(
-            f"The engine's log-probabilities can't be read ({error!r}): `prompt_logprobs` isn't what vLLM 0.32 gives."
+            f"The engine's log-probabilities can't be read ({error!r}): `prompt_logprobs` doesn't have the "
+            "format of vLLM 0.32. Use that version."
         ) from error
     if not all(math.isfinite(value) for row in rows for value in row):
-        raise EngineAnswerError("The engine gives log-probabilities that aren't finite: the weights are broken.")
+        raise EngineAnswerError(
+            "The engine returns log-probabilities that aren't finite: the weights are broken. Check the adapter "
+            "and the base model."
+        )
     return rows
 
 
@@ -71,11 +75,15 @@ async def _post(engine: AdapterHost, path: str, body: dict[str, Any]) -> dict[st
     ) as response:
         content = (await response.read()).decode("utf-8", "replace")
     if response.status >= 500 and _NOT_FINITE not in content:
-        raise EngineUnavailableError(f"The engine answered {response.status} to {path}. Try again.", _RETRY_AFTER_S)
+        raise EngineUnavailableError(
+            f"The engine responded with {response.status} to {path}. Try again.", _RETRY_AFTER_S
+        )
     try:
         answer = json.loads(content)
     except ValueError:
         answer = None
     if response.status >= 400 or not isinstance(answer, dict):
-        raise EngineAnswerError(f"The engine answers {response.status} to {path}: {' '.join(content.split())[:300]}")
+        raise EngineAnswerError(
+            f"The engine responds with {response.status} to {path}: {' '.join(content.split())[:300]}"
+        )
     return answer

@@ -65,7 +65,7 @@ class Reference:
         content = _object(content, "it")
         _require(
             content.get("format") == PARITY_REFERENCE_FORMAT,
-            f"format is {_short(content.get('format'))}, and this release reads 1",
+            f"format is {_short(content.get('format'))}, but this release supports 1",
         )
         _require(content.get("dtype") in DTYPES, f"dtype must be one of {', '.join(DTYPES)}")
         conversations = [_conversation(item) for item in _list(content, "conversations", 0, _MAX_CONVERSATIONS)]
@@ -104,7 +104,7 @@ def _prompt(content: object) -> Prompt:
 
 def _token_ids(content: dict[str, Any]) -> tuple[int, ...]:
     ids = _list(content, "token_ids", 2, _MAX_TOKENS)
-    _require(all(type(item) is int and 0 <= item < 2**31 for item in ids), "token_ids must be whole numbers from 0 on")
+    _require(all(type(item) is int and 0 <= item < 2**31 for item in ids), "token_ids must be whole numbers, 0 or more")
     return tuple(ids)
 
 
@@ -113,7 +113,7 @@ def _nats(content: dict[str, Any], key: str, length: int) -> tuple[float, ...]:
     fine = all(
         type(value) in (int, float) and _LEAST_NATS <= value <= _MOST_NATS for value in values
     )  # NaN compares as false
-    _require(fine, f"{key} must hold logarithms of probabilities")
+    _require(fine, f"{key} must be log-probabilities")
     return tuple(map(float, values))
 
 
@@ -127,7 +127,7 @@ def _list(content: dict[str, Any], key: str, least: int, most: int) -> list[Any]
 
 def _text(content: dict[str, Any], key: str, most: int) -> str:
     value = content.get(key)
-    _require(isinstance(value, str) and len(value) <= most, f"{key} must be a text of at most {most} characters")
+    _require(isinstance(value, str) and len(value) <= most, f"{key} must be a string of at most {most} characters")
     return str(value)
 
 

@@ -73,22 +73,26 @@ class LogProbComparison:
         found = []
         if self.effect.max == 0:
             found.append(
-                "The adapter changes nothing: with it PEFT gives the very log-probabilities of the base. Every lora_B "
-                "is zero, or too near to it. Train it again, longer or with a higher learning_rate."
+                "The adapter has no effect: with it, PEFT's log-probabilities are the same as the base model's. Every "
+                "lora_B is zero or nearly zero. Train it again, longer or with a higher learning_rate."
             )
         apart = Difference.between(self.tuned, self.tuned_reference)
         if apart.mean > bound:
             found.append(
-                f"With the adapter the engine's log-probabilities are {apart.mean:.4g} nats from PEFT's on average "
-                f"(at most {apart.max:.3g}), and {bound:g} is the bound: it serves other weights than were trained. "
-                "Import or train the adapter again."
+                f"With the adapter, the engine's log-probabilities differ from PEFT's by {apart.mean:.4g} nats on "
+                f"average (at most {apart.max:.3g}), above the limit of {bound:g}: it serves different weights than "
+                "were trained. Import or train the adapter again."
             )
         share, error = self.share or (1.0, 0.0)
         if not SHARE[0] - SURE * error <= share <= SHARE[1] + SURE * error:
-            nearer = "nearer to the bare base than to the adapter" if share < 0.5 else "not as the adapter was trained"
+            nearer = (
+                "more like the base model than the adapter"
+                if share < 0.5
+                else "differently than the adapter was trained"
+            )
             found.append(
-                f"The engine shows {share:.2f} of what the adapter does ({SHARE[0]:g} to {SHARE[1]:g} is right): it "
-                f"answers {nearer}. Import or train the adapter again."
+                f"The engine shows {share:.2f} of the adapter's effect ({SHARE[0]:g} to {SHARE[1]:g} is expected): "
+                f"it answers {nearer}. Import or train the adapter again."
             )
         return found
 
@@ -98,10 +102,10 @@ class LogProbComparison:
         if apart.mean <= bound:
             return None
         return (
-            f"For the base itself the engine's log-probabilities are {apart.mean:.4g} nats off on average (at most "
-            f"{apart.max:.3g}), and {bound:g} is the bound: the adapter was made on other weights than are served, or "
-            "the engine holds them more coarsely. Serve the base that it was trained on, unquantised, or set "
-            "parity_check to false."
+            f"For the base model itself, the engine's log-probabilities are off by {apart.mean:.4g} nats on average "
+            f"(at most {apart.max:.3g}), above the limit of {bound:g}: the adapter was trained on different "
+            "weights, or the engine uses a lower precision. Serve the base model that it was trained on, "
+            "unquantized, or set parity_check to false."
         )
 
 

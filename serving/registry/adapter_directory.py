@@ -115,9 +115,9 @@ class AdapterDirectory:
             return None
         served = " and ".join(f"{base.name!r} ({base.sha256[:12]}…)" for base in self._bases.values())
         return (
-            f"{adapter.name} was made for {adapter.base_model!r} with other weights "
-            f"({adapter.base_model_sha256[:12]}…) than what is served here has: {served}. "
-            "Serve it on its own base model, or train it again."
+            f"{adapter.name} was trained on {adapter.base_model!r} with different weights "
+            f"({adapter.base_model_sha256[:12]}…) than the base models served here: {served}. Serve it on its own "
+            "base model, or train it again."
         )
 
 

@@ -49,5 +49,5 @@ def _rank(adapter: Adapter) -> int:
     try:
         return largest_rank(read_json(adapter.path / CONFIG_FILE))
     except (AdapterError, TypeError, ValueError, AttributeError) as error:
-        logger.warning("The rank of %s can't be told, so no engine is laid out for it: %s", adapter.id, error)
+        logger.warning("Can't read the rank of %s, so engines aren't sized for it: %s", adapter.id, error)
         return 0

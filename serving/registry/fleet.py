@@ -120,9 +120,9 @@ class Fleet:
         """
         foreign = [replica.id for replica in replicas if not isinstance(replica.engine, Restartable)]
         if foreign:
-            raise RestartRefusedError(f"{foreign[0]} is run by someone else; restart it where it runs.")
+            raise RestartRefusedError(f"{foreign[0]} is a remote engine; restart it where it runs.")
         if self._restarting and not self._restarting.done():
-            raise RestartRefusedError("Engines are being restarted already. GET /v1/engines shows how far that is.")
+            raise RestartRefusedError("Engines are already being restarted. GET /v1/engines shows the progress.")
         self._restarting = asyncio.create_task(self._restart_in_turn(replicas, drain_timeout_s, force))
         self._restarting.add_done_callback(_log_failure)
         return self._restarting
@@ -133,7 +133,7 @@ class Fleet:
             try:
                 await _drain(replica, drain_timeout_s, force)
                 limits = await asyncio.to_thread(self.wanted_limits, replica)
-                logger.info("Restarting %s, from now on with %s", replica.id, _format_limits(limits))
+                logger.info("Restarting %s with %s", replica.id, _format_limits(limits))
                 assert isinstance(replica.engine, Restartable)  # noqa: S101 (for the type checker)
                 await replica.engine.restart(limits)
             finally:
@@ -151,15 +151,15 @@ async def _drain(replica: Replica, timeout_s: float, force: bool) -> None:
                 await asyncio.sleep(_DRAIN_POLL_S)
     if replica.in_flight and not force:
         raise RestartRefusedError(
-            f"{replica.id} still answers {replica.in_flight} requests after {timeout_s:.0f} s, and wasn't restarted. "
-            "Give them more time with drain_timeout_s, or cut them with force."
+            f"{replica.id} still has {replica.in_flight} requests in flight after {timeout_s:.0f} s and wasn't "
+            "restarted. Wait longer with drain_timeout_s, or cancel them with force."
         )
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()):
         level = logging.WARNING if isinstance(error, RestartRefusedError) else logging.ERROR
-        logger.log(level, "The restart of engines ended early: %s", error, exc_info=not isinstance(error, ServingError))
+        logger.log(level, "The engine restart was aborted: %s", error, exc_info=not isinstance(error, ServingError))
 
 
 def _format_limits(limits: EngineLimits) -> str:

@@ -122,7 +122,7 @@ class AdapterLoader:
         if not isinstance(parity, dict) or parity.get("passed") is not False or self.is_published(adapter):
             return None
         reasons = parity.get("reasons")
-        explanation = " ".join(map(str, reasons)) if isinstance(reasons, list) else "its manifest doesn't say why."
+        explanation = " ".join(map(str, reasons)) if isinstance(reasons, list) else "no reason in its manifest."
         return ParityError(f"{adapter.name} failed the parity gate and isn't published: {explanation}")
 
     async def load(self, adapter: Adapter, replica: Replica) -> None:
@@ -149,7 +149,7 @@ class AdapterLoader:
             except AdapterError as error:
                 state.refusal = error
                 self._observer.refused(adapter.name, str(error))
-                logger.warning("The adapter %s can't be served: %s", adapter.id, error)
+                logger.warning("Can't serve the adapter %s: %s", adapter.id, error)
                 raise
 
     async def _load(self, adapter: Adapter, state: AdapterState, replica: Replica) -> None:
@@ -247,7 +247,7 @@ class AdapterLoader:
             try:
                 await host.load_adapter(adapter.name, adapter.path)
             except AdapterError as error:
-                logger.warning("%s isn't loaded again: %s", adapter.name, error)
+                logger.warning("%s isn't reloaded: %s", adapter.name, error)
                 continue
             if self.state_of(adapter.name).removing:  # its folder may disappear at any moment
                 await host.unload_adapter(adapter.name)
@@ -258,8 +258,8 @@ class AdapterLoader:
             return
         for name, fault in (await self._gate.run_canary(host, back)).items():
             if getattr(host, "after_sleep", False):
-                raise EngineError(f"{name} answers otherwise after the sleep: {fault}")
-            logger.error("%s answers otherwise since the engine came up, and is unloaded: %s", name, fault)
+                raise EngineError(f"{name} answers differently after the engine's sleep: {fault}")
+            logger.error("%s answers differently since the engine started and is unloaded: %s", name, fault)
             self.state_of(name).refusal = ParityError(
                 f"{name} failed the canary after a restart of the engine: {fault}"
             )
@@ -280,6 +280,6 @@ async def _drain(adapter: Adapter, state: AdapterState, timeout_s: float) -> Non
                 await state.idle.wait()
     except TimeoutError as error:
         raise AdapterInUseError(
-            f"{adapter.name} is still used by {state.leases} requests after {timeout_s:.0f} s, and was kept. "
+            f"{adapter.name} is still used by {state.leases} requests after {timeout_s:.0f} s and wasn't removed. "
             "Try again when they are done."
         ) from error

@@ -189,7 +189,7 @@ class Registry:
                 while not (replica := choose(replicas, name)).admits.is_set():
                     await replica.admits.wait()
         except TimeoutError as error:
-            raise EngineUnavailableError("The engine is being restarted. Try again when it is up.", 30.0) from error
+            raise EngineUnavailableError("The engine is being restarted. Try again when it is ready.", 30.0) from error
         return _ReplicaLease(replica, name)
 
     async def publish(self, id_or_name: str) -> Adapter:
@@ -211,7 +211,8 @@ class Registry:
             await self._loader.unload_everywhere(adapter, self.pool_of(adapter).replicas, drain_timeout_s)
             if adapter.name in self._aliases.values():  # assigned between the caller's check and the drain
                 raise AdapterInUseError(
-                    f"{adapter.name} was just given to an alias, and is kept. Point the alias elsewhere first."
+                    f"An alias now points to {adapter.name}, so it wasn't removed. Point the alias to another "
+                    "model first."
                 )
             await asyncio.to_thread(delete_adapter, adapter, keep_name_taken=keep_name_taken)
             self._directory.invalidate()

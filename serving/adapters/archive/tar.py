@@ -29,8 +29,8 @@ _KINDS = {
     b"6": "a named pipe",
     b"S": "a sparse file",
 }
-_REMEDY = "Pack the adapter's files alone, with `tar -czf`."
-_TRUNCATED = "The archive ends midway. Pack it again, or send it again."
+_REMEDY = "Pack only the adapter's files, with `tar -czf`."
+_TRUNCATED = "The archive is truncated. Pack it again, or send it again."
 
 
 def tar_members(file: BinaryIO) -> Iterator[Member]:
@@ -64,9 +64,7 @@ class _GzipReader:
         try:
             self._buffer += self._inflate.decompress(self._compressed, wanted)
         except zlib.error as error:
-            raise ArchiveError(
-                f"The archive is damaged: gzip says {error}. Pack it again, or send it again."
-            ) from error
+            raise ArchiveError(f"The archive is damaged (gzip: {error}). Pack it again, or send it again.") from error
         self._compressed = self._inflate.unconsumed_tail
         self._refuse_trailing_data()
         return True
@@ -74,7 +72,7 @@ class _GzipReader:
     def _refuse_trailing_data(self) -> None:
         """Raise ArchiveError when the file goes on after the end of the gzip stream."""
         if self._inflate.eof and (self._inflate.unused_data.strip(b"\0") or self._file.read(1)):
-            raise ArchiveError(f"The archive has something behind its end. {_REMEDY}")
+            raise ArchiveError(f"The archive has data after its end. {_REMEDY}")
 
 
 @dataclass(frozen=True)
@@ -104,8 +102,8 @@ class _TarReader:
             is_folder = header.kind == b"5" or name.endswith("/")
             if header.kind not in (b"0", b"\0", b"5") or (is_folder and size):
                 raise ArchiveError(
-                    f"The archive's entry {quote(name)!r} is {_KINDS.get(header.kind, 'of an unknown kind')}, but only "
-                    "regular files and their folder are taken. Pack the files themselves."
+                    f"The archive's entry {quote(name)!r} is {_KINDS.get(header.kind, 'of an unknown kind')}, but "
+                    "only regular files in one folder are accepted. Pack the files themselves."
                 )
             yield Member(name, is_folder, self._chunks(size))
         if extended:
@@ -118,7 +116,7 @@ class _TarReader:
             return block
         rest = self._content.read(MAX_PADDING_BYTES)
         if rest.strip(b"\0") or len(rest) == MAX_PADDING_BYTES:
-            raise ArchiveError(f"The archive goes on behind its end. {_REMEDY}")
+            raise ArchiveError(f"The archive continues after its end. {_REMEDY}")
         return None
 
     def _read_extended(self, header: _Header, before: dict[str, str], in_a_row: int) -> dict[str, str]:
@@ -131,10 +129,10 @@ class _TarReader:
         content = b"".join(self._chunks(header.size))
         records = {"path": _decode_name(content.rstrip(b"\0"))} if header.kind == b"L" else _parse_pax_records(content)
         if any(key.startswith("GNU.sparse.") for key in records):
-            raise ArchiveError("The archive holds a sparse file. Pack it without `--sparse`.")
+            raise ArchiveError("The archive contains a sparse file. Pack it without `--sparse`.")
         ours = {key: value for key, value in records.items() if key in ("path", "size")}
         if (header.kind == b"g" and ours) or ours.keys() & before.keys():
-            raise ArchiveError(f"The archive's headers name a file twice. {_REMEDY}")
+            raise ArchiveError(f"The archive has two names for one file. {_REMEDY}")
         return before | ours
 
     def _chunks(self, size: int) -> Iterator[bytes]:
@@ -156,7 +154,7 @@ class _TarReader:
 def _parse_header(block: bytes) -> _Header:
     checksum = _parse_octal(block[148:156])
     if checksum != sum(block) - sum(block[148:156]) + 8 * ord(" "):
-        raise ArchiveError(f"The archive is damaged, or no tar: a header's checksum is wrong. {_REMEDY}")
+        raise ArchiveError(f"The archive is damaged or isn't a tar archive: a header's checksum is wrong. {_REMEDY}")
     name = block[:100].split(b"\0", 1)[0]
     prefix = block[345:500].split(b"\0", 1)[0] if block[257:263] == b"ustar\0" else b""
     return _Header(_decode_name(prefix + b"/" + name if prefix else name), block[156:157], _parse_octal(block[124:136]))
@@ -173,7 +171,7 @@ def _parse_octal(field: bytes) -> int:
 def _member_size(extended: dict[str, str], header: _Header) -> int:
     size = extended.get("size", str(header.size))
     if not (size.isascii() and size.isdigit() and len(size) < 16):
-        raise ArchiveError(f"The archive gives a file {quote(size)!r} bytes. {_REMEDY}")
+        raise ArchiveError(f"The archive has an invalid file size: {quote(size)!r} bytes. {_REMEDY}")
     return int(size)
 
 
@@ -191,7 +189,7 @@ def _parse_pax_records(content: bytes) -> dict[str, str]:
         records[name] = _decode_name(value) if name in ("path", "size", "hdrcharset") else ""
         content = content[length:]
     if records.get("hdrcharset", _UTF8) != _UTF8:
-        raise ArchiveError("The archive has names that aren't UTF-8. Give its files plain names, and pack them again.")
+        raise ArchiveError("The archive has file names that aren't UTF-8. Rename the files, and pack them again.")
     return records
 
 
@@ -200,6 +198,5 @@ def _decode_name(name: bytes) -> str:
         return name.decode()
     except UnicodeDecodeError as error:
         raise ArchiveError(
-            f"The archive has the name {quote(name)}, which isn't UTF-8. Give its files plain names, and pack them "
-            "again."
+            f"The archive has the file name {quote(name)}, which isn't UTF-8. Rename the files, and pack them again."
         ) from error

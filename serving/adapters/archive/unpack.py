@@ -58,7 +58,7 @@ def _members(file: BinaryIO) -> Iterator[Member]:
     if start in ZIP_MAGIC:
         return zip_members(file)
     raise ArchiveError(
-        f"The file begins with {start.hex(' ') or 'nothing'}, so it is neither a .tar.gz nor a .zip. Pack the "
+        f"The file is neither a .tar.gz nor a .zip: it starts with {start.hex(' ') or 'nothing'}. Pack the "
         "adapter's folder with `tar -czf adapter.tar.gz FOLDER` or `zip -r adapter.zip FOLDER`."
     )
 
@@ -81,8 +81,8 @@ class _Budget:
             self._left -= len(chunk)
             if self._left < 0:
                 raise ArchiveError(
-                    f"The archive unpacks to more than {self._max_bytes} bytes, which is more than is taken, or more "
-                    f"than {MAX_GROWTH} times its size. Pack the adapter's files alone."
+                    f"The archive unpacks to more than the limit of {self._max_bytes} bytes, or more than "
+                    f"{MAX_GROWTH} times its size. Pack only the adapter's files."
                 )
             yield chunk
 
@@ -102,25 +102,25 @@ class _Layout:
         """
         self._entries += 1
         if self._entries > MAX_ENTRIES:
-            raise ArchiveError(f"The archive has more than {MAX_ENTRIES} entries. Pack the adapter's files alone.")
+            raise ArchiveError(f"The archive has more than {MAX_ENTRIES} entries. Pack only the adapter's files.")
         parts = _split_path(member.name)
         self._refuse_duplicate(parts, member)
         if _JUNK.intersection(parts) or (parts and parts[-1].startswith("._")):
             return None
         if len(parts) > (1 if member.is_folder else 2):
             raise ArchiveError(
-                f"The archive's entry {quote(member.name)!r} lies in a folder within a folder. "
-                "Pack the adapter's files alone, at the top or in one folder."
+                f"The archive's entry {quote(member.name)!r} is in a nested folder. Pack only the adapter's files, "
+                "at the top level or in one folder."
             )
         if member.is_folder:
             return None
         if not parts:
-            raise ArchiveError("The archive has a file without a name. Pack it with `tar -czf` or `zip -r`.")
+            raise ArchiveError("The archive has a file with no name. Pack it with `tar -czf` or `zip -r`.")
         self._refuse_other_folder("/".join(parts[:-1]), member)
         if PurePosixPath(parts[-1]).suffix.lower() in PICKLED_SUFFIXES:
             raise ArchiveError(
-                f"The archive's entry {quote(member.name)!r} is a pickle, which could run code when read. "
-                "Save the adapter as safetensors, and leave this file out."
+                f"The archive's entry {quote(member.name)!r} is a pickle, which can run code when loaded. Save the "
+                "adapter as safetensors, and leave out this file."
             )
         return parts[-1]
 
@@ -134,8 +134,8 @@ class _Layout:
     def _refuse_other_folder(self, folder: str, member: Member) -> None:
         if self._folder not in (None, folder):
             raise ArchiveError(
-                f"The archive's entry {quote(member.name)!r} lies elsewhere than the files before it. "
-                "Pack one adapter, its files at the top or in one folder."
+                f"The archive's entry {quote(member.name)!r} is in a different folder than the files before it. "
+                "Pack one adapter, with its files at the top level or in one folder."
             )
         self._folder = folder
 

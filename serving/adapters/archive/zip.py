@@ -47,18 +47,18 @@ def _refuse_unsupported(entry: zipfile.ZipInfo, is_folder: bool) -> None:
     if kind not in (0, stat.S_IFDIR if is_folder else stat.S_IFREG):
         what = "a symbolic link" if kind == stat.S_IFLNK else "of another kind"
         raise ArchiveError(
-            f"The archive's entry {name!r} is {what}, but only regular files and their folder are taken. "
-            "Pack the files themselves."
+            f"The archive's entry {name!r} is {what}, but only regular files in one folder are accepted. Pack the "
+            "files themselves."
         )
     if entry.flag_bits & _ENCRYPTED:
         raise ArchiveError(f"The archive's entry {name!r} is encrypted. Pack it without a password.")
     if entry.compress_type not in _METHODS:
         raise ArchiveError(
-            f"The archive's entry {name!r} is compressed by method {entry.compress_type}, but only deflate is read. "
-            "Pack it with `zip`."
+            f"The archive's entry {name!r} is compressed by method {entry.compress_type}, but only deflate is "
+            "supported. Pack it with `zip`."
         )
     if is_folder and entry.file_size:
-        raise ArchiveError(f"The archive's folder {name!r} has a content. Pack it with `zip`.")
+        raise ArchiveError(f"The archive's entry {name!r} is a folder but has content. Pack it with `zip`.")
 
 
 def _chunks(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
@@ -78,8 +78,7 @@ def _translate_damage() -> Iterator[None]:
         yield
     except _DAMAGED as error:
         raise ArchiveError(
-            f"The archive is damaged, or no zip that is read here: {quote(error)}. Pack it with `zip`, "
-            "or send it again."
+            f"The archive is damaged or isn't a supported zip: {quote(error)}. Pack it with `zip`, or send it again."
         ) from error
 
 

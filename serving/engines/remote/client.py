@@ -39,7 +39,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _UNAVAILABLE = {
     502: "its gateway can't reach it",
     503: "it is overloaded or starting",
-    504: "its gateway waited too long",
+    504: "its gateway timed out",
 }
 
 logger = logging.getLogger(__name__)
@@ -62,17 +62,18 @@ class RemoteAddress:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise EngineStartError(
-                f"The remote engine {engine_id} has the URL {_without_user(url)!r}, but it must read like "
-                "https://host:8000/v1: what an OpenAI client takes as its base_url. Mend remote_engines."
+                f"The remote engine {engine_id} has the URL {_without_user(url)!r}, but it must look like "
+                "https://host:8000/v1, the base_url of an OpenAI client. Correct remote_engines."
             )
         if parts.username or parts.password:
             raise EngineStartError(
-                f"The URL of the remote engine {engine_id} holds a user or password, which would end up in logs. "
-                f"Leave it out, and give the key with remote_engine_keys: {engine_id}=KEY."
+                f"The URL of the remote engine {engine_id} contains a user name or password, which would appear in "
+                f"logs. Remove it, and set the key with remote_engine_keys: {engine_id}=KEY."
             )
         if key and (not key.isascii() or not key.isprintable() or " " in key):
             raise EngineStartError(
-                f"The key of the remote engine {engine_id} holds a character that no HTTP header can. Copy it again."
+                f"The key of the remote engine {engine_id} has a character that isn't allowed in HTTP headers. "
+                "Copy it again."
             )
         if key and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
             logger.warning(
@@ -160,8 +161,8 @@ class RemoteClient:
             listed = [model["id"] for model in json.loads(content)["data"]]
         except (ValueError, KeyError, TypeError) as error:
             raise EngineUnavailableError(
-                f"The remote engine {self._address.id} answered {response.status} with no list of models. Check that "
-                "its URL is what an OpenAI client takes as base_url.",
+                f"The remote engine {self._address.id} responded with {response.status} and no list of models. "
+                "Check that its URL is the base_url of an OpenAI client.",
                 _KEY_RETRY_AFTER_S,
             ) from error
         return tuple(name for name in listed if isinstance(name, str) and 0 < len(name) <= _MAX_NAME)
@@ -175,16 +176,16 @@ class RemoteClient:
         if status == 200 or (status == 400 and "already been loaded" in message):
             return
         raise AdapterMisfitError(
-            f"The remote engine {self._address.id} refused to load {name} ({status}): {message} It must see this "
-            "server's adapters directory at the same path, and run with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, "
-            "--enable-lora and a --max-lora-rank that is large enough."
+            f"The remote engine {self._address.id} couldn't load {name} ({status}): {message} It needs this "
+            "server's adapters directory at the same path, and must run with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, "
+            "--enable-lora and a sufficient --max-lora-rank."
         )
 
     async def unload_adapter(self, name: str) -> None:
         """Unload the adapter `name`. Raises: AdapterMisfitError, EngineUnavailableError."""
         status, message = await self._post("/v1/unload_lora_adapter", {"lora_name": name})
         if status not in (200, 404):
-            raise AdapterMisfitError(f"The remote engine {self._address.id} refused to unload {name}: {message}")
+            raise AdapterMisfitError(f"The remote engine {self._address.id} couldn't unload {name}: {message}")
 
     async def _post(self, path: str, content: Mapping[str, str]) -> tuple[int, str]:
         """Return the status code and the response's message on one line."""
@@ -199,20 +200,20 @@ class RemoteClient:
         if status in (401, 403):
             key = "tuneloop's key" if self._address.key else "a request without a key"
             return EngineUnavailableError(
-                f"{engine} refused {key} ({status}). Whoever runs this server must set remote_engine_keys: "
+                f"{engine} rejected {key} ({status}). This server's operator must set remote_engine_keys: "
                 f"{self._address.id}=KEY.",
                 _KEY_RETRY_AFTER_S,
             )
         if 300 <= status < 400:
             return EngineUnavailableError(
-                f"{engine} answered with a redirect ({status}), and none is followed: a key must not wander. "
-                "Whoever runs this server must set its final URL in remote_engines.",
+                f"{engine} responded with a redirect ({status}), which isn't followed, to protect the key. This "
+                "server's operator must set the final URL in remote_engines.",
                 _KEY_RETRY_AFTER_S,
             )
         if status == 429 or status in _UNAVAILABLE:
-            why = _UNAVAILABLE.get(status, "it wants fewer requests from us")
+            why = _UNAVAILABLE.get(status, "it limits our requests")
             return EngineUnavailableError(
-                f"{engine} answered {status}: {why}. Try again later.", _retry_after_s(response)
+                f"{engine} responded with {status}: {why}. Try again later.", _retry_after_s(response)
             )
         return None
 
@@ -238,7 +239,7 @@ def translate_errors(address: RemoteAddress, *, before_answer: Callable[[], bool
         yield
     except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
         certificate = isinstance(error, aiohttp.ClientConnectorCertificateError)
-        why = "its certificate can't be trusted" if certificate else type(error).__name__
+        why = "its certificate isn't trusted" if certificate else type(error).__name__
         raise EngineUnavailableError(
             f"The remote engine {address.id} can't be reached ({why}). Try again in a moment.",
             _RETRY_AFTER_S,

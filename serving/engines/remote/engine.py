@@ -164,9 +164,10 @@ class RemoteEngine:
     def _ready_client(self) -> RemoteClient:
         if self._client is not None and self._state is EngineState.READY:
             return self._client
-        why = self._trouble or "it hasn't answered yet"
+        why = self._trouble or "it hasn't responded yet"
         raise EngineUnavailableError(
-            f"The remote engine {self._address.id} is away: {why}", max(1.0, self._next_look_at - time.monotonic())
+            f"The remote engine {self._address.id} is unavailable: {why}",
+            max(1.0, self._next_look_at - time.monotonic()),
         )
 
     async def _poll_forever(self, client: RemoteClient) -> None:
@@ -175,7 +176,7 @@ class RemoteEngine:
             try:
                 await self._poll(client)
             except Exception:  # the outermost catcher of this task: otherwise polling would end
-                logger.exception("Looking at the remote engine %s met something unforeseen", self._address.id)
+                logger.exception("Unexpected error while polling the remote engine %s", self._address.id)
             self._polled.set()
             pause_s = min(2.0 ** (self._failed_polls - 1), self._poll_s) if self._failed_polls else self._poll_s
             self._next_look_at = time.monotonic() + pause_s
@@ -191,7 +192,7 @@ class RemoteEngine:
             if self._state is not EngineState.READY or not (loaded & self._loaded) <= set(models):
                 await self._handle_start(client)
         except (ServingError, TimeoutError) as error:
-            self._record_failed_poll(str(error) or f"It gave no list of models in {_POLL_TIMEOUT_S:.0f} s.")
+            self._record_failed_poll(str(error) or f"It returned no list of models within {_POLL_TIMEOUT_S:.0f} s.")
             return
         self._models, self._failed_polls = models, 0
         if self._state is not EngineState.READY:

@@ -102,8 +102,8 @@ def limits_of(base: BaseModel, settings: VLLMSettings, device: Device) -> Engine
     """Return what adapters and requests must fit into. Raises: EngineStartError for a setting that vLLM rejects."""
     if settings.max_lora_rank not in ALLOWED_LORA_RANKS:
         raise EngineStartError(
-            f"max_lora_rank is {settings.max_lora_rank}, but vLLM takes {', '.join(map(str, ALLOWED_LORA_RANKS))}. "
-            "Use the next one up from your adapters' largest r."
+            f"max_lora_rank is {settings.max_lora_rank}, but vLLM supports "
+            f"{', '.join(map(str, ALLOWED_LORA_RANKS))}. Use the smallest one that fits your adapters' largest r."
         )
     if not 1 <= settings.max_loras <= settings.max_cpu_loras:
         raise EngineStartError(
@@ -121,7 +121,7 @@ def plan_launch(base: BaseModel, settings: VLLMSettings, device: Device, socket:
     limits = limits_of(base, settings, device)
     on_cpu = runs_on_cpu(settings, device)
     if on_cpu and settings.may_sleep:
-        raise EngineStartError("vLLM can't sleep on a processor. Use the accelerator policy split, stop or separate.")
+        raise EngineStartError("vLLM can't sleep on a CPU. Use the accelerator policy split, stop or separate.")
     memory = _cpu_memory(base, settings, device, limits) if on_cpu else _gpu_memory(base, settings, device)
     moe_on_cpu = on_cpu and has_experts(base)
     command = (
@@ -173,16 +173,19 @@ def _cpu_memory(base: BaseModel, settings: VLLMSettings, device: Device, limits:
     """Return the memory arguments for a CPU. Raises: EngineStartError when there isn't enough."""
     dtype = cpu_dtype(settings, device)
     if dtype not in _ITEM_BYTES:
-        raise EngineStartError(f"dtype is {dtype!r}, but must be one of {', '.join(_ITEM_BYTES)}. Or leave it unset.")
+        raise EngineStartError(
+            f"dtype is {dtype!r}, but must be one of {', '.join(_ITEM_BYTES)}. Use one of them, or leave it unset."
+        )
     weights = base.weights_bytes * _ITEM_BYTES[dtype] // _stored_item_bytes(base)
     spare = device.memory_free_bytes - weights - _PROCESSES_BYTES
     wanted = _CACHED_REQUESTS * (limits.max_model_len or _CPU_MAX_MODEL_LEN) * _cache_bytes_per_token(base, dtype)
     cache = int(settings.kv_cache_gib * GIB) if settings.kv_cache_gib else max(GIB // 2, min(wanted, spare // 4))
     if cache > spare:
         raise EngineStartError(
-            f"No memory for the engine: {base.name!r} needs {_gib(weights)} for weights in {dtype}, {_gib(cache)} for "
-            f"keys and values and {_gib(_PROCESSES_BYTES)} for its processes, but {_gib(device.memory_free_bytes)} is "
-            "free. Lower kv_cache_gib, stop other programs, or choose a smaller base model."
+            f"Not enough memory for the engine: {base.name!r} needs {_gib(weights)} for weights in {dtype}, "
+            f"{_gib(cache)} for the KV cache and {_gib(_PROCESSES_BYTES)} for its processes, but "
+            f"{_gib(device.memory_free_bytes)} is free. Lower kv_cache_gib, stop other programs, or choose a "
+            "smaller base model."
         )
     return ("--dtype", dtype, "--kv-cache-memory-bytes", str(cache))
 
@@ -194,7 +197,7 @@ def _gpu_memory(base: BaseModel, settings: VLLMSettings, device: Device) -> tupl
     absent = [number for number in settings.devices if number >= len(device.gpus)]
     if absent:
         raise EngineStartError(
-            f"engine_devices names GPU {absent[0]}, but nvidia-smi shows {len(device.gpus)}, counted from 0. "
+            f"engine_devices has GPU {absent[0]}, but nvidia-smi shows {len(device.gpus)} GPU(s), counted from 0. "
             "Change engine_devices."
         )
     gpu = device.gpus[settings.devices[0] if settings.devices else 0]
@@ -204,9 +207,9 @@ def _gpu_memory(base: BaseModel, settings: VLLMSettings, device: Device) -> tupl
     )
     if not sharded and (base.weights_bytes > share or share > gpu.memory_free_bytes):
         raise EngineStartError(
-            f"No memory for the engine: the weights of {base.name!r} are {_gib(base.weights_bytes)}, its share "
-            f"of {gpu.name} is {_gib(share)} and {_gib(gpu.memory_free_bytes)} is free. "
-            "Change gpu_memory_utilization, stop other programs, or choose a smaller base model."
+            f"Not enough memory for the engine: the weights of {base.name!r} need {_gib(base.weights_bytes)}, its "
+            f"share of {gpu.name} is {_gib(share)} and {_gib(gpu.memory_free_bytes)} is free. Change "
+            "gpu_memory_utilization, stop other programs, or choose a smaller base model."
         )
     return ("--dtype", settings.dtype or "auto", "--gpu-memory-utilization", str(settings.gpu_memory_utilization))
 

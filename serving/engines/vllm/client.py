@@ -150,14 +150,14 @@ class VLLMClient:
         status, answer = await self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
         if status == 200 or (status == 400 and "already been loaded" in answer):
             return  # a name never refers to other bytes, so what is loaded is what was requested
-        message = f"The engine refused to load {name}: {answer} Check the adapter, or train it again."
+        message = f"The engine couldn't load {name}: {answer} Check the adapter, or train it again."
         raise _refusal_error(message, status, answer)
 
     async def unload_adapter(self, name: str) -> None:
         """Unload the adapter `name`. Raises: AdapterError, EngineUnavailableError."""
         status, answer = await self._post("/v1/unload_lora_adapter", {"lora_name": name})
         if status not in (200, 404):
-            raise _refusal_error(f"The engine refused to unload {name}: {answer} Try again.", status, answer)
+            raise _refusal_error(f"The engine couldn't unload {name}: {answer} Try again.", status, answer)
         if name in await self._model_names():
             raise AdapterError(f"The engine still lists {name} after unloading it. Restart the server.")
 

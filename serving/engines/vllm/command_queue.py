@@ -62,6 +62,6 @@ class CommandQueue:
 
 def _fail(command: _Command, error: Exception) -> None:
     if command.done.done():
-        logger.warning("What nobody waits for any more failed: %s", error)
+        logger.warning("An abandoned command failed: %s", error)
     else:
         command.done.set_exception(error)

@@ -86,7 +86,7 @@ class HTTPConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            response.fail(HTTPConnectionError(f"what came is no HTTP: {error}"))
+            response.fail(HTTPConnectionError(f"the response isn't valid HTTP: {error}"))
             self.close()
         else:
             response.wake()
@@ -94,13 +94,15 @@ class HTTPConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         if self._response is not None and not self._response.is_complete:
-            self._response.fail(HTTPConnectionError(f"the connection ended before the answer did ({exc or 'closed'})"))
+            self._response.fail(
+                HTTPConnectionError(f"the connection closed before the response was complete ({exc or 'closed'})")
+            )
 
     # httptools' callbacks
 
     def on_message_begin(self) -> None:
         if self._response is not None and self._response.is_complete:
-            raise HTTPConnectionError("a second answer came where one was asked for")
+            raise HTTPConnectionError("received more than one response")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._response is not None:
@@ -194,8 +196,8 @@ def request_bytes(method: str, path: str, headers: Mapping[str, str], body: byte
     lines = [f"{method} {path} HTTP/1.1", "host: engine", f"content-length: {len(body or b'')}"]
     for name, value in headers.items():
         if _UNSAFE.search(name) or _UNSAFE_VALUE.search(value):
-            raise ValueError(f"The header {name[:80]!r} holds a control character or a space. Leave it out.")
+            raise ValueError(f"The header {name[:80]!r} contains a control character or a space. Remove it.")
         lines.append(f"{name}: {value}")
     if _UNSAFE.search(method) or _UNSAFE.search(path):
-        raise ValueError(f"The path {path[:80]!r} holds a control character or a space. Percent-encode it.")
+        raise ValueError(f"The path {path[:80]!r} contains a control character or a space. Percent-encode it.")
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + (body or b"")

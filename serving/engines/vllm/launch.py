@@ -93,10 +93,10 @@ class VLLMLaunch:
     async def wait_for_end(self) -> str:
         """Wait until vLLM ends by itself, and return why: its exit code and last error."""
         if self._process is None:
-            raise EngineStartError("No vLLM runs. Start it first.")
+            raise EngineStartError("vLLM isn't running. Start it first.")
         returncode = await self._process.wait()
         words = last_error_line(_read_from(self._settings.log_path, -20_000))
-        return f"vLLM ended by itself (exit code {returncode}): {words}"
+        return f"vLLM exited unexpectedly (exit code {returncode}): {words}"
 
     async def end(self) -> None:
         """Ask vLLM to exit; return once nothing of it is left."""
@@ -129,13 +129,13 @@ class VLLMLaunch:
                 log = _read_from(self._settings.log_path, log_start)
                 if ended.done():
                     raise EngineStartError(
-                        f"The engine ended while starting: {explain_failure(log, ended.result())} "
-                        f"All of its output: {self._settings.log_path}."
+                        f"The engine exited while starting: {explain_failure(log, ended.result())} Full output: "
+                        f"{self._settings.log_path}."
                     )
                 if elapsed_s > self._settings.start_timeout_s:
                     raise EngineStartError(
-                        f"It wasn't ready after {self._settings.start_timeout_s:.0f} s; it was {parse_stage(log)}. "
-                        f"Raise start_timeout_s, or see {self._settings.log_path}."
+                        f"It wasn't ready after {self._settings.start_timeout_s:.0f} s, while {parse_stage(log)}. "
+                        f"Raise engine_start_timeout_s, or see {self._settings.log_path}."
                     )
                 if on_progress:
                     on_progress(parse_stage(log), elapsed_s, plan.expected_start_s)

@@ -81,20 +81,20 @@ class VLLMLifecycle:
             return self.lease.refusal(return_s, self.settings.wait_s)
         if self.is_given_up:
             message = (
-                f"The engine ended {self._deaths_in_a_row} times in a row and stays down. "
-                "Whoever runs the server finds why in its log, and restarts it."
+                f"The engine crashed {self._deaths_in_a_row} times in a row and stays down. The server's operator "
+                "must check its log and restart it."
             )
             return Refusal(message, _STAYS_DOWN_S, worth_waiting=False)
         if self.state is EngineState.STOPPED:
-            return Refusal("The engine is stopped. Whoever runs the server must start it.", 30.0, worth_waiting=False)
+            return Refusal("The engine is stopped. The server's operator must start it.", 30.0, worth_waiting=False)
         left_s = self.launch.expected_ready_at - time.monotonic()
         what = "starting" if self.generation == 0 else "being restarted"
-        return Refusal(f"The engine is {what}. Try again when it is up.", left_s if left_s > 1 else _OVERDUE_S)
+        return Refusal(f"The engine is {what}. Try again when it is ready.", left_s if left_s > 1 else _OVERDUE_S)
 
     def client(self) -> VLLMClient:
         """Return the client of vLLM. Raises: EngineUnavailableError when it was stopped."""
         if self.launch.client is None:
-            raise EngineUnavailableError("The engine was stopped. Whoever runs the server must start it.", 30.0)
+            raise EngineUnavailableError("The engine was stopped. The server's operator must start it.", 30.0)
         return self.launch.client
 
     def set_state(self, state: EngineState, pause_s: float = 0.0) -> None:
@@ -114,9 +114,9 @@ class VLLMLifecycle:
             await self.mark_dead(str(error))
             if isinstance(error, EngineStartError):
                 raise
-            raise EngineStartError(f"The engine came up, but can't be used: {error}") from error
+            raise EngineStartError(f"The engine started, but can't be used: {error}") from error
         except Exception as error:  # e.g. a full disk: only a dead engine is tried again
-            why = f"The engine couldn't be brought up: {_describe_error(error)}"
+            why = f"The engine couldn't be started: {_describe_error(error)}"
             await self.mark_dead(why)
             raise EngineStartError(why) from error
 
@@ -132,7 +132,7 @@ class VLLMLifecycle:
         await self.launch.kill()
         if self._deaths_in_a_row > self.settings.max_restarts:
             self.is_given_up = True
-            logger.error("The engine ended %d times in a row and stays down.", self._deaths_in_a_row)
+            logger.error("The engine crashed %d times in a row and stays down.", self._deaths_in_a_row)
 
     async def start_again(self) -> None:
         """Start it again. Raises: EngineStartError, and then it is dead."""
@@ -152,7 +152,9 @@ class VLLMLifecycle:
                 raise
             self.limits = before
             await self.start_again()
-            raise EngineStartError(f"The engine has its old limits again, since with the new ones: {error}") from error
+            raise EngineStartError(
+                f"The engine is running with its previous limits; with the new ones it failed: {error}"
+            ) from error
 
     async def release_accelerator(self, lease: AcceleratorLease) -> None:
         """Release the accelerator, after requests in flight had time to end."""
@@ -210,7 +212,7 @@ class VLLMLifecycle:
             await wake_up(self.client())
             await self._finish_start(after_sleep=True)
         except Exception as error:  # noqa: BLE001 (whatever it is: a fresh start fixes it, or says why it can't)
-            self.trouble = f"The engine didn't wake up well, and was started anew: {_describe_error(error)}"
+            self.trouble = f"The engine didn't wake up correctly and was restarted: {_describe_error(error)}"
             logger.error(self.trouble)
             self.set_state(EngineState.DEAD)  # so that it is tried again if not even the kill succeeds
             await self.launch.kill()
@@ -241,7 +243,8 @@ class VLLMLifecycle:
                 await on_up(_StartingEngine(self, after_sleep))
         except TimeoutError as error:
             raise EngineStartError(
-                f"Its adapters weren't back after {self.settings.start_timeout_s:.0f} s. Raise start_timeout_s."
+                f"Its adapters weren't loaded again after {self.settings.start_timeout_s:.0f} s. Raise "
+                "engine_start_timeout_s."
             ) from error
 
 
@@ -273,7 +276,7 @@ async def fall_asleep(client: VLLMClient) -> bool:
     try:
         await _post(client, "/sleep?level=1")
     except (EngineStartError, EngineUnavailableError) as error:
-        logger.error("The engine doesn't fall asleep, and is stopped instead: %s", error)
+        logger.error("The engine can't go to sleep and is stopped instead: %s", error)
         return False
     return True
 
@@ -288,6 +291,8 @@ async def _post(client: VLLMClient, path: str) -> None:
         async with asyncio.timeout(_TIMEOUT_S), client.request("POST", path) as response:
             body = await response.read()
             if response.status != 200:
-                raise EngineStartError(f"vLLM answered {response.status} to {path}: {body.decode(errors='replace')}")
+                raise EngineStartError(
+                    f"vLLM responded with {response.status} to {path}: {body.decode(errors='replace')}"
+                )
     except TimeoutError as error:
-        raise EngineStartError(f"vLLM needed more than {_TIMEOUT_S:.0f} s for {path}.") from error
+        raise EngineStartError(f"vLLM took more than {_TIMEOUT_S:.0f} s for {path}.") from error

@@ -9,7 +9,7 @@ _STAGES = (
     ("non-default args", "reading the model's configuration"),
     ("Initializing a V1 LLM engine", "starting the engine"),
     ("Starting to load model", "loading the weights"),
-    ("Loading weights took", "setting up memory for keys and values"),
+    ("Loading weights took", "allocating the KV cache"),
     ("init engine", "opening the engine's API"),
 )
 
@@ -20,31 +20,31 @@ _CAUSES = (
     ),
     (
         r"No available memory for the cache blocks|KV cache is needed, which is larger than",
-        "The key-value cache is too small for one request of full length: lower max_model_len, or raise kv_cache_gib "
-        "(processor) or gpu_memory_utilization (GPU).",
+        "The KV cache is too small for one request of full length: lower max_model_len, or raise kv_cache_gib "
+        "(CPU) or gpu_memory_utilization (GPU).",
     ),
     (
         r"Available memory on node|is less than desired GPU memory utilization|Free memory on device",
-        "Other programs hold the memory: stop them, or lower kv_cache_gib (processor) or gpu_memory_utilization (GPU).",
+        "Other programs are using the memory: stop them, or lower kv_cache_gib (CPU) or gpu_memory_utilization (GPU).",
     ),
     (
         r"is greater than the derived max_model_len",
-        "The model wasn't made for prompts this long: lower max_model_len.",
+        "The model doesn't support contexts this long: lower max_model_len.",
     ),
     (
         r"are not supported for now|does not recognize this architecture|has no vLLM implementation",
-        "vLLM can't run this architecture: choose another base model.",
+        "vLLM doesn't support this architecture: choose another base model.",
     ),
     # Each start's log has "trust_remote_code=False" among the settings.
-    (r"trust_remote_code(?!=False)", "The model brings code of its own, which isn't run: choose another base model."),
-    (r"does not support LoRA", "vLLM can't put adapters on this architecture: choose another base model."),
+    (r"trust_remote_code(?!=False)", "The model requires custom code, which isn't run: choose another base model."),
+    (r"does not support LoRA", "vLLM doesn't support adapters for this architecture: choose another base model."),
     (
         r"error: (unrecognized arguments|argument|ambiguous option)",
-        "vLLM doesn't take that argument: correct the extra engine arguments.",
+        "vLLM doesn't accept an argument: correct the setting engine_args.",
     ),
     (
         r"AF_UNIX path too long|Address already in use",
-        "Its socket can't be opened: set XDG_RUNTIME_DIR to a short path.",
+        "Its socket can't be opened: set XDG_RUNTIME_DIR to a shorter path.",
     ),
     (
         r"Could not load library|libcuda|CUDA driver version is insufficient|No CUDA GPUs are available",
@@ -83,5 +83,5 @@ def last_error_line(log: str) -> str:
     errors = [
         line for line in lines if _ERROR_LINE.search(line) and not any(phrase in line for phrase in _UNINFORMATIVE)
     ]
-    chosen = (errors or [line for line in lines if line] or ["It said nothing."])[-1]
+    chosen = (errors or [line for line in lines if line] or ["There was no output."])[-1]
     return chosen[:300].rstrip(".") + "."

@@ -44,7 +44,7 @@ class VLLMProcess:
         Raises: EngineStartError for invalid settings.
         """
         self._lifecycle = VLLMLifecycle(base, settings, device or inspect_device(), planner)
-        self._commands = CommandQueue(lambda: EngineUnavailableError("The engine was stopped meanwhile.", 30.0))
+        self._commands = CommandQueue(lambda: EngineUnavailableError("The engine was stopped in the meantime.", 30.0))
         self._supervisor: asyncio.Task[None] | None = None
 
     @property
@@ -236,7 +236,7 @@ class VLLMProcess:
                 elif why := await first_of(self._wait_for_death(), self._wait_for_command()):
                     await self._lifecycle.mark_dead(why)
             except Exception:  # the outermost catcher of this task: otherwise supervision would end
-                logger.exception("Supervising the engine met something unforeseen")
+                logger.exception("Unexpected error while supervising the engine")
                 await asyncio.sleep(1)
 
     async def _wait_for_command(self) -> None:

@@ -118,12 +118,12 @@ class Watchdog:
         asked_at, now = time.monotonic(), self._clock.now()
         answer = await probe(self._socket, "/health", self._answer_timeout_s)
         if answer.status is not None and answer.status >= 500:
-            return f"vLLM's health check says {answer.status}: its engine core is gone."
+            return f"vLLM's health check returned {answer.status}: its engine core has died."
         self._refused_since = _start_of(self._refused_since, asked_at) if answer.is_refused else None
         self._silent_since = _start_of(self._silent_since, now) if answer.status is None else None
         # A server that refuses connections never accepts any again, so only the two times matter, not what is between.
         if self._refused_since is not None and asked_at - self._refused_since > _REFUSED_S:
-            return "vLLM runs, but takes no connections any more."
+            return "vLLM is running but no longer accepts connections."
         silent_s = 0.0 if self._silent_since is None else self._clock.now() - self._silent_since
         if silent_s >= self._timeout_s:
             return f"vLLM's HTTP server hasn't answered its health check for {silent_s:.0f} s."
@@ -145,7 +145,7 @@ class Watchdog:
             self._token_request = asyncio.create_task(self._request_token())
         if still_s < self._timeout_s * (_BUSY_PATIENCE if busy else 1):
             return None
-        return f"{self._in_flight()} requests wait for vLLM, and nothing in it has moved for {still_s:.0f} s."
+        return f"{self._in_flight()} requests are waiting, and vLLM has made no progress for {still_s:.0f} s."
 
     async def _read_counters(self) -> list[str] | None:
         answer = await probe(self._socket, "/metrics", self._answer_timeout_s)

@@ -192,14 +192,14 @@ NAMES = {
 }
 TARS = [
     *(BadArchive(f"tar: {fault}", NO_PATH, tar_named(name)) for fault, name in NAMES.items()),
-    BadArchive("tar: two folders deep", "folder within a folder", tar_named("a/b/README.md")),
+    BadArchive("tar: two folders deep", "in a nested folder", tar_named("a/b/README.md")),
     BadArchive("tar: a symbolic link", "a symbolic link", tar_beside(tarfile.SYMTYPE, linkname="/etc/passwd")),
     BadArchive("tar: a hard link", "a hard link", tar_beside(tarfile.LNKTYPE, linkname="adapter_config.json")),
     BadArchive("tar: a device", "a device", tar_beside(tarfile.CHRTYPE, devmajor=1, devminor=5)),
     BadArchive("tar: a pipe", "a named pipe", tar_beside(tarfile.FIFOTYPE)),
     BadArchive("tar: GNU's sparse", "a sparse file", tar_beside(tarfile.GNUTYPE_SPARSE)),
     BadArchive("tar: an unknown kind", "of an unknown kind", tar_beside(b"Z")),
-    BadArchive("tar: a folder with a content", "regular files and their folder", lambda files: raw_tar(
+    BadArchive("tar: a folder with a content", "regular files in one folder", lambda files: raw_tar(
         [header_of("a/", b"0", 5), b"12345"])),
     BadArchive("tar: pax' sparse", "a sparse file", lambda files: raw_tar(
         [*pax(record("GNU.sparse.size", "99")), header_of("README.md", b"0", 0)])),
@@ -207,11 +207,11 @@ TARS = [
         [*pax(record("path", "../../x")), header_of("README.md", b"0", 0)])),
     BadArchive("tar: a path in pax with a NUL", NO_PATH, lambda files: raw_tar(
         [*pax(record("path", "README.md\0x")), header_of("README.md", b"0", 0)])),
-    BadArchive("tar: a path for all files", "name a file twice", lambda files: raw_tar(
+    BadArchive("tar: a path for all files", "two names for one file", lambda files: raw_tar(
         [*pax(record("path", "README.md"), b"g"), header_of("x", b"0", 0)])),
-    BadArchive("tar: two paths for one file", "name a file twice", lambda files: raw_tar(
+    BadArchive("tar: two paths for one file", "two names for one file", lambda files: raw_tar(
         [*pax(record("path", "a")), *pax(record("path", "b")), header_of("x", b"0", 0)])),
-    BadArchive("tar: another size in pax", "ends midway", lambda files: raw_tar(
+    BadArchive("tar: another size in pax", "is truncated", lambda files: raw_tar(
         [*pax(record("size", "999999")), header_of("README.md", b"0", 0)])),
     BadArchive("tar: a size below 0", "gives a file '-5' bytes", lambda files: raw_tar(
         [*pax(record("size", "-5")), header_of("README.md", b"0", 0)])),
@@ -230,22 +230,22 @@ TARS = [
     BadArchive("tar: a wrong checksum", "checksum is wrong", lambda files: raw_tar(
         [header_of("README.md", b"0", 0).replace(b"README", b"readme")])),
     BadArchive("tar: text", "isn't octal", lambda files: gzip.compress(b"hello, world" * 100)),
-    BadArchive("tar: cut within", "ends midway", lambda files: gzip.compress(gzip.decompress(tar_gz(files))[:700])),
-    BadArchive("tar: no end", "ends midway", lambda files: gzip.compress(
+    BadArchive("tar: cut within", "is truncated", lambda files: gzip.compress(gzip.decompress(tar_gz(files))[:700])),
+    BadArchive("tar: no end", "is truncated", lambda files: gzip.compress(
         header_of("README.md", b"0", 0))),
-    BadArchive("tar: something behind its end", "goes on behind its end", lambda files: gzip.compress(
+    BadArchive("tar: data after its end", "continues after its end", lambda files: gzip.compress(
         gzip.decompress(tar_gz(files)) + b"x")),
-    BadArchive("tar: endless zeros", "goes on behind its end", lambda files: gzip.compress(
+    BadArchive("tar: endless zeros", "continues after its end", lambda files: gzip.compress(
         gzip.decompress(tar_gz(files)) + bytes(2**23))),
-    BadArchive("gzip: cut", "ends midway", lambda files: tar_gz(files)[:-20]),
-    BadArchive("gzip: another checksum", "gzip says", lambda files: tar_gz(files)[:-8] + bytes(8)),
-    BadArchive("gzip: garbage", "gzip says", lambda files: b"\x1f\x8b\x08" + b"\xff" * 100),
-    BadArchive("gzip: two files", "something behind its end", lambda files: tar_gz(files) * 2),
+    BadArchive("gzip: cut", "is truncated", lambda files: tar_gz(files)[:-20]),
+    BadArchive("gzip: another checksum", "gzip:", lambda files: tar_gz(files)[:-8] + bytes(8)),
+    BadArchive("gzip: garbage", "gzip:", lambda files: b"\x1f\x8b\x08" + b"\xff" * 100),
+    BadArchive("gzip: two files", "data after its end", lambda files: tar_gz(files) * 2),
     BadArchive("gzip: a bomb", "unpacks to more than", bomb_tar),
 ]  # fmt: skip
 ZIPS = [
     *(BadArchive(f"zip: {fault}", NO_PATH, zip_named(name)) for fault, name in NAMES.items()),
-    BadArchive("zip: two folders deep", "folder within a folder", zip_named("a/b/README.md")),
+    BadArchive("zip: two folders deep", "in a nested folder", zip_named("a/b/README.md")),
     BadArchive("zip: a NUL in a name", NO_PATH, lambda files: zipped(files).replace(
         b"adapter_config.json", b"adapter_config\0json")),
     BadArchive("zip: a symbolic link", "a symbolic link", zip_with_link),
@@ -261,7 +261,7 @@ ZIPS = [
     BadArchive("zip: a directory of 3 MB", "The archive is damaged", huge_directory),
     BadArchive("zip: a bomb", "unpacks to more than", bomb_zip),
     BadArchive("zip: a bomb that says it's small", "The archive is damaged", lying_bomb),
-    BadArchive("zip: a folder with a content", "has a content", lambda files: zipped({**files, "a/": b"x"})),
+    BadArchive("zip: a folder with a content", "has content", lambda files: zipped({**files, "a/": b"x"})),
 ]  # fmt: skip
 OTHERS = [
     BadArchive("nothing", "neither a .tar.gz nor a .zip", lambda files: b""),
@@ -269,7 +269,7 @@ OTHERS = [
     BadArchive("weights alone", "neither a .tar.gz", lambda files: files["adapter_model.safetensors"]),
     BadArchive("one name twice", "twice", two_spellings),
     BadArchive("one name in two spellings", "twice", lambda files: zipped({**files, "ADAPTER_CONFIG.JSON": b""})),
-    BadArchive("two adapters", "lies elsewhere", lambda files: zipped(
+    BadArchive("two adapters", "in a different folder", lambda files: zipped(
         {f"{folder}/{name}": content for folder in "ab" for name, content in files.items()})),
     BadArchive("257 entries", "more than 256 entries", lambda files: zipped({f"{n}.txt": b"" for n in range(257)})),
     BadArchive("a pickle", "is a pickle", lambda files: tar_gz({**files, "optimizer.PT": b"\x80"})),

@@ -157,7 +157,7 @@ CONFIGS = [
     configured("trained tokens", "trainable_token_indices is [1]", trainable_token_indices=[1]),
     configured("activated LoRA", "alora_invocation_tokens", alora_invocation_tokens=[1]),
     configured("replicated layers", "layer_replication", layer_replication=[[0, 2], [1, 2]]),
-    configured("bare parameters", "target_parameters", target_parameters=["experts.gate_up_proj"]),
+    configured("individual parameters", "target_parameters", target_parameters=["experts.gate_up_proj"]),
     configured("Arrow", "arrow_config", arrow_config={"top_k": 2}),
     configured("KaSA", "kasa_config", kasa_config={"beta": 1}),
     configured("MonteCLoRA", "monteclora_config", monteclora_config={"num_samples": 2}),
@@ -193,21 +193,21 @@ CONFIGS = [
     configured("an embedding as target", "'embed_tokens', an embedding", target_modules=["q_proj", "embed_tokens"]),
     configured("the output as target", "'lm_head', an embedding", target_modules="lm_head"),
     configured("4,097 targets", "target_modules has 4097 names", target_modules=["x"] * 4097),
-    configured("tensors beside the targets", "which target_modules doesn't name", target_modules=["q_proj"]),
+    configured("tensors beside the targets", "which target_modules doesn't include", target_modules=["q_proj"]),
     configured("another base's name", "is 'org/other-7b'", base_model_name_or_path="org/other-7b"),
 ]
 
 TENSORS = [
-    tensored("no tensors", "holds no tensors", lambda tensors: {}),
+    tensored("no tensors", "has no tensors", lambda tensors: {}),
     tensored("only lora_A", "has lora_A but not the other half", without(B)),
     tensored("only lora_B", "has lora_B but not the other half", without(A)),
-    tensored("too wide", "made for another base", having(**{"Q.lora_A.weight": one_more(A, 1)})),
-    tensored("too high", "made for another base", having(**{"Q.lora_B.weight": one_more(B, 0)})),
+    tensored("too wide", "trained on another base model", having(**{"Q.lora_A.weight": one_more(A, 1)})),
+    tensored("too high", "trained on another base model", having(**{"Q.lora_B.weight": one_more(B, 0)})),
     tensored("two ranks in a pair", "and 3 in lora_B", having(**{"Q.lora_B.weight": one_more(B, 1)})),
-    tensored("NaN", f"{A} holds infinities or NaNs", having(**{"Q.lora_A.weight": like(A, value=np.nan)})),
+    tensored("NaN", f"{A} has infinite or NaN values", having(**{"Q.lora_A.weight": like(A, value=np.nan)})),
     tensored(
         "float16 infinity",
-        "holds infinities or NaNs",
+        "has infinite or NaN values",
         having(**{"Q.lora_A.weight": like(A, value=-np.inf, dtype=np.float16)}),
     ),
     tensored("beyond float16", "beyond ±65504", having(**{"Q.lora_B.weight": like(B, value=-65_536.0)})),
@@ -245,16 +245,16 @@ TENSORS = [
 ]
 
 FILES = [
-    filed("no config", f"holds no {CONFIG}", CONFIG, None),
-    filed("no weights", f"holds no {WEIGHTS}", WEIGHTS, None),
+    filed("no config", f"has no {CONFIG}", CONFIG, None),
+    filed("no weights", f"has no {WEIGHTS}", WEIGHTS, None),
     filed("a config that is no JSON", "can't be read as JSON", CONFIG, b"{"),
     filed("a config that is no text", "can't be read as JSON", CONFIG, b"\xff\xfe\x00"),
     filed("a config that is a list", "must be a JSON object", CONFIG, b"[]"),
     filed("a config of 100,000 brackets", "can't be read as JSON", CONFIG, b"[" * 100_000),
     filed("a config of 10 MB", "is larger than", CONFIG, b" " * 10_000_001),
     filed("empty weights", "is 0 bytes long", WEIGHTS, b""),
-    filed("cut weights", "cut short", WEIGHTS, lambda content: content[:-40]),
-    filed("random weights", "isn't a sound safetensors file", WEIGHTS, os.urandom(4096)),
+    filed("cut weights", "truncated", WEIGHTS, lambda content: content[:-40]),
+    filed("random weights", "isn't a valid safetensors file", WEIGHTS, os.urandom(4096)),
     filed("a header of an exabyte", "its header claims", WEIGHTS, struct.pack("<Q", 2**60) + b"{}"),
     filed("a header that is no JSON", "isn't JSON", WEIGHTS, header(b"hello, world")),
     filed("a header that is a list", "isn't a JSON object", WEIGHTS, header([])),
@@ -272,8 +272,8 @@ FILES = [
         header({"a": {"dtype": "F32", "shape": [10**4000], "data_offsets": [0, 4]}}, b"0000"),
     ),
     filed("a shape that doesn't fit its bytes", "which isn't what F32", WEIGHTS, rewritten(shortened)),
-    filed("two tensors in one place", "doesn't start where the tensor before it ends", WEIGHTS, rewritten(overlapping)),
-    filed("one tensor twice", "has a name twice", WEIGHTS, name_twice),
+    filed("two tensors in one place", "doesn't start where the previous tensor ends", WEIGHTS, rewritten(overlapping)),
+    filed("one tensor twice", "has a duplicate name", WEIGHTS, name_twice),
     filed("bytes behind the tensors", "belong to no tensor", WEIGHTS, lambda content: content + b"\0"),
     filed(
         "metadata that isn't text",
@@ -289,21 +289,21 @@ FILES = [
     ),
     filed(
         "an added token in the tokenizer's config",
-        "leave the tokenizer's files out",
+        "leave out the tokenizer files",
         "tokenizer_config.json",
         b'{"added_tokens_decoder": {"999999": {"content": "<pad>"}}}',
     ),
-    filed("a tokenizer that is none", "isn't what a tokenizer writes", "tokenizer.json", b'{"added_tokens": [7]}'),
+    filed("a tokenizer that is none", "isn't a valid tokenizer file", "tokenizer.json", b'{"added_tokens": [7]}'),
 ]
 
 MANIFESTS = [
-    manifested("another base's hash", "made for other weights", base_model_sha256="f" * 64),
+    manifested("another base's hash", "trained on different weights", base_model_sha256="f" * 64),
     manifested("another file's hash", "sha256 differs", files={CONFIG: {"sha256": "0"}, WEIGHTS: {"sha256": "0"}}),
-    manifested("a list of files that aren't there", "doesn't list the files", files={"x": {}}),
-    manifested("a list of files that is none", "doesn't list the files", files=7),
+    manifested("a list of files that aren't there", "files don't match those in manifest", files={"x": {}}),
+    manifested("a list of files that is none", "files don't match those in manifest", files=7),
     manifested("metrics that are none", "metrics in manifest.json must be", metrics=[1]),
-    manifested("metrics of NaN", "JSON can't carry", metrics={"valid_loss": float("nan")}),
-    manifested("metrics with half a character", "JSON can't carry", metrics={"\ud800": 1}),
+    manifested("metrics of NaN", "isn't valid JSON", metrics={"valid_loss": float("nan")}),
+    manifested("metrics with half a character", "isn't valid JSON", metrics={"\ud800": 1}),
     manifested("a config of 2 MB", "more than 1048576", config={"x": "y" * 2_000_000}),
 ]
 

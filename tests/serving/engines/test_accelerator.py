@@ -112,7 +112,7 @@ def test_the_first_of_two_jobs_takes_it_and_the_last_gives_it_back() -> None:
 
         later = asyncio.create_task(third())
         await asyncio.sleep(0.05)
-        assert waits == ["The job waits until the model of another job is loaded"]
+        assert waits == ["The job is waiting for another job's model to load"]
         go_on[1].set()
         await asyncio.gather(*jobs, later)
         assert waits[-1] == "trains"
@@ -237,7 +237,9 @@ def test_requests_are_told_how_long_the_training_takes_and_answered_after_it(bas
             await turn.acquire_for_training()
             assert (vllm.engine.session, vllm.engine.state) == (None, EngineState.STOPPED)
             turn.expect(600)
-            with pytest.raises(EngineUnavailableError, match="has the accelerator for about 11 more minutes") as caught:
+            with pytest.raises(
+                EngineUnavailableError, match="is using the accelerator for about 11 more minutes"
+            ) as caught:
                 await vllm.complete()
             assert 600 <= caught.value.retry_after_s < 620
             assert "11 more minutes" in (vllm.engine.lease_message or "")
@@ -335,7 +337,7 @@ def test_an_engine_that_does_not_wake_up_well_is_started_anew(base: BaseModel, t
             await turn.switch_to_serving()
             assert await vllm.complete() == 200
         assert (len(vllm.starts), vllm.engine.restarts) == (2, 1)
-        assert "didn't wake up well" in (vllm.engine.last_trouble or "")
+        assert "didn't wake up correctly" in (vllm.engine.last_trouble or "")
 
     play(FakeVLLM.over(base, tmp_path), "sleep", story)
 
@@ -452,7 +454,7 @@ def test_what_is_not_named_goes_to_the_other() -> None:
 @pytest.mark.parametrize(
     ("policy", "on_cpu", "devices", "words"),
     [
-        ("sleep", True, {}, "can't sleep on a processor. Use split, stop or separate"),
+        ("sleep", True, {}, "can't sleep on a CPU. Use split, stop or separate"),
         ("stop", True, {"engine_devices": (0,)}, "are for accelerator_policy separate, which is stop here"),
         ("separate", False, {"engine_devices": (9,)}, "name 9, but the GPUs that may be used are 0, 1"),
         ("separate", True, {"engine_devices": (0,), "training_devices": (0, 1)}, "0 is among engine_devices and"),
@@ -474,7 +476,7 @@ def test_a_gpus_engine_that_may_sleep_is_started_so_and_no_other(base: BaseModel
     plain = plan_launch(base, replace(settings, may_sleep=False), GPUS, Path("/run/s"))
     assert "--enable-sleep-mode" not in plain.command
     assert "VLLM_SERVER_DEV_MODE" not in plain.environment
-    with pytest.raises(EngineStartError, match="can't sleep on a processor"):
+    with pytest.raises(EngineStartError, match="can't sleep on a CPU"):
         plan_launch(base, replace(settings, device="cpu"), CPU, Path("/run/s"))
 
 

@@ -26,7 +26,7 @@ def test_stages_follow_the_log() -> None:
             "lower max_model_len",
         ),
         ("ValueError: Model architectures ['X'] are not supported for now.", "choose another base model"),
-        ("api_server.py: error: unrecognized arguments: --nope", "extra engine arguments"),
+        ("api_server.py: error: unrecognized arguments: --nope", "setting engine_args"),
         ("OSError: AF_UNIX path too long", "XDG_RUNTIME_DIR"),
     ],
 )
@@ -54,14 +54,14 @@ def test_a_killed_core_is_taken_for_lack_of_memory() -> None:
         f"{SETTINGS}RuntimeError: Engine core initialization failed. Failed core proc(s): {{'EngineCore': -9}}", 1
     )
     assert "memory ran out" in told
-    assert "code of its own" not in told
+    assert "custom code" not in told
 
 
 def test_code_of_a_models_own_is_told_where_vllm_asks_for_it_and_nowhere_else() -> None:
     asks = "ValueError: The repository contains custom code. Please pass the argument `trust_remote_code=True`."
-    assert "code of its own" in explain_failure(SETTINGS + asks, 1)
+    assert "custom code" in explain_failure(SETTINGS + asks, 1)
     assert explain_failure(f"{SETTINGS}AssertionError: Not enough nodes", 1) == "AssertionError: Not enough nodes."
 
 
 def test_an_empty_log_has_last_words_too() -> None:
-    assert last_error_line("") == "It said nothing."
+    assert last_error_line("") == "There was no output."

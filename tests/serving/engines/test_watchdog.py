@@ -61,7 +61,7 @@ def test_an_engine_is_not_dead_because_our_own_loop_is_late(vllm: FakeVLLM) -> N
 
 @pytest.mark.parametrize("how", ["stopped", "refuses"])
 def test_a_dead_engine_is_found_though_our_own_loop_is_late(base: BaseModel, tmp_path: Path, how: str) -> None:
-    words = {"stopped": "hasn't answered its health check", "refuses": "takes no connections any more"}
+    words = {"stopped": "hasn't answered its health check", "refuses": "no longer accepts connections"}
 
     async def story(vllm: FakeVLLM) -> None:
         if how == "stopped":
@@ -101,7 +101,7 @@ def test_a_stopped_engine_core_is_killed_and_the_request_can_be_sent_again(vllm:
         assert vllm.engine.state is not EngineState.READY
         assert await vllm.complete() == 200
         assert (vllm.engine.generation, vllm.engine.restarts) == (2, 1)
-        assert "nothing in it has moved" in (vllm.engine.last_trouble or "")
+        assert "has made no progress" in (vllm.engine.last_trouble or "")
 
     play(vllm, story)
 
@@ -157,7 +157,7 @@ def test_a_request_whose_engine_died_can_be_sent_again_at_once(base: BaseModel, 
             await vllm.complete()
         assert caught.value.before_answer
         assert await vllm.complete() == 200  # though the next regular look is seconds away
-        assert "engine core is gone" in (vllm.engine.last_trouble or "")
+        assert "engine core has died" in (vllm.engine.last_trouble or "")
 
     play(FakeVLLM.over(base, tmp_path), story)
 
@@ -317,7 +317,7 @@ def test_limits_with_which_it_does_not_start_are_taken_back(vllm: FakeVLLM) -> N
         restarting = asyncio.create_task(vllm.engine.restart(EngineLimits(64, 4, 16, 128)))
         await until(lambda: len(vllm.starts) == 2)
         vllm.untell("refuse_start")
-        with pytest.raises(EngineStartError, match=r"old limits again.*no memory"):
+        with pytest.raises(EngineStartError, match=r"previous limits.*no memory"):
             await restarting
         assert vllm.engine.limits == before
         assert await vllm.complete() == 200
@@ -340,7 +340,7 @@ def test_stopping_in_the_middle_of_a_restart_leaves_nothing_and_tells_who_waits(
         restarting = asyncio.create_task(vllm.engine.restart())
         await until(lambda: len(vllm.starts) == 2)
         await vllm.engine.stop()
-        with pytest.raises(EngineUnavailableError, match="stopped meanwhile"):
+        with pytest.raises(EngineUnavailableError, match="stopped in the meantime"):
             await restarting
         assert vllm.engine.session is None
 

@@ -145,7 +145,7 @@ def test_a_damaged_state_file_is_passed_over(tmp_path: Path, content: str) -> No
 
 
 def test_one_directory_takes_one_server(tmp_path: Path) -> None:
-    with hold_engine_lock(tmp_path), pytest.raises(EngineStartError, match="one directory takes one server"):
+    with hold_engine_lock(tmp_path), pytest.raises(EngineStartError, match="a directory can only have one server"):
         hold_engine_lock(tmp_path).__enter__()
     with hold_engine_lock(tmp_path):
         pass

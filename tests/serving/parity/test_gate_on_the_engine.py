@@ -169,16 +169,16 @@ def test_adapter_of_another_base_with_the_same_shapes_is_caught_behind_a_forged_
         save_file(weights, file, metadata={"format": "pt"})
     made_there = reference(stranger, world.good)
     assert made_there["base_model_sha256"] != world.engine.base.sha256
-    assert "made on other weights" in world.refusal(world.put(world.good, parity_reference=made_there))
+    assert "computed with different weights" in world.refusal(world.put(world.good, parity_reference=made_there))
     forged = made_there | {"base_model_sha256": world.engine.base.sha256}
-    assert "For the base itself" in world.refusal(world.put(world.good, parity_reference=forged))
+    assert "For the base model itself" in world.refusal(world.put(world.good, parity_reference=forged))
 
 
 def test_zeroed_b_matrices_are_caught_whether_before_or_after_the_reference_was_made(world: World) -> None:
     after = world.refusal(world.put(world.good, changed_weights(zero_b)))
-    assert "nearer to the bare base" in after
+    assert "more like the base model" in after
     before = world.refusal(world.put(world.good, changed_weights(zero_b), parity_reference=None))
-    assert "changes nothing" in before
+    assert "no effect" in before
 
 
 def test_changed_chat_template_is_caught(world: World, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_changed_chat_template_is_caught(world: World, tmp_path: Path) -> None:
     template = base / "chat_template.jinja"
     template.write_text(template.read_text().replace("'<|user|>'", "'<|user|> '"))
     refusal = world.refusal(world.put(world.good, parity_reference=reference(base, world.good)))
-    assert "The chat template or the tokenizer" in refusal
+    assert "chat template or tokenizer" in refusal
     assert "log-probabilities" not in refusal, "the weights are what they should be"
 
 
@@ -194,8 +194,8 @@ def test_swapped_weights_are_caught(world: World) -> None:
     def from_(source: Path) -> Callable[[Path], None]:
         return lambda adapter: shutil.copyfile(source / WEIGHTS, adapter / WEIGHTS) and None
 
-    assert "other weights than were trained" in world.refusal(world.put(world.good, from_(world.other)))
-    assert "other weights than were trained" in world.refusal(world.put(world.other, from_(world.good)))
+    assert "different weights than were trained" in world.refusal(world.put(world.good, from_(world.other)))
+    assert "different weights than were trained" in world.refusal(world.put(world.other, from_(world.good)))
 
 
 def test_truncated_file_is_refused_before_the_engine_sees_it(world: World) -> None:
@@ -245,5 +245,5 @@ def test_canary_distrusts_an_engine_that_serves_another_base(world: World) -> No
     adapter = read_adapter(world.registry.get(name).path)
     for prompt in adapter.manifest["parity"]["served"]:
         prompt["base"] = [value - 1 for value in prompt["base"]]
-    with pytest.raises(EngineError, match="base model answers otherwise"):
+    with pytest.raises(EngineError, match="base model answers differently"):
         world.run(world.gate.run_canary(world.engine, [adapter]))

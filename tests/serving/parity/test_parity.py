@@ -159,9 +159,9 @@ async def test_what_is_served_as_trained_passes_and_its_manifest_says_so(adapter
 @pytest.mark.parametrize(
     ("tuned", "plain", "word"),
     [
-        (BASE, BASE, "nearer to the bare base"),
-        (OTHER, BASE, "other weights than were trained"),
-        (saying("x", weight=2, before=saying("another base")), saying("another base"), "For the base itself"),
+        (BASE, BASE, "more like the base model"),
+        (OTHER, BASE, "different weights than were trained"),
+        (saying("x", weight=2, before=saying("another base")), saying("another base"), "For the base model itself"),
         (lambda ids, place: BASE(ids, place) + 0.5 * (TUNED(ids, place) - BASE(ids, place)), BASE, "0.50 of what"),
     ],
     ids=["zeroed", "swapped", "another base", "half of it"],
@@ -181,14 +181,14 @@ async def test_weak_adapter_that_isnt_served_is_noticed_below_the_bound(base: Ba
     (tmp_path / "adapters").mkdir()
     adapter = adapter_with(tmp_path, base, reference_json(base, weak))
     await ParityGate().check(adapter, engine_for(adapter, base, weak))
-    with pytest.raises(ParityError, match="nearer to the bare base"):
+    with pytest.raises(ParityError, match="more like the base model"):
         await ParityGate().check(adapter, engine_for(adapter, base, BASE))
 
 
 async def test_adapter_that_changes_nothing_is_refused(base: BaseModel, tmp_path: Path) -> None:
     (tmp_path / "adapters").mkdir()
     adapter = adapter_with(tmp_path, base, reference_json(base, BASE))
-    with pytest.raises(ParityError, match=r"changes nothing.*learning_rate"):
+    with pytest.raises(ParityError, match=r"no effect.*learning_rate"):
         await ParityGate().check(adapter, engine_for(adapter, base, BASE))
 
 
@@ -211,7 +211,7 @@ async def test_token_ids_with_the_date_in_them_are_compared_on_that_day_alone(ba
 async def test_reference_made_on_other_weights_is_refused(base: BaseModel, tmp_path: Path) -> None:
     (tmp_path / "adapters").mkdir()
     adapter = adapter_with(tmp_path, base, reference_json(base, base_model_sha256="f" * 64))
-    with pytest.raises(ParityError, match="made on other weights"):
+    with pytest.raises(ParityError, match="computed with different weights"):
         await ParityGate().check(adapter, engine_for(adapter, base))
 
 
@@ -351,14 +351,14 @@ async def test_canary_names_the_adapters_that_answer_otherwise(base: BaseModel, 
     )
     faults = await ParityGate().run_canary(engine, [one, two, three])
     assert faults.keys() == {one.name, two.name}
-    assert "nearer to the bare base" in faults[one.name]
+    assert "more like the base model" in faults[one.name]
 
 
 async def test_canary_distrusts_an_engine_whose_base_answers_otherwise(base: BaseModel, tmp_path: Path) -> None:
     (tmp_path / "adapters").mkdir()
     one = await checked(tmp_path, base, TUNED)
     engine = SpeakingEngine(base, {base.name: saying("asleep"), one.name: TUNED})
-    with pytest.raises(EngineError, match="base model answers otherwise"):
+    with pytest.raises(EngineError, match="base model answers differently"):
         await ParityGate().run_canary(engine, [one])
 
 
