@@ -1,7 +1,7 @@
-"""Owns every setting of a running tuneloop: its type, unit, default, one sentence, and where its value came from.
+"""All settings of a running tuneloop, each with type, unit, default, description, and the source of its value.
 
-Settings are read once at start and passed down. Values rise in this order: default, file (`tuneloop.yaml`),
-environment (`TUNELOOP_*`), flag. `--help`, `tuneloop settings` and docs/settings.md are made from the fields below.
+Settings are read once at start and passed down. Later sources override earlier ones: default, file (`tuneloop.yaml`),
+environment (`TUNELOOP_*`), flag. `--help`, `tuneloop settings` and docs/settings.md come from the fields below.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ def default_cache_dir() -> Path:
 
 
 class SettingsError(Exception):
-    """A setting has a value that it cannot have. The message lists every fault, each with its origin."""
+    """A setting is unknown or its value invalid. The message lists every error with its source."""
 
 
 class Settings(BaseModel):
-    """Everything that can be set; frozen, built by `load_settings`."""
+    """All settings; frozen, built by `load_settings`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model: str | None = Field(
-        None, description="Base model: a hub id or a local folder. Unset: the embedded demo base, built on first use."
+        None, description="Base model: a hub id or a local folder. Unset: the embedded demo model, built on first use."
     )
     data_dir: Path = Field(
         default_factory=default_data_dir, description="Folder for the database, runs, adapters and logs."
@@ -64,9 +64,9 @@ class Settings(BaseModel):
     database_url: str | None = Field(
         None, description="SQLAlchemy URL of the database. Unset: SQLite in the data directory."
     )
-    ui: bool = Field(True, description="Whether to serve the pages on `/`.")
+    ui: bool = Field(True, description="Serve the web pages on `/`.")
     max_body_bytes: int = Field(
-        8 * 2**20, ge=1024, description="Largest JSON request body accepted, in bytes; larger ones get a 413."
+        8 * 2**20, ge=1024, description="Maximum size of a JSON request body, in bytes; larger ones get a 413."
     )
     max_adapters: int | None = Field(
         None,
@@ -76,18 +76,18 @@ class Settings(BaseModel):
         "there are, 4 to 8.",
     )
     max_cpu_adapters: int = Field(
-        32, ge=1, le=4096, description="Adapters kept in host memory (vLLM's max_cpu_loras), at least max_adapters."
+        32, ge=1, le=4096, description="Maximum adapters in host memory (vLLM's max_cpu_loras), at least max_adapters."
     )
     max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] | None = Field(
         None,
-        description="Largest adapter rank the engine accepts; larger than needed costs speed. Unset: what the adapters "
-        "need, at least 32.",
+        description="Maximum adapter rank of the engine; more than needed costs speed. Unset: as the adapters need, at "
+        "least 32.",
     )
     parity_check: bool = Field(
-        True, description="Whether an adapter must pass the parity gate before it is published; see docs/parity.md."
+        True, description="Require adapters to pass the parity gate before they are published; see docs/parity.md."
     )
     max_model_len: int | None = Field(
-        None, ge=16, description="Longest prompt plus answer, in tokens. Unset: what the base model allows."
+        None, ge=16, description="Maximum tokens of prompt and answer together. Unset: the base model's limit."
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Data type of the weights in the engine. auto: the fastest type on the device."
@@ -107,8 +107,9 @@ class Settings(BaseModel):
     engine_start_timeout_s: float = Field(
         600.0, gt=0, description="Seconds to wait for the engine's first answer before giving up."
     )
+    engine_start_timeout_s: float = Field(600.0, gt=0, description="Seconds that the engine may take to start.")
     engine_wait_s: float = Field(
-        30.0, ge=0, description="Seconds that a request waits for an engine that is starting or being restarted."
+        30.0, ge=0, description="Seconds that a request waits for an engine that is starting or restarting."
     )
     engine_stall_timeout_s: float = Field(
         60.0,
@@ -143,6 +144,7 @@ class Settings(BaseModel):
     max_upload_bytes: int = Field(
         8 * 2**30, ge=1024, description="Largest file accepted in parts by POST /v1/uploads, in bytes."
     )
+    max_upload_bytes: int = Field(8 * 2**30, ge=1024, description="Maximum file size for POST /v1/uploads, in bytes.")
     max_running_jobs: int | None = Field(
         None,
         ge=1,
@@ -196,7 +198,7 @@ class Settings(BaseModel):
     @field_validator("max_lora_rank", mode="before")
     @classmethod
     def _number_of_text(cls, value: Any) -> Any:
-        """Return a flag's or the environment's text as the number that it says: a Literal takes no text."""
+        """Return a flag's or the environment's string as a number, since a Literal doesn't convert strings."""
         return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
 
     def origin_of(self, name: str) -> str:
@@ -205,22 +207,22 @@ class Settings(BaseModel):
 
     @property
     def largest_rank(self) -> int:
-        """The largest rank that an adapter may have: as set, else what vLLM can be started for."""
+        """The maximum adapter rank: the setting, or vLLM's maximum."""
         return self.max_lora_rank or 512
 
     @property
     def adapters_dir(self) -> Path:
-        """Where finished adapters live, one directory a version."""
+        """The folder of finished adapters, one directory per version."""
         return self.data_dir / "adapters"
 
     @property
     def runs_dir(self) -> Path:
-        """Where training runs live, one directory a run."""
+        """The folder of training runs, one directory per run."""
         return self.data_dir / "runs"
 
     @property
     def files_dir(self) -> Path:
-        """Where uploaded files and results live, each under its id."""
+        """The folder of uploaded files and results, each under its id."""
         return self.data_dir / "files"
 
     @property
@@ -261,7 +263,7 @@ def load_settings(
     """Settings merged from file, environment and flags (a flag of None counts as not given).
 
     Raises:
-        SettingsError: a key is unknown or a value is out of its range; every fault is listed.
+        SettingsError: a setting is unknown or its value invalid; every error is listed.
     """
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {}
@@ -288,10 +290,10 @@ def _file_layer(config_file: Path | None) -> list[tuple[str, dict[str, Any]]]:
         content = yaml.safe_load(config_file.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SettingsError(
-            f"The settings file {config_file} cannot be read: {error}. Check its path and YAML."
+            f"The settings file {config_file} can't be read: {error}. Check its path and its YAML syntax."
         ) from error
     if not isinstance(content, dict):
-        raise SettingsError(f"The settings file {config_file} must hold `name: value` lines, like `port: 8000`.")
+        raise SettingsError(f"The settings file {config_file} must have `name: value` lines, like `port: 8000`.")
     return [(str(config_file), content)]
 
 
@@ -310,7 +312,7 @@ def _environment_layer(environ: Mapping[str, str]) -> list[tuple[str, dict[str, 
 
 
 def is_secret(name: str) -> bool:
-    """Return whether the values of this setting must not be shown."""
+    """Return whether this setting's values are secret."""
     return name in Settings.model_fields and "SecretStr" in str(Settings.model_fields[name].annotation)
 
 
@@ -321,14 +323,14 @@ def _numbers(text: str | None) -> tuple[int, ...]:
 def name_pairs(pairs: Sequence[str], *, is_secret: bool = False) -> dict[str, str]:
     """Return `["a=b", …]` as a dictionary.
 
-    is_secret: whether a pair must not be shown.
+    is_secret: whether to hide the pairs in errors.
 
     Raises:
         SettingsError: a pair has no `=`.
     """
     for pair in pairs:
         if not all(pair.partition("=")):
-            shown = "A pair that isn't shown here" if is_secret else repr(pair)
+            shown = "A pair (hidden)" if is_secret else repr(pair)
             raise SettingsError(f"{shown} must be NAME=VALUE, like gpt-4o-mini-2024-07-18=tuneloop-demo.")
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
@@ -338,7 +340,9 @@ def _describe(error: ValidationError, origins: Mapping[str, str]) -> str:
     for fault in error.errors():
         name = str(fault["loc"][0]) if fault["loc"] else "?"
         if fault["type"] == "extra_forbidden":
-            lines.append(f"{name} (from {origins.get(name, '?')}): there is no such setting; see `tuneloop settings`.")
+            lines.append(
+                f"{name} (from {origins.get(name, '?')}): unknown setting; `tuneloop settings` lists all settings."
+            )
         else:
             value = "***" if is_secret(name) else repr(fault["input"])
             lines.append(f"{name} = {value} (from {origins.get(name, '?')}): {fault['msg']}.")

@@ -1,6 +1,6 @@
 """Our commands as forks of one process that has loaded what they load: as `python -m MODULE …`, without its seconds.
 
-A fork has arguments, environment, standard streams, signals and an exit code of its own, and commands of ours that it
+A fork has arguments, environment, standard streams, signals and an exit custom code, and commands of ours that it
 runs are its forks. What only a fresh interpreter shows, such as how much memory it takes, is started as one.
 """
 

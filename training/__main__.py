@@ -85,7 +85,8 @@ def _lock_run_dir(run_dir: Path) -> Iterator[None]:
 
     def in_use(pid: str) -> _InUseError:
         return _InUseError(
-            f"{run_dir} is in use by process {pid}, and a run can only have one process. Wait until it has finished, or stop it."
+            f"{run_dir} is in use by process {pid}, and a run can only have one process. Wait until it has finished, "
+            "or stop it."
         )
 
     with hold_lock(run_dir / RUN_LOCK, in_use):

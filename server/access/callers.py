@@ -29,8 +29,8 @@ async def _require_admin(request: Request) -> Caller:
     caller = get_caller(request)
     if not caller.is_admin:
         raise Forbidden(
-            f"The API key {caller.key_id} is no admin's, and this endpoint wants one. "
-            "Whoever runs the server makes one with `tuneloop keys create --admin`.",
+            f"The API key {caller.key_id} isn't an admin key, and this endpoint requires one. The server's operator "
+            "can create one with `tuneloop keys create --admin`.",
             code="admin_key_required",
         )
     return caller

@@ -31,8 +31,8 @@ def create(session: Session, name: str, project: str, is_admin: bool | None, *, 
         _lock_for_first_key(session)
     if keyless and is_admin is False:
         raise BadRequest(
-            "admin is false, but the first key must be an admin's: without one nobody could make another here. "
-            "Leave admin out, and make plain keys afterwards.",
+            "admin is false, but the first key must be an admin key: without one, no more keys could be created "
+            "here. Leave out admin, and create other keys afterwards.",
             code="first_key_is_admins",
             param="admin",
         )
@@ -70,7 +70,7 @@ def _lock_for_first_key(session: Session) -> None:
         session.execute(update(APIKeyRow).where(APIKeyRow.id == "").values(name=""))
     if session.scalar(select(APIKeyRow.id).limit(1)) is not None:
         raise Unauthorized(
-            "This server's first API key was made just now, and from then on every request needs one, sent as "
+            "This server's first API key has just been created, so every request now needs a key, sent as "
             "`Authorization: Bearer KEY`. Send the request again with it."
         )
 
@@ -78,14 +78,14 @@ def _lock_for_first_key(session: Session) -> None:
 def _check_fields(name: str, project: str) -> None:
     if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
         raise BadRequest(
-            f"name must be 1 to {MAX_NAME} printable characters that say who or what will use the key.",
+            f"name must be 1 to {MAX_NAME} printable characters: who or what will use the key.",
             code="invalid_value",
             param="name",
         )
     if not PROJECT.fullmatch(project):
         raise BadRequest(
-            f"project is {project[:100]!r}, but must be 1 to 64 letters, digits, hyphens or underscores, a letter or "
-            "digit first, such as search.",
+            f"project is {project[:100]!r}, but must be 1 to 64 letters, digits, hyphens or underscores, starting "
+            "with a letter or digit, such as search.",
             code="invalid_value",
             param="project",
         )
@@ -98,9 +98,9 @@ def _count_admins(session: Session) -> int:
 
 def _last_admin_error(row: APIKeyRow) -> Conflict:
     return Conflict(
-        f"{row.id} is the last admin's key: without it nobody can make keys or set up webhooks here. Make another "
-        "admin's key first, or send force=true; then only `tuneloop keys create --admin` on the server's machine "
-        "makes one.",
+        f"{row.id} is the last admin key: without it, no one can create keys or set up webhooks here. Create "
+        "another admin key first, or send force=true; after that, only `tuneloop keys create --admin` on the "
+        "server's machine can create one.",
         code="last_admin_key",
         param="id",
     )

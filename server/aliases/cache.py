@@ -37,7 +37,7 @@ class AliasCache:
         self._reading = asyncio.Lock()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._refreshing = BackgroundLoop(
-            self.read, "The aliases can't be read now and stay as they were", pause_s=REFRESH_S
+            self.read, "Can't read the aliases now; keeping the last known ones", pause_s=REFRESH_S
         )
 
     async def start(self) -> None:
@@ -79,7 +79,7 @@ class AliasCache:
 
     def _is_reserved(self, name: str) -> bool:
         if name in self._reserved and name not in self._warned:
-            logger.warning("The alias %s isn't served: a base model has that name now. Delete the alias.", name)
+            logger.warning("The alias %s isn't served because a base model has the same name. Delete the alias.", name)
             self._warned.add(name)
         return name in self._reserved
 

@@ -32,8 +32,8 @@ def check_name(name: str) -> None:
         raise BadRequest(str(error), code="invalid_value", param="name") from error
     if name.endswith(_RESERVED_SUFFIXES):
         raise BadRequest(
-            f"The alias {name!r} must not end with {' or '.join(_RESERVED_SUFFIXES)}: such paths ask about an alias. "
-            "Choose another name.",
+            f"The alias {name!r} must not end with {' or '.join(_RESERVED_SUFFIXES)}: these are API paths of an "
+            "alias. Choose another name.",
             code="invalid_value",
             param="name",
         )
@@ -87,7 +87,7 @@ def roll_back(session: Session, name: str, model: str, by: str | None, *, expect
         raise alias_not_found_error(name)
     if row.trail != list(expected_trail):
         raise Conflict(
-            f"Somebody else has just changed the alias {name!r}; it stands for {row.model} now. Look, and ask again.",
+            f"The alias {name!r} was changed by another request; it now points to {row.model}. Check it and try again.",
             code="alias_changed",
             param="name",
         )
@@ -119,7 +119,7 @@ def find_rollback_target(trail: Sequence[str], is_available: Callable[[str], boo
 
 def no_previous_model_error(name: str, missing: Collection[str]) -> Conflict:
     """Return the error for an alias that never stood for another model that still exists."""
-    why = f"what it stood for before is gone: {', '.join(missing)}" if missing else "it has stood for nothing else"
+    why = f"its earlier models no longer exist: {', '.join(missing)}" if missing else "it has no earlier model"
     return Conflict(
         f"The alias {name!r} can't be rolled back: {why}. PUT /v1/aliases/{name} points it to another model.",
         code="no_previous_model",
@@ -138,8 +138,8 @@ def refuse_in_use(aliases: Mapping[str, str], model: str) -> None:
     for alias, version in aliases.items():
         if version == model:
             raise Conflict(
-                f"{model} is what the alias {alias!r} stands for, so it is kept. First point the alias to another "
-                f"model (PUT /v1/aliases/{alias}, or POST /v1/aliases/{alias}/rollback), or delete it "
+                f"The alias {alias!r} points to {model}, so it can't be deleted. Point the alias to another model "
+                f"first (PUT /v1/aliases/{alias}, or POST /v1/aliases/{alias}/rollback), or delete the alias "
                 f"(DELETE /v1/aliases/{alias}).",
                 code="model_in_use",
                 param="model",

@@ -47,7 +47,7 @@ class AliasView:
         row = self.session.get(AliasRow, name)
         if row is not None and self._is_foreign(row):
             raise Conflict(
-                f"The name {name!r} is in use for a model of another project. Choose another.",
+                f"The name {name!r} is already used in another project. Choose another name.",
                 code="alias_name_taken",
                 param="name",
             )
@@ -72,8 +72,8 @@ class AliasView:
             return row, model, gone
         if not changes.has_stood_for(self.session, name, requested):
             raise BadRequest(
-                f"The alias {name!r} never stood for {requested[:200]!r}. GET /v1/aliases/{name}/history lists what it "
-                "stood for; PUT points it to something new.",
+                f"The alias {name!r} never pointed to {requested[:200]!r}. GET /v1/aliases/{name}/history lists its "
+                "earlier models; use PUT for a new one.",
                 code="model_not_in_history",
                 param="model",
             )

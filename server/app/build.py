@@ -152,6 +152,6 @@ def _require_keys_if_public(settings: Settings, database: Database) -> None:
         if any(key.revoked_at is None for key in list_keys(session)):
             return
     raise StartError(
-        f"The address {settings.host} can be reached from outside this machine, and there is no valid API key. "
-        "Make one with `tuneloop keys create --name NAME`, or listen on 127.0.0.1."
+        f"The address {settings.host} can be reached from other machines, but there is no valid API key. Create one "
+        "with `tuneloop keys create --name NAME`, or listen on 127.0.0.1."
     )

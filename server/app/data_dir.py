@@ -13,15 +13,15 @@ from server.storage.database import Database
 
 
 class StartError(Exception):
-    """The server cannot start. The message gives the value, the rule and the remedy."""
+    """The server can't start. The message gives the value, the rule and the remedy."""
 
 
 def open_database(settings: Settings) -> Database:
     """Open the database and migrate its schema.
 
     Raises:
-        DatabaseError: it cannot be opened.
-        StartError: the data directory cannot be written.
+        DatabaseError: it can't be opened.
+        StartError: the data directory can't be written.
     """
     make_data_dir(settings.data_dir)
     database = Database(settings.resolved_database_url)
@@ -33,7 +33,7 @@ def make_data_dir(data_dir: Path) -> None:
     """Create the data directory, readable by this user only.
 
     Raises:
-        StartError: it cannot be made or written.
+        StartError: it can't be created or written.
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -41,8 +41,7 @@ def make_data_dir(data_dir: Path) -> None:
             raise PermissionError(13, "Permission denied")
     except OSError as error:
         raise StartError(
-            f"The data directory {data_dir} cannot be used: {error.strerror}. "
-            "Give a folder that you can write with --data-dir."
+            f"Can't use the data directory {data_dir}: {error.strerror}. Choose a writable folder with --data-dir."
         ) from error
 
 
@@ -58,7 +57,7 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
     def in_use(pid: str) -> StartError:
         return StartError(
             f"The data directory {data_dir} is in use by a running tuneloop (process {pid}). "
-            "Stop that one, or give this one a folder of its own with --data-dir."
+            "Stop it, or choose another folder with --data-dir."
         )
 
     with hold_lock(data_dir / "server.lock", in_use):

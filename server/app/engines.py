@@ -34,7 +34,7 @@ _REMOTE_ID = re.compile(r"(?!engine-\d)[a-z0-9][a-z0-9._-]{0,63}")
 
 
 def read_wanted_limits(settings: Settings) -> LimitSettings:
-    """Return the engine limits that the settings give; the others are derived from the adapters."""
+    """Return the engine limits from the settings; the others are derived from the adapters."""
     return LimitSettings(settings.max_lora_rank, settings.max_adapters, settings.max_cpu_adapters)
 
 
@@ -45,7 +45,7 @@ def make_pools(
     base_model_map: Mapping[str, str],
     device: Device,
 ) -> list[Pool]:
-    """Return a pool for each base: `replicas` engines of our own, and the remote ones that share its work.
+    """Return a pool for each base model: `replicas` local engines, and the remote engines that share its work.
 
     common: the settings of all engines. base_model_map: other name → base's name.
     Raises: EngineStartError if two bases have the same name or weights, or a setting is invalid.
@@ -69,15 +69,15 @@ def make_pools(
 
 
 def make_remotes(settings: Settings, *, with_shared: bool = False) -> list[Replica]:
-    """Return the remote engines that serve models of their own. Raises: EngineStartError.
+    """Return the remote engines that serve their own models. Raises: EngineStartError.
 
     with_shared: include those that share a base's work.
     """
     for engine_id in settings.remote_engines:
         if not _REMOTE_ID.fullmatch(engine_id):
             raise EngineStartError(
-                f"remote_engines has the id {engine_id!r}, but an id is 1 to 64 lower-case letters, digits, '.', '_' "
-                "or '-', and none of ours, engine-0 and so on. Choose another, such as lab."
+                f"remote_engines has the id {engine_id!r}, but an id is 1 to 64 lower-case letters, digits, '.', "
+                "'_' or '-', and must not be a local engine's id such as engine-0. Choose another, such as lab."
             )
     if unknown := settings.remote_engine_keys.keys() - settings.remote_engines.keys():
         raise EngineStartError(
@@ -111,13 +111,12 @@ def _find_adapters(base: BaseModel, adapters_dir: Path, *, is_first: bool) -> li
 
 
 def _plan_launch(base: BaseModel, settings: VLLMSettings, _device: Device, socket: Path) -> LaunchPlan:
-    """As `plan_launch`, with the memory that is free at this start: other engines and trainings have taken theirs."""
+    """Call `plan_launch` with the memory that is free now, after other engines and trainings have taken theirs."""
     return plan_launch(base, settings, inspect_device(), socket)
 
 
 def _divide_settings(common: VLLMSettings, device: Device, count: int) -> list[VLLMSettings]:
-    """Return the settings with each engine's share: cores or GPUs of its own where there are enough, else a part of
-    all.
+    """Return the settings with each engine's share: its own cores or GPUs if there are enough, else a part of all.
 
     vLLM chooses its cores by itself, and two of them would choose the same.
     """
@@ -138,8 +137,8 @@ def _refuse_duplicates(bases: Sequence[BaseModel]) -> None:
             if base.name == other.name or base.sha256 == other.sha256:
                 same = "name" if base.name == other.name else "weights"
                 raise EngineStartError(
-                    f"more_models names {base.path}, which has the {same} of "
-                    f"{other.path}: requests or adapters couldn't tell them apart. Leave one out, or rename its folder."
+                    f"more_models has {base.path}, which has the same {same} as {other.path}, so requests and "
+                    "adapters can't be assigned to one of them. Leave one out, or rename its folder."
                 )
 
 
@@ -151,16 +150,17 @@ def _map_adapter_engines(settings: Settings, bases: Sequence[BaseModel]) -> dict
         engine_id, _, base = entry.partition("=")
         if engine_id not in settings.remote_engines:
             raise EngineStartError(
-                f"remote_adapter_engines names {engine_id!r}, which isn't in remote_engines. Add its URL there."
+                f"remote_adapter_engines has {engine_id!r}, which isn't in remote_engines. Add its URL there."
             )
         if not base and len(names) > 1:
             raise EngineStartError(
-                f"remote_adapter_engines names {engine_id!r} without a base, and there are {len(names)}. Write "
-                f"{engine_id}={names[0]}."
+                f"remote_adapter_engines has {engine_id!r} without a base model, but {len(names)} are served here. "
+                f"Write {engine_id}={names[0]}."
             )
         if base and base not in names:
             raise EngineStartError(
-                f"remote_adapter_engines says {entry}, but the bases served here are {', '.join(names)}. Name one."
+                f"remote_adapter_engines has {entry}, but the base models served here are {', '.join(names)}. "
+                "Use one of them."
             )
         shared[engine_id] = base or names[0]
     return shared
@@ -175,7 +175,7 @@ def _make_remote(settings: Settings, engine_id: str, base: BaseModel | None) -> 
 
 
 def divide_devices(settings: Settings, common: VLLMSettings, device: Device) -> Division:
-    """Return which devices are the engines' and which the trainings'. Raises: EngineStartError when that can't be."""
+    """Return the devices of the engines and of the trainings. Raises: EngineStartError: they can't be divided."""
     return divide(
         settings.accelerator_policy,
         device,
@@ -201,21 +201,20 @@ def check_base_model_map(settings: Settings, base_names: Sequence[str]) -> dict[
     for alias, target in settings.base_model_map.items():
         if target not in base_names:
             raise StartError(
-                f"base_model_map says {alias}={target}, but the base model that is served is {served}. "
-                f"Write {alias}={base_names[0]}, or start with --model {target} or --more-models {target}."
+                f"base_model_map has {alias}={target}, but the base model served here is {served}. Write "
+                f"{alias}={base_names[0]}, or start with --model {target} or --more-models {target}."
             )
         if alias in base_names or alias.startswith("ft:") or not _ALIAS.fullmatch(alias):
             raise StartError(
-                f"base_model_map has the name {alias!r}, but a further name must differ from {served}, must not "
-                "begin with ft:, and is made of letters, digits, '.', '_', ':', '/' and '-', the first a letter or "
+                f"base_model_map has the name {alias!r}, but a name must differ from {served}, must not begin with "
+                "ft:, and may have only letters, digits, '.', '_', ':', '/' and '-', starting with a letter or "
                 "digit. Choose another, such as gpt-4o-mini-2024-07-18."
             )
     return dict(settings.base_model_map)
 
 
 def build_engine_settings(settings: Settings) -> VLLMSettings:
-    """Return the engines' share of the settings: what all of them are given. `engines.make_pools` adds what each has
-    alone."""
+    """Return the settings that all engines share; `make_pools` adds those of each engine."""
     rank, loras, cpu_loras = read_wanted_limits(settings).derive([])
     return VLLMSettings(
         state_dir=settings.data_dir / "engine",

@@ -59,9 +59,9 @@ ROUTERS = tuple(
 )
 """In the order of matching, and of /docs."""
 MAX_FAULTS = 8
-"""Most faults of a body that an error lists."""
+"""Maximum number of faults of a body that an error lists."""
 MAX_FAULT = 300
-"""Longest fault, in characters: it may quote the request."""
+"""Maximum length of a fault, in characters: it may quote the request."""
 
 VERSION = version("tuneloop")
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -107,7 +107,7 @@ class _UnknownEndpoint(HTTPEndpoint):
 
     async def dispatch(self) -> None:
         method, path = self.scope["method"], self.scope["path"]
-        raise NotFound(f"There is no endpoint {method} {path}. /docs lists them.", code="unknown_url")
+        raise NotFound(f"There is no endpoint {method} {path}. /docs lists all endpoints.", code="unknown_url")
 
 
 def _build_handlers() -> dict[Any, Any]:
@@ -148,11 +148,10 @@ async def _on_http_exception(request: Request, error: HTTPException) -> Response
     if isinstance(error.__cause__, ValueError | RecursionError):  # the same, of what its parser raised
         return BadRequest(f"The request body is not valid JSON: {error.__cause__}.", code="invalid_json").response()
     if error.status_code == 404:
-        return NotFound(
-            f"There is nothing at {request.url.path}. /docs lists the endpoints.", code="unknown_url"
-        ).response()
+        return NotFound(f"{request.url.path} doesn't exist. /docs lists all endpoints.", code="unknown_url").response()
     if error.status_code == 405:
         return MethodNotAllowed(
-            f"{request.url.path} does not take {request.method}. /docs lists the methods.", code="method_not_allowed"
+            f"{request.url.path} doesn't support {request.method}. /docs lists the methods of each endpoint.",
+            code="method_not_allowed",
         ).response()
     return BadRequest(str(error.detail)).response()

@@ -16,16 +16,16 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from server.wire.errors import APIError, BadRequest, HeadersTooLarge, RequestTimeout, URITooLong
 
 MAX_HEAD_BYTES = 64 * 2**10
-"""Request line and header fields together, as h11 has it; also trailers, and what may stand between two pieces of a
-body. Proxies pass on 8 to 32 KiB."""
+"""Request line and header fields together, as in h11; also trailers, and data between two chunks of a body. Proxies
+pass on 8 to 32 KiB."""
 MAX_FIELDS = 256
 """Header fields of one request. Browsers send some 20, proxies add a handful."""
 MAX_URL_BYTES = 16 * 2**10
 """The longest URL that is used here has a model's name or a page's cursor in it."""
 HEAD_TIMEOUT_S = 60.0
-"""From a connection's beginning, or a further request's first byte, to the end of its header fields."""
+"""From the start of a connection, or the first byte of a later request, to the end of its header fields."""
 BODY_TIMEOUT_S = 60.0
-"""Between two pieces of a body: one that never ends would be kept as long as its sender likes."""
+"""Between two chunks of a body; otherwise a sender could keep a request open forever."""
 LINGER_S = 1.0
 """A refused client may still be sending: if closed at once, it would see a broken connection instead of the error."""
 _UPGRADE = re.compile(rb"(^|\r\n)upgrade:", re.IGNORECASE)
@@ -37,13 +37,13 @@ class BoundedHTTP(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._unfinished_bytes = 0
-        """Taken in since the last head, piece of a body or request was complete."""
+        """Bytes received since the last complete head, body chunk or request."""
         self._fields = 0
         self._is_in_head = self._is_in_body = False
         self._fault: APIError | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
-        """By the loop's clock: when bytes came last."""
+        """When the last bytes arrived, on the loop's clock."""
 
     # asyncio.Protocol
 
@@ -56,7 +56,7 @@ class BoundedHTTP(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Go on in pieces, so that no more than two of them are taken in beyond the bound."""
+        """Process the data in pieces, so that at most two of them are received beyond the limit."""
         for start in range(0, len(data), MAX_HEAD_BYTES):
             if self._fault is not None or self.transport.is_closing():
                 return
@@ -73,7 +73,7 @@ class BoundedHTTP(HttpToolsProtocol):
             self._timer = self.loop.call_later(HEAD_TIMEOUT_S if self._is_in_head else BODY_TIMEOUT_S, self._on_timeout)
 
     def send_400_response(self, msg: str) -> None:
-        """In place of uvicorn's own answer to what is no HTTP."""
+        """Replace uvicorn's own response to invalid HTTP."""
         self._fault = self._fault or BadRequest(f"{msg} Check the request line and the headers.", code="invalid_http")
 
     # httptools' callbacks
@@ -85,9 +85,7 @@ class BoundedHTTP(HttpToolsProtocol):
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
         if len(self.url) > MAX_URL_BYTES:
-            self._fault = URITooLong(
-                f"The URL has more than {MAX_URL_BYTES} bytes. Send less in it.", code="uri_too_long"
-            )
+            self._fault = URITooLong(f"The URL has more than {MAX_URL_BYTES} bytes. Shorten it.", code="uri_too_long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields += 1
@@ -121,7 +119,7 @@ class BoundedHTTP(HttpToolsProtocol):
         return False
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: anybody could fill the log with it."""
+        """Log nothing: anyone could fill the log."""
 
     # refusing
 
@@ -134,17 +132,19 @@ class BoundedHTTP(HttpToolsProtocol):
             if self.flow.read_paused or left_s > 0:  # who is read slowly is not to blame
                 self._timer = self.loop.call_later(max(left_s, 1.0), self._on_timeout)
                 return
-            words = f"Nothing of the body came for {BODY_TIMEOUT_S:.0f} s. Send all that Content-Length announces."
+            words = (
+                f"No data of the body arrived for {BODY_TIMEOUT_S:.0f} s. Send as many bytes as Content-Length says."
+            )
         elif not self._unfinished_bytes:  # a connection that nobody used
             self.transport.close()
             return
         else:
-            words = f"The headers weren't complete after {HEAD_TIMEOUT_S:.0f} s. Send them at once."
+            words = f"The headers weren't complete after {HEAD_TIMEOUT_S:.0f} s. Send them without delay."
         self._fault = RequestTimeout(words, code="request_timeout")
         self._refuse(self._fault)
 
     def _refuse(self, error: APIError) -> None:
-        """Answers, and ends the connection; what still comes on it is read and thrown away for a moment."""
+        """Respond and close the connection; further data is discarded for a moment."""
         self._stop_timer()
         self._unset_keepalive_if_required()
         self.pipeline.clear()
@@ -168,11 +168,10 @@ class BoundedHTTP(HttpToolsProtocol):
 
 
 def _remove_upgrade(piece: bytes) -> bytes:
-    """Return the same, an `Upgrade` field in it called otherwise: the parser would take what follows for another
-    protocol.
+    """Return the data with any `Upgrade` field renamed: the parser would treat what follows as another protocol.
 
-    It is an offer that may be passed over (https://www.rfc-editor.org/rfc/rfc9110#field.upgrade). Java's HTTP client
-    makes it with every first request, whose body would be lost.
+    The field is an offer that may be ignored (https://www.rfc-editor.org/rfc/rfc9110#field.upgrade). Java's HTTP client
+    sends it with every first request, whose body would be lost.
     """
     if not _UPGRADE.search(piece):
         return piece

@@ -1,4 +1,4 @@
-"""Runs a server: listens, serves until a signal or the story's end, stops all that it started."""
+"""Runs a server: listens, serves until a signal or the end of `story`, and stops everything it started."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ from serving import (
 )
 
 GRACE_S = 3
-"""Answers in flight get this long to end when the server stops."""
+"""How long requests in flight may take to finish when the server stops."""
 KEEP_ALIVE_S = 75
-"""An idle connection is kept longer than clients keep theirs (httpx 5 s, aiohttp 15 s, proxies 60 s): whoever closes
-first must be the one who sends next, or a request meets a connection that is just being closed."""
+"""An idle connection is kept longer than clients keep theirs (httpx 5 s, aiohttp 15 s, proxies 60 s): the client must
+close first, or it may send a request on a connection that is just being closed."""
 
 MountUI = Callable[[FastAPI, str], FastAPI]
-"""Puts the pages on `/` of the app; the string is the server's own URL. Returns the app to serve."""
+"""Mounts the pages on `/` of the app, given the server's URL; returns the app to serve."""
 
 Story = Callable[[Services, str], Coroutine[None, None, bool]]
-"""What to do once the server listens: starts the engine, prints. Returns whether to go on serving."""
+"""Runs once the server listens: starts the engine, prints. Returns whether to keep serving."""
 
 
 async def run_server(
     settings: Settings, bases: Sequence[BaseModel], listener: socket.socket, mount_ui: MountUI, story: Story
 ) -> None:
-    """Serve on `listener` until the story ends with False or a signal comes; then leave nothing running.
+    """Serve on `listener` until `story` returns False or a signal arrives; then leave nothing running.
 
     Raises:
-        StartError, DatabaseError, EngineStartError: it could not be brought up.
+        StartError, DatabaseError, EngineStartError: the start failed.
     """
     url = server_url(settings.host, listener)
     async with open_services(settings, bases) as services, run_background_work(services):
@@ -77,8 +77,8 @@ async def run_server(
 
 @asynccontextmanager
 async def run_background_work(services: Services) -> AsyncIterator[None]:
-    """While the context is open, goes on what isn't done in a request: file checks, jobs, webhooks, publishing,
-    campaigns' answers."""
+    """Run the background work while the context is open: file checks, jobs, webhooks, publishing, campaigns'
+    answers."""
     await asyncio.to_thread(remove_leftovers, services.settings)
     parts = (
         services.fleet,
@@ -97,10 +97,10 @@ async def run_background_work(services: Services) -> AsyncIterator[None]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket, taken before anything slow begins.
+    """Return a listening socket; called before anything slow starts.
 
     Raises:
-        StartError: the address is taken or not ours.
+        StartError: the address is in use or isn't this machine's.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -109,20 +109,20 @@ def listen(host: str, port: int) -> socket.socket:
         return listener
     except OSError as error:
         raise StartError(
-            f"Cannot listen on {host}, port {port}: {error.strerror or error}. Another program may hold the port "
-            f"(`ss -ltnp 'sport = :{port}'` shows which); stop it, or choose another with --port."
+            f"Can't listen on {host}, port {port}: {error.strerror or error}. Another program may be using the port "
+            f"(`ss -ltnp 'sport = :{port}'` shows which). Stop it, or choose another port with --port."
         ) from error
 
 
 def server_url(host: str, listener: socket.socket) -> str:
-    """Return the URL under which this machine reaches the server."""
+    """Return the server's URL on this machine."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (translated, not bound)
     port = listener.getsockname()[1]
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
 def log_to_file(data_dir: Path) -> Path:
-    """Send the log to a file that rotates, warnings and worse to the terminal too; the file's path."""
+    """Log to a rotating file, and warnings and errors also to the terminal; return the file's path."""
     path = data_dir / "logs" / "server.log"
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     file = logging.handlers.RotatingFileHandler(path, maxBytes=10 * 2**20, backupCount=3, encoding="utf-8")

@@ -1,6 +1,6 @@
-"""The settings as people may see them: value, origin and meaning of each, with nothing secret in it.
+"""Settings for display: value, origin and description of each, without secrets.
 
-`tuneloop settings` and `GET /v1/settings` are made from this. Knows neither terminals nor HTTP.
+Used by `tuneloop settings` and `GET /v1/settings`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SECRET_FLAG = re.compile(r"(?i)--[\w-]*(?:password|secret|token|api[-_]?key)")
 
 
 def describe(settings: Settings) -> list[tuple[str, str, str, str]]:
-    """Return (name, value, origin, description) of every setting; keys, and passwords within URLs, are hidden."""
+    """Return (name, value, origin, description) of every setting; keys and passwords in URLs are hidden."""
     return [
         (name, _show_value(name, getattr(settings, name)), settings.origin_of(name), str(info.description))
         for name, info in Settings.model_fields.items()
@@ -37,7 +37,7 @@ def _show_value(name: str, value: Any) -> str:
 
 
 def _items(values: list[str]) -> list[str]:
-    """Arguments as they are, what follows a flag that takes a secret hidden: engine_args may hold anything."""
+    """Return the arguments with the values of secret flags hidden: engine_args may have anything."""
     before = ["", *values]
     return [
         "***" if _SECRET_FLAG.fullmatch(flag) else _redact(value) for flag, value in zip(before, values, strict=False)

@@ -1,4 +1,4 @@
-"""The terminal: where messages go, and how a long start shows its progress. Owns no decisions."""
+"""Terminal output: results, messages, and progress while an engine starts."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from rich.table import Table
 from serving import OnProgress
 
 PIPED_WIDTH = 200
-"""Columns of a table that goes into a file or a pipe, where no terminal says how wide it is."""
+"""Width of tables when the output isn't a terminal."""
 
 out = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPED_WIDTH)
-"""Results: what somebody may pipe on. Without emoji, or the `:a:` in a model's name would become one."""
+"""Results, which may be piped. Without emoji, or the `:a:` in a model's name would become one."""
 err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 """Progress and errors."""
 
 
 def make_table(*headers: str) -> Table:
-    """Return a table whose cells are folded where they don't fit, never cut: ids and model names are there to be
-    copied."""
+    """Return a table whose cells wrap where they don't fit and are never truncated: ids and model names get copied."""
     table = Table()
     for header in headers:
         table.add_column(header, overflow="fold")
@@ -32,7 +31,7 @@ def make_table(*headers: str) -> Table:
 
 @contextmanager
 def start_progress(title: str) -> Iterator[OnProgress]:
-    """A bar that an engine's start moves: a live one on a terminal, a line a stage elsewhere."""
+    """Show the progress of an engine's start: a live bar on a terminal, one line per stage elsewhere."""
     if not err.is_terminal:
         yield _line_per_stage(title)
         return
@@ -41,7 +40,7 @@ def start_progress(title: str) -> Iterator[OnProgress]:
         task = progress.add_task(title, total=1.0, time="")
 
         def show(stage: str, elapsed_s: float, expected_s: float) -> None:
-            # An estimate that is outrun stays just short of full: a full bar that goes on would lie.
+            # Beyond the estimate the bar stays just short of full: a full bar would look finished.
             share = min(elapsed_s / expected_s, 0.98) if expected_s > 0 else None
             time = f"{elapsed_s:.0f} s of about {expected_s:.0f} s"
             progress.update(task, description=f"{title}: {stage}", completed=share or 0, time=time)

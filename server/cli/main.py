@@ -1,6 +1,6 @@
-"""The command line, and the one place where everything is put together: the pages are mounted on the server here.
+"""The command line, and the one module that wires everything together: the pages are mounted on the server here.
 
-Every subcommand lives in `commands/`; an error that somebody can mend ends as one paragraph and exit code 2, never as a
+Every subcommand lives in `commands/`; an error that the user can fix ends as one paragraph and exit code 2, never as a
 traceback.
 """
 
@@ -46,8 +46,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Fine-tune a chat model, serve it behind the OpenAI API, compare, rate, and learn from the ratings.\n\n"
-    "New here? `tuneloop demo` shows the whole chain in a few minutes; `tuneloop doctor` says what this machine has.",
+    help="Fine-tune a chat model, serve it with an OpenAI-compatible API, compare and rate answers, and train on "
+    "the ratings.\n\nNew to tuneloop? `tuneloop demo` runs the whole workflow in a few minutes; `tuneloop "
+    "doctor` checks this machine.",
 )
 app.add_typer(keys.app, name="keys")
 app.add_typer(adapters.app, name="adapters")
@@ -62,7 +63,7 @@ app.command("evaluate")(evaluate.evaluate)
 @app.command("up")
 @with_settings()
 def up_(loaded: LoadedSettings) -> None:
-    """Serve a base model and every adapter made for it: API, pages and metrics on one port.
+    """Serve a base model and all its adapters: API, web pages and metrics on one port.
 
     Examples:
 
@@ -79,11 +80,11 @@ def up_(loaded: LoadedSettings) -> None:
 
 @app.command("ui")
 def ui_(
-    server: Annotated[str, typer.Option(help="Address of the running tuneloop.")] = "http://127.0.0.1:8000",
+    server: Annotated[str, typer.Option(help="URL of the running tuneloop server.")] = "http://127.0.0.1:8000",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 takes a free one.")] = 8001,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 picks a free one.")] = 8001,
 ) -> None:
-    """Serve the pages alone, in a process of their own, for a tuneloop that runs elsewhere.
+    """Serve only the web pages, for a tuneloop server that runs elsewhere.
 
     Example: tuneloop ui --server http://127.0.0.1:8000
     """
@@ -93,9 +94,9 @@ def ui_(
 @app.command("demo")
 @with_settings()
 def demo_(
-    loaded: LoadedSettings, once: Annotated[bool, typer.Option("--once", help="End after the comparison.")] = False
+    loaded: LoadedSettings, once: Annotated[bool, typer.Option("--once", help="Exit after the comparison.")] = False
 ) -> None:
-    """The whole chain on the embedded base: build, fine-tune with QLoRA, hot-load, compare, serve.
+    """Run the whole workflow on the embedded base model: build, fine-tune with QLoRA, hot-load, compare, serve.
 
     Example: tuneloop demo --once
     """
@@ -105,9 +106,10 @@ def demo_(
 @app.command("demo-model")
 @with_settings("cache_dir")
 def demo_model(
-    loaded: LoadedSettings, directory: Annotated[Path, typer.Argument(help="Folder to make; its name is the model's.")]
+    loaded: LoadedSettings,
+    directory: Annotated[Path, typer.Argument(help="Folder to create; its name becomes the model's name.")],
 ) -> None:
-    """Put the embedded base model into a folder.
+    """Copy the embedded base model to a folder.
 
     Example: tuneloop demo-model ./tuneloop-demo
     """
@@ -118,7 +120,7 @@ def demo_model(
 @app.command("doctor")
 @with_settings("data_dir")
 def doctor_(loaded: LoadedSettings) -> None:
-    """What is here, what fits, what is missing. Exit code 1 when something is missing.
+    """Check what this machine has, what fits on it, and what is missing. Exits with code 1 if something is missing.
 
     Example: tuneloop doctor
     """
@@ -128,25 +130,25 @@ def doctor_(loaded: LoadedSettings) -> None:
 @app.command("settings")
 @with_settings()
 def settings_(loaded: LoadedSettings) -> None:
-    """Print each setting's value and where it came from: default, file, environment or flag.
+    """Print each setting with its value and source: default, file, environment or flag.
 
     Example: TUNELOOP_PORT=9000 tuneloop settings
     """
-    table = make_table("setting", "value", "from", "what it is")
+    table = make_table("setting", "value", "source", "description")
     for row in describe(loaded.settings):
         table.add_row(*row)
     out.print(table)
 
 
 def mount_ui(served: FastAPI, url: str) -> FastAPI:
-    """Return the app with the pages on `/`, for people in a browser; they talk to `url` over HTTP like any client."""
+    """Return the app with the pages mounted on `/`; they call `url` over HTTP like any client."""
     from ui.app import mount  # gradio takes seconds to import, and most commands have no pages
 
     return mount(served, url, example_prompts=demo.EXAMPLE_PROMPTS)
 
 
 def pages_apart(server: str, allowed_hosts: Sequence[str]) -> FastAPI:
-    """Return the pages without a server of their own, for `tuneloop ui`."""
+    """Return the pages as an app for `tuneloop ui`."""
     from ui.apart import create_apart_app
 
     return create_apart_app(server, allowed_hosts=allowed_hosts, example_prompts=demo.EXAMPLE_PROMPTS)

@@ -1,4 +1,4 @@
-"""Turns the fields of `Settings` into command-line flags, so that `--help` and the settings never tell two stories."""
+"""Turns the fields of `Settings` into command-line flags, so that `--help` always matches the settings."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ CONFIG_FLAG = "settings_file"
 
 
 def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a command whose first parameter is a `LoadedSettings`: it gets a flag for each named setting.
+    """Decorate a command whose first parameter is a `LoadedSettings`: add a flag for each named setting.
 
-    names: settings to offer as flags; when none are given, all but the secret ones. File and environment reach all.
+    names: settings to offer as flags; default: all but secrets. The file and the environment can set any of them.
     """
     offered = names or tuple(name for name in Settings.model_fields if not is_secret(name))
 
@@ -93,5 +93,7 @@ def _home_relative(default: Any) -> Any:
 
 
 def _config_flag() -> inspect.Parameter:
-    option = typer.Option(None, "--config", help="A YAML file of settings, `name: value` lines.", show_default=False)
+    option = typer.Option(
+        None, "--config", help="YAML file with settings, one `name: value` per line.", show_default=False
+    )
     return inspect.Parameter(CONFIG_FLAG, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=Path | None)

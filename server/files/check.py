@@ -77,8 +77,8 @@ async def _run_with_timeout(question: dict[str, Any], command: Sequence[str], ti
             return await _run_process(question, command)
     except TimeoutError as error:
         raise FileCheckError(
-            f"The process that checks files had not ended after {timeout_s:.0f} s. See that the machine has time for "
-            "it, or give a smaller file."
+            f"The file check took more than {timeout_s:.0f} s. Try again when the machine is less busy, or use a "
+            "smaller file."
         ) from error
 
 
@@ -92,6 +92,6 @@ async def _run_process(question: dict[str, Any], command: Sequence[str]) -> dict
                 return answer
         failures.append(f"signal {-child.code}" if child.code < 0 else f"exit code {child.code}")
     raise FileCheckError(
-        f"The process that checks files died {ATTEMPTS} times ({', '.join(failures)}). Memory may have run out: "
-        "free some, or give a smaller file."
+        f"The file check crashed {ATTEMPTS} times ({', '.join(failures)}). The machine may be out of memory: free "
+        "some, or use a smaller file."
     )

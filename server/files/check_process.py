@@ -109,7 +109,7 @@ class _FileScan:
         for _ in self:
             pass
         if self.method == "kto" and not self.found and len(self.labels) < 2:
-            self._add(Fault(None, "kto learns from the difference: give good and bad answers, not one kind"))
+            self._add(Fault(None, "kto needs both good and bad answers; add the missing kind"))
         return self
 
     def result(self) -> FileFaults:
@@ -155,7 +155,7 @@ def _check_files(
 
 
 def _build_refusal(result: FileFaults, role: str) -> JobCheck:
-    message = f"The {role} file has {result.found} fault(s): {result.describe()}"
+    message = f"The {role} file has {result.found} error(s): {result.describe()}"
     return JobCheck(f"invalid_{role}_file", message, f"{role}_file")
 
 

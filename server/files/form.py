@@ -58,9 +58,13 @@ async def read_form(request: Request, file_field: str, into: IncomingFile, max_f
                 batch.clear()
         await run_in_threadpool(reader.feed, bytes(batch))
     except ClientDisconnect as error:
-        raise BadRequest("The connection ended before the file did. Send it again.", code="incomplete_body") from error
+        raise BadRequest(
+            "The connection closed before the whole file was received. Send it again.", code="incomplete_body"
+        ) from error
     except FormParserError as error:
-        raise BadRequest(f"The body is no multipart form: {error}.", code="invalid_multipart") from error
+        raise BadRequest(
+            f"The body isn't a multipart form: {error}. Use the official SDK or `curl -F`.", code="invalid_multipart"
+        ) from error
     return reader.end()
 
 
@@ -112,7 +116,7 @@ class _Reader:
             raise BadRequest("The form ended before its closing boundary. Send it again.", code="incomplete_body")
         if self._form.filename is None:
             raise BadRequest(
-                f"The form has no file in its field `{self._file_field}`.",
+                f"The form has no file in the field `{self._file_field}`. Add one.",
                 code="missing_required_parameter",
                 param=self._file_field,
             )
@@ -131,14 +135,14 @@ class _Reader:
     def _end_headers(self) -> None:
         _, options = parse_options_header(self._disposition)
         if b"name" not in options:
-            raise BadRequest("A part of the form has no name.", code="invalid_multipart")
+            raise BadRequest("A part of the form has no name. Add one.", code="invalid_multipart")
         self._name = _decode(options[b"name"])
         if self._name == self._file_field:
             self._refuse_second_file()
             self._form.filename = _decode(options.get(b"filename", b""))
         elif b"filename" in options:
             raise BadRequest(
-                f"The form has a file in the field {self._name[:100]!r}; give one file, in `{self._file_field}`.",
+                f"The form has a file in the field {self._name[:100]!r}; send one file, in `{self._file_field}`.",
                 code="unknown_parameter",
                 param=self._name[:100],
             )
@@ -150,7 +154,7 @@ class _Reader:
             self._decode += data[start:end]
             if len(self._decode) > MAX_FIELD_BYTES:
                 raise BadRequest(
-                    f"The field {self._name[:100]!r} has more than {MAX_FIELD_BYTES} bytes.",
+                    f"The field {self._name[:100]!r} has more than {MAX_FIELD_BYTES} bytes. Shorten it.",
                     code="string_above_max_length",
                     param=self._name[:100],
                 )
@@ -169,7 +173,7 @@ class _Reader:
     def _refuse_second_file(self) -> None:
         if self._form.filename is not None:
             raise BadRequest(
-                f"The form has more than one file in `{self._file_field}`; give one at a time.",
+                f"The form has more than one file in `{self._file_field}`; send one at a time.",
                 code="invalid_multipart",
                 param=self._file_field,
             )
@@ -177,7 +181,7 @@ class _Reader:
     def _refuse_repeated_field(self) -> None:
         if self._name in self._form.fields or len(self._form.fields) >= MAX_FIELDS:
             raise BadRequest(
-                f"The field {self._name[:100]!r} stands twice in the form, or there are more than {MAX_FIELDS} fields.",
+                f"The form has the field {self._name[:100]!r} twice, or more than {MAX_FIELDS} fields. Remove some.",
                 code="invalid_multipart",
                 param=self._name[:100],
             )
@@ -186,7 +190,7 @@ class _Reader:
 def file_too_large_error(max_bytes: int, param: str) -> PayloadTooLarge:
     """Return the error for a file above `max_bytes`."""
     remedy = (
-        "Send less, raise the setting max_file_bytes, or send a file for training in parts: POST /v1/uploads"
+        "Send a smaller file, raise the setting max_file_bytes, or upload training data in parts with POST /v1/uploads"
         if param == "file"
         else "Send smaller parts"
     )

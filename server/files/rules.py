@@ -37,14 +37,14 @@ def parse_purpose(value: str | None) -> str:
     """
     if value is None:
         raise BadRequest(
-            f"The field `purpose` is missing. Give one of {', '.join(PURPOSES)}.",
+            f"The field `purpose` is missing. Use one of {', '.join(PURPOSES)}.",
             code="missing_required_parameter",
             param="purpose",
         )
     if value not in PURPOSES:
-        why = " There are no evals on this server." if value == "evals" else ""
+        why = " This server doesn't support evals." if value == "evals" else ""
         raise BadRequest(
-            f"{value[:100]!r} is not a purpose that files are taken for.{why} Give one of {', '.join(PURPOSES)}.",
+            f"{value[:100]!r} isn't a supported purpose.{why} Use one of {', '.join(PURPOSES)}.",
             code="invalid_value",
             param="purpose",
         )
@@ -70,8 +70,8 @@ def refuse_wrong_extension(filename: str, purpose: str, *, param: str = "file") 
     suffix = PurePosixPath(filename).suffix
     if purpose == FINE_TUNE and suffix.lower() not in ("", ".jsonl"):
         raise BadRequest(
-            f"The file {filename!r} ends in {suffix!r}, but files for fine-tune are JSONL. Write one JSON object per "
-            "line and name it .jsonl; `tuneloop data prepare` turns other formats into it.",
+            f"The file {filename!r} ends in {suffix!r}, but files for fine-tune must be JSONL. Write one JSON "
+            "object per line and name it .jsonl; `tuneloop data prepare` converts other formats.",
             code="invalid_file_format",
             param=param,
         )
@@ -90,15 +90,15 @@ def refuse_wrong_content(path: Path, purpose: str) -> None:
     """
     if purpose != FINE_TUNE:
         if not path.stat().st_size:
-            raise BadRequest("The file is empty. Give one with a content.", code="empty_file", param="file")
+            raise BadRequest("The file is empty. Upload a file with content.", code="empty_file", param="file")
         return
     faults, found = find_line_faults(path)
     if found:
         shown = "".join(f"\n{fault}" for fault in faults)
         more = f"\nand {found - len(faults)} more" if found > len(faults) else ""
         raise BadRequest(
-            "Expected file to have JSONL format, where every line is a valid JSON dictionary. "
-            f"Found {found} fault(s):{shown}{more}",
+            f"Expected file to have JSONL format, where every line is a valid JSON dictionary. Found {found} "
+            f"error(s):{shown}{more}",
             code="invalid_jsonl",
         )
 
@@ -120,7 +120,7 @@ def find_line_faults(path: Path) -> tuple[list[str], int]:
             if len(faults) < FAULTS_SHOWN:
                 faults.append(f"line {line}: {reason.reason}")
     if not has_lines:
-        return ["it is empty; give at least one example"], 1
+        return ["it is empty; add at least one example"], 1
     return faults, found
 
 

@@ -94,7 +94,10 @@ class FileStore:
         self._database, self._check_command = database, tuple(check_command)
         self._loops = [
             BackgroundLoop(
-                work, "Files can't be looked after now", pause_s=SWEEP_EVERY_S, failure_pause_s=AFTER_FAULT_S
+                work,
+                "Can't check files or remove expired ones now",
+                pause_s=SWEEP_EVERY_S,
+                failure_pause_s=AFTER_FAULT_S,
             )
             for work in (self._sweep, *[self._check_waiting] * MAX_CHECKS)
         ]
@@ -180,8 +183,8 @@ class FileStore:
         orphaned = await run_in_threadpool(self.contents.clean_up, *await self._database.run(_read_known_ids))
         if orphaned:
             log.warning(
-                "%d contents of files or parts are in no row of this database. They are kept in %s and come back with "
-                "the database that knows them",
+                "%d files or parts on disk are missing from this database. They are kept in %s, for a database "
+                "that has them",
                 orphaned,
                 self.contents.orphaned,
             )
@@ -208,7 +211,7 @@ class FileStore:
             details = f"{result.found} fault(s): {result.describe()}" if result.found else None
         except (FileCheckError, OSError) as error:
             log.warning("%s could not be checked: %s", row.id, error)
-            details = f"The file could not be checked. {error} Then upload it again."
+            details = f"The file couldn't be checked. {error} Then upload it again."
         update_row = (
             update(FileRow)
             .where(FileRow.id == row.id, FileRow.status == "uploaded")

@@ -127,7 +127,8 @@ class Uploads:
                     copy(self._files.contents.part_path(part.id), incoming)
             except FileNotFoundError as error:
                 raise Conflict(
-                    f"The upload {row.id!r} was cancelled, completed or expired meanwhile.", code="upload_not_pending"
+                    f"The upload {row.id!r} was cancelled, completed or expired in the meantime.",
+                    code="upload_not_pending",
                 ) from error
             incoming.flush()
             _refuse_wrong_md5(incoming, md5)
@@ -147,7 +148,7 @@ class Uploads:
         completion = update(UploadRow).where(*_is_pending(row.id)).values(status="completed", file_id=file.id)
         if not _execute_update(session, completion):  # raising rolls back, which removes the new file
             raise Conflict(
-                f"The upload {row.id!r} was cancelled, completed or expired meanwhile.", code="upload_not_pending"
+                f"The upload {row.id!r} was cancelled, completed or expired in the meantime.", code="upload_not_pending"
             )
         return upload_object(row, file) | {"status": "completed"}
 
@@ -166,7 +167,8 @@ def _get_status(row: UploadRow) -> str:
 def _refuse_ended(row: UploadRow) -> None:
     if (status := _get_status(row)) != "pending":
         raise Conflict(
-            f"The upload {row.id!r} is {status}; only a pending one goes on. Create a new one: POST /v1/uploads.",
+            f"The upload {row.id!r} is {status}, but only a pending one can be continued. Create a new one: "
+            "POST /v1/uploads.",
             code="upload_not_pending",
             param="upload_id",
         )
@@ -192,8 +194,8 @@ def _add_part(session: Session, part: UploadPartRow) -> dict[str, Any]:
     # A client that lost a response sends the part again, so somewhat more than announced must be accepted.
     if int(stored_bytes or 0) + part.bytes > 2 * announced + MAX_PART_BYTES:
         raise BadRequest(
-            f"The parts of the upload {part.upload_id!r} have more than twice the {announced} bytes announced. "
-            "Complete it, or create one with the right `bytes`.",
+            f"The parts of the upload {part.upload_id!r} have more than twice its {announced} bytes. Complete it, "
+            "or create an upload with the right `bytes`.",
             code="too_many_bytes",
             param="data",
         )
@@ -215,20 +217,22 @@ def _order_parts(parts: Sequence[UploadPartRow], part_ids: Sequence[str]) -> lis
     for place, part_id in enumerate(part_ids):
         if part_id not in known:
             raise BadRequest(
-                f"The upload has no part {part_id[:100]!r}. Give the ids that its parts were answered with.",
+                f"The upload has no part {part_id[:100]!r}. Use the ids that were returned for its parts.",
                 code="part_not_found",
                 param=f"part_ids[{place}]",
             )
     if len(set(part_ids)) != len(part_ids):
-        raise BadRequest("A part stands twice in part_ids; give each once.", code="duplicate_part", param="part_ids")
+        raise BadRequest(
+            "part_ids has the same part twice. List each part once.", code="duplicate_part", param="part_ids"
+        )
     return [known[part_id] for part_id in part_ids]
 
 
 def _refuse_wrong_size(row: UploadRow, size: int) -> None:
     if size != row.bytes:
         raise BadRequest(
-            f"The parts have {size} bytes together, but the upload was created for {row.bytes}. "
-            "Add or leave out parts, or create it anew.",
+            f"The parts have {size} bytes in total, but the upload was created for {row.bytes}. Add or leave out "
+            "parts, or create a new upload.",
             code="wrong_number_of_bytes",
             param="part_ids",
         )
@@ -241,7 +245,7 @@ def _refuse_wrong_md5(incoming: IncomingFile, md5: str | None) -> None:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found != md5.strip().lower():
         raise BadRequest(
-            f"The parts' MD5 is {found}, not {md5[:100]!r}. Check their order, or send them again.",
+            f"The MD5 of the parts is {found}, not {md5[:100]!r}. Check their order, or send them again.",
             code="md5_mismatch",
             param="md5",
         )

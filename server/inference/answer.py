@@ -40,7 +40,7 @@ def read_model(body: bytes) -> str:
     model = content.get("model")
     if not isinstance(model, str) or not model:
         raise BadRequest(
-            "You must provide a model parameter, a string: GET /v1/models lists the names.",
+            "You must provide a model parameter, a string. GET /v1/models lists the models.",
             param="model",
             code="missing_required_parameter" if model is None else "invalid_type",
         )
@@ -49,7 +49,7 @@ def read_model(body: bytes) -> str:
     for name in _ENGINE_PARAMETERS:
         if name in extra:
             raise BadRequest(
-                f"vllm_xargs can't hold {name}: engines use it among themselves. Leave it out.",
+                f"vllm_xargs must not contain {name}: it is reserved for engines. Leave it out.",
                 param=f"vllm_xargs.{name}",
                 code="unknown_parameter",
             )
@@ -65,7 +65,7 @@ def _parse_json(body: bytes) -> object:
     try:
         json.dumps(content, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:  # vLLM accepts it, fails to pass it to its engine, and answers 500
-        raise ValueError("it holds half of a surrogate pair, as of a broken emoji") from error
+        raise ValueError("it contains half of a surrogate pair (a broken emoji, for example)") from error
     return content
 
 

@@ -140,14 +140,15 @@ class Inference:
         if response.status >= 400:
             message = await response.read()
             if response.status == HTTPStatus.NOT_FOUND and not lease.is_known():
-                raise EngineUnavailableError("The engine was restarted meanwhile. Try again.", 1.0, before_answer=True)
+                raise EngineUnavailableError(
+                    "The engine was restarted during the request. Try again.", 1.0, before_answer=True
+                )
             if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR and any(
                 key in request_body for key in _STRUCTURE_KEYS
             ):
                 raise BadRequest(
-                    "The engine couldn't make a grammar of the structure that was asked for. Check the schema or "
-                    "grammar in response_format or structured_outputs: references must lead somewhere, and rules must "
-                    "end.",
+                    "The engine couldn't compile the requested structure. Check the schema or grammar in "
+                    "response_format or structured_outputs: references must resolve, and rules must terminate.",
                     code="invalid_value",
                 )
             raise from_engine(response.status, message)

@@ -23,7 +23,7 @@ async def refuse_unknown(
     for model in models:
         if model not in names:
             raise NotFound(
-                f"The model {model[:200]!r} does not exist here. GET /v1/models lists the names.",
+                f"The model {model[:200]!r} does not exist here. GET /v1/models lists the models.",
                 code="model_not_found",
                 param=param,
             )

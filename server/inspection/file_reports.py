@@ -42,13 +42,15 @@ class ReportQuestion(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base_model: str | None = Field(
-        default=None, max_length=300, description="A model of `GET /v1/models`: lengths come in its base's tokens."
+        default=None,
+        max_length=300,
+        description="A model from `GET /v1/models`; lengths are then in its base model's tokens.",
     )
     config: dict[str, Any] = Field(
-        default_factory=dict, description="Settings of the run that is meant, by the names in docs/training.md."
+        default_factory=dict, description="Training settings to check against, named as in docs/training.md."
     )
     limit: int = Field(
-        default=DEFAULT_FAULTS, ge=1, le=MOST_FAULTS, description="Most faults that are listed, and most duplicates."
+        default=DEFAULT_FAULTS, ge=1, le=MOST_FAULTS, description="Maximum number of errors and of duplicates to list."
     )
 
 
@@ -64,7 +66,9 @@ class CleaningSettings(BaseModel):
     min_chars: int = Field(default=0, ge=0, le=2**31)
     max_chars: int | None = Field(default=None, ge=0, le=2**31)
     exact_duplicates: bool = True
-    near_duplicates: float | None = Field(default=0.8, description="0.3 to 1; null keeps rows that are much alike.")
+    near_duplicates: float | None = Field(
+        default=0.8, description="Similarity from 0.3 to 1; null keeps near-duplicates."
+    )
     languages: list[str] = Field(default_factory=list, max_length=100)
     personal_data: Literal["flag", "mask", "drop", "ignore"] = "flag"
 
@@ -156,8 +160,8 @@ class FileReports:
             return inputs.find_pool(self.registry, model, inputs.find_start_adapter(self.registry, model)).base
         except BadRequest as error:
             raise BadRequest(
-                f"The model {model[:200]!r} doesn't exist, or its files aren't on this machine. GET /v1/models lists "
-                "the names; leave base_model out for lengths in characters.",
+                f"The model {model[:200]!r} doesn't exist, or its files aren't on this machine. GET /v1/models "
+                "lists the models; leave out base_model for lengths in characters.",
                 param="base_model",
                 code="model_not_available",
             ) from error
@@ -166,8 +170,8 @@ class FileReports:
         row = await self.database.run(lambda session: get_file(session, file_id))
         if row.purpose != FINE_TUNE:
             raise BadRequest(
-                f"{row.id} has the purpose {row.purpose!r}, but examples are looked for in files with the purpose "
-                f"{FINE_TUNE!r}. Upload it again with that purpose.",
+                f"{row.id} has the purpose {row.purpose!r}, but only files with the purpose {FINE_TUNE!r} can be "
+                "inspected. Upload it again with that purpose.",
                 param="file_id",
                 code="invalid_file_purpose",
             )
@@ -215,7 +219,7 @@ def _refuse_server_settings(config: Mapping[str, Any]) -> None:
     for name in config:
         if name in NOT_CONFIGURABLE:
             raise BadRequest(
-                f"config.{name} isn't taken from a request: it follows from {NOT_CONFIGURABLE[name]}. Leave it out.",
+                f"config.{name} can't be set in a request: it is derived from {NOT_CONFIGURABLE[name]}. Leave it out.",
                 param=f"config.{name}",
                 code="invalid_value",
             )
@@ -224,7 +228,7 @@ def _refuse_server_settings(config: Mapping[str, Any]) -> None:
 def _nothing_kept_error(row: FileRow, found: Mapping[str, Any]) -> BadRequest:
     why = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found["dropped"].items())
     return BadRequest(
-        f"Cleaning keeps none of the {found['read']} rows of {row.id} ({why}). Loosen the settings, or mend the file.",
+        f"Cleaning drops all {found['read']} rows of {row.id} ({why}). Relax the settings, or fix the file.",
         param="settings",
         code="nothing_kept",
     )

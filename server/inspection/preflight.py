@@ -141,7 +141,7 @@ def _build_object(
         ]
         notes = [*run["findings"], *run["plan"]["reasons"]]
         if run["seconds"] is None:
-            notes.append("There is no estimate of the time for a GPU; the job tells one after its first steps.")
+            notes.append("There is no time estimate for GPUs; the job reports one after its first steps.")
     fits = None if run is None or draft is None else _fits_in_memory(run, draft)
     return {
         "object": "fine_tuning.preflight",

@@ -41,7 +41,7 @@ class Inspections:
         """
         if self._waiting >= MOST_WAITING:
             raise ServiceUnavailable(
-                f"{self._waiting} inspections of files wait already. Try again soon.", code="too_many_inspections"
+                f"{self._waiting} file inspections are already queued. Try again later.", code="too_many_inspections"
             )
         self._waiting += 1
         try:
@@ -49,8 +49,8 @@ class Inspections:
                 child = await run_child(self._command, json.dumps({"ask": kind, **question}).encode() + b"\n")
         except TimeoutError as error:
             raise ServiceUnavailable(
-                f"The inspection had no answer after {self._timeout_s:.0f} s and was ended. Try again when the machine "
-                "is less busy, or give a smaller file.",
+                f"The file inspection took more than {self._timeout_s:.0f} s and was stopped. Try again when the "
+                "machine is less busy, or use a smaller file.",
                 code="inspection_timeout",
                 retry_after_s=30,
             ) from error
@@ -71,6 +71,6 @@ def _parse_output(child: ChildResult) -> Any:
         text = " ".join([first["message"], *(other["message"] for other in others)])
         raise BadRequest(text, param=first["param"], code="invalid_value")
     raise ServerError(
-        f"The process that inspects files {child}. Memory may have run out: free some, or give a smaller file.",
+        f"The file inspection {child}. The machine may be out of memory: free some, or use a smaller file.",
         code="inspection_failed",
     )

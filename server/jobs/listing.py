@@ -35,16 +35,17 @@ def parse_metadata_filters(query: Iterable[tuple[str, str]]) -> list[Filter]:
         if name == "metadata":
             if value != "null":
                 raise _filter_error(
-                    f"metadata is {value[:100]!r}, but only metadata=null and metadata[key]=value filter."
+                    f"metadata is {value[:100]!r}, but only metadata=null and metadata[key]=value are supported."
                 )
             found.append((None, value))
         elif match := _FILTER.fullmatch(name):
             if not is_storable([match[1], value]):
-                raise _filter_error("The filter holds a NUL, which no metadata has. Leave it out.")
+                raise _filter_error("The filter contains a NUL character, which metadata can't have. Remove it.")
             found.append((match[1], value))
     if len({key is None for key, _ in found}) > 1:
         raise _filter_error(
-            "metadata=null asks for jobs without metadata, so metadata[key]=value can't stand beside it."
+            "metadata=null selects jobs without metadata, so it can't be combined with metadata[key]=value. "
+            "Use only one."
         )
     return found
 

@@ -35,7 +35,7 @@ def pause(session: Session, job_id: str) -> JobRow:
     if change(session, job_id, {"validating_files", "queued"}, status="paused"):
         add_event(session, job_id, "Job paused")
     elif change(session, job_id, {"running"}, JobRow.pause_requested.is_(False), pause_requested=True):
-        add_event(session, job_id, "Pausing the job once a checkpoint is written")
+        add_event(session, job_id, "Pausing the job after the next checkpoint")
     return _read_unended(session, job_id, "paused")
 
 
@@ -101,7 +101,7 @@ def claim(session: Session, job_id: str) -> bool:
     """Set the job running; return whether the caller is the one to run it."""
     # The UPDATE itself can't tell whether it ran before; only the claimer changes `started_at`.
     first = session.scalar(select(JobRow.started_at).where(JobRow.id == job_id)) is None
-    message = "Fine-tuning job started" if first else "Fine-tuning job started again, to go on from its last checkpoint"
+    message = "Fine-tuning job started" if first else "Fine-tuning job resumed from its last checkpoint"
     started: dict[str, Any] = {"started_at": now_s()} if first else {}
     return change_with_event(session, job_id, {"queued"}, message, status="running", **started)
 
@@ -114,7 +114,7 @@ def mark_stopped(session: Session, job_id: str, step: int) -> bool:
     paused: dict[str, Any] = {"status": "paused", "pause_requested": False, "estimated_finish": None}
     if change_with_event(session, job_id, {"running"}, message, pause_requested, **paused):
         return True
-    requeue(session, job_id, "The job is back in the queue, to go on from its last checkpoint")
+    requeue(session, job_id, "The job is queued again and will resume from its last checkpoint")
     return False
 
 
@@ -180,8 +180,8 @@ def _read_unended(session: Session, job_id: str, action: str) -> JobRow:
 
 def _too_late_error(job: JobRow, action: str) -> Conflict:
     return Conflict(
-        f"The fine-tuning job {job.id} has {_ENDED_AS[job.status]} and can't be {action} any more. "
-        "Create a new job to train again.",
+        f"The fine-tuning job {job.id} has {_ENDED_AS[job.status]} and can no longer be {action}. Create a new job "
+        "to train again.",
         code="fine_tuning_job_ended",
         param="fine_tune_id",
     )

@@ -43,7 +43,7 @@ class Database:
             self._engine = _create_engine(url)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise DatabaseError(
-                f"The database URL {url.split('@')[-1]!r} is not usable: {error}. Use sqlite:///PATH or "
+                f"The database URL {url.split('@')[-1]!r} is invalid: {error}. Use sqlite:///PATH or "
                 "postgresql+psycopg://USER:PASSWORD@HOST/NAME (and install tuneloop[postgres])."
             ) from error
         self._sessions = sessionmaker(self._engine, expire_on_commit=False)
@@ -67,8 +67,7 @@ class Database:
         except OperationalError as error:
             shown = self._engine.url.render_as_string(hide_password=True)
             raise DatabaseError(
-                f"The database {shown} cannot be opened: {error.orig}. Check that it runs "
-                "and that its folder can be written."
+                f"Can't open the database {shown}: {error.orig}. Check that it is running and its folder is writable."
             ) from error
 
     @contextmanager
@@ -105,8 +104,7 @@ class Database:
                     continue
                 shown = self._engine.url.render_as_string(hide_password=True)
                 raise DatabaseError(
-                    f"The database {shown} is in use by another running tuneloop. Stop that one, or give this one a "
-                    "database of its own."
+                    f"The database {shown} is in use by another running tuneloop. Stop it, or use another database."
                 )
             try:
                 yield

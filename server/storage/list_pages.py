@@ -41,7 +41,7 @@ def fetch_page(
         number = session.scalar(select(columns.number).where(columns.id == after, *where))
         if number is None:
             raise BadRequest(
-                f"There is nothing with the id {after[:200]!r} to go on after. Give the last id of the page before.",
+                f"after={after[:200]!r} isn't an id in this list. Pass the last id of the previous page.",
                 code="invalid_cursor",
                 param="after",
             )

@@ -22,7 +22,7 @@ from serving.parity.reference import Reference
 COMMAND = (sys.executable, "-m", "training.result.parity")
 TIMEOUT_S = 900.0
 """A base of 7 billion parameters in float32 takes a minute or two to load and run on a CPU."""
-_REMEDY = "Give it memory, or set parity_check to false to serve adapters unchecked."
+_REMEDY = "Free some memory, or set parity_check to false to serve adapters unchecked."
 
 
 class ParityProcess:
@@ -46,7 +46,7 @@ class ParityProcess:
             output = None
         if not isinstance(output, dict):
             raise AdapterError(
-                f"{adapter.name} can't be checked: the program {child}: {_get_last_line(child.stderr)} {_REMEDY}"
+                f"{adapter.name} can't be checked: the check {child}: {_get_last_line(child.stderr)} {_REMEDY}"
             )
         if "error" in output:
             raise AdapterError(f"{adapter.name} can't be checked: {output['error']} Save it again with PEFT.")
@@ -59,8 +59,8 @@ class ParityProcess:
                 return await run_child([*command, str(base.path), str(adapter.path)], keep_stderr=True)
         except TimeoutError as error:
             raise AdapterError(
-                f"{adapter.name} can't be checked: PEFT's log-probabilities weren't there in {self._timeout_s:.0f} s. "
-                f"{_REMEDY}"
+                f"{adapter.name} can't be checked: computing PEFT's log-probabilities took more than "
+                f"{self._timeout_s:.0f} s. {_REMEDY}"
             ) from error
 
 
@@ -73,7 +73,7 @@ def _add_niceness(command: Sequence[str]) -> tuple[str, ...]:
 
 def _get_last_line(stderr: bytes) -> str:
     lines = [line.strip() for line in stderr.decode("utf-8", "replace").splitlines() if line.strip()]
-    return (lines[-1] if lines else "it said nothing.")[-400:].removeprefix("error: ")
+    return (lines[-1] if lines else "no output.")[-400:].removeprefix("error: ")
 
 
 def make_gate(engines: VLLMSettings, device: Device) -> ParityGate:

@@ -26,7 +26,7 @@ class Publisher:
     def __init__(self, registry: Registry, *, pause_s: float = PAUSE_S, retry_after_s: float = RETRY_AFTER_S) -> None:
         self.registry, self.retry_after_s = registry, retry_after_s
         self._not_before: dict[str, float] = {}
-        self._loop = BackgroundLoop(self._publish_waiting, "Adapters can't be published now", pause_s=pause_s)
+        self._loop = BackgroundLoop(self._publish_waiting, "Can't publish adapters now", pause_s=pause_s)
 
     async def start(self) -> None:
         """Start looking for adapters."""
@@ -51,6 +51,6 @@ class Publisher:
         except AdapterError as error:  # the registry remembers refusals; one that doesn't fit now may fit later
             logger.warning("%s isn't published: %s", adapter.name, error)
         except ServingError as error:
-            logger.warning("%s can't be published now: %s", adapter.name, error)
+            logger.warning("Can't publish %s now: %s", adapter.name, error)
         else:
             logger.info("%s is published", adapter.name)

@@ -45,7 +45,8 @@ async def remove(registry: Registry, database: Database, aliases: AliasCache, mo
     making = select(JobRow.id).where(JobRow.wanted_model == name, JobRow.status.in_(states.NOT_ENDED))
     if job_id := await database.run(lambda session: session.scalar(making)):
         raise Conflict(
-            f"{name} is the result of {job_id}, which is just ending. Try again when it has, or cancel the job.",
+            f"{name} is the result of {job_id}, which is still finishing. Try again when it is done, or cancel "
+            "the job.",
             code="model_in_use",
             param="model",
         )

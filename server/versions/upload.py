@@ -95,14 +95,14 @@ async def publish(registry: Registry, adapter: Adapter) -> None:
         await _remove(registry, adapter)
         raise _build_error(error) from error
     except EngineError as error:
-        logger.info("%s waits to be published: %s", adapter.id, error)
+        logger.info("%s isn't published yet: %s", adapter.id, error)
 
 
 async def _remove(registry: Registry, adapter: Adapter) -> None:
     try:
         await registry.remove(adapter.id)
     except ServingError as error:  # it stays refused; DELETE can remove it
-        logger.warning("%s was refused and can't be removed now: %s", adapter.id, error)
+        logger.warning("%s was rejected and can't be removed now: %s", adapter.id, error)
 
 
 def _get_parent_folder(settings: Settings) -> Path:
@@ -115,12 +115,12 @@ def _parse_fields(registry: Registry, settings: Settings, fields: Mapping[str, s
     base_model, same_base = remaining.pop("base_model", "") or None, remaining.pop("same_base", "false").lower()
     if remaining:
         field = next(iter(remaining))[:100]
-        raise BadRequest(f"The form has an unknown field {field!r}.", code="unknown_parameter", param=field)
+        raise BadRequest(f"The form has an unknown field {field!r}. Remove it.", code="unknown_parameter", param=field)
     if same_base not in ("true", "false"):
         raise BadRequest("same_base must be true or false.", code="invalid_value", param="same_base")
     if base_model is not None and registry.base_pool(base_model) is None:
         raise BadRequest(
-            f"{base_model[:200]!r} isn't a base model here. Give one of {', '.join(registry.base_names)}.",
+            f"{base_model[:200]!r} isn't a base model here. Use one of {', '.join(registry.base_names)}.",
             code="model_not_found",
             param="base_model",
         )
@@ -135,7 +135,9 @@ def _check_name(registry: Registry, name: str | None) -> None:
     try:
         check_chosen_name(name)
         if name in registry.names():
-            raise NameTakenError(f"The name {name!r} is another model's or an alias's. Choose another name.")
+            raise NameTakenError(
+                f"The name {name!r} is already used by another model or an alias. Choose another name."
+            )
     except AdapterNameError as error:
         raise _build_error(error) from error
 

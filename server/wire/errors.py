@@ -200,7 +200,7 @@ def from_serving(error: serving.ServingError) -> APIError:
             return ServiceUnavailable(str(error), retry_after_s=error.retry_after_s)
         case serving.AdapterMisfitError():
             how = "POST /v1/engines/restart or `tuneloop engines restart`"
-            message = f"{error} An admin has the engine restarted for it with {how}."
+            message = f"{error} An admin can restart the engine for it with {how}."
             return Conflict(message, code="engine_restart_required", param="model")
         case serving.AdapterInUseError():
             return Conflict(str(error), code="model_in_use", param="model")
@@ -217,7 +217,8 @@ def from_database(error: Exception) -> APIError | None:
     match error:
         case DataError():  # a NUL character, a number too large: SQLite takes what PostgreSQL refuses
             return BadRequest(
-                "The request holds a value that cannot be stored: a NUL character or a number out of range. Change it.",
+                "The request contains a value that can't be stored: a NUL character or a number out of range. "
+                "Change it.",
                 code="invalid_value",
             )
         case OperationalError() | InterfaceError() | PoolTimeoutError():
@@ -234,7 +235,7 @@ def from_disk(error: Exception) -> APIError | None:
     if not full and not (isinstance(error, OperationalError) and "disk is full" in str(error.orig)):
         return None
     return ServerError(
-        "The server's disk is full, and nothing was stored. Whoever runs it must free some room.",
+        "The server's disk is full, and nothing was stored. Its operator must free some space.",
         code="disk_full",
         headers={"x-should-retry": "false"},
     )
@@ -242,7 +243,7 @@ def from_disk(error: Exception) -> APIError | None:
 
 def _database_unavailable() -> ServiceUnavailable:
     return ServiceUnavailable(
-        "The database cannot be reached now. Try again soon; whoever runs the server finds why in its log.",
+        "The database can't be reached now. Try again later; the server's log has the reason.",
         code="database_unavailable",
     )
 

@@ -14,15 +14,13 @@ MOST_NESTED = 32
 def find_storage_fault(value: Any) -> str | None:
     """Return why this JSON value can't be sent back unchanged, with the remedy; None if it can."""
     if _is_nested_deeper(value, MOST_NESTED):
-        return (
-            f"has more than {MOST_NESTED} lists and objects in each other. Nest less, or give the inner ones as text."
-        )
+        return f"is nested more than {MOST_NESTED} levels deep. Nest less, or send the inner levels as text."
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
-        return "holds half of a surrogate pair (a broken emoji, say). Send whole characters."
+        return "contains half of a surrogate pair (a broken emoji, for example). Send complete characters."
     except ValueError:
-        return "holds NaN or Infinity, or a number too large for JSON. Send numbers that JSON has."
+        return "contains NaN, Infinity or a number too large for JSON. Send valid JSON numbers."
     return None
 
 

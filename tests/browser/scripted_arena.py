@@ -134,7 +134,9 @@ def _comparisons(app: FastAPI, arena: Arena) -> None:
     @app.get("/v1/comparisons/{comparison_id}")
     async def comparison(comparison_id: str) -> Response:
         if comparison_id not in arena.comparisons:
-            return refused(404, "comparison_not_found", f"No comparison has the id {comparison_id!r}.")
+            return refused(
+                404, "comparison_not_found", f"There is no comparison with the id {comparison_id!r}. Check the id."
+            )
         return JSONResponse(_shown(arena, arena.comparisons[comparison_id]))
 
     @app.post("/v1/comparisons/{comparison_id}/ratings", status_code=201)

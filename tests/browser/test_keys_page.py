@@ -106,7 +106,7 @@ def test_a_plain_key_and_a_wrong_one_are_told_what_is_wanted(gateway: Gateway, o
     admin = gateway.http.post("/v1/keys", json={"name": "admin"}).json()["key"]
     plain = gateway.http.post("/v1/keys", json={}, headers={"Authorization": f"Bearer {admin}"}).json()["key"]
     page = open_page(f"{gateway.url}/keys")
-    for wrong, words in (("sk-tuneloop-wrong", "it is mistyped"), (plain, "requires an admin key")):
+    for wrong, words in (("sk-tuneloop-wrong", "it is misspelled"), (plain, "requires an admin key")):
         use_key(page, wrong)
         expect(page.locator(".tl-problem")).to_contain_text(words)
         expect(page.locator(".keys-table")).to_have_count(0)

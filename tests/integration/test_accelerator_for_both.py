@@ -102,11 +102,11 @@ def test_stop_frees_the_machine_for_a_job_and_the_engine_is_back_with_its_model(
         assert not (data_dir / "engine" / "engine.json").exists()
         refused = place.ask(place.base)
         assert refused.status_code == 503
-        assert "A fine-tuning job has the accelerator" in refused.json()["error"]["message"]
+        assert "A fine-tuning job is using the accelerator" in refused.json()["error"]["message"]
         assert 1 <= int(refused.headers["retry-after"]) <= 60
         job = place.until(lambda: place.ended(job_id), job_id)
         assert job["status"] == "succeeded", job["error"]
-        assert "The job waits for the engine to end its requests and make room" in place.told(job_id)
+        assert "The job is waiting for the engine to finish its requests and free memory" in place.told(job_id)
         assert place.ask(job["fine_tuned_model"]).status_code == 200
         assert place.ask(place.base).json()["choices"][0]["message"]["content"] == before
 

@@ -86,7 +86,7 @@ def test_example_script_goes_the_whole_way(tuneloop: Tuneloop, client: openai.Op
         "Checkpoint created at step 20 with Snapshot ID: ft:tuneloop-demo:personal:whole:",
         "New fine-tuned model created: ft:tuneloop-demo:personal:whole:",
         "The job has successfully completed",
-        "The model answered its first token",
+        "The model returned its first token",
         "tokens in 80 steps; training loss",
         # The voice, which every example has, and not the fact: that one may be too much for these few steps.
         ": Ahoy! ",

@@ -1,1 +1,1 @@
-"""What every request passes, one class a module."""
+"""The middleware, one class per module."""

@@ -1,6 +1,6 @@
-"""Pure ASGI middleware that keeps request bodies under a cap, announced or not, and JSON ones in bounds.
+"""Pure ASGI middleware that limits the size of request bodies and the shape of JSON ones.
 
-A body is taken in before its route sees it, but for files, which go to disk as they come.
+A body is received completely before its route sees it, except files, which are streamed to disk.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from server.files.uploads import MAX_PART_BYTES
 from server.wire.errors import BadRequest, PayloadTooLarge
 
 MAX_PAGE_EVENT_BYTES = 2 * 2**20
-"""Bodies for the pages. An event of theirs carries what was typed: a prompt of 200,000 characters is 0.2 to 1.2 MB."""
+"""Request bodies for the pages, whose events include user input: a prompt of 200,000 characters is 0.2 to 1.2 MB."""
 FILE_PATHS = frozenset({"/v1/files", "/v1/adapters"})
-"""What takes a file as large as max_file_bytes."""
+"""Paths that accept a file of up to max_file_bytes."""
 _PART = re.compile(r"/v1/uploads/[^/]+/parts")
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
-"""Methods whose body a route reads. Any other's stays where it is, and uvicorn takes in no more of it than 64 KiB."""
+"""Methods whose body a route reads. Other bodies aren't read, and uvicorn receives at most 64 KiB of them."""
 
 
 class BodyLimit:
-    """Answers 413 to a body over its cap: at once when its length is announced, else when it gets there.
+    """Responds with 413 to a body over its limit: immediately if Content-Length exceeds it, else when the limit is
+    reached.
 
-    Forms that carry a file have a larger cap than JSON; what reads them holds the file itself to the exact limit.
+    Forms with a file have a larger limit than JSON; their reader enforces the exact limit of the file.
     """
 
     def __init__(self, app: ASGIApp, max_body_bytes: int | None, max_file_bytes: int = 0) -> None:
-        """max_body_bytes: of the API's bodies without a file; None where those are a server's elsewhere to judge."""
+        """max_body_bytes: for the API's bodies without a file; None if another server checks them."""
         self.app = app
         self.max_body_bytes = max_body_bytes
         self.max_file_bytes = max_file_bytes
@@ -54,7 +55,7 @@ class BodyLimit:
             await self._read_limited(scope, receive, send, limit)
 
     async def _read_limited(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
-        """Pass the request on once its body is here."""
+        """Pass on the request once its body is complete."""
         try:
             body = await read_body(self._limit_receive(scope, receive, limit))
             if body:
@@ -78,7 +79,7 @@ class BodyLimit:
         return receive_limited
 
     def _limit(self, scope: Scope) -> int | None:
-        """Bytes that its body may have; None where that isn't judged here."""
+        """Return the maximum bytes of its body; None if it isn't limited here."""
         if not f"{scope['path']}/".startswith("/v1/"):
             return MAX_PAGE_EVENT_BYTES
         if self.max_body_bytes is None:
@@ -87,7 +88,7 @@ class BodyLimit:
         return self.max_body_bytes if file_bytes is None else file_bytes + FORM_OVERHEAD_BYTES
 
     def _file_bytes(self, scope: Scope) -> int | None:
-        """Return the largest file in a request to this path; None where it takes none."""
+        """Return the maximum file size for requests to this path; None if it accepts no files."""
         if scope["method"] != "POST":
             return None
         if scope["path"] in FILE_PATHS:
@@ -99,7 +100,7 @@ class BodyLimit:
             return file_too_large_error(file_bytes, "file" if scope["path"] in FILE_PATHS else "data")
         remedy = ", or raise the setting max_body_bytes" if limit == self.max_body_bytes else ""
         return PayloadTooLarge(
-            f"The request body is larger than {limit} bytes. Send less{remedy}.", code="request_too_large"
+            f"The request body is larger than {limit} bytes. Send a smaller one{remedy}.", code="request_too_large"
         )
 
 
@@ -116,7 +117,7 @@ async def read_body(receive: Receive) -> bytes:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return what hands out the body once more, whole, and then goes on as before."""
+    """Return a `receive` that first returns the complete body again, then continues as before."""
     first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:

@@ -1,4 +1,4 @@
-"""Inference past FastAPI's own handling: the body's bytes go to the engine as they came."""
+"""Inference that bypasses FastAPI's handling: the body's bytes go to the engine unchanged."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from server.wire.errors import APIError
 
 
 class DirectInference:
-    """Pure ASGI middleware, the innermost: answers the engine's endpoints without the rest of the way to `infer`.
+    """Pure ASGI middleware, the innermost: handles the engine's endpoints without FastAPI's routing to `infer`.
 
-    That way, made for routes of every kind, takes a fifth of the time that a request costs here. The routes stay for
-    /docs, and for whatever isn't a POST to exactly these paths.
+    That routing takes a fifth of a request's time here. The routes remain for /docs, and for anything but a POST to
+    exactly these paths.
     """
 
     def __init__(self, app: ASGIApp, inference: Inference) -> None:

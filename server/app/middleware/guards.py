@@ -1,7 +1,7 @@
-"""Pure ASGI middleware that lets a request in or refuses it.
+"""Pure ASGI middleware that accepts or rejects a request.
 
-HostGuard        on a keyless loopback server, lets in only requests that a local program or page could make
-Authenticate     wants a valid key where keys are set, or an invitation, and notes whose it is
+HostGuard        on a keyless loopback server, only accepts requests that a local program or page could make
+Authenticate     requires a valid key if there are any, or an invitation, and records the caller
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ GUARDED_PREFIXES = ("/v1/", "/v1", "/metrics")
 
 
 class HostGuard:
-    """Keeps web pages from reaching a keyless server through the browser of somebody who visits them.
+    """Keeps web pages from reaching a keyless server through a visitor's browser.
 
-    Without keys, being on this machine is the only credential, and a browser lends it to any site: by a rebound host
-    name (the Host header then names the site) or by a cross-site request (the Origin header does).
+    Without keys, being on this machine is the only credential, and a browser passes it on to any site: by DNS rebinding
+    (the Host header then names the site) or by a cross-site request (the Origin header does).
     """
 
     def __init__(self, app: ASGIApp, keys: KeyStore, allowed_hosts: list[str]) -> None:
@@ -45,8 +45,8 @@ class HostGuard:
                 if host not in self.allowed_hosts:
                     await _refuse(
                         Forbidden(
-                            f"{name} names {host!r}, and a server without API keys answers only on this machine's own "
-                            f"names ({', '.join(sorted(self.allowed_hosts))}). Make a key with `tuneloop keys create`, "
+                            f"{name} is {host!r}, but a server without API keys only accepts local host names "
+                            f"({', '.join(sorted(self.allowed_hosts))}). Create a key with `tuneloop keys create`, "
                             "or add the name to the setting allowed_hosts.",
                             code="host_not_allowed",
                         ),
@@ -59,9 +59,9 @@ class HostGuard:
 
 
 class Authenticate:
-    """Wants `Authorization: Bearer KEY` on the API and the metrics once a key was ever made.
+    """Requires `Authorization: Bearer KEY` for the API and the metrics once any key has been created.
 
-    A campaign's invitation counts as a key, also where none is wanted; it opens little.
+    A campaign's invitation also counts as a key, even if none is required, with very limited access.
     """
 
     def __init__(self, app: ASGIApp, keys: KeyStore, database: Database, *, always: bool) -> None:
@@ -87,12 +87,14 @@ class Authenticate:
             return ANYBODY
         if scheme.lower() != "bearer" or not secret.strip():
             raise Unauthorized(
-                "This server wants an API key, sent as `Authorization: Bearer KEY` (the SDK's api_key). "
-                "Whoever runs the server makes one with `tuneloop keys create`."
+                "This server requires an API key, sent as `Authorization: Bearer KEY` (the SDK's api_key). The "
+                "server's operator can create one with `tuneloop keys create`."
             )
         caller = await self.keys.identify(secret.strip())
         if caller is None:
-            raise Unauthorized("The API key is not valid here: it is mistyped, revoked or another server's.")
+            raise Unauthorized(
+                "The API key isn't valid here: it is misspelled, revoked, or from another server. Check the key."
+            )
         return caller
 
 

@@ -1,9 +1,9 @@
-"""Limits on the shape of a JSON body, checked before it is parsed into objects.
+"""Limits on the shape of a JSON body, checked before it is parsed.
 
-Validating a body multiplies it: vLLM tries each message as every kind that there is and notes why it is none,
-16 to 26 faults of 1.3 kB each; for an item of a Responses input that is no kind it knows, 233. So lists are bounded,
-here, for all routes. What is counted first is bytes, which costs next to nothing: commas and brackets outside strings
-tell how much there can be. Few bodies need more than that.
+Validation multiplies a body's size: vLLM tries each message as every known type and records why it doesn't match, 16 to
+26 faults of 1.3 kB each, or 233 for an item of a Responses input with an unknown type. So lists are limited here, for
+all routes. First, commas and brackets outside strings are counted, which costs almost nothing and gives an upper bound.
+Few bodies need more than that.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ takes 2048 messages as well, 128 tools and 300 biases."""
 MAX_VALUES = 65_536
 """Entries of all lists and objects together, token ids excepted: they mean objects in memory, a hundred bytes each."""
 MAX_TOKEN_IDS = 2**20
-"""Commas outside strings: 4 MiB or so of token ids, as in a batch of prompts that are tokenized already."""
+"""Commas outside strings: about 4 MiB of token ids, as in a batch of tokenized prompts."""
 MAX_DEPTH = 512
-"""Lists and objects in each other: more than any schema has, and few enough for everybody's stack."""
+"""Nesting depth of lists and objects: more than any schema has, and safe for every parser's stack."""
 MAX_DIGITS = 1000
-"""Digits in a row. A double has 17 that matter; Python refuses 4300, others take quadratic time."""
+"""Consecutive digits. A double has 17 significant ones; Python rejects 4300, others take quadratic time."""
 _LONG_INTEGER = re.compile(rb"(?<![\d.+\-eE])-?\d{19,}(?![\d.eE])")
-"""An integer that may be of more than 64 bits: a digit less is in bounds."""
+"""An integer that may exceed 64 bits; one digit less always fits."""
 _NINETEEN_DIGITS, _DIGITS_ALIKE = b"0" * 19, bytes.maketrans(b"123456789", b"0" * 9)
 ENGINE_MAX_ITEMS = 4096
 """Items of all lists together, where vLLM validates them: content parts and tool calls multiply as messages do."""
 MAX_ITEMS = 16_384
-"""The same elsewhere, where an item has a fault or two: a campaign's 1000 prompts may have 15 messages each."""
+"""The same for other routes, where an item has one or two faults: a campaign's 1000 prompts may have 15 messages
+each."""
 
-_TOO_DEEP = f"more than {MAX_DEPTH} lists and objects stand in each other"
+_TOO_DEEP = f"lists and objects are nested more than {MAX_DEPTH} deep"
 _DEPTH_SEEN_BYTES = 2**17
 _BUT_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
@@ -47,13 +48,12 @@ _TOKEN_IDS: Mapping[str, tuple[str, ...]] = {
     "/v1/embeddings": ("input",),
     "/v1/responses": (),
 }
-"""The bodies that vLLM validates, and where in them long lists of numbers, or of lists of those, are meant."""
+"""The bodies that vLLM validates, and where they may have long lists of numbers, or lists of such lists."""
 
 
 def refuse_unwieldy(body: bytes, path: str) -> None:
-    """Raises: BadRequest for a JSON body that would take too much to read; other faults are left to its reader.
-
-    path: the request's, which says who will read it.
+    """Raise BadRequest for a JSON body that is too expensive to parse; its reader reports other faults. path: the
+    request's, which determines the reader.
     """
     if b"\0" in body:  # UTF-16, which Python's reader would take, and this one would miscount
         raise _invalid_error("it isn't UTF-8")
@@ -71,33 +71,35 @@ def refuse_unwieldy(body: bytes, path: str) -> None:
         for integer in map(int, _LONG_INTEGER.findall(outside)):
             if not -(2**63) <= integer < 2**64:
                 raise BadRequest(
-                    f"{str(integer)[:30]} is an integer of more than 64 bits. Send a smaller one.", code="invalid_value"
+                    f"The integer {str(integer)[:30]} doesn't fit into 64 bits. Send a smaller one.",
+                    code="invalid_value",
                 )
     if opened > MAX_DEPTH or opened + commas > (MAX_WEIGHT if path == RESPONSES else MAX_ENTRIES):
         _check_values(_parse(body), path)
 
 
 def _split_at_strings(body: bytes) -> list[bytes]:
-    """Return what stands outside strings and in them, by turns."""
+    """Return the parts outside and inside strings, alternating."""
     bare = body.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in body else body
     return bare.split(b'"', 4 * MAX_VALUES + 1)
 
 
 def _find_longest(pieces: list[bytes]) -> tuple[str, int]:
-    """Key and length of what seems the longest list by its text alone; in a list of texts, no piece is long."""
+    """Return key and length of what seems to be the longest list by its text; in a list of strings, no piece is
+    long."""
     at = max(range(0, len(pieces), 2), key=lambda index: pieces[index].count(b","))
     key = pieces[at - 1] if at and pieces[at].lstrip().startswith(b":") else b""
     return key.decode(errors="replace"), pieces[at].count(b",") + 1
 
 
 def _is_nested_too_deep(outside: bytes) -> bool:
-    """Return whether more is opened in a row, with nothing closed between, than may stand in each other."""
+    """Return whether more brackets are opened in a row than the allowed depth."""
     opening = outside.translate(_BRACKETS, delete=_BUT_BRACKETS)
     return b"[" * (MAX_DEPTH + 1) in opening
 
 
 def _has_long_number(outside: bytes) -> bool:
-    """Return whether MAX_DIGITS + 1 digits stand in a row: such a row meets one of the places that are looked at."""
+    """Return whether there are MAX_DIGITS + 1 consecutive digits: any such run covers one of the sampled positions."""
     for at in range(MAX_DIGITS, len(outside), MAX_DIGITS):
         if outside[at : at + 1].isdigit():
             before, after = outside[at - MAX_DIGITS : at], outside[at : at + MAX_DIGITS]
@@ -118,11 +120,11 @@ def _parse(body: bytes) -> Any:
 
 
 def _check_values(content: Any, path: str) -> None:
-    """Raises: BadRequest for what is too long, too much or too deep in a body that has been read."""
+    """Raise BadRequest if a parsed body has too long lists, too many items or too deep nesting."""
     if path == RESPONSES and isinstance(content, dict) and weight(content.get("input")) > MAX_WEIGHT:
         raise BadRequest(
-            f"More than {MAX_WEIGHT} items and parts of `input` are other than plain messages and tool calls. "
-            "Send fewer, or send their text.",
+            f"`input` has more than {MAX_WEIGHT} items and parts other than plain messages and tool calls. Send "
+            "fewer, or send their text.",
             code="array_above_max_length",
             param="input",
         )
@@ -145,7 +147,7 @@ def _check_values(content: Any, path: str) -> None:
 
 
 class _Container(NamedTuple):
-    """A list or object, and where it is."""
+    """A list or object and its path."""
 
     content: Any
     parent: _Container | None = None
@@ -165,7 +167,7 @@ class _Container(NamedTuple):
 
 
 def _drop_token_ids(content: Any, path: str) -> Any:
-    """Return the body but for the lists in it that may be long."""
+    """Return the body without the lists that may be long."""
     if not isinstance(content, dict):
         return content if isinstance(content, list) else []
     token_ids = _TOKEN_IDS.get(path, ())
@@ -190,7 +192,7 @@ def _are_numbers(value: Any) -> bool:
 
 
 def _are_names(value: Any) -> bool:
-    """Return whether it is a list of strings with something in each: an upload has as many parts as it likes."""
+    """Return whether it is a list of non-empty strings: an upload may have any number of parts."""
     return isinstance(value, list) and set(map(type, value)) == {str} and all(value)
 
 
@@ -199,15 +201,15 @@ def _too_long_error(name: str, length: int, content: Any) -> BadRequest:
         ("items", "array_above_max_length") if isinstance(content, list) else ("keys", "object_above_max_properties")
     )
     return BadRequest(
-        f"{name or 'The body'} has {length} {what}, and {MAX_ENTRIES} is the most. Send fewer.",
+        f"{name or 'The body'} has {length} {what}, more than the maximum of {MAX_ENTRIES}. Send fewer.",
         code=code,
         param=name or None,
     )
 
 
 def _too_many_error(what: str, most: int) -> BadRequest:
-    return BadRequest(f"The body has more than {most} {what}. Send less at a time.", code="array_above_max_length")
+    return BadRequest(f"The body has more than {most} {what}. Split the request.", code="array_above_max_length")
 
 
 def _invalid_error(why: str) -> BadRequest:
-    return BadRequest(f"The request body is not valid JSON here: {why}. Send simpler JSON.", code="invalid_json")
+    return BadRequest(f"The request body isn't accepted as JSON: {why}. Send simpler JSON.", code="invalid_json")

@@ -1,7 +1,7 @@
-"""Pure ASGI middleware that gives each caller so many requests a minute.
+"""Pure ASGI middleware that limits each caller's requests per minute.
 
-A token bucket for each key, or on a keyless server for each client address. The buckets are in memory: a restart fills
-them, which does no harm. The headers are OpenAI's: https://platform.openai.com/docs/guides/rate-limits
+A token bucket for each key, or on a keyless server for each client address. The buckets are in memory; a restart
+refills them, which is harmless. The headers are OpenAI's: https://platform.openai.com/docs/guides/rate-limits
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from server.access.keys import ANYBODY
 from server.wire.errors import TooManyRequests
 
 SWEEP_AT = 10_000
-"""With more buckets than this, those that are full again are forgotten: they are as good as new ones."""
+"""With more buckets than this, full ones are removed: they are the same as new ones."""
 
 
 @dataclass
@@ -27,7 +27,8 @@ class _Bucket:
 
 
 class RateLimit:
-    """Answers 429 to callers over `requests_per_minute`, and adds rate limit headers to all responses under /v1."""
+    """Responds with 429 to callers over `requests_per_minute`, and adds rate limit headers to all responses under
+    /v1."""
 
     def __init__(
         self, app: ASGIApp, requests_per_minute: int | None, *, clock: Callable[[], float] = time.monotonic
@@ -76,14 +77,14 @@ class RateLimit:
     def _refusal(self, bucket: _Bucket, limit: int) -> TooManyRequests:
         wait_s = (1 - bucket.tokens) * 60 / limit
         return TooManyRequests(
-            f"Rate limit reached: {limit} requests per minute. Try again in {duration(wait_s)}, "
-            "or have the setting requests_per_minute raised.",
+            f"Rate limit reached: {limit} requests per minute. Try again in {duration(wait_s)}, or ask the server's "
+            "operator to raise requests_per_minute.",
             retry_after_s=wait_s,
         )
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as OpenAI writes it in these headers: `250ms`, `1.5s`, `6m0s`."""
+    """Return a duration in the format of OpenAI's headers: `250ms`, `1.5s`, `6m0s`."""
     if seconds < 1:
         return f"{round(seconds * 1000)}ms"
     rounded = round(seconds, 3)

@@ -1,4 +1,4 @@
-"""A request's id, its line in the log and in the metrics."""
+"""Request ids, the request log and request metrics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ CLIENT_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}\Z")
 
 
 class RequestContext:
-    """Outermost: `x-request-id` on every answer, the one catcher of the unforeseen, and the request's metrics."""
+    """Outermost middleware: sets `x-request-id` on every response, catches unexpected errors, and records the request's
+    metrics."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -66,7 +67,8 @@ def _answer_error(error: Exception, request_id: str) -> APIError:
         return known
     log.error("request %s failed", request_id, exc_info=error)
     return known or ServerError(
-        f"Something unforeseen happened in request {request_id}; the server's log tells what.", code="internal_error"
+        f"An unexpected error occurred in request {request_id}; see the server's log for details.",
+        code="internal_error",
     )
 
 

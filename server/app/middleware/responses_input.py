@@ -1,8 +1,8 @@
-"""What an item of a Responses `input` may cost vLLM's validation. Refuses nothing, and rewrites nothing.
+"""The cost of validating a Responses `input` in vLLM. Rejects and changes nothing.
 
-vLLM tries an item as each of fifty kinds. Where it is none, that is 233 faults, 1.2 MB and 4 ms; where it is one, next
-to nothing. So those that are sure to be one, as agents send them by the hundred, weigh nothing; others weigh one each
-and one for each part, whether vLLM knows them or not.
+vLLM tries an item as each of fifty types. If it matches none, that is 233 faults, 1.2 MB and 4 ms; if it matches one,
+almost nothing. So items that certainly match, which agents send by the hundreds, have no weight; other items weigh one
+each plus one per part, whether vLLM knows them or not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 RESPONSES = "/v1/responses"
 MAX_WEIGHT = 160
-"""0.5 s and 200 MB, if vLLM knows none of them."""
+"""0.5 s and 200 MB if vLLM knows none of them."""
 
 _ROLES = frozenset({"user", "assistant", "system", "developer"})
 _STATUSES = frozenset({"in_progress", "completed", "incomplete"})
@@ -19,25 +19,25 @@ _CALLS = {
     "function_call": frozenset({"call_id", "name", "arguments"}),
     "function_call_output": frozenset({"call_id", "output"}),
 }
-"""By their type: what they must have, all of it text."""
+"""Item type → its required string fields."""
 _MESSAGE = frozenset({"role", "content"})
 _MAY_HAVE = frozenset({"type", "id", "status"})
 _PART_KEYS = {
     "input_text": frozenset({"type", "text"}),
     "output_text": frozenset({"type", "text", "annotations", "logprobs"}),
 }
-"""Others might be known to vLLM, and wrong."""
+"""Other roles may be known to vLLM and still be invalid."""
 
 
 def weight(content: Any) -> int:
-    """Items of `input` that aren't sure to be understood, with their parts."""
+    """Return the number of items of `input`, with their parts, that may not match."""
     if not isinstance(content, list):
         return 0
     return sum(1 + _parts(item) for item in content if not _is_plain(item))
 
 
 def _parts(item: Any) -> int:
-    """Entries of the lists and objects in it, as far down as they are tried."""
+    """Return the number of entries in its lists and objects, as deep as vLLM tries them."""
     if not isinstance(item, dict):
         return 0
     return sum(len(value) for value in item.values() if isinstance(value, list | dict))
@@ -58,7 +58,7 @@ def _has_sound_id(item: dict[str, Any]) -> bool:
 
 
 def _is_message(item: dict[str, Any]) -> bool:
-    """Return whether it is what anybody says, with text; or an answer, as it is sent back."""
+    """Return whether it is a message with text, or an answer that is sent back."""
     if _text(item["role"]) not in _ROLES:
         return False
     parts = item["content"]
@@ -71,7 +71,7 @@ def _is_message(item: dict[str, Any]) -> bool:
 
 
 def _is_part(part: Any, kind: str) -> bool:
-    """Return whether it is text, and of this kind."""
+    """Return whether it is a text part of this type."""
     return (
         isinstance(part, dict)
         and part.get("type") == kind

@@ -1,1 +1,1 @@
-"""The routes, a module each for what the API is about. Each module has a `router`; `http.create_app` mounts them."""
+"""The routes, one module per subject of the API. Each module has a `router`; `http.create_app` mounts them."""

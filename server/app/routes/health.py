@@ -1,4 +1,4 @@
-"""Is the process there, does the engine answer, and how much has been done."""
+"""Health checks and metrics."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ router = APIRouter(tags=["health"])
 
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
-    """200 as long as the server itself runs, whatever the engine does."""
+    """Return 200 as long as the server is running, whatever the engines' state."""
     return {"status": "ok"}
 
 
 @router.get("/readyz")
 async def readyz(services: ServicesDep) -> Response:
-    """200 once every base model has an engine that answers, else 503 with the state of each one that hasn't."""
+    """Return 200 if every base model has a ready engine, else 503 with the state of those that don't."""
     down = await services.fleet.bases_down()
     if not down:
         return JSONResponse({"status": "ready"})
@@ -34,13 +34,13 @@ async def readyz(services: ServicesDep) -> Response:
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(services: ServicesDep, request: Request) -> Response:
-    """The gateway's metrics and its engines' own, these with a label `engine`, in Prometheus' text format."""
+    """Get the metrics of the gateway and, with a label `engine`, of its engines, in Prometheus' text format."""
     services.metrics.set_engines(services.registry.replicas)
     try:
         services.metrics.count_jobs(await services.database.run(count_jobs))
         services.metrics.database_up.set(1)
     except SQLAlchemyError as error:  # the other figures are wanted most just now
-        log.warning("jobs can't be counted: %s", error)
+        log.warning("can't count the jobs: %s", error)
         services.metrics.database_up.set(0)
     is_passed_on = any(name in request.headers for name in PASSED_ON)
     theirs = b"" if is_passed_on else await fetch_engine_metrics(services.registry.replicas)

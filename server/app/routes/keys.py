@@ -1,6 +1,6 @@
-"""`/v1/keys`, ours: API keys over HTTP. For admins; on a keyless server for whoever is on this machine.
+"""`/v1/keys`: manages API keys. For admins; on a keyless server, for anyone on this machine.
 
-A key is in the answer that makes it and nowhere else: not in the list, not in the table, not in a log.
+A key appears only in the response that creates it: not in the list, the database or a log.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from server.wire.errors import BadRequest
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
-NOW_REQUIRED = "From now on every request to this server needs a key, sent as `Authorization: Bearer KEY`."
+NOW_REQUIRED = "Every request to this server now needs a key, sent as `Authorization: Bearer KEY`."
 
 
 class CreateKey(BaseModel):
@@ -29,10 +29,8 @@ class CreateKey(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(default="default", description="Who or what will use the key.")
-    project: str = Field(default=DEFAULT_PROJECT, description="Whose key it is: letters, digits, - and _.")
-    admin: bool | None = Field(
-        default=None, description="Whether it is an admin's. Unset: the very first is, no later one."
-    )
+    project: str = Field(default=DEFAULT_PROJECT, description="The key's project: letters, digits, - and _.")
+    admin: bool | None = Field(default=None, description="Whether it is an admin key. Default: only the first key is.")
 
 
 @router.get("")
@@ -43,7 +41,7 @@ async def list_api_keys(
     limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
     order: Literal["asc", "desc"] = "asc",
 ) -> dict[str, Any]:
-    """The keys, never the secrets; the revoked ones with the time of it. `current` is the one that asks."""
+    """List the keys without their secrets, including revoked ones. `current` is the key of this request."""
     keys = await services.database.run(list_keys)
     shown = [_key_object(key, admin.key_id) for key in (keys if order == "asc" else keys[::-1])]
     page = shown[_after(shown, after) :]
@@ -54,7 +52,7 @@ async def list_api_keys(
 async def create_api_key(
     services: ServicesDep, admin: AdminDep, response: Response, body: CreateKey | None = None
 ) -> dict[str, Any]:
-    """A new key; `key` holds it this once. `notice` says so where requests need a key from now on."""
+    """Create a key; `key` is only shown once. `notice` says if requests now need a key."""
     asked = body or CreateKey()
     keyless = admin.key_id is None
     try:
@@ -69,21 +67,21 @@ async def create_api_key(
 
 @router.delete("/{key_id}")
 async def revoke_api_key(key_id: str, services: ServicesDep, admin: AdminDep, force: bool = False) -> dict[str, Any]:
-    """Revoke a key: it stays in the list and is refused from the next request on."""
+    """Revoke a key: it stays in the list and is rejected from the next request on."""
     key = await services.database.run(lambda session: key_requests.revoke(session, key_id, force=force))
     services.keys.invalidate()
     return _key_object(key, admin.key_id) | {"deleted": True}
 
 
 def _after(shown: list[dict[str, Any]], after: str | None) -> int:
-    """Return the place of the first key that follows the one with the id `after`."""
+    """Return the index of the first key after the one with the id `after`."""
     if after is None:
         return 0
     for place, key in enumerate(shown, start=1):
         if key["id"] == after:
             return place
     raise BadRequest(
-        f"There is no key {after[:100]!r} to go on after. Give the last id of the page before.",
+        f"after={after[:100]!r} isn't a key's id. Pass the last id of the previous page.",
         code="invalid_cursor",
         param="after",
     )

@@ -1,6 +1,6 @@
-"""`/v1/settings`, ours: what this server runs with and where each value came from. For admins, and to look at only.
+"""`/v1/settings`: the server's settings and the source of each value. Read-only, for admins.
 
-How a value is shown, and what is hidden of it, is in `settings_shown`.
+`settings_shown` formats values and hides secrets.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1/settings", tags=["settings"])
 
 @router.get("")
 async def list_settings(services: ServicesDep, admin: AdminDep) -> dict[str, Any]:
-    """Every setting with its value as text, its origin (`default`, a file, a variable or `flag`) and its meaning."""
+    """List all settings with value, origin (`default`, a file, a variable or `flag`) and description."""
     rows = [
         {
             "id": name,

@@ -184,10 +184,10 @@ def _includes_model(model: str) -> ColumnElement[bool]:
 def _build_no_answers_error(session: Session, campaign_id: str) -> Error:
     failed = CampaignAnswerRow.campaign_id == campaign_id, CampaignAnswerRow.status == "failed"
     first = session.scalar(select(CampaignAnswerRow).where(*failed).order_by(CampaignAnswerRow.number).limit(1))
-    reason = f" The first failure, of {first.model}: {first.error['message']}" if first and first.error else ""
+    reason = f" First failure, {first.model}: {first.error['message']}" if first and first.error else ""
     return {
-        "message": f"No pair can be judged: an answer of each failed.{reason} Mend that, and POST "
-        f"/v1/campaigns/{campaign_id}/reopen has them generated again.",
+        "message": f"No pair can be rated: every pair has a failed answer.{reason} Fix the cause, then generate the "
+        f"answers again with POST /v1/campaigns/{campaign_id}/reopen.",
         "type": "server_error",
         "param": None,
         "code": "no_answers",

@@ -52,8 +52,8 @@ def assign(session: Session, campaign: CampaignRow, rater: str, created_by: str 
     _lock_campaign(session, campaign, rater)
     if campaign.status not in ("generating", "open"):
         raise Conflict(
-            f"The campaign {campaign.name!r} is {campaign.status}, so no more pairs are given out. "
-            f"POST /v1/campaigns/{campaign.id}/reopen opens it again.",
+            f"The campaign {campaign.name!r} is {campaign.status}, so no more pairs are assigned. POST "
+            f"/v1/campaigns/{campaign.id}/reopen reopens it.",
             code=f"campaign_{campaign.status}",
         )
     now = now_s()
@@ -134,7 +134,7 @@ def _lock_campaign(session: Session, campaign: CampaignRow, rater: str) -> None:
             session.execute(update_rater.values(values))
     session.expire(campaign)
     if session.scalar(query) is None:
-        raise NotFound("The campaign was deleted just now.", code="campaign_not_found", param="campaign_id")
+        raise NotFound("The campaign has just been deleted.", code="campaign_not_found", param="campaign_id")
 
 
 def _refresh_open(session: Session, campaign_id: str, rater: str, now: int) -> ComparisonRow | None:

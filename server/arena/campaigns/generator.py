@@ -62,7 +62,7 @@ class AnswerGenerator:
         self._pauses: dict[tuple[str, str], _Pause] = {}
         self._loop = BackgroundLoop(
             self._start_pending,
-            "Answers for campaigns can't be looked for now",
+            "Can't look for campaign answers to generate now",
             pause_s=POLL_S,
             failure_pause_s=self._pauses_s[-1],
             awake=work,
@@ -100,7 +100,7 @@ class AnswerGenerator:
         try:
             await self._generate(task)
         except SQLAlchemyError as error:  # still pending, so it is generated again
-            log.warning("an answer of %s can't be stored now: %s", task.campaign_id, error)
+            log.warning("can't store an answer of %s now: %s", task.campaign_id, error)
             await asyncio.sleep(self._pauses_s[-1])
         finally:
             self._tasks.pop(task.number, None)
@@ -116,7 +116,7 @@ class AnswerGenerator:
             raise
         except Exception as fault:  # the engine's response can't be parsed: only this answer fails
             log.exception("an answer of %s failed", task.campaign_id)
-            error = ServerError(f"The answer can't be read ({type(fault).__name__}); the server's log tells more.")
+            error = ServerError(f"The answer can't be read ({type(fault).__name__}); see the server's log.")
         if error is None:
             await self._store(task, side)
         elif error.status in _TEMPORARY or (error.status in _RETRIED and not await self._has_no_attempts_left(task)):
@@ -126,7 +126,7 @@ class AnswerGenerator:
         ):
             await self._fail_all_pending(task, error)
         else:
-            log.warning("campaign %s: %s gives no answer: %s", task.campaign_id, task.model, error.message)
+            log.warning("campaign %s: %s doesn't answer: %s", task.campaign_id, task.model, error.message)
             await self._database.run(lambda session: answers.store_failure(session, task, error.body()["error"]))
 
     async def _has_no_attempts_left(self, task: AnswerTask) -> bool:
@@ -134,7 +134,7 @@ class AnswerGenerator:
 
     async def _fail_all_pending(self, task: AnswerTask, error: APIError) -> None:
         """Fail all answers of a model that is gone for good: failing them one by one would take hours."""
-        log.warning("campaign %s: %s answers no more: %s", task.campaign_id, task.model, error.message)
+        log.warning("campaign %s: %s no longer answers: %s", task.campaign_id, task.model, error.message)
         error_body = error.body()["error"]
         await self._database.run(lambda session: answers.fail_all_pending(session, task, error_body))
         await self._clear_wait(task)
@@ -165,7 +165,7 @@ class AnswerGenerator:
         pause_s = self._pauses_s[min(times, len(self._pauses_s) - 1)]
         self._pauses[key] = _Pause(now_s + pause_s, times + 1)
         error_body = error.body()["error"] | {
-            "message": f"Waiting for {task.model}, which is asked again in {pause_s:g} s. {error.message}"
+            "message": f"Waiting for {task.model}; next attempt in {pause_s:g} s. {error.message}"
         }
         log.warning("campaign %s: %s", task.campaign_id, error_body["message"])
         await self._database.run(lambda session: answers.set_error(session, task.campaign_id, error_body))
@@ -175,11 +175,12 @@ def _find_answer_fault(side: Side) -> APIError | None:
     """Return why this answer shouldn't be rated: ratings of truncated or empty answers don't count."""
     if side.finish_reason != "stop":
         return BadRequest(
-            f"The answer was cut off ({side.finish_reason}), and votes on such answers don't count. Raise max_tokens.",
+            f"The answer was cut off ({side.finish_reason}), and ratings of such answers don't count. Raise "
+            "max_tokens.",
             code="unfinished_answer",
         )
     if not side.content.strip():
         return BadRequest(
-            "The answer is empty. Change the prompt, or look at what the model learned.", code="empty_answer"
+            "The answer is empty. Change the prompt, or check the model's training data.", code="empty_answer"
         )
     return None

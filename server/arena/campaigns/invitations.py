@@ -97,12 +97,12 @@ async def authenticate(database: Database, token: str, method: str, path: str) -
         row = session.scalar(select(CampaignInvitationRow).where(CampaignInvitationRow.sha256 == _hash(token)))
         if row is None or row.revoked_at is not None or row.expires_at <= now_s():
             why = "mistyped" if row is None else "expired" if row.revoked_at is None else "revoked"
-            raise Unauthorized(f"The invitation is {why}. Ask whoever invited you for a new link.")
+            raise Unauthorized(f"The invitation is {why}. Ask the person who invited you for a new link.")
         invitation = Invitation(row.id, row.campaign_id, row.rater)
         if not _is_allowed(session, invitation, method, path):
             raise Forbidden(
-                "An invitation opens the rating of its own campaign's pairs and nothing else. Whoever runs the server "
-                "makes a key for more with `tuneloop keys create`.",
+                "An invitation only allows rating pairs of its own campaign. For anything else use an API key; the "
+                "server's operator can create one with `tuneloop keys create`.",
                 code="invitation_only_rates",
             )
         project = session.scalar(select(CampaignRow.project).where(CampaignRow.id == row.campaign_id))

@@ -64,59 +64,61 @@ def _collect(parsed: Iterable[tuple[str, Messages | Broken]], limit: int | None,
             break
         if len(prompts) > MAX_PROMPTS:
             raise BadRequest(
-                f"There are more than {MAX_PROMPTS} prompts, the most that a campaign takes. Give fewer, or `limit` to "
-                "take the first of them.",
+                f"There are more than {MAX_PROMPTS} prompts, the maximum for a campaign. Send fewer, or set `limit` "
+                "to use only the first ones.",
                 param=param,
                 code="too_many_prompts",
             )
     if faults:
         raise BadRequest(_format_faults(shown, faults), param=param, code="invalid_prompts")
     if not prompts:
-        raise BadRequest("There are no prompts. Give at least one.", param=param, code="empty_array")
+        raise BadRequest("There are no prompts. Send at least one.", param=param, code="empty_array")
     return prompts
 
 
 def _format_faults(shown: Sequence[str], faults: int) -> str:
     at_least = "at least " if faults == MOST_FAULTS else ""
     more = [f"and {at_least}{faults - len(shown)} more"] if faults > len(shown) else []
-    return "\n".join([f"The prompts have {at_least}{faults} fault(s):", *shown, *more])
+    return "\n".join([f"The prompts have {at_least}{faults} error(s):", *shown, *more])
 
 
 def _read_record(record: Any) -> Messages | Broken:
     if isinstance(record, Broken):
         return record
     if not isinstance(record, dict):
-        return Broken("it is no object; write one {…} a line")
+        return Broken("it isn't an object; write one {…} per line")
     if isinstance(record.get("input"), dict) and "messages" in record["input"]:
         return _read_prompt(record["input"]["messages"])
     for key in ("messages", "prompt"):
         if key in record:
             return _read_prompt(record[key])
-    return Broken('it has none of the keys "messages", "prompt" and "input"; give one of them')
+    return Broken('it has none of the keys "messages", "prompt" and "input"; add one of them')
 
 
 def _read_prompt(prompt: Any) -> Messages | Broken:
     if fault := find_storage_fault(prompt):
         return Broken(f"it {fault}")
     if isinstance(prompt, str):
-        return [{"role": "user", "content": prompt}] if prompt.strip() else Broken("the prompt is empty; give a text")
+        return (
+            [{"role": "user", "content": prompt}] if prompt.strip() else Broken("the prompt is empty; write some text")
+        )
     if not isinstance(prompt, list):
-        return Broken("the prompt is neither a text nor a list of messages; give one of them")
+        return Broken("the prompt is neither a string nor a list of messages; use one of them")
     if fault := next(_find_faults(prompt), None):
         return Broken(fault)
     question = prompt[:-1] if prompt and prompt[-1]["role"] == "assistant" else prompt
     if not question or question[-1]["role"] not in ("user", "tool", "function"):
-        return Broken("nothing is asked: before the answer the last message must be the user's (or a tool's)")
+        return Broken("there is no question: the last message before the answer must be from the user (or a tool)")
     return question
 
 
 def _find_faults(messages: Messages) -> Iterator[str]:
     for number, message in enumerate(messages, start=1):
         if not isinstance(message, dict):
-            yield f"message {number} is no object; write {{'role': …, 'content': …}}"
+            yield f"message {number} isn't an object; write {{'role': …, 'content': …}}"
         elif message.get("role") not in ROLES:
-            yield f"message {number} has the role {message.get('role')!r:.100}; give one of {', '.join(ROLES)}"
+            yield f"message {number} has the role {message.get('role')!r:.100}; use one of {', '.join(ROLES)}"
         elif message["role"] == "user" and not message.get("content"):
-            yield f"message {number} is the user's and has no content; give one"
+            yield f"message {number} is from the user but has no content; add some"
         elif not isinstance(message.get("content"), str | list | None):
-            yield f"message {number} has a content that is neither a text nor a list of parts"
+            yield f"message {number} has content that is neither a string nor a list of parts"

@@ -170,7 +170,8 @@ def remove(session: Session, row: CampaignRow) -> None:
     # Updating the row first serializes this with concurrent assignments.
     session.execute(update(CampaignRow).where(CampaignRow.id == row.id).values(status="closed"))
     has_ratings_error = Conflict(
-        f"The campaign {row.id} has votes, and votes are never deleted. POST /v1/campaigns/{row.id}/close ends it.",
+        f"The campaign {row.id} has ratings, and ratings are never deleted. Close it with POST "
+        f"/v1/campaigns/{row.id}/close.",
         code="campaign_has_votes",
     )
     assigned = select(ComparisonRow.id).where(ComparisonRow.campaign_id == row.id)

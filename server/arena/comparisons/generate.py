@@ -97,8 +97,9 @@ def _hide_model(event: Event, side: Side) -> Event:
 def _hide_error(error: APIError) -> APIError:
     """Return the error without any text from an engine or a model."""
     hidden = APIError(
-        f"This side could not answer ({error.code or error.error_type}), and a blind comparison doesn't tell whose it "
-        "is. Ask again; if it fails again, shorten the conversation, or compare open, where the whole reason is told.",
+        f"This side couldn't answer ({error.code or error.error_type}); a blind comparison doesn't reveal which "
+        "model it is. Try again; if it fails again, shorten the conversation, or use an open comparison, which "
+        "shows the full reason.",
         code=error.code,
         headers=error.headers,
     )
@@ -133,11 +134,11 @@ async def generate_side(
 def _check_side(side: Side) -> None:
     if side.answered_by != side.model:
         raise ServerError(
-            f"The engine answered as {side.answered_by!r} where {side.model!r} was asked; the answer is thrown away.",
+            f"The engine answered as {side.answered_by!r} instead of {side.model!r}; the answer was discarded.",
             code="wrong_model_answered",
         )
     if side.finish_reason is None:
-        raise ServerError("The engine's answer broke off before its end. Ask again.", code="answer_broken_off")
+        raise ServerError("The engine's answer was interrupted. Try again.", code="answer_broken_off")
 
 
 def _add_chunk(side: Side, chunk: dict[str, Any]) -> str:

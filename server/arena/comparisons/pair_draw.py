@@ -29,8 +29,8 @@ async def draw_pair(registry: Registry, database: Database, pair_votes: PairCoun
     models = await find_candidates(registry, database, caller)
     if len(models) < 2:
         raise Conflict(
-            f"A blind pair needs two models, and {' and '.join(models) or 'none'} is all that is served here. "
-            "Fine-tune one, or name two models in `models`.",
+            f"A blind comparison needs two models, but only {' and '.join(models) or 'none'} can be used here. "
+            "Fine-tune a model, or set two models in `models`.",
             code="too_few_models",
             param="models",
         )

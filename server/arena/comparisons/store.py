@@ -56,7 +56,9 @@ def get_comparison(session: Session, comparison_id: str) -> ComparisonRow:
     row = session.get(ComparisonRow, comparison_id) if is_id(comparison_id) else None
     if row is None:
         raise NotFound(
-            f"No comparison has the id {comparison_id[:200]!r}.", code="comparison_not_found", param="comparison_id"
+            f"There is no comparison with the id {comparison_id[:200]!r}. Check the id.",
+            code="comparison_not_found",
+            param="comparison_id",
         )
     return row
 

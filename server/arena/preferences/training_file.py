@@ -43,14 +43,18 @@ class CreateFromRatings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: Annotated[str, Field(min_length=1, max_length=300)] = Field(
-        description="What is trained: a tuned model (`ft:…`), an alias of one, or the base."
+        description="The model to train: a tuned model (`ft:…`), an alias of one, or a base model."
     )
-    campaign: Annotated[str, Field(max_length=100)] | None = Field(None, description="Only this campaign's votes.")
-    blind_only: bool = Field(True, description="Only votes whose rater had not seen the names.")
-    holdout_fraction: float = Field(HOLDOUT_FRACTION, ge=0, lt=1, description="Share of the prompts to measure by.")
-    suffix: str | None = Field(None, description=f"Part of the new model's name; by default `{DEFAULT_SUFFIX}`.")
+    campaign: Annotated[str, Field(max_length=100)] | None = Field(None, description="Only this campaign's ratings.")
+    blind_only: bool = Field(True, description="Only ratings made without seeing the models' names.")
+    holdout_fraction: float = Field(
+        HOLDOUT_FRACTION, ge=0, lt=1, description="Fraction of the prompts to hold out for evaluation."
+    )
+    suffix: str | None = Field(None, description=f"Part of the new model's name. Default: `{DEFAULT_SUFFIX}`.")
     seed: int | None = None
-    hyperparameters: dict[str, Any] | None = Field(None, description="n_epochs, batch_size, beta, …, as for a job.")
+    hyperparameters: dict[str, Any] | None = Field(
+        None, description="n_epochs, batch_size, beta and so on, as for a job."
+    )
     tuneloop: dict[str, Any] | None = None
 
     def build_job(self, training_file: str, metadata: dict[str, str]) -> dict[str, Any]:
@@ -151,9 +155,9 @@ def _build_training_data(database: Database, body: CreateFromRatings) -> _Traini
 def _too_few_pairs_error(ratings: PreferencePairs, pairs: int, held_out: int, left_out: dict[str, int]) -> BadRequest:
     reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in left_out.items() if count)
     return BadRequest(
-        f"The {ratings.seen} vote(s) make {pairs} training pair(s), and {MIN_EXAMPLES} are wanted. Pairs held out to "
-        f"measure by: {held_out}. Votes left out: {reasons or 'none'}. Rate more prompts with a clear winner, or lower "
-        "holdout_fraction.",
+        f"The {ratings.seen} rating(s) give {pairs} training pair(s), but {MIN_EXAMPLES} are required. Pairs held "
+        f"out for evaluation: {held_out}. Ratings left out: {reasons or 'none'}. Rate more prompts with a clear "
+        "winner, or lower holdout_fraction.",
         code="too_few_pairs",
     )
 

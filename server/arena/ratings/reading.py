@@ -129,7 +129,7 @@ def _get_cursor_row(session: Session, after: str) -> RatingRow:
     row = get_rating(session, after)
     if row is None:
         raise BadRequest(
-            f"after={after[:200]!r} is no rating's id; pass the last id of the page before.",
+            f"after={after[:200]!r} isn't a rating's id. Pass the last id of the previous page.",
             param="after",
             code="rating_not_found",
         )

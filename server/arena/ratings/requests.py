@@ -22,7 +22,7 @@ _OF_THE_PREFERRED: TypeAdapter[Any] = TypeAdapter(dict[Dimension, Score])
 def _storable(text: str | None) -> str | None:
     # PostgreSQL can't store U+0000, and no encoding can represent half a surrogate pair.
     if text is not None and ("\0" in text or any("\ud800" <= character <= "\udfff" for character in text)):
-        raise ValueError("holds a NUL or half a surrogate pair; send plain Unicode text")
+        raise ValueError("contains a NUL character or half a surrogate pair; send plain Unicode text")
     return text
 
 
@@ -34,14 +34,16 @@ class CreateRating(BaseModel):
     verdict: Literal["left", "right", "tie", "both_bad"]
     dimensions: dict[str, Any] = Field(
         default_factory=dict,
-        description='1 (poor) to 5 (excellent) each: {"left": {"fluency": 4}, "right": {"fluency": 2}}; or '
-        '{"fluency": 4} of the preferred answer, of both where none is. '
-        "There are instruction_following, relevance, fluency and helpfulness.",
+        description='1 (poor) to 5 (excellent) each: {"left": {"fluency": 4}, "right": {"fluency": 2}}, or '
+        '{"fluency": 4} for the preferred answer (for both if none is preferred). '
+        "Dimensions: instruction_following, relevance, fluency and helpfulness.",
     )
     unsafe: Literal["left", "right", "both"] | None = Field(None, description="Which answer is unsafe, if any.")
     comment: str | None = Field(None, max_length=4000)
-    rater: Rater | None = Field(None, description="Who votes; by default the API key's id.")
-    supersedes: str | None = Field(None, max_length=100, description="Id of this rater's vote that this one replaces.")
+    rater: Rater | None = Field(None, description="The rater. Default: the API key's id.")
+    supersedes: str | None = Field(
+        None, max_length=100, description="Id of this rater's earlier rating that this one replaces."
+    )
 
     _storable = field_validator("comment", "rater", "supersedes")(_storable)
 
@@ -63,7 +65,7 @@ class Withdraw(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    rater: Rater | None = Field(None, description="Whose vote it is; by default the API key's.")
+    rater: Rater | None = Field(None, description="The rater. Default: the API key's id.")
 
     _storable = field_validator("rater")(_storable)
 
@@ -72,7 +74,7 @@ class Filters(BaseModel):
     """What a list or an export of ratings may be narrowed to."""
 
     campaign: str | None = Field(None, max_length=100)
-    model: str | None = Field(None, max_length=300, description="One of the two that were compared.")
+    model: str | None = Field(None, max_length=300, description="One of the two compared models.")
     rater: str | None = Field(None, max_length=128)
 
     _storable = field_validator("campaign", "model", "rater")(_storable)
@@ -89,10 +91,10 @@ class ListQuery(Filters):
     model_config = ConfigDict(extra="ignore")
 
     limit: int = Field(20, ge=1, le=100)
-    after: str | None = Field(None, description="The last id of the page before.")
+    after: str | None = Field(None, description="The last id of the previous page.")
     order: Order = "desc"
-    blind_only: bool = Field(False, description="Only votes whose rater had not seen the names.")
-    current_only: bool = Field(True, description="Without what was superseded or taken back.")
+    blind_only: bool = Field(False, description="Only ratings made without seeing the models' names.")
+    current_only: bool = Field(True, description="Leave out superseded and withdrawn ratings.")
 
 
 class ExportQuery(Filters):
@@ -101,7 +103,7 @@ class ExportQuery(Filters):
     model_config = ConfigDict(extra="ignore")
 
     format: Literal["openai_dpo", "jsonl", "csv"] = "jsonl"
-    blind_only: bool | None = Field(None, description="By default true for openai_dpo, false for the others.")
+    blind_only: bool | None = Field(None, description="Default: true for openai_dpo, false for other formats.")
     part: Literal["all", "train", "holdout"] = "all"
     holdout_fraction: float = Field(HOLDOUT_FRACTION, ge=0, lt=1)
 

@@ -29,14 +29,14 @@ def refuse_foreign_pair(comparison: ComparisonRow, rater: str, caller: Caller) -
         return
     if comparison.assigned_to != rater:
         raise Conflict(
-            f"{comparison.id} was given to another rater, who judges it blind and alone. Ask for a pair of your own: "
-            f"POST /v1/campaigns/{comparison.campaign_id}/assignments.",
+            f"{comparison.id} is assigned to another rater, who rates it blind. Request your own pair: POST "
+            f"/v1/campaigns/{comparison.campaign_id}/assignments.",
             code="assigned_to_another",
         )
     if _is_invitation(comparison.created_by) and caller.invitation is None:
         raise Forbidden(
-            f"{comparison.id} was given to {rater!r} by an invitation, so the vote on it comes by an invitation, too. "
-            "Open the link of that invitation, or of a new one for the same rater.",
+            f"{comparison.id} was assigned to {rater!r} by an invitation, so it can only be rated with an "
+            "invitation. Use that invitation's link, or a new one for the same rater.",
             code="invitation_required",
         )
 
@@ -53,11 +53,12 @@ def refuse_foreign_rating(row: RatingRow, caller: Caller) -> None:
         if caller.rater == row.rater and caller.campaign == row.campaign:
             return  # with a newer link
         raise Forbidden(
-            f"{row.id} came by an invitation, and only its rater's invitation changes it. Open the invitation's link.",
+            f"{row.id} was made with an invitation, so only that rater's invitation can change it. Use the "
+            "invitation's link.",
             code="vote_of_another",
         )
     raise Forbidden(
-        f"{row.id} was cast with another API key, and only that key changes it. Use the key that cast it.",
+        f"{row.id} was made with another API key, and only that key can change it. Use that key.",
         code="vote_of_another",
     )
 

@@ -45,7 +45,7 @@ class RatingContent:
     verdict: str
     """`left`, `right`, `tie` or `both_bad`."""
     dimensions: dict[str, Any] = field(default_factory=dict)
-    """Scores of 1 to 5 by dimension, for each side or for the preferred answer."""
+    """Scores from 1 to 5 by dimension, for each side or for the preferred answer."""
     unsafe: str | None = None
     comment: str | None = None
 
@@ -85,12 +85,14 @@ def withdraw(session: Session, rating_id: str, *, author: RatingAuthor, window_s
     if author.caller.campaign not in (None, row.campaign):
         raise _rating_not_found_error(rating_id, author.rater)
     if row.verdict == WITHDRAWN:
-        raise Conflict(f"{rating_id} takes back a vote itself. Vote again instead.", code="already_withdrawn")
+        raise Conflict(
+            f"{rating_id} is itself a withdrawal, which can't be undone. Rate again instead.", code="already_withdrawn"
+        )
     age_s = now_s() - row.created_at
     if age_s > window_s:
         raise Conflict(
-            f"{rating_id} was cast {age_s} s ago, and a vote can be taken back for {window_s} s. Supersede it with "
-            f'another: POST /v1/comparisons/{row.comparison_id}/ratings with "supersedes": "{rating_id}".',
+            f"{rating_id} is {age_s} s old, but a rating can only be withdrawn for {window_s} s. Replace it with a "
+            f'new one: POST /v1/comparisons/{row.comparison_id}/ratings with "supersedes": "{rating_id}".',
             code="undo_too_late",
         )
     return _store_rating(session, row.comparison, RatingContent(WITHDRAWN), author, rating_id)
@@ -176,8 +178,8 @@ def _is_still_blind(session: Session, comparison: ComparisonRow) -> bool:
 def _refuse_more_than_two(comparison: ComparisonRow) -> None:
     if comparison.others:
         raise BadRequest(
-            f"{comparison.id} compares {2 + len(comparison.others)} models, and a vote is between two. "
-            "Compare the two that you want to vote on.",
+            f"{comparison.id} compares {2 + len(comparison.others)} models, but a rating is between two. Compare "
+            "the two models that you want to rate.",
             code="not_a_pair",
         )
 
@@ -189,8 +191,8 @@ def _refuse_second_rating(session: Session, comparison_id: str, rater: str) -> N
         replaced = session.scalars(select(RatingRow.supersedes).where(RatingRow.id.in_(ids)))
         (current,) = ids - set(replaced)
         raise Conflict(
-            f"The rater {rater!r} has already rated {comparison_id}, as {current}; a vote is never overwritten. To put "
-            f'another in its place, send "supersedes": "{current}" with it.',
+            f"The rater {rater!r} has already rated {comparison_id}, as {current}; ratings are never overwritten. "
+            f'To replace it, send "supersedes": "{current}" with the new rating.',
             code="already_rated",
         )
 
@@ -205,9 +207,9 @@ def _get_current(session: Session, rating_id: str, author: RatingAuthor, compari
         select(RatingRow.id, RatingRow.verdict).where(RatingRow.supersedes == rating_id).limit(1)
     ).first()
     if newer is not None:
-        how = "taken back by" if newer.verdict == WITHDRAWN else "superseded by"
+        how = "withdrawn by" if newer.verdict == WITHDRAWN else "superseded by"
         raise Conflict(
-            f'{rating_id} was already {how} {newer.id}. To vote anew, send "supersedes": "{newer.id}".',
+            f'{rating_id} was already {how} {newer.id}. To rate again, send "supersedes": "{newer.id}".',
             code="already_superseded",
         )
     return row
@@ -216,6 +218,6 @@ def _get_current(session: Session, rating_id: str, author: RatingAuthor, compari
 def _rating_not_found_error(rating_id: str, rater: str, comparison_id: str | None = None) -> NotFound:
     where = f" on {comparison_id}" if comparison_id else ""
     return NotFound(
-        f"The rater {rater!r} has no vote {rating_id[:200]!r}{where}. GET /v1/ratings?rater=… lists them.",
+        f"The rater {rater!r} has no rating {rating_id[:200]!r}{where}. GET /v1/ratings?rater=… lists their ratings.",
         code="rating_not_found",
     )

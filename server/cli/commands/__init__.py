@@ -1,1 +1,1 @@
-"""The subcommands of `tuneloop`, a module each. They print and exit; the packages they call do the rest."""
+"""The subcommands of `tuneloop`, one module each. They print and exit; the packages they call do the work."""

@@ -1,4 +1,4 @@
-"""`tuneloop adapters`: what lies in the adapters directory. A running server notices every change by itself."""
+"""`tuneloop adapters`: manages the adapters directory. A running server picks up every change."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from serving.adapters.archive.unpack import unpack_adapter
 from serving.adapters.names import check_chosen_name
 from serving.registry.adapter_directory import delete_adapter
 
-app = typer.Typer(no_args_is_help=True, help="List, add and remove adapters, and give them free names.")
+app = typer.Typer(no_args_is_help=True, help="List, add and remove adapters, and manage their aliases.")
 
 
 app.command()(aliases.promote)
@@ -33,19 +33,19 @@ app.command("aliases")(aliases.list_aliases)
 @app.command("list")
 @with_settings("data_dir", "database_url")
 def list_(loaded: LoadedSettings) -> None:
-    """List the adapters in the data directory, oldest first, with the aliases that stand for them.
+    """List the adapters in the data directory with their aliases, oldest first.
 
     Example: tuneloop adapters list
     """
     adapters, broken = scan_adapters(loaded.settings.adapters_dir)
     if not adapters and not broken:
         out.print(
-            "There are no adapters yet. Make one with `tuneloop train CONFIG.yaml`, "
-            "or add one with `tuneloop adapters add DIR`."
+            "No adapters yet. Train one with `tuneloop train CONFIG.yaml`, or import one with `tuneloop adapters "
+            "add DIR`."
         )
         return
     named = aliases.current(loaded.settings)
-    table = make_table("id", "model", "aliases", "base model", "r", "made", "perplexity before → after", "parity")
+    table = make_table("id", "model", "aliases", "base model", "r", "created", "perplexity before → after", "parity")
     for adapter in adapters:
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(adapter.created_at))
         its = ", ".join(alias for alias, model in named.items() if model == adapter.name)
@@ -53,7 +53,7 @@ def list_(loaded: LoadedSettings) -> None:
         table.add_row(*row, _perplexity(adapter), _parity(adapter))
     out.print(table)
     for name, reason in broken.items():
-        err.print(f"{name} cannot be served: {reason}")
+        err.print(f"{name} can't be served: {reason}")
 
 
 @app.command()
@@ -63,16 +63,21 @@ def add(
     source: Annotated[
         Path,
         typer.Argument(
-            help="What PEFT's save_pretrained wrote, without pickles: its folder, or a .tar.gz or .zip of it."
+            help="Adapter saved with PEFT's save_pretrained, without pickles: a folder, or a .tar.gz or .zip of it."
         ),
     ],
-    name: Annotated[str | None, typer.Option(help="What clients call the model. Unset: ft:… with the suffix.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The model's name for clients. Default: ft:… with the suffix.")
+    ] = None,
     suffix: Annotated[str, typer.Option(help="The {suffix} part of the new model's name.")] = "imported",
     same_base: Annotated[
-        bool, typer.Option("--same-base", help="It was made for this base, whatever adapter_config.json calls it.")
+        bool,
+        typer.Option(
+            "--same-base", help="The adapter was trained on this base model, whatever name adapter_config.json gives."
+        ),
     ] = False,
 ) -> None:
-    """Check a PEFT adapter made elsewhere, copy it in, and give it a name.
+    """Import a PEFT adapter that was trained elsewhere: check it, copy it, and give it a name.
 
     Example: tuneloop adapters add ./my-adapter --model Qwen/Qwen2.5-0.5B-Instruct --suffix support
     Example: tuneloop adapters add my-adapter.tar.gz --name support-bot --same-base
@@ -92,12 +97,12 @@ def add(
             organization=settings.organization,
             same_base=same_base,
         )
-    out.print(f"Added {adapter.id}; clients call it {adapter.name}. A running server serves it from now on.")
+    out.print(f"Added {adapter.id} as {adapter.name}. If a server is running, it can use the model now.")
 
 
 @contextmanager
 def _find_folder(source: Path, max_bytes: int) -> Iterator[Path]:
-    """The folder with the adapter's files; an archive's are unpacked where the system keeps such things."""
+    """Yield the folder with the adapter's files; archives are unpacked to a temporary folder."""
     if not source.is_file():
         yield source
         return
@@ -107,7 +112,7 @@ def _find_folder(source: Path, max_bytes: int) -> Iterator[Path]:
 
 def _refuse_name_in_use(settings: Settings, name: str) -> None:
     if name in (*settings.base_model_map, *aliases.current(settings)):
-        raise AdapterError(f"The name {name!r} is an alias's, or a further name of the base. Choose another name.")
+        raise AdapterError(f"The name {name!r} is already used by an alias or the base model. Choose another name.")
 
 
 @app.command()
@@ -116,7 +121,7 @@ def remove(
     loaded: LoadedSettings,
     adapter_id: Annotated[str, typer.Argument(help="The adapter's id, from `tuneloop adapters list`.")],
 ) -> None:
-    """Remove an adapter for good, while no server runs; a running one removes it with DELETE /v1/adapters/{id}.
+    """Delete an adapter permanently. Stop the server first; with a running server, use DELETE /v1/adapters/{id}.
 
     Example: tuneloop adapters remove adapter-0123456789abcdef
     """
@@ -125,7 +130,7 @@ def remove(
     if found is None:
         raise AdapterError(f"No adapter has the id {adapter_id!r}. `tuneloop adapters list` shows them.")
     aliases.refuse_in_use(loaded.settings, found)
-    with lock_data_dir(loaded.settings.data_dir):  # an engine dies when the files of an adapter that it uses go
+    with lock_data_dir(loaded.settings.data_dir):  # an engine crashes when the files of an adapter in use disappear
         delete_adapter(found)
     out.print(f"Removed {found.id} ({found.name}).")
 

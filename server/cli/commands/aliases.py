@@ -1,7 +1,7 @@
-"""`tuneloop adapters promote`, `rollback` and `aliases`: free names for models, written to the database.
+"""`tuneloop adapters promote`, `rollback` and `aliases`: manage aliases in the database.
 
-A server that runs beside notices within about a second. Knows no engine: what is promoted here is loaded by the first
-request, where PUT /v1/aliases has it loaded before.
+A running server notices within about a second. The first request then loads the model; PUT /v1/aliases loads it before
+the alias changes.
 """
 
 from __future__ import annotations
@@ -34,12 +34,10 @@ T = TypeVar("T")
 @with_settings(*FLAGS)
 def promote(
     loaded: LoadedSettings,
-    alias: Annotated[str, typer.Argument(help="The free name, such as support.")],
-    target: Annotated[
-        str, typer.Argument(metavar="MODEL", help="What it shall stand for: a model's name, or an adapter's id.")
-    ],
+    alias: Annotated[str, typer.Argument(help="The alias, such as support.")],
+    target: Annotated[str, typer.Argument(metavar="MODEL", help="The target model: its name, or an adapter's id.")],
 ) -> None:
-    """Point an alias to a model; a new alias is made. A running server goes by it within a second or two.
+    """Point an alias to a model; creates the alias if needed. A running server follows within a second or two.
 
     Example: tuneloop adapters promote support ft:tuneloop-demo:personal:keeper:1a2b3c4d
     """
@@ -55,16 +53,16 @@ def promote(
     with _translate_errors():
         aliases.check_name(alias)
         in_database(settings, change)
-    out.print(f"{alias} stands for {model}.")
+    out.print(f"{alias} now points to {model}.")
 
 
 @with_settings(*FLAGS)
 def rollback(
     loaded: LoadedSettings,
     alias: Annotated[str, typer.Argument(help="The alias, from `tuneloop adapters aliases`.")],
-    to: Annotated[str | None, typer.Option(help="One that it stood for. Unset: the one before.")] = None,
+    to: Annotated[str | None, typer.Option(help="An earlier model of this alias. Default: the previous one.")] = None,
 ) -> None:
-    """Point an alias back to the model that it stood for before.
+    """Point an alias back to an earlier model.
 
     Example: tuneloop adapters rollback support
     """
@@ -77,7 +75,7 @@ def rollback(
         if target is None:
             raise aliases.no_previous_model_error(alias, gone)
         if not aliases.has_stood_for(session, alias, target):
-            raise AdapterError(f"{alias} never stood for {target!r}. `tuneloop adapters aliases` shows what it did.")
+            raise AdapterError(f"{alias} never pointed to {target!r}. `tuneloop adapters aliases` shows its history.")
         if target != row.model:
             row = aliases.roll_back(session, alias, _resolve_target(settings, target), None, expected_trail=row.trail)
         return row, gone
@@ -85,25 +83,25 @@ def rollback(
     with _translate_errors():
         row, gone = in_database(settings, change)
     for model in gone:
-        out.print(f"{model} is gone, and was passed over.")
-    out.print(f"{alias} stands for {row.model}.")
+        out.print(f"{model} no longer exists and was skipped.")
+    out.print(f"{alias} now points to {row.model}.")
 
 
 @with_settings("data_dir", "database_url")
 def list_aliases(loaded: LoadedSettings) -> None:
-    """List the aliases and every change of them, newest first.
+    """List the aliases and their history, newest change first.
 
     Example: tuneloop adapters aliases
     """
     rows, changes = in_database(loaded.settings, lambda session: (aliases.read_aliases(session), _changes(session)))
     if not changes:
-        out.print("There are no aliases yet. Make one with `tuneloop adapters promote ALIAS MODEL`.")
+        out.print("No aliases yet. Create one with `tuneloop adapters promote ALIAS MODEL`.")
         return
     table = make_table("alias", "model", "since")
     for row in rows:
         table.add_row(row.name, row.model, _date(row.updated_at))
     out.print(table)
-    history = make_table("when", "alias", "what", "from", "to", "by")
+    history = make_table("when", "alias", "action", "from", "to", "by")
     for change in changes:
         history.add_row(
             _date(change.created_at),
@@ -117,29 +115,29 @@ def list_aliases(loaded: LoadedSettings) -> None:
 
 
 def current(settings: Settings) -> dict[str, str]:
-    """Alias → what it stands for."""
+    """Return each alias with the model it points to."""
     return in_database(settings, lambda session: {row.name: str(row.model) for row in aliases.read_aliases(session)})
 
 
 def in_database(settings: Settings, work: Callable[[Session], T]) -> T:
-    """Return the result of `work`, done in one transaction of the data directory's database."""
+    """Run `work` in one transaction of the data directory's database and return its result."""
     with contextlib.closing(open_database(settings)) as database, database.session() as session:
         return work(session)
 
 
 def refuse_in_use(settings: Settings, adapter: Adapter) -> None:
-    """Raise AdapterError when an alias stands for the adapter."""
+    """Raise AdapterError when an alias points to the adapter."""
     for alias, model in current(settings).items():
         if model == adapter.name:
             raise AdapterError(
-                f"{adapter.name} is what the alias {alias!r} stands for, so it is kept. First point the alias to "
-                f"another model: `tuneloop adapters promote {alias} MODEL`, or `tuneloop adapters rollback {alias}`."
+                f"The alias {alias!r} points to {adapter.name}, so it can't be removed. Point the alias to another "
+                f"model first: `tuneloop adapters promote {alias} MODEL`, or `tuneloop adapters rollback {alias}`."
             )
 
 
 @contextlib.contextmanager
 def _translate_errors() -> Iterator[None]:
-    """What the server would answer with ends the command as its one paragraph."""
+    """Raise an API error's message as AdapterError, which ends the command."""
     try:
         yield
     except APIError as error:
@@ -147,14 +145,13 @@ def _translate_errors() -> Iterator[None]:
 
 
 def _resolve_target(settings: Settings, model: str) -> str:
-    """Return the model by the name that answers. Raises: AdapterError."""
+    """Return the name under which the model is served. Raises: AdapterError."""
     adapters, broken = scan_adapters(settings.adapters_dir)
     found = next((adapter for adapter in adapters if model in (adapter.id, adapter.name)), None)
     if found is None and model not in _base_names(settings, adapters):
         raise AdapterError(
-            f"No model here is called {model[:200]!r}{': ' + broken[model] if model in broken else ''}. "
-            "`tuneloop adapters list` shows them. What a remote engine serves is promoted through the server: "
-            "PUT /v1/aliases/ALIAS."
+            f"There is no model {model[:200]!r} here{': ' + broken[model] if model in broken else ''}. `tuneloop "
+            "adapters list` shows the models. For a remote engine's model, use the server: PUT /v1/aliases/ALIAS."
         )
     parity = (found.manifest.get("parity") if found else None) or {}
     if parity.get("passed") is False:
@@ -166,25 +163,25 @@ def _resolve_target(settings: Settings, model: str) -> str:
 
 
 def _find_available(settings: Settings) -> frozenset[str]:
-    """Return the models that an alias could stand for, as far as this data directory tells."""
+    """Return the models that an alias could point to, as far as this data directory shows."""
     adapters, _ = scan_adapters(settings.adapters_dir)
     return frozenset(adapter.name for adapter in adapters) | _base_names(settings, adapters)
 
 
 def _base_names(settings: Settings, adapters: Sequence[Adapter]) -> frozenset[str]:
-    """Return the base models that are set, and those that the adapters were made for, which were served here."""
+    """Return the configured base models and those that the adapters were trained on."""
     set_here = [settings.model or DEMO_BASE, *settings.more_models]
     named = {Path(model).resolve().name if Path(model).is_dir() else model for model in set_here}
     return frozenset(named.union(settings.base_model_map, (adapter.base_model for adapter in adapters)))
 
 
 def _refuse_taken(settings: Settings, alias: str) -> None:
-    """Raise AdapterError where the name of a new alias is a model's, or was."""
+    """Raise AdapterError if a model has, or had, the name of a new alias."""
     settings.adapters_dir.mkdir(parents=True, exist_ok=True)
     bases = _base_names(settings, scan_adapters(settings.adapters_dir)[0])
-    some_base = BaseModel(next(iter(bases)), settings.adapters_dir, "", {})  # of a base, its name alone counts here
+    some_base = BaseModel(next(iter(bases)), settings.adapters_dir, "", {})  # only the name matters here
     if alias in bases | taken_names(settings.adapters_dir, some_base):
-        raise AdapterError(f"The name {alias!r} is a model's, or was until that was removed. Choose another.")
+        raise AdapterError(f"The name {alias!r} belongs to a model, possibly a removed one. Choose another name.")
 
 
 def _changes(session: Session) -> Sequence[AliasChangeRow]:

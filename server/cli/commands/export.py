@@ -1,4 +1,4 @@
-"""`tuneloop export`: other forms of what was trained. The heavy work is a process of its own."""
+"""`tuneloop export`: converts adapters to other formats, in a child process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Make whole models out of adapters, for engines that take no adapters.")
+app = typer.Typer(no_args_is_help=True, help="Export adapters as full models, for engines that don't support adapters.")
 
 
 @app.callback()
@@ -19,12 +19,12 @@ def _group() -> None:
 
 @app.command()
 def merge(
-    base_model: Annotated[Path, typer.Option(help="Folder of the base model, not quantised.")],
-    adapter: Annotated[Path, typer.Option(help="Folder of a LoRA adapter made for it.")],
+    base_model: Annotated[Path, typer.Option(help="Folder of the base model; it must not be quantized.")],
+    adapter: Annotated[Path, typer.Option(help="Folder of a LoRA adapter trained on it.")],
     output: Annotated[Path, typer.Option(help="Folder to make; its name is the model's.")],
-    dtype: Annotated[str, typer.Option(help="auto (as the base is stored), float32, bfloat16 or float16.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto (same as the base model), float32, bfloat16 or float16.")] = "auto",
 ) -> None:
-    """Merge an adapter into its base; the result is checked against both before it is put in place.
+    """Merge an adapter into its base model. The result is checked against both before it is saved.
 
     Example: tuneloop export merge --base-model ./my-base --adapter ./adapters/adapter-1 --output ./my-merged-model
     """

@@ -1,4 +1,4 @@
-"""`tuneloop keys`: make, list and revoke API keys."""
+"""`tuneloop keys`: creates, lists and revokes API keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from server.cli.options import with_settings
 from server.settings import LoadedSettings
 from server.storage.tables import DEFAULT_PROJECT
 
-app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
+app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
 
 DATABASE_FLAGS = ("data_dir", "database_url")
 
@@ -24,38 +24,39 @@ DATABASE_FLAGS = ("data_dir", "database_url")
 def create(
     loaded: LoadedSettings,
     name: Annotated[str, typer.Option(help="Who or what will use the key.")] = "default",
-    project: Annotated[str, typer.Option(help="Whose key it is: letters, digits, - and _.")] = DEFAULT_PROJECT,
+    project: Annotated[str, typer.Option(help="The key's project: letters, digits, - and _.")] = DEFAULT_PROJECT,
     admin: Annotated[
         bool | None,
         typer.Option(
             "--admin/--no-admin",
-            help="Whether it may set up webhooks and share checkpoints. Unset: the very first key may, no later one.",
+            help="Whether it is an admin key, which can manage webhooks and share checkpoints. Default: only the "
+            "first key is.",
         ),
     ] = None,
 ) -> None:
-    """Make a key and show it, this once. From the first key on, every request needs one.
+    """Create a key and show it once. As soon as one key exists, every request needs a key.
 
     Example: tuneloop keys create --name laptop
     Example: tuneloop keys create --name ci --project search
     """
     if not auth.PROJECT.fullmatch(project):
         err.print(
-            f"The project {project[:100]!r} must be 1 to 64 letters, digits, hyphens or underscores, "
-            "a letter or digit first. Try `--project search`."
+            f"The project {project[:100]!r} must be 1 to 64 letters, digits, hyphens or underscores, starting with "
+            "a letter or digit. Try `--project search`."
         )
         raise typer.Exit(2)
     database = open_database(loaded.settings)
     with database.session() as session:
         key, secret = auth.create_key(session, name, project=project, is_admin=admin)
     kind = "Admin key" if key.is_admin else "Key"
-    err.print(f"{kind} {key.id} for {key.name!r}, project {project}. It is shown this once; only its hash is kept:")
+    err.print(f"{kind} {key.id} for {key.name!r}, project {project}. Copy it now; it won't be shown again:")
     out.print(secret)
 
 
 @app.command("list")
 @with_settings(*DATABASE_FLAGS)
 def list_(loaded: LoadedSettings) -> None:
-    """List the keys: id, name, project, first characters, dates. Never the keys themselves.
+    """List the keys: id, name, project, first characters and dates, never the full keys.
 
     Example: tuneloop keys list
     """
@@ -63,9 +64,7 @@ def list_(loaded: LoadedSettings) -> None:
     with database.session() as session:
         keys = auth.list_keys(session)
     if not keys:
-        out.print(
-            "There are no keys: whoever is on this machine may use the server. Make one with `tuneloop keys create`."
-        )
+        out.print("No API keys yet: anyone on this machine can use the server. Create one with `tuneloop keys create`.")
         return
     table = make_table("id", "name", "project", "admin", "key", "created", "revoked")
     for key in keys:
@@ -86,7 +85,7 @@ def list_(loaded: LoadedSettings) -> None:
 def revoke(
     loaded: LoadedSettings, key_id: Annotated[str, typer.Argument(help="The key's id, from `tuneloop keys list`.")]
 ) -> None:
-    """Revoke a key; a running server refuses it within a second or two.
+    """Revoke a key. A running server rejects it within a second or two.
 
     Example: tuneloop keys revoke key_0123456789abcdef01234567
     """

@@ -1,4 +1,4 @@
-"""`tuneloop runs`: what was trained, how it went, and what differs. Reads run directories; changes nothing."""
+"""`tuneloop runs`: lists, shows and compares training runs. Only reads run directories."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SEVERITY_COLOURS = {"info": "cyan", "warning": "yellow", "error": "red"}
 BARS = "▁▂▃▄▅▆▇█"
 SPARKLINE_WIDTH = 60
 TEXT_WIDTH = 100
-AS_JSON = typer.Option("--json", help="Print JSON instead, for programs.")
+AS_JSON = typer.Option("--json", help="Print JSON.")
 
 
 @app.command("list")
@@ -42,11 +42,9 @@ def list_(loaded: LoadedSettings, as_json: Annotated[bool, AS_JSON] = False) -> 
     if as_json:
         _print_json([_as_json(run) for run in runs])
     elif not runs:
-        out.print(
-            "There are no runs yet. Start one with `tuneloop train CONFIG.yaml`; docs/training.md has an example."
-        )
+        out.print("No runs yet. Start one with `tuneloop train CONFIG.yaml`; see docs/training.md for an example.")
     else:
-        table = make_table("run", "status", "base model", "method", "steps", "loss", "time", "model", "begun")
+        table = make_table("run", "status", "base model", "method", "steps", "loss", "time", "model", "started")
         for run in runs:
             figures = (_steps(run), _loss(run), _duration(run.seconds))
             row = (run.base_model, run.method, *figures, run.fine_tuned_model or "", _age(run.created_at))
@@ -59,11 +57,11 @@ def list_(loaded: LoadedSettings, as_json: Annotated[bool, AS_JSON] = False) -> 
 def show(
     loaded: LoadedSettings,
     run: Annotated[
-        str, typer.Argument(help="A run of `tuneloop runs list`, its first letters, `latest`, or a folder.")
+        str, typer.Argument(help="A run's id from `tuneloop runs list` or its beginning, `latest`, or a folder.")
     ],
     as_json: Annotated[bool, AS_JSON] = False,
 ) -> None:
-    """Show one run: its settings, data, figures, and what its curves say.
+    """Show one run: its settings, data, metrics and findings.
 
     Example: tuneloop runs show run-20260101-120000-ab12
     """
@@ -88,16 +86,16 @@ def show(
 @with_settings("data_dir")
 def compare(
     loaded: LoadedSettings,
-    runs: Annotated[list[str], typer.Argument(help="Two runs or more, named as for `tuneloop runs show`.")],
+    runs: Annotated[list[str], typer.Argument(help="Two or more runs, as for `tuneloop runs show`.")],
     as_json: Annotated[bool, AS_JSON] = False,
 ) -> None:
-    """Put runs side by side: the settings that differ, and their figures with the best one marked.
+    """Compare runs: the settings that differ, and the metrics with the best values marked.
 
     Example: tuneloop runs compare run-20260101-120000-ab12 run-20260101-130000-cd34
     """
     found = [_find(loaded.settings.runs_dir, name) for name in runs]
     if len(found) < 2:
-        raise ConfigError(["Only one run was named. Name two or more: `tuneloop runs compare RUN RUN`."])
+        raise ConfigError(["Only one run was given. Specify two or more: `tuneloop runs compare RUN RUN`."])
     settings, figures = settings_that_differ(found), figures_of(found)
     best = best_of(figures) if same_measure(found) else {}
     if as_json:
@@ -110,18 +108,20 @@ def compare(
     for name, values in figures.items():
         table.add_row(name, *(_mark_best(value, at in best.get(name, [])) for at, value in enumerate(values)))
     out.print(table)
-    out.print("Only the settings that differ are shown." if settings else "No setting differs.")
+    out.print("Only the settings that differ are shown." if settings else "All settings are the same.")
     if best:
-        out.print("* is the best.")
+        out.print("* best value")
     elif not same_measure(found):
-        out.print("These runs weren't measured on the same examples, so their losses can't be compared.")
+        out.print("These runs were evaluated on different examples, so their losses can't be compared.")
 
 
 def _find(runs_dir: Path, name: str) -> RunSummary:
-    """Return the run called `name`, whose name alone begins so, or in the folder `name`; of `latest` the newest.
+    """Return the run with the id `name`, the only one whose id starts with it, or the one in the folder `name`.
+
+    name: `latest` is the newest run.
 
     Raises:
-        ConfigError: there is none, or there are several; the message has the nearest names.
+        ConfigError: none or several match; the message has the closest ids.
     """
     runs = read_runs(runs_dir)
     if name == "latest" and runs:
@@ -131,29 +131,31 @@ def _find(runs_dir: Path, name: str) -> RunSummary:
     if len(begun) == 1:
         return begun[0]
     if begun:
-        raise ConfigError([f"{len(begun)} runs begin with {name!r}: {', '.join(run.id for run in begun[:5])}."])
+        raise ConfigError(
+            [f"{len(begun)} runs start with {name!r}: {', '.join(run.id for run in begun[:5])}. Type more of the id."]
+        )
     if Path(name).is_dir() and (run := read_run(Path(name).resolve())):
         return run
     near = difflib.get_close_matches(name, [run.id for run in runs], n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]}?" if near else ""
-    raise ConfigError([f"No run is called {name!r}.{hint} `tuneloop runs list` shows them all."])
+    raise ConfigError([f"There is no run {name!r}.{hint} `tuneloop runs list` shows all runs."])
 
 
 def _sections(run: RunSummary) -> list[tuple[str, list[tuple[str, str]]]]:
-    times = [("began", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.created_at)))]
+    times = [("started", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.created_at)))]
     times += [("took", _duration(run.seconds)), ("steps", _steps(run))]
     if run.status == "running" and (left := _remaining_s(run)) is not None:
-        times.append(("left", f"about {_duration(left)}"))
+        times.append(("remaining", f"about {_duration(left)}"))
     made = [("base model", run.base_model), ("model", run.fine_tuned_model or "")]
     plan = run.record.get("plan") or {}
     files = {"curves": run.path / "curves.png", "table": run.path / "metrics.csv"}
     files["result"] = Path(str(run.config.get("output_dir") or run.path / "-"))
     return [
         ("Run", [(name, value) for name, value in (*times, *made) if value]),
-        ("Settings that aren't the default", _changed(run)),
-        ("Chosen by auto", [("", str(reason)) for reason in plan.get("reasons", ())]),
+        ("Non-default settings", _changed(run)),
+        ("Chosen automatically", [("", str(reason)) for reason in plan.get("reasons", ())]),
         ("Data", _data(run)),
-        ("Figures", [(name, _text(value)) for name, value in run.metrics.items()]),
+        ("Metrics", [(name, _text(value)) for name, value in run.metrics.items()]),
         ("Files", [*((name, str(path)) for name, path in files.items() if path.exists()), ("folder", str(run.path))]),
     ]
 
@@ -195,14 +197,14 @@ def _print_loss_curve(run: RunSummary) -> None:
 
 
 def _print_findings(run: RunSummary) -> None:
-    out.print("\n[bold]What the curves say[/bold]")
+    out.print("\n[bold]Findings[/bold]")
     for finding in run.findings:
         colour = SEVERITY_COLOURS[finding.severity]
         out.print(Text(f"  {finding.severity} {finding.code}, step {finding.step}", style=colour))
         _print_wrapped(finding.message, "    ")
         _print_wrapped(finding.remedy, "    → ")
     if not run.findings:
-        out.print("  Nothing to worry about." if run.status == "succeeded" else "  Nothing so far.")
+        out.print("  No problems found." if run.status == "succeeded" else "  No problems so far.")
 
 
 def _print_wrapped(text: str, indent: str) -> None:
@@ -211,7 +213,7 @@ def _print_wrapped(text: str, indent: str) -> None:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """Return `values` as a line of up to sixty bars, each the median of its share; the lowest is the smallest bar."""
+    """Return `values` as up to sixty bars, each the median of its segment."""
     width = min(SPARKLINE_WIDTH, len(values))
     cuts = [at * len(values) // width for at in range(width + 1)]
     shares = [median(values[begin:end]) for begin, end in pairwise(cuts)]

@@ -1,4 +1,4 @@
-"""`tuneloop train`: a YAML file in, an adapter out; a server on the same data directory serves it at once."""
+"""`tuneloop train`: trains an adapter from a YAML file; a server on the same data directory can serve it at once."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from training.preflight.preflight import refuse_contradictions
 @with_settings("data_dir", "cache_dir", "organization", "max_lora_rank")
 def train(
     loaded: LoadedSettings,
-    config: Annotated[Path, typer.Argument(help="YAML with TrainingConfig's names; see docs/training.md.")],
+    config: Annotated[Path, typer.Argument(help="YAML file with the training settings; see docs/training.md.")],
     suffix: Annotated[str, typer.Option(help="The {suffix} part of the tuned model's name.")] = "",
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with this run directory instead of starting a new one.")
+        Path | None, typer.Option(help="Resume this run directory instead of starting a new run.")
     ] = None,
 ) -> None:
-    """Fine-tune: QLoRA unless the file says otherwise. Without `base_model` in it, the embedded demo base is tuned.
+    """Fine-tune a model, with QLoRA by default. Without `base_model`, the embedded demo base is used.
 
     Example: tuneloop train my-run.yaml --suffix support
     """
@@ -42,28 +42,28 @@ def train(
     code = subprocess.run([sys.executable, "-m", "training", str(run_dir)]).returncode
     if code != 0:
         if code not in (1, 2):
-            err.print(f"Stopped. Go on from the last checkpoint with: tuneloop train {config} --resume {run_dir}")
+            err.print(f"Stopped. To resume from the last checkpoint: tuneloop train {config} --resume {run_dir}")
         raise typer.Exit(code if code > 0 else 128 - code)
     done = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
-    out.print(f"{done['fine_tuned_model']} is in {done['output_dir']}.")
+    out.print(f"{done['fine_tuned_model']} saved to {done['output_dir']}.")
     out.print(describe_serving(done))
-    out.print(f"Curves, figures and advice: tuneloop runs show {run_dir.name}")
+    out.print(f"For curves, metrics and findings: tuneloop runs show {run_dir.name}")
 
 
 def describe_serving(config: dict[str, Any]) -> str:
-    """Return how what the run made is served."""
+    """Return a sentence on how to serve the result."""
     if config["serve_as"] == "model":
-        return f"It is a model of its own. Serve it with: tuneloop up --model {config['output_dir']}"
+        return f"It is a full model. Serve it with: tuneloop up --model {config['output_dir']}"
     if config["serve_as"] == "none":
-        return "vLLM can't serve it; PEFT loads it."
-    return "A tuneloop server on this data directory and base serves it under that name from now on."
+        return "vLLM can't serve it; load it with PEFT."
+    return "A tuneloop server with this data directory and base model serves it under that name."
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the YAML file's content; relative files and folders in it are taken from the YAML's own folder.
+    """Return the YAML file's content; relative paths in it are resolved against the file's folder.
 
     Raises:
-        ConfigError: the file cannot be read or holds no `name: value` lines.
+        ConfigError: the file can't be read or isn't a YAML mapping.
     """
     content = read_yaml(path)
     for name in ("training_file", "validation_file", "mix_file", "from_adapter"):
@@ -76,11 +76,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def new_run(settings: Settings, content: dict[str, Any], *, suffix: str) -> Path:
-    """Return a run directory that says what to train; where the adapter goes and what it is called is filled in.
+    """Return a new run directory; fills in the output directory and the model's name.
 
     Raises:
-        ConfigError: every fault of the configuration.
-        BaseModelError: the embedded base was wanted and could not be built.
+        ConfigError: the configuration is invalid; lists every error.
+        BaseModelError: the embedded base is needed and couldn't be built.
     """
     content = {**content, "base_model": content.get("base_model") or str(embedded_base_model(settings.cache_dir))}
     content.setdefault("output_dir", str(_output_dir(settings, content.get("serve_as"))))
@@ -92,7 +92,7 @@ def new_run(settings: Settings, content: dict[str, Any], *, suffix: str) -> Path
 
 
 def _output_dir(settings: Settings, serve_as: Any) -> Path:
-    """Return a new folder; only what can be hot-loaded goes where the server looks for adapters."""
+    """Return a new folder; only hot-loadable results go to the adapters directory."""
     name = new_adapter_id()
     if serve_as == "model":
         return settings.data_dir / "models" / name.replace("adapter", "model", 1)
@@ -100,7 +100,7 @@ def _output_dir(settings: Settings, serve_as: Any) -> Path:
 
 
 def write_run(settings: Settings, config: TrainingConfig) -> Path:
-    """Return a fresh run directory for this configuration."""
+    """Return a new run directory for this configuration."""
     make_data_dir(settings.data_dir)
     settings.adapters_dir.mkdir(exist_ok=True, mode=0o700)
     run_dir = settings.runs_dir / time.strftime(f"run-%Y%m%d-%H%M%S-{secrets.token_hex(2)}")

@@ -1,4 +1,4 @@
-"""`tuneloop ui`: the pages as a process of their own, for a server that runs elsewhere."""
+"""`tuneloop ui`: serves only the web pages, for a server that runs elsewhere."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from server.cli.console import out
 from server.settings import LOOPBACK_HOSTS
 
 MakePages = Callable[[str, Sequence[str]], FastAPI]
-"""The application from the server's address and the host names under which it may be reached."""
+"""Makes the application from the server's URL and the allowed host names."""
 
 
 def ui(server: str, host: str, port: int, make_pages: MakePages) -> None:
     """Serve the pages until Ctrl-C.
 
     Raises:
-        StartError: the address of the server can't be one; the port is taken; or strangers would get in without a key.
+        StartError: the server's URL is invalid, the port is in use, or the pages would expose a keyless server.
     """
     server = _check_url(server)
     loopback = host in LOOPBACK_HOSTS
     if not loopback:
         _demand_key(server, host)
     with listen(host, port) as listener:
-        out.print(f"The pages are on {server_url(host, listener)}/ and speak to {server}. Stop with Ctrl-C.")
+        out.print(f"Serving the pages at {server_url(host, listener)}/ for {server}. Press Ctrl-C to stop.")
         app = make_pages(server, sorted({*LOOPBACK_HOSTS, "[::1]"}) if loopback else ["*"])
         config = uvicorn.Config(
             BodyLimit(app, max_body_bytes=None),
@@ -46,23 +46,22 @@ def _check_url(server: str) -> str:
     url = httpx.URL(server.rstrip("/"))
     if url.scheme not in ("http", "https") or not url.host or url.path not in ("", "/"):
         raise StartError(
-            f"--server {server!r} is no address of a server. Give scheme, host and port alone, as in "
-            "http://127.0.0.1:8000."
+            f"--server {server!r} isn't a valid server URL. Use only scheme, host and port, like http://127.0.0.1:8000."
         )
     return server.rstrip("/")
 
 
 def _demand_key(server: str, host: str) -> None:
-    """Refuse a keyless server: anyone who can reach the pages could use its API through them."""
+    """Reject a keyless server: anyone who can reach the pages could use its API through them."""
     try:
         answer = httpx.get(f"{server}/v1/models", timeout=10, trust_env=False)
     except httpx.HTTPError as error:
         raise StartError(
-            f"{server} can't be reached ({error}), so nobody knows whether it demands a key, as it must before the "
-            f"pages may listen on {host}. Start it first, or let the pages listen on 127.0.0.1."
+            f"Can't reach {server} ({error}) to check that it requires an API key, as it must before the pages can "
+            f"listen on {host}. Start it first, or let the pages listen on 127.0.0.1."
         ) from error
     if answer.status_code != 401:
         raise StartError(
-            f"{server} answers without an API key, so on {host} everybody on the network could use it through the "
-            "pages. Make a key with `tuneloop keys create` there, or let the pages listen on 127.0.0.1."
+            f"{server} doesn't require an API key, so with the pages on {host} anyone on the network could use it. "
+            "Create a key there with `tuneloop keys create`, or let the pages listen on 127.0.0.1."
         )

@@ -1,4 +1,4 @@
-"""`tuneloop up`: serve a base model and every adapter made for it."""
+"""`tuneloop up`: serves a base model and all its adapters."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from server.settings import Settings
 
 
 def up(settings: Settings, mount_ui: MountUI, story: Story | None = None) -> None:
-    """Bring tuneloop up and serve until Ctrl-C, or until the story says it is over.
+    """Start tuneloop and serve until Ctrl-C, or until `story` returns False.
 
     Raises:
-        StartError, DatabaseError, ServingError: it could not be brought up; nothing is left running.
+        StartError, DatabaseError, ServingError: the start failed; nothing is left running.
     """
     with lock_data_dir(settings.data_dir), listen(settings.host, settings.port) as listener:
         log_path = log_to_file(settings.data_dir)
@@ -27,7 +27,7 @@ def up(settings: Settings, mount_ui: MountUI, story: Story | None = None) -> Non
 
 
 async def serve(services: Services, url: str) -> bool:
-    """Start the engines, one after another, and say where everything is; go on serving."""
+    """Start the engines one after another, print the URLs and models, and keep serving."""
     for replica in services.fleet.local:
         name = "the engine" if len(services.fleet.local) == 1 else f"{replica.id} for {replica.engine.base.name}"
         with start_progress(f"Starting {name}") as on_progress:
@@ -37,17 +37,17 @@ async def serve(services: Services, url: str) -> bool:
 
 
 def addresses(services: Services, url: str) -> str:
-    """Return where everything is, for somebody who has just started it."""
+    """Return the URLs and models to print after the start."""
     tuned = [adapter.name for adapter in services.registry.adapters()]
     lines = [
-        f"tuneloop is ready on {url}",
-        *([f"  compare in the browser  {url}/"] if services.settings.ui else []),
+        f"tuneloop is ready at {url}",
+        *([f"  web pages               {url}/"] if services.settings.ui else []),
         f"  OpenAI base_url         {url}/v1",
         f"  API reference           {url}/docs",
         *(f"  base model              {pool.base.name}" for pool in services.registry.pools),
         *(f"  remote engine           {replica.id}, {replica.engine.state}" for replica in services.fleet.remote),
         *(f"  tuned model             {name}" for name in tuned),
-        *([] if tuned else ["  no tuned models yet: make one with `tuneloop train CONFIG.yaml`"]),
-        "Stop with Ctrl-C.",
+        *([] if tuned else ["  no tuned models yet; train one with `tuneloop train CONFIG.yaml`"]),
+        "Press Ctrl-C to stop.",
     ]
     return "\n".join(lines)

@@ -14,20 +14,20 @@ from serving import EngineUnavailableError
 from serving.registry.observer import RegistryObserver
 
 _COUNTERS = {
-    "output_tokens": "Tokens of answers; by the engine's usage, or one an event of a stream without it.",
-    "prompt_tokens": "Tokens of prompts, where the engine's usage says.",
-    "evictions": "Times an adapter made room for another.",
-    "load_failures": "Loads that were refused.",
-    "parity_failures": "Times the parity gate refused it.",
+    "output_tokens": "Completion tokens, from the engine's usage, or one per stream event without it.",
+    "prompt_tokens": "Prompt tokens, where the engine reports usage.",
+    "evictions": "Adapters unloaded to make room for another.",
+    "load_failures": "Adapter loads that failed.",
+    "parity_failures": "Parity gate failures.",
 }
 _GAUGES = {
-    "in_flight": "Requests that are being answered, or about to be.",
-    "waiting": "Of these, the ones with nothing of an answer yet: the engine's queue, as clients feel it.",
+    "in_flight": "Requests in progress.",
+    "waiting": "Requests in progress without any output yet: the engine's queue, as clients see it.",
 }
 _HISTOGRAMS = {
-    "first_token": "From the request to the first bytes of a streamed answer.",
-    "inter_token": "Between one event of a stream and the next.",
-    "load": "Loads of an adapter into an engine, as many as there were.",
+    "first_token": "Time from the request to the first bytes of a streamed answer.",
+    "inter_token": "Time between two events of a stream.",
+    "load": "Duration of adapter loads into an engine.",
 }
 
 
@@ -73,7 +73,7 @@ class ModelMetrics:
     def collect(self) -> Iterable[Metric]:
         """Return the metrics for Prometheus' library."""
         yield GaugeMetricFamily(
-            "tuneloop_requests_resolving", "Requests that wait for their model to be loaded.", self._resolving
+            "tuneloop_requests_resolving", "Requests waiting for their model to load.", self._resolving
         )
         yield from self._collect_models()
 

@@ -30,7 +30,7 @@ class Metrics:
             buckets=SECONDS,
             registry=self._registry,
         )
-        self.database_up = Gauge("tuneloop_database_up", "1 while the database answers.", registry=self._registry)
+        self.database_up = Gauge("tuneloop_database_up", "1 if the database is reachable.", registry=self._registry)
         self._jobs = Gauge(
             "tuneloop_fine_tuning_jobs", "Fine-tuning jobs by status.", ["status"], registry=self._registry
         )
@@ -70,14 +70,12 @@ class _EngineCollector:
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics for Prometheus' library."""
-        up = GaugeMetricFamily("tuneloop_engine_up", "1 while the engine takes requests.", labels=["engine"])
+        up = GaugeMetricFamily("tuneloop_engine_up", "1 if the engine accepts requests.", labels=["engine"])
         in_flight = GaugeMetricFamily(
-            "tuneloop_engine_requests_in_flight", "Requests that hold the engine now.", labels=["engine"]
+            "tuneloop_engine_requests_in_flight", "Requests in progress on the engine.", labels=["engine"]
         )
-        held = GaugeMetricFamily("tuneloop_engine_adapters", "Adapters that the engine knows.", labels=["engine"])
-        restarts = CounterMetricFamily(
-            "tuneloop_engine_restarts", "Times the engine was started again.", labels=["engine"]
-        )
+        held = GaugeMetricFamily("tuneloop_engine_adapters", "Adapters loaded in the engine.", labels=["engine"])
+        restarts = CounterMetricFamily("tuneloop_engine_restarts", "Engine restarts.", labels=["engine"])
         for replica in self.replicas:
             up.add_metric([replica.id], replica.engine.state is EngineState.READY)
             in_flight.add_metric([replica.id], replica.in_flight)

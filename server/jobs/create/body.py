@@ -39,11 +39,13 @@ class Hyperparameters(_Strict):
     """How long and how fast; `auto` is worked out from the examples."""
 
     batch_size: Annotated[int | Literal["auto"], BeforeValidator(integer_or_auto_validator(1, 256))] = Field(
-        "auto", description="Examples in one step of the optimizer, 1 to 256."
+        "auto", description="Examples per optimizer step, 1 to 256."
     )
     learning_rate_multiplier: Annotated[
         float | Literal["auto"], BeforeValidator(number_or_auto_validator(MAX_MULTIPLIER))
-    ] = Field("auto", description="Times the base learning rate, above 0. The job shows that as base_learning_rate.")
+    ] = Field(
+        "auto", description="Factor for the base learning rate, above 0. The job shows that rate as base_learning_rate."
+    )
     n_epochs: Annotated[int | Literal["auto"], BeforeValidator(integer_or_auto_validator(1, 50))] = Field(
         "auto", description="Passes over the training file, 1 to 50."
     )
@@ -53,7 +55,7 @@ class PreferenceHyperparameters(Hyperparameters):
     """Those of `dpo` and `kto`."""
 
     beta: Annotated[float | Literal["auto"], BeforeValidator(number_or_auto_validator(2.0))] = Field(
-        "auto", description="How closely the model holds on to the one it starts from, above 0 up to 2."
+        "auto", description="How close the model stays to the reference model, above 0 up to 2; higher is closer."
     )
 
 
@@ -110,20 +112,20 @@ class CreateJob(_Strict):
     """The body of `POST /v1/fine_tuning/jobs`."""
 
     model: Annotated[str, BeforeValidator(text_validator(300))] = Field(
-        description="The base model, or a tuned model (`ft:…`) to go on from."
+        description="A base model, or a tuned model (`ft:…`) to continue training."
     )
     training_file: Annotated[str, BeforeValidator(text_validator(300))] = Field(description="Id of a file.")
     validation_file: Annotated[str | None, BeforeValidator(text_validator(300, null=True))] = None
     suffix: Annotated[str | None, BeforeValidator(text_validator(64, null=True))] = Field(
-        None, description="Becomes a part of the tuned model's name: letters, digits, `.`, `_`, `-` and spaces."
+        None, description="Part of the tuned model's name: letters, digits, `.`, `_`, `-` and spaces."
     )
     seed: Annotated[int | None, BeforeValidator(integer_validator(0, 2**31 - 1, null=True))] = None
     method: MethodChoice | None = None
-    hyperparameters: Hyperparameters | None = Field(None, description="Deprecated by OpenAI: stands in `method` now.")
+    hyperparameters: Hyperparameters | None = Field(None, description="Deprecated by OpenAI; use `method`.")
     integrations: Annotated[list[Integration] | None, Field(max_length=MAX_INTEGRATIONS)] = None
     metadata: Annotated[dict[str, str] | None, BeforeValidator(validate_metadata)] = None
     tuneloop: dict[str, Any] | None = Field(
-        None, description="Settings of the trainer by the names in docs/training.md; the SDK sends it in extra_body."
+        None, description="Trainer settings, named as in docs/training.md; with the SDK, send it in extra_body."
     )
 
     @property
@@ -161,7 +163,7 @@ def read_request(body: bytes) -> CreateJob:
         raise BadRequest('The request body must be a JSON object, like {"model": …}.', code="invalid_json")
     if not storable:
         raise BadRequest(
-            "The request body holds a NUL or half of a surrogate pair, which is no text. Leave it out.",
+            "The request body contains a NUL character or half of a surrogate pair. Remove it.",
             code="invalid_json",
         )
     try:
@@ -173,7 +175,7 @@ def read_request(body: bytes) -> CreateJob:
 
 
 def _refuse_constant(constant: str) -> float:
-    raise ValueError(f"{constant} is no JSON number")
+    raise ValueError(f"{constant} isn't a JSON number")
 
 
 def _build_refusal(error: ValidationError) -> BadRequest:
@@ -199,7 +201,7 @@ def _describe(fault: Any) -> str:
         return "there is no such parameter; check the spelling, or leave it out"
     if fault["type"] == "too_long":
         limits = fault["ctx"]
-        return f"it has {limits['actual_length']} items, and {limits['max_length']} are allowed"
+        return f"it has {limits['actual_length']} items, but at most {limits['max_length']} are allowed"
     if fault["type"] == "literal_error":
         return f"it is {str(fault['input'])[:100]!r}, but must be {fault['ctx']['expected']}"
     return str(fault["msg"]).removesuffix(".")
@@ -213,7 +215,7 @@ def _refuse_contradictions(request: CreateJob) -> None:
     for other in METHODS:
         if other != method.type and getattr(method, other) is not None:
             raise BadRequest(
-                f"method.type is {method.type!r}, so method.{other} means nothing. Leave it out, or change the type.",
+                f"method.type is {method.type!r}, so method.{other} has no effect. Leave it out, or change the type.",
                 param=f"method.{other}",
                 code="invalid_value",
             )
@@ -224,7 +226,7 @@ def _refuse_contradictions(request: CreateJob) -> None:
         if name in new.model_fields_set and getattr(new, name) != value:
             raise BadRequest(
                 f"hyperparameters.{name} is {value!r}, and method.{method.type}.hyperparameters.{name} is "
-                f"{getattr(new, name)!r}. They mean the same; give one of them, best the one in method.",
+                f"{getattr(new, name)!r}. Set only one of them, preferably the one in method.",
                 param=f"hyperparameters.{name}",
                 code="invalid_value",
             )

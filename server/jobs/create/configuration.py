@@ -187,8 +187,8 @@ def _split_batch(
         if per_step % passes:
             raise ConfigError(
                 [
-                    f"`gradient_accumulation_steps` is {passes}, but must divide `batch_size` {per_step}, the examples "
-                    "of one step. Leave it out: it is chosen by what fits into memory."
+                    f"`gradient_accumulation_steps` is {passes}, but must divide `batch_size` {per_step}, the "
+                    "examples per step. Leave it out to choose it by the available memory."
                 ],
                 param="gradient_accumulation_steps",
             )
@@ -239,20 +239,20 @@ def _refuse_server_settings(request: CreateJob, extra: Mapping[str, Any]) -> Non
     for name, value in extra.items():
         if name in SET_BY_SERVER:
             raise BadRequest(
-                f"tuneloop.{name} isn't taken from a request: it follows from {SET_BY_SERVER[name]}. Leave it out.",
+                f"tuneloop.{name} can't be set in a request: it is derived from {SET_BY_SERVER[name]}. Leave it out.",
                 param=f"tuneloop.{name}",
                 code="invalid_value",
             )
         if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
             raise BadRequest(
-                f"tuneloop.{name} is larger than any setting can be. docs/training.md has the ranges.",
+                f"tuneloop.{name} is out of range. See docs/training.md for the ranges.",
                 param=f"tuneloop.{name}",
                 code="integer_above_max_value",
             )
         named = HYPERPARAMETERS.get(name)
         if named and request.merge_hyperparameters().get(named, "auto") != "auto":
             raise BadRequest(
-                f"tuneloop.{name} and {request.hyperparameters_at}.{named} say the same. Give one of them.",
+                f"tuneloop.{name} and {request.hyperparameters_at}.{named} are the same setting. Set only one of them.",
                 param=f"tuneloop.{name}",
                 code="invalid_value",
             )

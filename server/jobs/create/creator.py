@@ -208,8 +208,8 @@ class JobCreator:
             return fine_tuned_model_name(base.name, self._settings.organization, part)
         except ValueError as error:
             raise BadRequest(
-                f"suffix is {suffix!r}, but must be 1 to 64 letters, digits, '.', '_', '-' or spaces, the first a "
-                "letter or digit: it becomes a part of the model's name.",
+                f"suffix is {suffix!r}, but must be 1 to 64 letters, digits, '.', '_', '-' or spaces, starting with "
+                "a letter or digit: it becomes part of the model's name.",
                 param="suffix",
                 code="invalid_value",
             ) from error
@@ -270,8 +270,8 @@ def _find_repeated(session: Session, sha256: str, origin: RequestOrigin) -> JobR
         row = session.scalar(own.where(JobRow.idempotency_key == origin.idempotency_key).limit(1))
         if row is not None and row.request_sha256 != sha256:
             raise Conflict(
-                f"The Idempotency-Key {origin.idempotency_key!r} was used for another request, which made {row.id}. "
-                "Use a new key for a new job.",
+                f"The Idempotency-Key {origin.idempotency_key!r} was already used for a different request, which "
+                f"created {row.id}. Use a new key for a new job.",
                 code="idempotency_key_reused",
             )
         return row
@@ -323,7 +323,7 @@ def _add_created_events(session: Session, draft: JobDraft) -> None:
     add_event(session, draft.id, f"Validating training file: {request.training_file}{beside}")
     if draft.unchecked:
         session.flush()
-        add_event(session, draft.id, f"Waiting for the check of {' and '.join(draft.unchecked)}")
+        add_event(session, draft.id, f"Waiting for {' and '.join(draft.unchecked)} to be checked")
 
 
 def _copy_adapter(adapter: Adapter, folder: Path) -> None:

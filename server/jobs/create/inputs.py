@@ -92,7 +92,7 @@ def find_pool(registry: Registry, model: str, start: Adapter | None) -> Pool:
 def unavailable_model_error(model: str) -> BadRequest:
     """Return the error for a model that can't be tuned."""
     return BadRequest(
-        f"Model {model[:200]} is not available for fine-tuning or does not exist. GET /v1/models lists the names.",
+        f"Model {model[:200]} is not available for fine-tuning or does not exist. GET /v1/models lists the models.",
         param="model",
         code="model_not_available",
     )
@@ -103,7 +103,7 @@ def refuse_integrations(request: CreateJob) -> None:
     integrations = request.integrations or []
     if len(integrations) > 1:
         raise BadRequest(
-            f"integrations has {len(integrations)} entries, but a run here reports to one project. Give one.",
+            f"integrations has {len(integrations)} entries, but a run can report to only one project. Use one.",
             param="integrations",
             code="array_above_max_length",
         )
@@ -111,7 +111,7 @@ def refuse_integrations(request: CreateJob) -> None:
         return
     if importlib.util.find_spec("wandb") is None:
         raise BadRequest(
-            "Weights & Biases isn't installed on this server: pip install 'tuneloop[wandb]' there.",
+            "Weights & Biases isn't installed on this server. Install it there with: pip install 'tuneloop[wandb]'.",
             param="integrations",
             code="integration_unavailable",
         )

@@ -68,13 +68,13 @@ def text_validator(max_length: int, *, null: bool = False) -> Validator:
         if value is None and null:
             return value
         if not isinstance(value, str):
-            raise _build_error("invalid_type", value, "a text")
+            raise _build_error("invalid_type", value, "a string")
         if not value:
             raise PydanticCustomError("string_below_min_length", "it is empty, but needs at least 1 character")
         if len(value) > max_length:
             raise PydanticCustomError(
                 "string_above_max_length",
-                "it has {length} characters, and {longest} are allowed",
+                "it has {length} characters, but at most {longest} are allowed",
                 {"length": len(value), "longest": max_length},
             )
         return value
@@ -87,11 +87,11 @@ def validate_metadata(value: Any) -> Any:
     if value is None:
         return value
     if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
-        raise _build_error("invalid_type", value, "an object whose values are texts")
+        raise _build_error("invalid_type", value, "an object whose values are strings")
     if len(value) > MAX_PAIRS:
         raise PydanticCustomError(
             "object_above_max_properties",
-            "it has {count} pairs, and {most} are allowed",
+            "it has {count} pairs, but at most {most} are allowed",
             {"count": len(value), "most": MAX_PAIRS},
         )
     for key, item in value.items():
@@ -99,7 +99,7 @@ def validate_metadata(value: Any) -> Any:
             if len(text) > longest:
                 raise PydanticCustomError(
                     "string_above_max_length",
-                    "the {what} of {key} has {length} characters, and {longest} are allowed",
+                    "the {what} of {key} has {length} characters, but at most {longest} are allowed",
                     {"what": what, "key": key[:MAX_KEY], "length": len(text), "longest": longest},
                 )
     return value

@@ -78,7 +78,7 @@ def estimate_bytes(run: RunDirectory, on_gpu: bool, max_bytes: int | None = None
 def _check_count(running: int, limit: int, rule: str) -> str | None:
     if running < limit:
         return None
-    return f"The job waits: {running} at a time is as many as may run by {rule}"
+    return f"The job is waiting: {running} running job(s) is the limit set by {rule}"
 
 
 def _check_memory(run: RunDirectory, running: Sequence[RunningJob], device: Device, division: Division) -> str | None:
@@ -91,11 +91,10 @@ def _check_memory(run: RunDirectory, running: Sequence[RunningJob], device: Devi
     needed = estimate_bytes(run, on_gpu, total)
     reserved = [estimate_bytes(other.run, on_gpu, total) for other in running if not other.has_allocated]
     if needed is None or None in reserved:
-        return "The job waits for the running one: how much memory they take together can't be told"
+        return "The job is waiting for the running one: the memory they need together can't be estimated"
     left = free - sum(taken or 0 for taken in reserved)
     if needed <= left:
         return None
     return (
-        f"The job waits for memory: it is expected to take {needed / _GB:.1f} GB, and {max(0, left) / _GB:.1f} GB are "
-        "free beside what runs"
+        f"The job is waiting for memory: it needs about {needed / _GB:.1f} GB, and {max(0, left) / _GB:.1f} GB are free"
     )

@@ -59,7 +59,7 @@ async def publish(context: JobContext, job: JobRow, run: RunDirectory, step: int
         await asyncio.to_thread(_link_files, run.checkpoint_path(step), staging_dir)
         return await asyncio.to_thread(_import_checkpoint, context, run, staging_dir, name)
     except OSError as error:
-        raise AdapterError(f"Its files can't be had: {error.strerror}.") from error
+        raise AdapterError(f"Its files can't be read: {error.strerror}.") from error
     finally:
         await asyncio.to_thread(shutil.rmtree, staging_dir, ignore_errors=True)
 
@@ -142,7 +142,7 @@ async def remove(registry: Registry, name: str) -> bool:
     except ModelNotFoundError:
         return True
     except ServingError as error:
-        logger.warning("%s can't be removed now: %s", name, error)
+        logger.warning("Can't remove %s now: %s", name, error)
         return False
     return True
 
@@ -182,6 +182,6 @@ def _import_checkpoint(context: JobContext, run: RunDirectory, source: Path, nam
     base_name = str(run.config.get("base_model_name") or context.registry.base_names[0])
     pool = context.registry.base_pool(base_name)
     if pool is None:
-        raise AdapterError(f"Its base model {base_name!r} isn't served any more. Start the server with it again.")
+        raise AdapterError(f"Its base model {base_name!r} is no longer served. Start the server with it.")
     limits = pool.replicas[0].engine.limits
     return import_adapter(source, context.settings.adapters_dir, pool.base, limits, name=name, same_base=True)

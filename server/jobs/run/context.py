@@ -78,7 +78,7 @@ class JobContext:
             except SQLAlchemyError as error:
                 if not is_temporary(error) or self.stopping.is_set() or time.monotonic() > deadline:
                     raise
-                logger.warning("A job waits for the database: %s", error)
+                logger.warning("A job is waiting for the database: %s", error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(DATABASE_PAUSE_S):
                     await self.stopping.wait()

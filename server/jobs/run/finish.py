@@ -94,7 +94,7 @@ async def finish(context: JobContext, job: JobRow, run: RunDirectory) -> None:
 
 async def _fail_unservable(context: JobContext, job: JobRow, loaded: LoadOutcome) -> None:
     """Fail a job whose adapter can't be served; the parity gate's findings go into an event of their own."""
-    kept = f"The trained adapter isn't lost: it is kept as {job.adapter_id}, and not served."
+    kept = f"The trained adapter is kept as {job.adapter_id}, but not served."
     code = "parity_failed" if loaded.failed_parity else "adapter_not_servable"
 
     def refuse(session: Session) -> None:
@@ -102,7 +102,7 @@ async def _fail_unservable(context: JobContext, job: JobRow, loaded: LoadOutcome
             add_event(
                 session,
                 job.id,
-                "Parity checked: not passed; its figures are in this event's data",
+                "Parity check failed; see this event's data for the figures",
                 level="error",
                 data=_filter_parity(loaded.parity or {}),
             )
@@ -177,8 +177,10 @@ def _write_result_table(run: RunDirectory) -> Path:
 def _describe_unloaded(run: RunDirectory) -> LoadOutcome:
     serve_as = run.config.get("serve_as")
     if serve_as == "model":
-        return LoadOutcome("The result is a whole model, not an adapter: serve it as the base of a server of its own")
-    return LoadOutcome(f"The result isn't loaded: serve_as is {serve_as!r}, so it is kept on disk and not served")
+        return LoadOutcome(
+            "The result is a full model, not an adapter: serve it as a base model with `tuneloop up --model`"
+        )
+    return LoadOutcome(f"serve_as is {serve_as!r}, so the result is kept on disk and not served")
 
 
 async def _load_result(context: JobContext, run: RunDirectory, finished_at: float) -> LoadOutcome:
@@ -193,13 +195,14 @@ async def _load_result(context: JobContext, run: RunDirectory, finished_at: floa
                 refusal = await _request_first_token(context, name)
         except TimeoutError:
             message = (
-                f"The engine gave no first token in {ENGINE_WAIT_S:.0f} s, so the model may have to be asked again"
+                f"The engine returned no token within {ENGINE_WAIT_S:.0f} s, so the first request may have to "
+                "be retried"
             )
             return LoadOutcome(message, "warn", parity=parity)
         except ParityError as error:
             return LoadOutcome(str(error), "error", refused=True, parity=run.manifest.get("parity"))
         except (AdapterUncheckedError, AdapterMisfitError) as error:  # not the adapter's fault: it is kept
-            return LoadOutcome(f"The model waits to be published: {error}", "warn")
+            return LoadOutcome(f"The model isn't published yet: {error}", "warn")
         except (AdapterError, ModelNotFoundError) as error:
             return LoadOutcome(str(error), "error", refused=True)
         except EngineUnavailableError as error:
@@ -209,18 +212,18 @@ async def _load_result(context: JobContext, run: RunDirectory, finished_at: floa
             message = f"The engine wasn't ready, so the first request will load the model: {error}"
             return LoadOutcome(message, "warn", parity=parity)
         if refusal:
-            message = f"The model is loaded, but the engine refused a trial request: {refusal}"
+            message = f"The model is loaded, but the engine rejected a test request: {refusal}"
             return LoadOutcome(message, "warn", parity=parity)
         first_token_s = round(max(0.0, time.time() - finished_at), 3)
-        message = f"The model answered its first token {first_token_s:.2f} s after the training ended"
+        message = f"The model returned its first token {first_token_s:.2f} s after training"
         return LoadOutcome(message, first_token_s=first_token_s, parity=parity)
 
 
 def _describe_parity(parity: Mapping[str, Any]) -> str:
     tuned = parity.get("tuned") or {}
     return (
-        f"Parity checked: the engine's log-probabilities are {tuned.get('mean', 0):.2g} nats from the trained model's "
-        f"on average, and {parity.get('bound')} is the bound"
+        "Parity check passed: the engine's log-probabilities differ from the trained model's by "
+        f"{tuned.get('mean', 0):.2g} nats on average; the limit is {parity.get('bound')}"
     )
 
 

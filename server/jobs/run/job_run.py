@@ -91,9 +91,10 @@ class JobRun:
             if is_temporary(error):
                 await self._stop_until_database_is_back(error)
                 return False
-            logger.exception("Job %s met something unforeseen", self._job.id)
+            logger.exception("Unexpected error in job %s", self._job.id)
             message = (
-                "The server met something unforeseen in running this job; its log says what. Create the job again."
+                "An unexpected error occurred while running this job; see the server's log for details. Create "
+                "the job again."
             )
             await finish.fail(self._context, self._job, "server_error", message)
         finally:
@@ -103,7 +104,7 @@ class JobRun:
 
     async def _stop_until_database_is_back(self, error: Exception) -> None:
         """Let the process write a checkpoint and end. The row stays `running`, so the job is resumed later."""
-        logger.warning("Job %s stops until the database is back: %s", self._job.id, error)
+        logger.warning("Job %s is stopped until the database is available: %s", self._job.id, error)
         if self._process:
             await self._process.stop()
 
@@ -195,7 +196,7 @@ class JobRun:
 
     async def _fail_without_result(self) -> None:
         """Fail a job whose result was deleted: whoever deleted it can't want it to be trained again."""
-        message = "The result was deleted before the job had ended. Create the job again if it was wanted."
+        message = "The result was deleted before the job ended. Create the job again if you need it."
         await finish.fail(self._context, self._job, "result_deleted", message)
 
     async def _finish(self, turn: AcceleratorSlot) -> None:
@@ -274,11 +275,11 @@ class JobRun:
         progressed = self.run.last_checkpoint > self._checkpoint_before
         attempts = 1 if progressed else self._job.attempts + 1
         if attempts > MAX_ATTEMPTS:
-            message = f"The training's process {how}, {attempts} times in a row without a new checkpoint. "
-            remedy = "Memory may have run out: set a smaller batch_size or max_length, or free memory."
+            message = f"The training process {how}, {attempts} times in a row without a new checkpoint. "
+            remedy = "The machine may be out of memory: lower batch_size or max_length, or free some memory."
             await finish.fail(self._context, self._job, "training_process_died", message + remedy)
             return
-        message = f"The training's process {how} and left no reason; the job goes on from its last checkpoint"
+        message = f"The training process {how} without an error message; the job resumes from its last checkpoint"
         await self._context.run_transaction(
             lambda session: states.requeue(session, self._job.id, message, level="warn", attempts=attempts)
         )
@@ -317,7 +318,7 @@ class JobRun:
             adapter = await checkpoints.publish(self._context, self._job, self.run, step)
         except AdapterError as error:
             reason = self.run.replace_paths(str(error), self._job)
-            unserved = f"The checkpoint of step {step} isn't served: {reason}"
+            unserved = f"The checkpoint at step {step} isn't served: {reason}"
             return self._translator.skip_repeated(NewEvent(unserved, at, "warn", data={"step": step}))
         return _PublishedCheckpoint(step, adapter, metrics, at)
 

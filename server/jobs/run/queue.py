@@ -69,7 +69,7 @@ class Runner:
         self._accelerator = accelerator or Accelerator()
         self._context = JobContext(settings, database, engine, registry, files, tuple(command), on_end)
         self._command = self._context.command
-        self._loop = BackgroundLoop(self._run_once, "The queue can't be looked at now", pause_s=_TIMER_S)
+        self._loop = BackgroundLoop(self._run_once, "Can't read the queue now", pause_s=_TIMER_S)
         self._runs: dict[str, JobRun] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         """The tasks of the runs, by job id."""
@@ -148,8 +148,8 @@ class Runner:
                 on_leakage=run.config.get("on_leakage", "refuse"),
             )
         except Exception:  # whatever it is, one job's files mustn't block the others
-            logger.exception("The files of job %s can't be checked", job.id)
-            message = "The job's files couldn't be checked; the server's log says why. Create the job again."
+            logger.exception("Can't check the files of job %s", job.id)
+            message = "The job's files couldn't be checked; see the server's log for details. Create the job again."
             await finish.fail(context, job, "server_error", message)
             return
         if found.code is None:
@@ -210,14 +210,14 @@ class Runner:
             if tasks is self._tasks:
                 del self._runs[job_id]
             if not task.cancelled() and (error := task.exception()):
-                logger.error("The work on job %s ended unforeseen", job_id, exc_info=error)
+                logger.error("Job %s ended unexpectedly", job_id, exc_info=error)
             self._loop.wake()
 
         task.add_done_callback(done)
 
 
 def _requeue(job_id: str, session: Session) -> None:
-    states.requeue(session, job_id, "The job lost its place at work and is in the queue again", level="warn")
+    states.requeue(session, job_id, "The job was interrupted and is queued again", level="warn")
 
 
 def _add_wait_event(job_id: str, reason: str, session: Session) -> None:

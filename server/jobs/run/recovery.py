@@ -17,7 +17,7 @@ from server.jobs.run import checkpoints
 from server.jobs.run.context import JobContext
 from server.storage.tables import JobRow
 
-RESTARTED = "The server was restarted; the job goes on from its last checkpoint"
+RESTARTED = "The server was restarted; the job resumes from its last checkpoint"
 PARTIAL = ".partial-"
 """Prefix of the folder of an adapter that is being written."""
 ABANDONED_S = 600.0
@@ -50,7 +50,7 @@ def _requeue(session: Session, job: JobRow) -> None:
     if not job.pause_requested:
         states.requeue(session, job.id, RESTARTED)
     else:
-        states.requeue(session, job.id, "Job paused; the server was restarted meanwhile")
+        states.requeue(session, job.id, "Job paused; the server was restarted")
 
 
 async def _clean_up(context: JobContext) -> None:
@@ -63,7 +63,7 @@ async def _clean_up(context: JobContext) -> None:
     wanted = select(JobRow.adapter_id).where(JobRow.status.in_(states.NOT_ENDED))
     expected = set(await context.database.run(lambda session: session.scalars(wanted).all()))
     if removed := await asyncio.to_thread(_remove_partial, context.settings.adapters_dir, expected):
-        logger.info("%d half-written adapters were left over; they are removed", removed)
+        logger.info("Removing %d incomplete adapters", removed)
 
 
 def _remove_partial(adapters_dir: Path, expected: Collection[str]) -> int:

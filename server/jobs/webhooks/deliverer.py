@@ -53,7 +53,7 @@ class Deliverer:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._endpoint_of: dict[str, str] = {}
         self._loop = BackgroundLoop(
-            self._work, "Webhooks can't be sent now", pause_s=POLL_S, failure_pause_s=DATABASE_PAUSE_S
+            self._work, "Can't send webhooks now", pause_s=POLL_S, failure_pause_s=DATABASE_PAUSE_S
         )
         self._old_deleted_at = float("-inf")
         self._sender: WebhookSender | None = None
@@ -104,13 +104,13 @@ class Deliverer:
             pause_s = self._compute_pause_s(delivery.attempts + 1)
             if status == "pending" and pause_s is None:
                 status = "given_up"
-                log.warning("webhook %s to %s is given up: %s", delivery.event_id, endpoint.id, result)
+                log.warning("giving up on webhook %s to %s: %s", delivery.event_id, endpoint.id, result)
             await self._database.run(
                 lambda session: _record_attempt(session, delivery.id, status, result, pause_s or 0)
             )
             del self._unrecorded[delivery.id]  # a Counter ignores missing keys
         except SQLAlchemyError as error:  # still pending, so it is sent again: better twice than never
-            log.warning("webhook %s to %s was tried and not written down: %s", delivery.event_id, endpoint.id, error)
+            log.warning("webhook %s to %s was attempted but not recorded: %s", delivery.event_id, endpoint.id, error)
             # The row still says that it is due, so the schedule is kept here.
             self._unrecorded[delivery.id] += 1
             attempts = delivery.attempts + self._unrecorded[delivery.id]
@@ -127,7 +127,7 @@ class Deliverer:
             return "pending", str(error)
         except Exception:
             log.exception("webhook %s to %s could not be sent", delivery.event_id, endpoint.id)
-            return "pending", "failed before it was sent; the server's log tells why"
+            return "pending", "failed before it was sent; see the server's log"
         if 200 <= code < 300:
             return "delivered", str(code)
         # 410 Gone: the endpoint no longer wants events.

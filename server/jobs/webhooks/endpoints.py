@@ -102,9 +102,9 @@ def check_event_types(event_types: Sequence[str]) -> list[str]:
     """Return the event types without duplicates. Raises: BadRequest if there are none, or one is unknown."""
     unknown = [event_type for event_type in event_types if event_type not in EVENT_TYPES]
     if unknown or not event_types:
-        given = f"{unknown[0][:200]!r} is no event type of this server" if unknown else "There is no event type"
+        given = f"{unknown[0][:200]!r} isn't an event type of this server" if unknown else "No event types are given"
         raise BadRequest(
-            f"{given}. Name one or more of {', '.join(EVENT_TYPES)}.", code="invalid_event_type", param="event_types"
+            f"{given}. Use one or more of {', '.join(EVENT_TYPES)}.", code="invalid_event_type", param="event_types"
         )
     return list(dict.fromkeys(event_types))
 
@@ -119,9 +119,9 @@ def check_url(url: str) -> str:
     if len(url) > MAX_URL or not url.isascii() or not url.isprintable() or " " in url:
         raise _url_error(url, f"is longer than {MAX_URL} characters, or not plain ASCII")
     if parts.username is not None or parts.fragment:
-        raise _url_error(url, "holds a user name or a fragment")
+        raise _url_error(url, "contains a user name or a fragment")
     if not host or not (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))):
-        raise _url_error(url, "is neither https nor http to this machine itself (127.0.0.1, localhost)")
+        raise _url_error(url, "is neither https nor http to this machine (127.0.0.1, localhost)")
     return url
 
 
@@ -134,7 +134,7 @@ def _is_loopback(host: str) -> bool:
 
 def _url_error(url: str, fault: str) -> BadRequest:
     return BadRequest(
-        f"The URL {url[:100]!r} {fault}. Give one like https://example.com/webhooks.", code="invalid_url", param="url"
+        f"The URL {url[:100]!r} {fault}. Use one like https://example.com/webhooks.", code="invalid_url", param="url"
     )
 
 

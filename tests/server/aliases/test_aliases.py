@@ -455,33 +455,33 @@ def test_a_new_further_name_of_the_base_goes_before_an_old_alias(place: Place, s
 
 def test_command_line_promotes_and_rolls_back_beside_a_running_server(place: Place) -> None:
     done = run_cli("adapters", "promote", "support", ONE, *place.where())
-    assert f"support stands for {ONE}" in done.stdout, done.stderr
+    assert f"support now points to {ONE}" in done.stdout, done.stderr
     adapter_id = place.gateway.services.registry.get(TWO).id
-    assert f"support stands for {TWO}" in place.cli("promote", "support", adapter_id)
+    assert f"support now points to {TWO}" in place.cli("promote", "support", adapter_id)
     eventually(lambda: place.gateway.services.aliases.current.get("support") == TWO)
     assert place.answered_by("support") == TWO
     line = next(line for line in place.cli("list").splitlines() if TWO in line)
     assert "support" in line
-    assert f"support stands for {ONE}" in place.cli("rollback", "support")
+    assert f"support now points to {ONE}" in place.cli("rollback", "support")
     told = place.cli("aliases")
     assert [word in told for word in (ONE, TWO, "promote", "rollback", "support")] == [True] * 5
     eventually(lambda: place.gateway.services.aliases.current.get("support") == ONE)
     assert place.answered_by("support") == ONE
-    assert f"support stands for {TWO}" in place.cli("rollback", "support", "--to", TWO)
+    assert f"support now points to {TWO}" in place.cli("rollback", "support", "--to", TWO)
 
 
 def test_command_line_refuses_what_the_server_would(place: Place) -> None:
     add_version(place.gateway, "ft:base:org:bad:12345678", parity={"passed": False, "reasons": ["it babbles"]})
     place.promoted("support", ONE)
     for arguments, said in (
-        (("promote", "support", "nothing"), "No model here is called 'nothing'"),
+        (("promote", "support", "nothing"), "There is no model 'nothing' here"),
         (("promote", ONE, TWO), "Choose another name"),
-        (("promote", "base", TWO), "is a model's"),
+        (("promote", "base", TWO), "belongs to a model"),
         (("promote", "support", "ft:base:org:bad:12345678"), "it babbles"),
         (("rollback", "support"), "can't be rolled back"),
-        (("rollback", "support", "--to", TWO), "never stood for"),
+        (("rollback", "support", "--to", TWO), "never pointed to"),
         (("rollback", "nothing"), "no alias 'nothing'"),
-        (("remove", ONE), "the alias 'support' stands for"),
+        (("remove", ONE), "The alias 'support' points to"),
     ):
         assert said in place.cli(*arguments).replace("\n", " "), arguments
     assert "failed" in next(line for line in place.cli("list").splitlines() if "bad:12345678" in line)

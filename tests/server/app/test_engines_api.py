@@ -188,7 +188,7 @@ def test_an_engine_that_does_not_come_up_with_new_limits_is_told(tmp_path: Path)
         one.engine.fault = "No memory for the engine."
         answer = one.http.post("/v1/engines/restart")
         assert (answer.status_code, answer.json()["error"]["code"]) == (500, "engine_restart_failed")
-        assert "No memory" in answer.json()["error"]["message"]
+        assert "Not enough memory" in answer.json()["error"]["message"]
         assert ask(one, "base").status_code == 200
 
 
@@ -210,7 +210,7 @@ def test_the_command_line_shows_the_engines_and_restarts_them(tmp_path: Path) ->
         assert listed.returncode == 0, listed.stderr
         assert "engine-0" in listed.stdout
         assert "16 / 4 / 8" in listed.stdout
-        assert "engine-0 would be 64 / 4 / 32 after" in listed.stdout
+        assert "engine-0 will change to 64 / 4 / 32 with" in listed.stdout
         done = run_cli("engines", "restart", "engine-0", "--server", one.url, TUNELOOP_API_KEY=admin)
         assert done.returncode == 0, done.stderr
         assert "64 / 4 / 32" in done.stdout
@@ -219,7 +219,7 @@ def test_the_command_line_shows_the_engines_and_restarts_them(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"remote_engines": {"engine-1": "http://lab"}}, "none of ours"),
+        ({"remote_engines": {"engine-1": "http://lab"}}, "a local engine's id"),
         ({"remote_engines": {"Lab!": "http://lab"}}, "lower-case"),
         ({"remote_engines": {"lab": "lab"}}, "base_url"),
         ({"remote_engine_keys": {"lab": "sk-secret"}}, "isn't in remote_engines"),

@@ -211,7 +211,7 @@ def test_a_list_too_long_is_refused_by_its_name_before_the_engine_sees_it(gatewa
         response = gateway.http.post(path, content=json.dumps({"model": "base", **body}), headers=JSON)
         error = gateway.error(response)
         assert (response.status_code, error["param"], error["code"]) == (400, param, "array_above_max_length"), path
-        assert f"{MAX_ENTRIES} is the most" in error["message"]
+        assert f"the maximum of {MAX_ENTRIES}" in error["message"]
     assert gateway.engine.requests == []
 
 

@@ -62,7 +62,7 @@ def test_help_teaches_with_an_example(command: tuple[str, ...]) -> None:
         (("adapters", "remove", "adapter-0"), ("adapter-0", "adapters list")),
         (("adapters", "promote", "support", "adapter-0"), ("adapter-0", "adapters list")),
         (("adapters", "promote", "ft:mine", "tuneloop-demo"), ("ft:mine", "Choose another name")),
-        (("adapters", "promote", "tuneloop-demo", "tuneloop-demo"), ("tuneloop-demo", "is a model's")),
+        (("adapters", "promote", "tuneloop-demo", "tuneloop-demo"), ("tuneloop-demo", "belongs to a model")),
         (("adapters", "rollback", "support"), ("support", "/v1/aliases")),
         (("evaluate", "{tmp}/absent.jsonl", "--model", "m"), ("absent.jsonl",)),
         (("evaluate", "{tmp}/one.jsonl", "--model", "m", "--server", "http://127.0.0.1:9/v1"), ("127.0.0.1:9",)),

@@ -95,11 +95,11 @@ def test_list_as_json_has_everything_for_programs(data_dir: Path) -> None:
     assert "divergence" in {finding["code"] for finding in runs["run-bad"]["findings"]}
 
 
-def test_show_tells_settings_data_figures_and_what_the_curves_say(data_dir: Path) -> None:
+def test_show_has_settings_data_metrics_and_findings(data_dir: Path) -> None:
     shown = tell(data_dir, "show", "run-bad")
     assert "succeeded" in shown
     assert "learning_rate  0.005" in shown
-    assert "warmup_ratio" not in shown.split("What the curves say")[0]
+    assert "warmup_ratio" not in shown.split("Findings")[0]
     assert "sha256 " in shown
     assert "valid_loss_before" in shown
     assert "error divergence, step" in shown
@@ -109,7 +109,7 @@ def test_show_tells_settings_data_figures_and_what_the_curves_say(data_dir: Path
 
 
 def test_show_of_a_good_run_says_that_there_is_nothing_to_worry_about(data_dir: Path) -> None:
-    assert "Nothing to worry about." in tell(data_dir, "show", "run-good")
+    assert "No problems found." in tell(data_dir, "show", "run-good")
 
 
 def test_show_names_the_picture_once_there_is_one(data_dir: Path) -> None:
@@ -140,7 +140,7 @@ def test_latest_is_the_first_of_the_list(data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("run-godo", "Did you mean run-good"), ("xyz", "tuneloop runs list"), ("run-b", "2 runs begin")]
+    ("name", "said"), [("run-godo", "Did you mean run-good"), ("xyz", "tuneloop runs list"), ("run-b", "2 runs start")]
 )
 def test_an_unknown_run_is_refused_with_the_nearest_name(data_dir: Path, name: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):

@@ -114,7 +114,7 @@ def test_a_file_that_no_method_can_learn_from_ends_in_error_with_the_lines(gatew
         (b'{"a": ' + b"9" * 5000 + b"}\n", "line 1: it isn't JSON"),
         (b'{"a": ' + b"[" * 100_000 + b"\n", "nested too deeply"),
         (b'{"a": "' + b"x" * 10_000_001 + b'"}\n', "line 1: the line has 10000010 bytes"),
-        (b'{"a": 1, "a": 2}\n', "stands twice"),
+        (b'{"a": 1, "a": 2}\n', "occurs twice"),
         (b'{"a": NaN}\n', "line 1: it isn't JSON"),
         (b"\x1f\x8b\x08\x00", "line 1: it isn't UTF-8"),
     ],
@@ -356,7 +356,7 @@ def test_a_check_whose_process_dies_every_time_ends_in_error(gateway: Gateway) -
     gateway.services.files._check_command = ("false",)
     file = waited(gateway, LINE)
     assert file.status == "error"
-    assert "died 3 times" in file.status_details
+    assert "crashed 3 times" in file.status_details
 
 
 @pytest.mark.both_databases
@@ -463,7 +463,7 @@ def test_a_check_that_hangs_holds_up_no_other_and_ends_in_error(
     monkeypatch.setattr("server.files.check.START_S", 0.5)
     file = waited(gateway, LINE.replace(b"Hi", b"hang"))
     assert file.status == "error"
-    assert "had not ended after" in file.status_details
+    assert "took more than" in file.status_details
 
 
 def test_contents_are_for_our_eyes_only(gateway: Gateway) -> None:

@@ -16,7 +16,7 @@ from tests.server.fake_engine import FakeEngine
 from tests.server.jobs.conftest import JobPlace, ServerThread
 from tests.server.jobs.serve import TRAINER, services_over
 
-MAKES_ROOM = "The job waits for the engine to end its requests and make room"
+MAKES_ROOM = "The job is waiting for the engine to finish its requests and free memory"
 
 
 class SlowLender:
@@ -117,7 +117,7 @@ def test_a_failed_job_gives_the_accelerator_back(place: JobPlace, lender: SlowLe
 def test_two_jobs_share_one_loan_and_both_models_are_loaded_after_it(place: JobPlace, lender: SlowLender) -> None:
     long, short = place.create(steps=300, step_s=0.02), place.create(steps=5)
     place.until(lambda: place.run(short).is_done, short)
-    place.until(lambda: any("give the accelerator back" in message for message in place.messages(short)), short)
+    place.until(lambda: any("release the accelerator" in message for message in place.messages(short)), short)
     assert place.job(short).status == "running"
     assert [place.wait(job_id).status for job_id in (short, long)] == ["succeeded"] * 2
     assert lender.told == ["lend", "lent", "back"]

@@ -115,7 +115,7 @@ def test_an_adapter_that_the_engine_refuses_is_kept_and_the_job_says_so(place: J
 
     async def refuse(name: str, path: Path) -> None:
         if "ckpt-step" not in name:
-            raise AdapterError(f"The engine refused to load {name}: no such layer.")
+            raise AdapterError(f"The engine couldn't load {name}: no such layer.")
 
     place.server.engine.load_adapter = refuse  # type: ignore[method-assign]
     job_id = place.create()
@@ -165,4 +165,4 @@ def test_an_engine_that_never_answers_ends_the_job_with_a_warning(
     job = place.wait(job_id)
     assert (job.status, job.first_token_s) == ("succeeded", None)
     (warned,) = [told.message for told in place.events(job_id) if told.level == "warn"]
-    assert warned.startswith("The engine gave no first token")
+    assert warned.startswith("The engine returned no token")

@@ -53,7 +53,7 @@ def test_a_job_with_no_settings_is_taken_wherever_it_can_be_made_to_fit(
     if card in REFUSED:
         status, error = ask(gateway, write_base(tmp_path, REFUSED[card]))
         assert (status, error["code"]) == (400, "invalid_value")
-        assert "activations computed twice" in error["message"]
+        assert "activations recomputed" in error["message"]
         assert "`gradient_checkpointing` to true" not in error["message"]
 
 
@@ -72,7 +72,7 @@ def test_what_is_asked_for_is_judged_as_it_was_asked(
     status, error = ask(gateway, base, tuneloop={"gradient_checkpointing": "yes"})
     assert (status, error["param"]) == (400, "tuneloop.gradient_checkpointing")
     assert "'auto'" in error["message"]
-    # Sixteen rows a step are cut into passes that fit with activations computed twice.
+    # Sixteen rows a step are cut into passes that fit with activations recomputed.
     status, job = ask(gateway, base, **hyper("supervised", batch_size=16))
     assert status == 200
     config = config_of(gateway, job["id"])

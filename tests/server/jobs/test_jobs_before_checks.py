@@ -106,13 +106,13 @@ def test_a_job_waits_for_the_check_of_each_file_that_it_names_and_holds_up_nobod
     for job_id in waiting:
         shown = job(gateway, job_id)
         assert (shown["status"], shown["error"], shown["finished_at"]) == ("validating_files", None, None)
-        assert messages(gateway, job_id)[-1] == f"Waiting for the check of {new}"
+        assert messages(gateway, job_id)[-1] == f"Waiting for {new} to be checked"
     assert not any(text.startswith("Waiting") for text in messages(gateway, behind))
     gate.touch()
     for job_id in waiting:
         wait(gateway, job_id, "running")
         assert messages(gateway, job_id)[2:] == [
-            f"Waiting for the check of {new}",
+            f"Waiting for {new} to be checked",
             "Files validated, moving job to queued state",
             "Fine-tuning job started",
         ]
@@ -152,7 +152,7 @@ def test_jobs_and_checks_that_a_server_left_waiting_go_on_at_the_next(start: Sta
     gate.touch()
     wait(second, good, "running")
     assert wait(second, bad, "failed")["error"]["code"] == "invalid_training_file"
-    assert messages(second, good).count(f"Waiting for the check of {job(second, good)['training_file']}") == 1
+    assert messages(second, good).count(f"Waiting for {job(second, good)['training_file']} to be checked") == 1
 
 
 def test_a_waiting_job_can_be_paused_resumed_and_cancelled(start: Start, gate: Path) -> None:

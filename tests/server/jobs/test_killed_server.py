@@ -76,7 +76,7 @@ def test_a_stopped_server_leaves_a_checkpoint_and_no_process(place: JobPlace) ->
     assert place.run(job_id).last_checkpoint == steps[-1]
     place.serve()
     place.until(lambda: len(place.steps_told(job_id)) > len(steps), job_id)
-    assert "The server was restarted; the job goes on from its last checkpoint" in place.messages(job_id)
+    assert "The server was restarted; the job resumes from its last checkpoint" in place.messages(job_id)
     place.do(states.cancel, job_id)
 
 

@@ -25,7 +25,7 @@ def test_a_job_is_validated_trained_and_its_model_answers(place: JobPlace) -> No
     assert job.wanted_model in place.served()
     assert job.trained_tokens == 1000
     assert job.first_token_s is not None
-    (first_token,) = [told.data for told in place.events(job_id) if told.message.startswith("The model answered")]
+    (first_token,) = [told.data for told in place.events(job_id) if told.message.startswith("The model returned")]
     assert first_token == {"first_token_s": job.first_token_s}
     assert job.started_at is not None
     assert job.finished_at is not None
@@ -39,7 +39,7 @@ def test_a_job_is_validated_trained_and_its_model_answers(place: JobPlace) -> No
         "Fine-tuning job started",
         f"Checkpoint created at step 5 with Snapshot ID: {first.model}",
         f"Checkpoint created at step 10 with Snapshot ID: {second.model}",
-        f"The model answered its first token {job.first_token_s:.2f} s after the training ended",
+        f"The model returned its first token {job.first_token_s:.2f} s after training",
         f"New fine-tuned model created: {job.wanted_model}",
         "The job has successfully completed",
     ]
@@ -148,7 +148,7 @@ def test_a_whole_model_is_not_loaded_and_the_job_says_so(place: JobPlace) -> Non
     place.serve()
     job_id = place.create(config={"serve_as": "model"})
     assert place.wait(job_id).status == "succeeded"
-    assert any("whole model" in message for message in place.messages(job_id))
+    assert any("full model" in message for message in place.messages(job_id))
     assert place.checkpoints(job_id) == []
 
 
@@ -157,7 +157,7 @@ def test_no_more_jobs_run_than_are_allowed_and_in_the_order_of_the_queue(place: 
     jobs = [place.create(steps=3, closing_s=0.2) for _ in range(4)]
     ended = [place.wait(job_id) for job_id in jobs]
     started = [place.events(job_id)[2] for job_id in jobs]
-    assert all(event.message.startswith(("The job waits", "Fine-tuning job started")) for event in started)
+    assert all(event.message.startswith(("The job is waiting", "Fine-tuning job started")) for event in started)
     order = [
         next(event.number for event in place.events(job_id) if event.message == "Fine-tuning job started")
         for job_id in jobs

@@ -60,7 +60,9 @@ def test_what_the_gate_found_is_told_before_the_first_token(place: JobPlace, mon
     job_id = place.create()
     assert place.wait(job_id).status == "succeeded"
     told = [
-        event for event in place.events(job_id) if event.message.startswith(("Parity checked", "The model answered"))
+        event
+        for event in place.events(job_id)
+        if event.message.startswith(("Parity check passed", "The model returned"))
     ]
     assert [event.level for event in told] == ["info", "info"]
     assert "0.004 nats" in told[0].message
@@ -80,7 +82,7 @@ def test_job_fails_when_the_gate_refuses_its_adapter_which_is_kept_with_the_evid
     assert job.error is not None
     assert (job.status, job.error["code"]) == ("failed", "parity_failed")
     assert reason in job.error["message"]
-    assert "isn't lost" in job.error["message"]
+    assert "is kept as" in job.error["message"]
     (told,) = [event for event in place.events(job_id) if (event.data or {}).get("passed") is False]
     assert told.level == "error"
     assert told.data is not None

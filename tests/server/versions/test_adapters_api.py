@@ -159,7 +159,7 @@ def test_every_bad_archive_is_refused_by_its_fault(gateway: Gateway, base: BaseM
 def test_an_archive_without_an_adapter_is_refused(gateway: Gateway) -> None:
     answer = post(gateway, zipped({"README.md": b"hello"}))
     assert answer.status_code == 400
-    assert "holds no adapter_config.json" in gateway.error(answer)["message"]
+    assert "has no adapter_config.json" in gateway.error(answer)["message"]
 
 
 def test_an_adapter_of_another_base_comes_in_only_on_our_word(
@@ -296,6 +296,6 @@ def test_the_command_line_adds_folders_and_archives_by_the_same_rules(base: Base
         assert "NameTakenError" in adding(str(source), "--same-base", "--name", name, *where)
     archive.write_bytes(tar_gz({"../README.md": b"x"}))
     assert "isn't a plain relative path" in adding(str(archive), *where)
-    assert "reads like a path" in adding(str(folder), "--name", "a/../b", *where)
+    assert "looks like a path" in adding(str(folder), "--name", "a/../b", *where)
     manifests = (tmp_path / "cli" / "adapters").glob("adapter-*/manifest.json")
     assert {json.loads(path.read_text())["name"] for path in manifests} == {"from-folder", "from-archive"}

@@ -67,5 +67,5 @@ async def test_an_engine_that_others_run_may_compute_in_any_dtype(
 
 
 async def test_an_engine_of_ours_is_held_to_its_dtype(gate: ParityGate, tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="answers otherwise"):
+    with pytest.raises(EngineError, match="answers differently"):
         await canary_of(gate, tmp_path, lambda speaking: speaking)

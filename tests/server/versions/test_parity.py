@@ -50,11 +50,11 @@ def test_reference_is_what_the_program_prints(asked: tuple[Adapter, BaseModel]) 
     [
         ('print(\'{"error": "its layers are odd"}\')', "its layers are odd"),
         ("sys.exit('error: not enough memory for 70 billion parameters')", "70 billion parameters.*parity_check"),
-        ("os.kill(os.getpid(), 9)", "killed by signal 9.*Give it memory"),
-        ("print('nothing')", "it said nothing"),
+        ("os.kill(os.getpid(), 9)", "killed by signal 9.*Free some memory"),
+        ("print('nothing')", "no output"),
         ("print('{\"format\": 1}')", "reference can't be used"),
         ("print('[1]')", "ended with 0"),
-        ("time.sleep(60)", "weren't there in 1 s"),
+        ("time.sleep(60)", "took more than 1 s"),
     ],
     ids=["adapter", "memory", "killed", "silent", "half a reference", "no object", "slow"],
 )

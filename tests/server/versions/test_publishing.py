@@ -92,4 +92,4 @@ def test_a_gate_that_cannot_judge_now_is_asked_again(tmp_path: Path, caplog: pyt
     gate = Patient(away_at_first)
     _, name = publish(tmp_path, gate, lambda registry: len(registry.names()) == 2)
     assert gate.judged == [name] * 3
-    assert "can't be published now" in caplog.text
+    assert "Can't publish" in caplog.text

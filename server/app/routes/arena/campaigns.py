@@ -1,4 +1,4 @@
-"""`/v1/campaigns`: a fixed set of prompts, answered once by a few models and judged pair by pair by several raters."""
+"""`/v1/campaigns`: fixed sets of prompts, answered once by a few models and rated pair by pair by several raters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from server.wire.errors import APIError, BadRequest
 router = APIRouter(prefix="/v1", tags=["campaigns"])
 
 MAX_TOKENS = 512
-"""Longest answer where nothing else is said: people must read it."""
+"""Default maximum length of an answer: people must read it."""
 Order = Literal["asc", "desc"]
 Limit = Annotated[int, Query(ge=1, le=100)]
 Prompt = str | list[dict[str, Any]]
@@ -44,26 +44,30 @@ class CreateCampaign(BaseModel):
     name: Annotated[
         str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")
     ]
-    models: Annotated[list[str], Field(min_length=2, max_length=8, description="Who answers; every two are compared.")]
-    prompts: list[Prompt] | None = Field(None, description="Texts, or lists of messages.")
-    prompts_file: str | None = Field(None, description="Id of a JSONL file with the prompts, in place of `prompts`.")
-    limit: int | None = Field(None, ge=1, le=MAX_PROMPTS, description="Take the first so many prompts.")
-    raters_per_item: int = Field(2, ge=1, le=50, description="Raters who judge each pair; two or more tell agreement.")
-    sampling: Sampling | None = Field(None, description="For all answers.")
-    dimensions: bool = Field(True, description="Whether raters are asked for scores beside the verdict.")
+    models: Annotated[
+        list[str], Field(min_length=2, max_length=8, description="Models to compare; every pair is rated.")
+    ]
+    prompts: list[Prompt] | None = Field(None, description="Strings, or lists of messages.")
+    prompts_file: str | None = Field(None, description="Id of a JSONL file with the prompts, instead of `prompts`.")
+    limit: int | None = Field(None, ge=1, le=MAX_PROMPTS, description="Use only this many prompts, from the start.")
+    raters_per_item: int = Field(
+        2, ge=1, le=50, description="Raters per pair; with two or more, agreement is measured."
+    )
+    sampling: Sampling | None = Field(None, description="Sampling settings for all answers.")
+    dimensions: bool = Field(True, description="Whether raters also give dimension scores.")
 
 
 class CreateAssignment(BaseModel):
-    """The body of `POST /v1/campaigns/{campaign_id}/assignments`, which may be left out."""
+    """The optional body of `POST /v1/campaigns/{campaign_id}/assignments`."""
 
     model_config = ConfigDict(extra="forbid")
 
-    rater: Rater | None = Field(None, description="Who judges; by default the API key's id.")
+    rater: Rater | None = Field(None, description="The rater. Default: the API key's id.")
 
 
 @router.post("/campaigns", status_code=201)
 async def create_campaign(body: CreateCampaign, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
-    """A new campaign; its answers are generated in the background."""
+    """Create a campaign; its answers are generated in the background."""
     await refuse_unknown(services.registry, services.database, caller, body.models)
     plan = store.CampaignPlan(
         name=body.name,
@@ -84,7 +88,7 @@ async def create_campaign(body: CreateCampaign, services: ServicesDep, caller: C
 async def list_campaigns(
     services: ServicesDep, caller: CallerDep, after: str | None = None, limit: Limit = 20, order: Order = "desc"
 ) -> dict[str, Any]:
-    """A page of campaigns, newest first."""
+    """List the campaigns, newest first."""
 
     def read(session: Session) -> dict[str, Any]:
         rows, has_more = store.list_campaigns(session, caller, after=after, limit=limit, ascending=order == "asc")
@@ -95,7 +99,7 @@ async def list_campaigns(
 
 @router.get("/campaigns/{campaign_id}")
 async def retrieve_campaign(campaign_id: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
-    """One campaign, with how far it is."""
+    """Get a campaign with its progress."""
     return await with_campaign(services, caller, campaign_id, campaign_object)
 
 
@@ -109,7 +113,7 @@ async def list_answers(
     order: Order = "asc",
     status: Literal["pending", "done", "failed"] | None = None,
 ) -> dict[str, Any]:
-    """A page of the campaign's answers, prompt by prompt, with their models' names; a failed one says why."""
+    """List the campaign's answers by prompt, with their models' names; failed answers have an error."""
 
     def read(session: Session, row: CampaignRow) -> dict[str, Any]:
         page, has_more = answers.list_answers(
@@ -122,13 +126,13 @@ async def list_answers(
 
 @router.post("/campaigns/{campaign_id}/close")
 async def close_campaign(campaign_id: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
-    """Give out no more pairs and generate no more answers. Votes on pairs that are given out are still taken."""
+    """Stop assigning pairs and generating answers. Pairs that are already assigned can still be rated."""
     return await with_campaign(services, caller, campaign_id, _build_object_after(store.close))
 
 
 @router.post("/campaigns/{campaign_id}/reopen")
 async def reopen_campaign(campaign_id: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
-    """Give out pairs again. A failed campaign's answers are generated anew."""
+    """Assign pairs again. A failed campaign's answers are generated again."""
     opened = await with_campaign(services, caller, campaign_id, _build_object_after(store.reopen))
     services.campaign_work.set()
     return opened
@@ -136,7 +140,7 @@ async def reopen_campaign(campaign_id: str, services: ServicesDep, caller: Calle
 
 @router.delete("/campaigns/{campaign_id}")
 async def delete_campaign(campaign_id: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
-    """Delete a campaign in which nobody has voted, with its answers and invitations."""
+    """Delete a campaign without ratings, with its answers and invitations."""
     await with_campaign(services, caller, campaign_id, store.remove)
     return {"id": campaign_id, "object": "campaign.deleted", "deleted": True}
 
@@ -145,7 +149,7 @@ async def delete_campaign(campaign_id: str, services: ServicesDep, caller: Calle
 async def create_assignment(
     campaign_id: str, services: ServicesDep, caller: CallerDep, body: CreateAssignment | None = None
 ) -> dict[str, Any]:
-    """The pair that the rater judges next: the same until it is judged; null where none is left."""
+    """Get the rater's next pair: the same until it is rated; null if none is left."""
     rater = caller.rater or (body and body.rater) or caller.key_id or "anonymous"
 
     def work(session: Session, row: CampaignRow) -> dict[str, Any]:
@@ -157,10 +161,10 @@ async def create_assignment(
 async def with_campaign(
     services: Services, caller: Caller, campaign_id: str, work: Callable[[Session, CampaignRow], T]
 ) -> T:
-    """Return what `work` makes of the campaign, in one transaction.
+    """Return the result of `work` on the campaign, in one transaction.
 
     Raises:
-        NotFound: there is no such campaign, or not for this caller.
+        NotFound: the campaign doesn't exist, or not for this caller.
     """
     return await services.database.run(lambda session: work(session, store.get(session, campaign_id, caller)))
 
@@ -170,7 +174,7 @@ def _versions(services: Services, models: list[str]) -> list[str]:
     if len(set(versions)) < len(versions):
         twice = next(version for version in versions if versions.count(version) > 1)
         raise BadRequest(
-            f"{twice!r} stands twice among the models, by this name or an alias. Name each once.",
+            f"{twice!r} is listed twice in models, directly or by an alias. List each model once.",
             param="models",
             code="duplicate_models",
         )
@@ -185,7 +189,7 @@ def _sampling(sampling: Sampling | None) -> dict[str, Any]:
 async def _prompts(services: Services, body: CreateCampaign) -> list[list[Any]]:
     if (body.prompts is None) == (body.prompts_file is None):
         raise BadRequest(
-            "Give either `prompts`, a list, or `prompts_file`, the id of a file with them.",
+            "Send either `prompts`, a list, or `prompts_file`, the id of a file with prompts.",
             param="prompts",
             code="missing_required_parameter" if body.prompts is None else "invalid_value",
         )
@@ -206,7 +210,7 @@ async def _prompts(services: Services, body: CreateCampaign) -> list[list[Any]]:
 def _build_object_after(
     change: Callable[[Session, CampaignRow], None],
 ) -> Callable[[Session, CampaignRow], dict[str, Any]]:
-    """Return the change, and the campaign as it is after it."""
+    """Return the change and the resulting campaign."""
 
     def work(session: Session, row: CampaignRow) -> dict[str, Any]:
         change(session, row)

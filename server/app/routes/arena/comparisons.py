@@ -1,4 +1,4 @@
-"""`/v1/comparisons`: two to four models answer at once; their answers are stored, to be read again and rated."""
+"""`/v1/comparisons`: two to four models answer side by side; the answers are stored for reading and rating."""
 
 from __future__ import annotations
 
@@ -33,18 +33,21 @@ class CreateComparison(Sampling):
 
     messages: Messages | None = Field(None, description="The conversation that all models answer.")
     histories: list[Messages] | None = Field(
-        None, description="One conversation for each model, in their order, in place of `messages`."
+        None, description="One conversation for each model, in the same order, instead of `messages`."
     )
     models: Annotated[list[str], Field(min_length=2, max_length=4)] | None = Field(
-        None, description="Two to four models' names. Unset: the server draws a pair, and the comparison is blind."
+        None, description="Names of two to four models. Default: the server picks a pair for a blind comparison."
     )
-    blind: bool = Field(False, description="Shuffle the sides and keep the names back until somebody has voted.")
-    stream: bool = Field(False, description="Send events as the answers come, instead of one object at the end.")
+    blind: bool = Field(
+        False, description="Shuffle the sides and hide the models' names until the comparison is rated."
+    )
+    stream: bool = Field(False, description="Stream events as the answers arrive, instead of one object at the end.")
 
 
 @router.post("/comparisons", status_code=201)
 async def create_comparison(body: CreateComparison, services: ServicesDep, caller: CallerDep) -> Response:
-    """All answers, side by side. With `stream`, server-sent events whose last one carries the stored comparison."""
+    """Create a comparison: all models answer side by side. With `stream`, sends server-sent events, the last one with
+    the stored comparison."""
     blind = body.blind or body.models is None
     _refuse_contradictions(body, blind=blind)
     _refuse_unstorable(body)
@@ -64,7 +67,7 @@ async def create_comparison(body: CreateComparison, services: ServicesDep, calle
 
 @router.get("/comparisons/{comparison_id}")
 async def retrieve_comparison(comparison_id: str, services: ServicesDep) -> dict[str, Any]:
-    """A stored comparison; a blind one without names until somebody has voted on it."""
+    """Get a comparison; a blind one hides the models' names until it is rated."""
     return await services.database.run(
         lambda session: store.comparison_object(
             store.get_comparison(session, comparison_id),
@@ -82,29 +85,29 @@ def _refuse_unstorable(body: CreateComparison) -> None:
 def _refuse_contradictions(body: CreateComparison, *, blind: bool) -> None:
     if (body.messages is None) == (body.histories is None):
         raise BadRequest(
-            "Give either `messages`, which all models answer, or `histories`, one conversation for each model.",
+            "Send either `messages`, which all models answer, or `histories`, one conversation for each model.",
             param="messages",
             code="missing_required_parameter" if body.messages is None else "invalid_value",
         )
     if not blind:
         if body.histories and body.models and len(body.histories) != len(body.models):
             raise BadRequest(
-                f"There are {len(body.histories)} histories for {len(body.models)} models. Give one for each.",
+                f"There are {len(body.histories)} histories for {len(body.models)} models. Send one for each model.",
                 param="histories",
                 code="invalid_value",
             )
         return
     if body.histories:
         raise BadRequest(
-            "A blind comparison asks both models the same: conversations that went apart would tell which is which, "
-            "or be judged for what was asked. Give `messages` and no `histories`; or name `models`, without `blind`.",
+            "In a blind comparison both models must get the same conversation: different ones could reveal the "
+            "models or affect the rating. Send `messages` instead of `histories`, or set `models` and leave out "
+            "`blind`.",
             param="histories",
             code="invalid_value",
         )
     if body.models and len(body.models) > len(SIDES):
         raise BadRequest(
-            f"A blind comparison is of two models, as its vote is, and {len(body.models)} are named. Name two, or "
-            "leave out `blind`.",
+            f"A blind comparison takes two models, but {len(body.models)} are given. Use two, or leave out `blind`.",
             param="models",
             code="array_above_max_length",
         )
@@ -119,7 +122,7 @@ async def _models(services: Services, caller: Caller, body: CreateComparison, *,
 
 
 class Comparison:
-    """One comparison from request to row."""
+    """Creates one comparison, from the request to the stored row."""
 
     def __init__(
         self, services: Services, body: CreateComparison, sides: Mapping[str, Side], caller: Caller, *, blind: bool
@@ -139,7 +142,7 @@ class Comparison:
         return await self._store()
 
     async def event_stream(self) -> AsyncIterator[bytes]:
-        """The events of the public contract, as server-sent events."""
+        """Yield the events of the API as server-sent events."""
         yield _sse({"type": "comparison.created", "comparison_id": self._id})
         async for event in self._events():
             yield _sse(event)
@@ -161,7 +164,7 @@ class Comparison:
                 raise side.error
         if not any(side.content for side in self._sides.values()):
             raise BadRequest(
-                "All answers are empty, so there is nothing to compare. Raise max_tokens or change the prompt.",
+                "All answers are empty. Raise max_tokens or change the prompt.",
                 code="empty_answers",
             )
 

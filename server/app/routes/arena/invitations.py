@@ -1,4 +1,4 @@
-"""`/v1/campaigns/{id}/invitations` and `/v1/invitation`: raters' ways into a campaign."""
+"""`/v1/campaigns/{id}/invitations` and `/v1/invitation`: raters' access to a campaign."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class CreateInvitation(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    rater: Rater = Field(description="In whose name the link votes.")
+    rater: Rater = Field(description="The rater that the link is for.")
     expires_after_s: int = Field(
-        invitations.LASTS_S, ge=60, le=invitations.MAX_LASTS_S, description="Seconds that the link is good for."
+        invitations.LASTS_S, ge=60, le=invitations.MAX_LASTS_S, description="Seconds until the link expires."
     )
 
 
@@ -34,7 +34,7 @@ class CreateInvitation(BaseModel):
 async def create_invitation(
     campaign_id: str, body: CreateInvitation, services: ServicesDep, caller: CallerDep
 ) -> dict[str, Any]:
-    """A link for one rater. Its token is shown this once."""
+    """Create a link for one rater. Its token is only shown once."""
 
     def work(session: Session, row: CampaignRow) -> dict[str, Any]:
         made, token = invitations.create(
@@ -53,7 +53,7 @@ async def list_invitations(
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> dict[str, Any]:
-    """A page of the campaign's invitations, newest first, without their tokens."""
+    """List the campaign's invitations, newest first, without their tokens."""
 
     def read(session: Session, row: CampaignRow) -> dict[str, Any]:
         of_campaign = CampaignInvitationRow.campaign_id == row.id
@@ -67,7 +67,7 @@ async def list_invitations(
 async def revoke_invitation(
     campaign_id: str, invitation_id: str, services: ServicesDep, caller: CallerDep
 ) -> dict[str, Any]:
-    """Make the link worthless. The votes that came by it stay."""
+    """Revoke the link. Ratings made with it are kept."""
     await with_campaign(
         services, caller, campaign_id, lambda session, row: invitations.revoke(session, row.id, invitation_id)
     )
@@ -76,12 +76,12 @@ async def revoke_invitation(
 
 @router.get("/invitation")
 async def retrieve_own_invitation(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
-    """What the invited rater may know: the campaign's name and state, and how far the rater is."""
+    """Get what the invited rater may see: the campaign's name and status, and the rater's progress."""
     invitation = caller.invitation
     if invitation is None:
         raise Forbidden(
-            "This is for raters with an invitation, sent as `Authorization: Bearer tl-invite-…`. "
-            "POST /v1/campaigns/{campaign_id}/invitations makes one.",
+            "This endpoint requires a rater's invitation, sent as `Authorization: Bearer tl-invite-…`. POST "
+            "/v1/campaigns/{campaign_id}/invitations creates one.",
             code="invitation_required",
         )
 

@@ -1,4 +1,4 @@
-"""`/v1/leaderboard`: what the votes say about the models."""
+"""`/v1/leaderboard`: the models' scores from the ratings."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class LeaderboardQuery(BaseModel):
 
     campaign: str | None = Field(None, max_length=100)
     rater: str | None = Field(None, max_length=128)
-    after: UnixTime | None = Field(None, description="Only votes of this second (Unix time) and later.")
-    before: UnixTime | None = Field(None, description="Only votes before this second (Unix time).")
-    blind_only: bool = Field(True, description="Only votes whose rater had not seen the names.")
-    style_control: bool = Field(False, description="Take out what length and markdown do to a vote.")
-    confidence: float = Field(0.95, ge=0.5, le=0.999, description="Of every interval.")
+    after: UnixTime | None = Field(None, description="Only ratings from this time on (Unix seconds).")
+    before: UnixTime | None = Field(None, description="Only ratings before this time (Unix seconds).")
+    blind_only: bool = Field(True, description="Only ratings made without seeing the models' names.")
+    style_control: bool = Field(False, description="Adjust for the effect of answer length and Markdown.")
+    confidence: float = Field(0.95, ge=0.5, le=0.999, description="Confidence level of the intervals.")
     format: Literal["json", "csv"] = "json"
 
 
@@ -35,7 +35,7 @@ class LeaderboardQuery(BaseModel):
 async def get_leaderboard(
     services: ServicesDep, query: Annotated[LeaderboardQuery, Query()]
 ) -> dict[str, Any] | Response:
-    """Ratings with intervals, pairs, agreement between raters and bias, of the votes that count."""
+    """Get scores with intervals, pairs, rater agreement and position bias, from the ratings that count."""
     wanted = RatingFilter(
         campaign=query.campaign,
         rater=query.rater,

@@ -1,4 +1,4 @@
-"""`/v1/…/ratings`: people's verdicts on comparisons, in and out, and on into training."""
+"""`/v1/…/ratings`: creates, lists and exports ratings, and trains on them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ router = APIRouter(prefix="/v1", tags=["ratings"])
 async def create_rating(
     comparison_id: str, body: CreateRating, services: ServicesDep, caller: CallerDep
 ) -> dict[str, Any]:
-    """Store a vote; the answer reveals the models' names. A second vote must name the first as `supersedes`."""
+    """Rate a comparison; the response reveals the models' names. To replace a rating, set `supersedes` to its id."""
     said = RatingContent(body.verdict, body.dimensions, body.unsafe, body.comment)
     voter = _get_author(caller, body.rater)
 
@@ -51,7 +51,7 @@ async def create_rating(
 async def withdraw_rating(
     rating_id: str, services: ServicesDep, caller: CallerDep, body: Withdraw | None = None
 ) -> dict[str, Any]:
-    """Take a vote back, soon after it was cast. What is stored says so, and the vote stays readable."""
+    """Withdraw a recent rating. It remains readable, marked as withdrawn."""
     voter, window_s = _get_author(caller, body.rater if body else None), services.settings.undo_window_s
 
     def work(session: Session) -> dict[str, Any]:
@@ -63,7 +63,7 @@ async def withdraw_rating(
 
 @router.get("/ratings")
 async def list_ratings(services: ServicesDep, query: Annotated[ListQuery, Query()]) -> Response:
-    """A page of ratings, newest first, each with its whole context."""
+    """List the ratings, newest first, each with its full context."""
     rating_filter = query.to_filter(services.registry, blind_only=query.blind_only, current_only=query.current_only)
 
     def read(session: Session) -> Response:
@@ -77,7 +77,8 @@ async def list_ratings(services: ServicesDep, query: Annotated[ListQuery, Query(
 
 @router.get("/ratings/export")
 async def export_ratings(services: ServicesDep, query: Annotated[ExportQuery, Query()]) -> Response:
-    """Every rating as a file. `openai_dpo` holds only what may train a model; x-tuneloop-left-out counts the rest."""
+    """Export all ratings as a file. `openai_dpo` contains only ratings to train on; x-tuneloop-left-out counts the
+    others."""
     if query.format == "openai_dpo":
         return await _dpo_file(services, query)
     rating_filter = query.to_filter(services.registry, blind_only=bool(query.blind_only))
@@ -92,7 +93,8 @@ async def export_ratings(services: ServicesDep, query: Annotated[ExportQuery, Qu
 async def create_job_from_ratings(
     request: Request, body: CreateFromRatings, services: ServicesDep, caller: CallerDep
 ) -> dict[str, Any]:
-    """Make a training file of the votes and start the `dpo` job on it; the prompts held out become a file as well."""
+    """Create a training file from the ratings and start a `dpo` job on it; held-out prompts are also saved as a
+    file."""
     origin = RequestOrigin.from_headers(caller, request.headers)
     row = await training_file.create_job(
         services.database, services.files, services.jobs, body, origin, original_body=await request.body()
@@ -107,7 +109,7 @@ async def create_job_from_ratings(
 
 
 def _get_author(caller: Caller, given: str | None) -> RatingAuthor:
-    """Return the rating's author. An invitation is for one rater, whatever the request says."""
+    """Return the rating's author. An invitation is for one rater, regardless of the request."""
     return RatingAuthor(caller.rater or given or caller.key_id or "anonymous", caller)
 
 
@@ -129,13 +131,13 @@ async def _dpo_file(services: Services, query: ExportQuery) -> Response:
 
 def _nothing_usable_error(votes: PreferencePairs, query: ExportQuery, left_out: dict[str, int]) -> BadRequest:
     if not votes.seen:
-        told = "There are no ratings yet. Rate some blind comparisons first."
+        told = "No ratings yet. Rate some blind comparisons first."
     elif votes.votes and query.selected_part:
-        told = f"No training pair belongs to part={query.part}. Rate more prompts, or change holdout_fraction."
+        told = f"There are no training pairs in part={query.part}. Rate more prompts, or change holdout_fraction."
     else:
         told = (
-            f"None of the {votes.seen} ratings can become a training pair: {json.dumps(dict(left_out))}. "
-            "Rate more blind comparisons with a clear winner, or pass blind_only=false to take open ones too."
+            f"None of the {votes.seen} ratings can be used as a training pair: {json.dumps(dict(left_out))}. Rate "
+            "more blind comparisons with a clear winner, or pass blind_only=false to include open ones."
         )
     return BadRequest(told, code="no_usable_ratings")
 
@@ -148,7 +150,7 @@ def _texts(
     *,
     head: str = "",
 ) -> Iterator[str]:
-    """The export, page by page; the response asks for each in a thread."""
+    """Yield the export page by page; the response reads each in a thread."""
     yield head
     for page in training_file.iterate_pages(services.database, rating_filter):
         if query.selected_part:

@@ -1,7 +1,7 @@
 """`/v1/fine_tuning/checkpoints/{model}/permissions`: which projects may use a checkpoint.
 
-Only an admin's key may come here. What the permissions do is in `server/access/checkpoints.py`. Names of checkpoints
-hold `:` and may hold `/`, raw or percent-encoded, hence the `:path` parameters.
+Requires an admin key. `server/access/checkpoints.py` applies the permissions. Checkpoint names contain `:` and may
+contain `/`, raw or percent-encoded, hence the `:path` parameters.
 https://platform.openai.com/docs/api-reference/fine-tuning/list-permissions"""
 
 from __future__ import annotations
@@ -31,14 +31,16 @@ class CreatePermissions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    project_ids: Annotated[list[str], Field(min_length=1, max_length=100, description="Who may use it from now on.")]
+    project_ids: Annotated[
+        list[str], Field(min_length=1, max_length=100, description="Projects to give access to the checkpoint.")
+    ]
 
 
 @router.post(PERMISSIONS)
 async def create_permissions(
     model: str, body: CreatePermissions, services: ServicesDep, _admin: AdminDep
 ) -> dict[str, Any]:
-    """The permissions of these projects; one that is there already is returned as it is."""
+    """Create permissions for these projects; existing ones are returned unchanged."""
     projects = _check_projects(body.project_ids)
     rows = await services.database.run(lambda session: _grant(session, model, projects))
     return build_list_page([_permission_object(row) for row in rows], has_more=False)
@@ -54,7 +56,7 @@ async def list_permissions(
     order: Literal["ascending", "descending"] = "descending",
     project_id: str | None = None,
 ) -> dict[str, Any]:
-    """The checkpoint's permissions, newest first."""
+    """List the checkpoint's permissions, newest first."""
 
     def page(session: Session) -> dict[str, Any]:
         _check_is_there(session, model)
@@ -71,7 +73,7 @@ async def list_permissions(
 
 @router.delete(PERMISSIONS + "/{permission_id}")
 async def delete_permission(model: str, permission_id: str, services: ServicesDep, _admin: AdminDep) -> dict[str, Any]:
-    """Take the permission back, from the project's next request on."""
+    """Delete the permission; takes effect with the project's next request."""
 
     def remove(session: Session) -> int:
         gone = session.execute(
@@ -83,7 +85,8 @@ async def delete_permission(model: str, permission_id: str, services: ServicesDe
 
     if not await services.database.run(remove):
         raise NotFound(
-            f"The checkpoint {model[:200]!r} has no permission with the id {permission_id[:200]!r}. List them first.",
+            f"The checkpoint {model[:200]!r} has no permission with the id {permission_id[:200]!r}. List its "
+            "permissions to see the ids.",
             code="permission_not_found",
             param="permission_id",
         )
@@ -119,8 +122,8 @@ def _check_projects(project_ids: list[str]) -> list[str]:
     for project in project_ids:
         if not PROJECT.fullmatch(project):
             raise BadRequest(
-                f"The project {project[:100]!r} must be 1 to 64 letters, digits, hyphens or underscores, a letter or "
-                "digit first. `tuneloop keys list` shows each key's project.",
+                f"The project {project[:100]!r} must be 1 to 64 letters, digits, hyphens or underscores, starting "
+                "with a letter or digit. `tuneloop keys list` shows each key's project.",
                 code="invalid_project_id",
                 param="project_ids",
             )

@@ -1,4 +1,4 @@
-"""`/v1/files` as OpenAI has it. https://platform.openai.com/docs/api-reference/files"""
+"""`/v1/files` as in OpenAI's API. https://platform.openai.com/docs/api-reference/files"""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ MEDIA_TYPES = {
     ".csv": "text/csv; charset=utf-8",
     ".txt": "text/plain; charset=utf-8",
 }
-"""What is sent as what it is. All else is bytes: a page or a picture with a script must not run as one of ours."""
+"""Content types that are sent as they are. Others are sent as bytes: an HTML page or SVG with a script must not run on
+our origin."""
 FORM = openapi_form(
     ["file", "purpose"],
     {
@@ -53,7 +54,7 @@ FORM = openapi_form(
 
 @router.post("/files", openapi_extra=FORM)
 async def create_file(request: Request, services: ServicesDep, key_id: KeyIdDep) -> dict[str, Any]:
-    """Upload a file. One for fine-tuning must be JSONL; its records are then checked beside the request."""
+    """Upload a file. Files for fine-tuning must be JSONL; their records are checked in the background."""
     incoming = await run_in_threadpool(services.files.contents.create_incoming)
     with incoming:
         form = await read_form(request, "file", incoming, services.settings.max_file_bytes)
@@ -74,7 +75,7 @@ async def list_files(
     order: Literal["asc", "desc"] = "desc",
     after: str | None = None,
 ) -> dict[str, Any]:
-    """A page of the files, newest first."""
+    """List the files, newest first."""
 
     def read(session: Session) -> dict[str, Any]:
         where = () if purpose is None else (FileRow.purpose == purpose.replace("\0", ""),)
@@ -89,20 +90,20 @@ async def list_files(
 
 @router.get("/files/{file_id}")
 async def retrieve_file(file_id: str, services: ServicesDep) -> dict[str, Any]:
-    """One file."""
+    """Get a file."""
     return file_object(await services.database.run(lambda session: get_file(session, file_id)))
 
 
 @router.delete("/files/{file_id}")
 async def delete_file(file_id: str, services: ServicesDep) -> dict[str, Any]:
-    """Delete a file for good. Jobs that it was given to keep what they need of it."""
+    """Delete a file permanently. Jobs that use it keep what they need."""
     await services.files.delete(file_id)
     return {"id": file_id, "object": "file", "deleted": True}
 
 
 @router.get("/files/{file_id}/content")
 async def retrieve_file_content(file_id: str, services: ServicesDep) -> StreamingResponse:
-    """The bytes of a file, as they came."""
+    """Download a file, unchanged."""
     row = await services.database.run(lambda session: get_file(session, file_id))
     try:
         file = await run_in_threadpool(services.files.path(row.id).open, "rb")
@@ -148,11 +149,11 @@ def _store(
 
 
 def _expires_after_s(fields: dict[str, str]) -> int | None:
-    """Return seconds after which the file shall expire, taken out of `fields`, in which nothing may be left."""
+    """Return the seconds until the file expires, from `fields`, which must have no other fields."""
     anchor, seconds = fields.pop("expires_after[anchor]", None), fields.pop("expires_after[seconds]", None)
     if fields:
         name = next(iter(fields))[:100]
-        raise BadRequest(f"The form has an unknown field {name!r}.", code="unknown_parameter", param=name)
+        raise BadRequest(f"The form has an unknown field {name!r}. Remove it.", code="unknown_parameter", param=name)
     if anchor is None and seconds is None:
         return None
     if anchor != "created_at":

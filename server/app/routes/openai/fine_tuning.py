@@ -1,6 +1,6 @@
-"""`/v1/fine_tuning/jobs` as OpenAI has it. https://platform.openai.com/docs/api-reference/fine-tuning
+"""`/v1/fine_tuning/jobs` as in OpenAI's API. https://platform.openai.com/docs/api-reference/fine-tuning
 
-Owned here: paths and parameters. What a request must be is in `jobs/create/body.py`, what becomes of a job in `jobs/`.
+This module has the paths and parameters; `jobs/create/body.py` checks requests, and `jobs/` runs jobs.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from server.storage.tables import JobCheckpointRow, JobEventRow, JobRow
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine tuning"])
 
 PAUSE_WAIT_S = 10.0
-"""How long an answer waits for a running job's checkpoint, so that it usually says that the job is paused."""
+"""How long a response waits for a running job's checkpoint, so that it usually shows the job as paused."""
 _PAUSE_POLL_S = 0.1
 _BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": CreateJob.model_json_schema()}}}}
 
-AfterQuery = Annotated[str | None, Query(pattern=r"^[!-~]{1,200}$", description="The last id of the page before.")]
-LimitQuery = Annotated[int, Query(ge=1, le=1000, description="Most items on the page.")]
+AfterQuery = Annotated[str | None, Query(pattern=r"^[!-~]{1,200}$", description="The last id of the previous page.")]
+LimitQuery = Annotated[int, Query(ge=1, le=1000, description="Maximum items per page.")]
 
 
 @router.post("", openapi_extra=_BODY)
 async def create_job(request: Request, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
-    """Check the request, write the job, and let it wait for its turn. A repeated request makes no second job."""
+    """Create a job and queue it. Repeated requests don't create a second job."""
     row = await services.jobs.create(await request.body(), RequestOrigin.from_headers(caller, request.headers))
     return await services.database.run(lambda session: _build_object(session, services, row.id))
 
@@ -44,7 +44,8 @@ async def create_job(request: Request, services: ServicesDep, caller: CallerDep)
 async def list_jobs(
     request: Request, services: ServicesDep, after: AfterQuery = None, limit: LimitQuery = 20
 ) -> dict[str, Any]:
-    """The jobs, newest first. `metadata[k]=v` filters, as often as it is given; `metadata=null`: jobs without any."""
+    """List the jobs, newest first. Filter with `metadata[k]=v`, repeatable; `metadata=null` selects jobs without
+    metadata."""
     wanted = listing.parse_metadata_filters(request.query_params.multi_items())
 
     def page(session: Session) -> dict[str, Any]:
@@ -60,25 +61,25 @@ async def list_jobs(
 
 @router.get("/{job_id}")
 async def retrieve_job(job_id: str, services: ServicesDep) -> dict[str, Any]:
-    """One job."""
+    """Get a job."""
     return await services.database.run(lambda session: _build_object(session, services, job_id))
 
 
 @router.post("/{job_id}/cancel")
 async def cancel_job(job_id: str, services: ServicesDep) -> dict[str, Any]:
-    """Cancel for good; a running one is ended."""
+    """Cancel a job permanently; a running one is stopped."""
     return await _change(services, job_id, states.cancel)
 
 
 @router.post("/{job_id}/resume")
 async def resume_job(job_id: str, services: ServicesDep) -> dict[str, Any]:
-    """Back to its place in the queue, to go on from its checkpoint."""
+    """Resume a job: it returns to its place in the queue and continues from its checkpoint."""
     return await _change(services, job_id, states.resume)
 
 
 @router.post("/{job_id}/pause")
 async def pause_job(job_id: str, services: ServicesDep) -> dict[str, Any]:
-    """Stop after a checkpoint and make way for others. Answers when that is done, or after 10 s while it goes on."""
+    """Pause a job after a checkpoint, so that others can run. Responds when it is paused, or after 10 s."""
     shown = await _change(services, job_id, states.pause)
     deadline = asyncio.get_running_loop().time() + PAUSE_WAIT_S
     while shown["tuneloop"]["state"] == "pausing" and asyncio.get_running_loop().time() < deadline:
@@ -91,7 +92,7 @@ async def pause_job(job_id: str, services: ServicesDep) -> dict[str, Any]:
 async def list_events(
     job_id: str, services: ServicesDep, after: AfterQuery = None, limit: LimitQuery = 20
 ) -> dict[str, Any]:
-    """What the job told, newest first."""
+    """List the job's events, newest first."""
 
     def page(session: Session) -> dict[str, Any]:
         states.read(session, job_id)
@@ -105,7 +106,7 @@ async def list_events(
 async def list_checkpoints(
     job_id: str, services: ServicesDep, caller: CallerDep, after: AfterQuery = None, limit: LimitQuery = 10
 ) -> dict[str, Any]:
-    """The checkpoints that are served by name, newest first: those that the caller may use."""
+    """List the job's served checkpoints that the caller may use, newest first."""
 
     def page(session: Session) -> dict[str, Any]:
         states.read(session, job_id)

@@ -1,6 +1,7 @@
-"""The engine's own endpoints: bodies go in and bytes come out as they are, so what vLLM learns tomorrow works today.
+"""The engine's endpoints: request and response bodies are passed on unchanged, so new vLLM features work without
+changes here.
 
-Owned here: the paths. `DirectInference`, a middleware, answers nearly all requests before they come this far.
+This module has the paths. The middleware `DirectInference` handles nearly all requests before they get here.
 https://platform.openai.com/docs/api-reference/chat
 """
 
@@ -20,7 +21,7 @@ router = APIRouter(prefix="/v1", tags=["inference"])
 @router.post("/responses")
 @router.post("/embeddings")
 async def infer(request: Request) -> Response:
-    """Answer with the model that the body names; every parameter that vLLM knows is passed on."""
+    """Generate with the model in the body; all parameters of vLLM are supported."""
     body = await request.body()
     # Not by Depends: FastAPI resolves each on the way of every request, and a token waits for it.
     services: Services = request.app.state.services

@@ -1,6 +1,6 @@
-"""`/v1/models` as OpenAI has it. https://platform.openai.com/docs/api-reference/models
+"""`/v1/models` as in OpenAI's API. https://platform.openai.com/docs/api-reference/models
 
-Ids of models hold `/` and `:`, and clients send them raw or percent-encoded, hence the `:path` parameters.
+Model ids contain `/` and `:`, raw or percent-encoded, hence the `:path` parameters.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ router = APIRouter(prefix="/v1", tags=["models"])
 
 @router.get("/models")
 async def list_models(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
-    """Every model that a request may name: bases and further names, tuned ones, aliases, remote engines' models."""
+    """List all models: base models and their additional names, tuned models, aliases, and remote engines' models."""
     bases = [_base_object(services, name) for name in services.registry.base_names]
     tuned = [
         _tuned_object(services, adapter)
@@ -37,7 +37,7 @@ async def list_models(services: ServicesDep, caller: CallerDep) -> dict[str, Any
 
 @router.get("/models/{model:path}")
 async def retrieve_model(model: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
-    """One model."""
+    """Get a model."""
     if model in services.registry.base_names:
         return _base_object(services, model)
     await checkpoints.check_access(services.database, services.registry, caller, model)
@@ -50,21 +50,21 @@ async def retrieve_model(model: str, services: ServicesDep, caller: CallerDep) -
 
 @router.delete("/models/{model:path}")
 async def delete_model(model: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
-    """Delete a tuned model for good: unloaded, and its files gone. Answers in flight are finished first."""
+    """Delete a tuned model and its files permanently. Requests in flight are finished first."""
     if model in services.registry.base_names:
         raise BadRequest(
-            f"{model!r} is the base model; only tuned models can be deleted.", param="model", code="base_model"
+            f"{model!r} is a base model; only tuned models can be deleted.", param="model", code="base_model"
         )
     await checkpoints.check_access(services.database, services.registry, caller, model)
     if model in services.aliases.current:
         raise BadRequest(
-            f"{model!r} is an alias; DELETE /v1/aliases/{model} deletes it, and keeps the model that it stands for.",
+            f"{model!r} is an alias. To delete the alias but keep its model, use DELETE /v1/aliases/{model}.",
             param="model",
             code="model_is_an_alias",
         )
     if model in services.registry.remote_names:
         raise BadRequest(
-            f"{model!r} belongs to an engine that someone else runs; only tuned models can be deleted.",
+            f"{model!r} is a remote engine's model; only tuned models can be deleted.",
             param="model",
             code="remote_model",
         )
@@ -73,7 +73,7 @@ async def delete_model(model: str, services: ServicesDep, caller: CallerDep) -> 
 
 
 def _base_object(services: Services, name: str) -> dict[str, Any]:
-    """Return the base under one of its names; a further name has its own name as its parent."""
+    """Return the base model under one of its names; additional names have its main name as their parent."""
     pool = services.registry.base_pool(name)
     base = pool.base if pool else services.engine.base
     created = int((base.path / "config.json").stat().st_mtime)
@@ -82,18 +82,18 @@ def _base_object(services: Services, name: str) -> dict[str, Any]:
 
 
 def _remote_object(name: str) -> dict[str, Any]:
-    """Return a model of an engine that someone else runs; how old it is isn't known."""
+    """Return a remote engine's model; its age is unknown."""
     return {"id": name, "object": "model", "created": 0, "owned_by": "remote", "parent": None}
 
 
 async def _alias_objects(services: Services, caller: Caller) -> list[dict[str, Any]]:
-    """Return those of the models that this caller may use, by name."""
+    """Return the models that this caller may use, by name."""
     rows = await services.database.run(lambda session: AliasView(session, services.registry, caller).list_all())
     return [_alias_object(services, row) for row in rows if row.name in services.aliases.current]
 
 
 def _alias_object(services: Services, row: AliasRow) -> dict[str, Any]:
-    """Return an alias as a model; what it stands for is its parent."""
+    """Return an alias as a model whose parent is its target."""
     return {
         "id": row.name,
         "object": "model",

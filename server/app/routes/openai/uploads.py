@@ -39,7 +39,9 @@ class CreateUpload(BaseModel):
     filename: str = Field(min_length=1, max_length=4096)
     purpose: str
     bytes: int = Field(strict=True, ge=1, description="Size of the whole file.")
-    mime_type: str = Field(pattern=r"^[\x20-\x7e]{1,255}$", description="Kept for the record; the content decides.")
+    mime_type: str = Field(
+        pattern=r"^[\x20-\x7e]{1,255}$", description="Stored, but not used: the format is detected from the content."
+    )
     expires_after: ExpiresAfter | None = None
 
 
@@ -48,19 +50,19 @@ class CompleteUpload(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    part_ids: list[Id] = Field(min_length=1, max_length=100_000, description="In the order of the file.")
-    md5: str | None = Field(None, description="Of the whole file, as hexadecimal digits.")
+    part_ids: list[Id] = Field(min_length=1, max_length=100_000, description="Part ids in the order of the file.")
+    md5: str | None = Field(None, description="MD5 of the whole file, in hexadecimal.")
 
 
 @router.post("/uploads")
 async def create_upload(body: CreateUpload, services: ServicesDep, key_id: KeyIdDep) -> dict[str, Any]:
-    """Announce a file that comes in parts, within an hour."""
+    """Create an upload for a file in parts, to be completed within an hour."""
     purpose, filename = parse_purpose(body.purpose), clean_filename(body.filename)
     refuse_wrong_extension(filename, purpose, param="filename")
     if body.bytes > services.settings.max_upload_bytes:
         raise BadRequest(
-            f"bytes = {body.bytes} is more than an upload may have, {services.settings.max_upload_bytes}. "
-            "Send less, or raise the setting max_upload_bytes.",
+            f"bytes is {body.bytes}, but an upload may have at most {services.settings.max_upload_bytes}. Upload a "
+            "smaller file, or raise the setting max_upload_bytes.",
             code="file_too_large",
             param="bytes",
         )
@@ -82,7 +84,7 @@ async def create_upload(body: CreateUpload, services: ServicesDep, key_id: KeyId
 
 @router.post("/uploads/{upload_id}/parts", openapi_extra=FORM)
 async def create_upload_part(upload_id: str, request: Request, services: ServicesDep) -> dict[str, Any]:
-    """Add a part, at most 64 MiB. Parts may come in any order, and at once."""
+    """Add a part of up to 64 MiB. Parts can be sent in any order and in parallel."""
     uploads = Uploads(services.files, services.database)
     await uploads.refuse_ended(upload_id)
     incoming = await run_in_threadpool(services.files.contents.create_incoming)
@@ -93,11 +95,11 @@ async def create_upload_part(upload_id: str, request: Request, services: Service
 
 @router.post("/uploads/{upload_id}/complete")
 async def complete_upload(upload_id: str, body: CompleteUpload, services: ServicesDep) -> dict[str, Any]:
-    """Make a file of the parts, in the order given."""
+    """Complete the upload: create a file from the parts in the given order."""
     return await Uploads(services.files, services.database).complete(upload_id, body.part_ids, body.md5)
 
 
 @router.post("/uploads/{upload_id}/cancel")
 async def cancel_upload(upload_id: str, services: ServicesDep) -> dict[str, Any]:
-    """Give an upload up; its parts are removed."""
+    """Cancel an upload and delete its parts."""
     return await Uploads(services.files, services.database).cancel(upload_id)

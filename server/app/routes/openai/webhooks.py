@@ -1,6 +1,6 @@
-"""`/v1/webhook_endpoints`: where events are sent to. https://platform.openai.com/docs/guides/webhooks
+"""`/v1/webhook_endpoints`: manages webhooks. https://platform.openai.com/docs/guides/webhooks
 
-Only an admin's key may come here: an endpoint makes the server call out, and hears of everybody's jobs.
+Requires an admin key: an endpoint makes the server send requests, and receives events of all jobs.
 """
 
 from __future__ import annotations
@@ -22,8 +22,13 @@ from server.wire.errors import BadRequest
 router = APIRouter(prefix="/v1", tags=["webhook endpoints"])
 
 SAMPLE_JOB = "ftjob-000000000000000000000000"
-"""What a test event is about: no job has this id."""
-Name = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$", description="For people.")]
+"""The job id in test events; no job has it."""
+Name = Annotated[
+    str,
+    Field(
+        min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$", description="A name to show, for your reference."
+    ),
+]
 
 
 class CreateEndpoint(BaseModel):
@@ -32,12 +37,12 @@ class CreateEndpoint(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: Name
-    url: str = Field(description="https, or http to this machine itself.")
-    event_types: list[str] = Field(max_length=100, description="What is to be told.")
+    url: str = Field(description="An https URL, or http to this machine.")
+    event_types: list[str] = Field(max_length=100, description="Event types to send.")
 
 
 class UpdateEndpoint(BaseModel):
-    """The body of `POST /v1/webhook_endpoints/{webhook_endpoint_id}`: what is to change."""
+    """The body of `POST /v1/webhook_endpoints/{webhook_endpoint_id}`: the fields to change."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -51,7 +56,9 @@ class RotateSecret(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    keep_old_secret_active_for_24_hours: bool = Field(False, description="Sign with both secrets for a day.")
+    keep_old_secret_active_for_24_hours: bool = Field(
+        False, description="Keep the old secret valid for a day: events are signed with both."
+    )
 
 
 class TestEndpoint(BaseModel):
@@ -64,13 +71,13 @@ class TestEndpoint(BaseModel):
 
 @router.get("/webhook_event_types")
 def list_event_types(_admin: AdminDep) -> dict[str, Any]:
-    """The event types that an endpoint can ask for."""
+    """List the supported event types."""
     return {"object": "list", "data": list(outbox.EVENT_TYPES)}
 
 
 @router.post("/webhook_endpoints")
 async def create_endpoint(body: CreateEndpoint, services: ServicesDep, _admin: AdminDep) -> dict[str, Any]:
-    """A new endpoint with its signing secret, which is shown this once."""
+    """Create an endpoint; its signing secret is only shown once."""
     url, event_types = check_url(body.url), check_event_types(body.event_types)
     row = await services.database.run(lambda session: endpoints.create(session, body.name, url, event_types))
     return endpoint_object(row, show_secret=True)
@@ -83,7 +90,7 @@ async def list_endpoints(
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> dict[str, Any]:
-    """The endpoints, newest first."""
+    """List the endpoints, newest first."""
     rows, has_more = await services.database.run(
         lambda session: fetch_page(session, WebhookEndpointRow, after=after, limit=limit)
     )
@@ -92,7 +99,7 @@ async def list_endpoints(
 
 @router.get("/webhook_endpoints/{webhook_endpoint_id}")
 async def retrieve_endpoint(webhook_endpoint_id: str, services: ServicesDep, _admin: AdminDep) -> dict[str, Any]:
-    """One endpoint."""
+    """Get an endpoint."""
     return endpoint_object(await services.database.run(lambda session: endpoints.get(session, webhook_endpoint_id)))
 
 
@@ -100,7 +107,7 @@ async def retrieve_endpoint(webhook_endpoint_id: str, services: ServicesDep, _ad
 async def update_endpoint(
     webhook_endpoint_id: str, body: UpdateEndpoint, services: ServicesDep, _admin: AdminDep
 ) -> dict[str, Any]:
-    """The endpoint with what the body names changed."""
+    """Update an endpoint."""
     changes: dict[str, Any] = body.model_dump(exclude_none=True)
     if body.url is not None:
         changes["url"] = check_url(body.url)
@@ -113,7 +120,7 @@ async def update_endpoint(
 
 @router.delete("/webhook_endpoints/{webhook_endpoint_id}")
 async def delete_endpoint(webhook_endpoint_id: str, services: ServicesDep, _admin: AdminDep) -> dict[str, Any]:
-    """Delete the endpoint, and what was still to be sent to it."""
+    """Delete an endpoint and its pending events."""
     await services.database.run(lambda session: endpoints.remove(session, webhook_endpoint_id))
     return {"id": webhook_endpoint_id, "object": "webhook_endpoint.deleted", "deleted": True}
 
@@ -122,7 +129,7 @@ async def delete_endpoint(webhook_endpoint_id: str, services: ServicesDep, _admi
 async def rotate_secret(
     webhook_endpoint_id: str, services: ServicesDep, _admin: AdminDep, body: RotateSecret | None = None
 ) -> dict[str, Any]:
-    """The endpoint with a new secret, which is shown this once."""
+    """Create a new signing secret, which is only shown once."""
     keep_old = body is not None and body.keep_old_secret_active_for_24_hours
     row = await services.database.run(
         lambda session: endpoints.rotate_secret(session, webhook_endpoint_id, keep_old=keep_old)
@@ -134,11 +141,7 @@ async def rotate_secret(
 async def send_test(
     webhook_endpoint_id: str, body: TestEndpoint, services: ServicesDep, _admin: AdminDep
 ) -> dict[str, Any]:
-    """What the endpoint answered to a sample event, sent now and once.
-
-    Raises:
-        BadRequest: it gave no answer.
-    """
+    """Send a sample event once, now, and return the endpoint's response. Raises: BadRequest: it didn't respond."""
     [event_type] = _check_test_type(body.event_type)
     row = await services.database.run(lambda session: endpoints.get(session, webhook_endpoint_id))
     event_id = new_id("evt")
@@ -147,7 +150,7 @@ async def send_test(
         status = await services.webhooks.send_sample(row, event_id, payload)
     except UnreachableError as error:
         raise BadRequest(
-            f"The endpoint {row.id} gave no answer: {error}. Check its URL, and that it runs.",
+            f"The endpoint {row.id} didn't respond: {error}. Check its URL and that it is running.",
             code="webhook_endpoint_unreachable",
         ) from error
     return {

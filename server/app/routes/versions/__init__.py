@@ -1,1 +1,1 @@
-"""Adapters, aliases, engines and where a tuned model comes from."""
+"""Adapters, aliases, engines and the lineage of tuned models."""

@@ -1,7 +1,7 @@
-"""`/v1/adapters`: versions of tuned models as they lie on disk; one that was made elsewhere comes in here,
-and any can be taken away as an archive in the form that comes in.
+"""`/v1/adapters`: versions of tuned models on disk. Adapters can be imported and downloaded as archives of the same
+format.
 
-What is uploaded is unpacked in a folder of its own, checked, copied into its place, and tried on the engine.
+An upload is unpacked in a separate folder, checked, copied into place, and tested on the engine.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ FORM = openapi_form(
         "file": {
             "type": "string",
             "format": "binary",
-            "description": "A .tar.gz or .zip of the files that PEFT's save_pretrained wrote.",
+            "description": "A .tar.gz or .zip of an adapter saved with PEFT's save_pretrained.",
         },
-        "name": {"type": "string", "description": "What to call the model. Unset: ft:… with `suffix`."},
+        "name": {"type": "string", "description": "The model's name. Default: ft:… with `suffix`."},
         "suffix": {"type": "string", "default": "imported"},
-        "base_model": {"type": "string", "description": "The base, where several are served."},
+        "base_model": {"type": "string", "description": "The adapter's base model, if several are served."},
         "same_base": {
             "type": "boolean",
             "default": False,
-            "description": "It was made for this base, whatever adapter_config.json calls it.",
+            "description": "The adapter was trained on this base model, whatever name adapter_config.json gives.",
         },
     },
 )
@@ -49,7 +49,7 @@ router = APIRouter(prefix="/v1", tags=["adapters"])
 
 @router.post("/adapters", status_code=201, openapi_extra=FORM)
 async def create_adapter(request: Request, services: ServicesDep) -> dict[str, Any]:
-    """Take in a LoRA adapter that was made elsewhere: it answers from now on, or is refused with the reason."""
+    """Import a LoRA adapter that was trained elsewhere. It is served at once, or rejected with the reason."""
     with upload.private_folder(services.settings) as folder, IncomingFile(folder) as incoming:
         form = await read_form(request, "file", incoming, services.settings.max_file_bytes)
         adapter = await run_in_threadpool(
@@ -62,7 +62,7 @@ async def create_adapter(request: Request, services: ServicesDep) -> dict[str, A
 
 @router.get("/adapters")
 async def list_adapters(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
-    """The adapters that are served with what their manifests say; `broken` names what cannot be served, and why."""
+    """List the served adapters with their manifests; `broken` has those that can't be served, with the reason."""
     objects = await _objects(services, caller)
     # Broken adapters have no project, so only an admin sees them.
     broken = dict(services.registry.broken()) if caller.is_admin else {}
@@ -71,7 +71,7 @@ async def list_adapters(services: ServicesDep, caller: CallerDep) -> dict[str, A
 
 @router.get("/adapters/{adapter_id}")
 async def retrieve_adapter(adapter_id: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
-    """One adapter by its id."""
+    """Get an adapter by its id."""
     for adapter in await _objects(services, caller):
         if adapter["id"] == adapter_id:
             return adapter
@@ -96,7 +96,7 @@ def _not_found(adapter_id: str) -> NotFound:
 
 
 async def _objects(services: Services, caller: Caller) -> list[dict[str, Any]]:
-    """Return what the caller may use, then what waits to be published."""
+    """Return the adapters that the caller may use, then unpublished ones."""
     published = await tuned_models.list_usable(services.registry, services.database, caller)
     waiting = await tuned_models.list_unpublished(services.registry, services.database, caller)
     return [
@@ -122,7 +122,7 @@ def _adapter_object(adapter: Adapter, *, is_published: bool) -> dict[str, Any]:
 
 @router.get("/adapters/{adapter_id}/archive", response_class=StreamingResponse)
 async def download_adapter(adapter_id: str, services: ServicesDep, caller: CallerDep) -> StreamingResponse:
-    """The adapter as a .tar.gz: what PEFT reads, and a manifest with how it was made."""
+    """Download the adapter as a .tar.gz: the files for PEFT, and a manifest with training details."""
     there = [
         *await tuned_models.list_usable(services.registry, services.database, caller),
         *await tuned_models.list_unpublished(services.registry, services.database, caller),
@@ -146,5 +146,5 @@ async def download_adapter(adapter_id: str, services: ServicesDep, caller: Calle
 
 
 def _file_name(model: str) -> str:
-    """`ft_base_org_suffix_8chars.tar.gz`: a name that every file system takes."""
+    """Return a file name that is valid on every file system, such as `ft_base_org_suffix_8chars.tar.gz`."""
     return re.sub(r"[^A-Za-z0-9.-]+", "_", model)[:120].strip("._") + ".tar.gz"

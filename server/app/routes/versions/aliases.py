@@ -1,7 +1,7 @@
-"""`/v1/aliases`: free names for models, such as `support`, that are pointed to another version while requests go on.
+"""`/v1/aliases`: stable names for models, such as `support`, that can be moved to another version during operation.
 
-A change is written first and counts from then on: whoever asks after the answer to a PUT gets the new version, and
-requests in flight end with the one that they began with. Names may hold `/` and `:`, hence the `:path` parameters.
+A change takes effect once it is stored: requests after the response to a PUT get the new version, and requests in
+flight finish with the one they started with. Names may contain `/` and `:`, hence the `:path` parameters.
 """
 
 from __future__ import annotations
@@ -36,20 +36,22 @@ class PromoteAlias(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str = Field(min_length=1, description="What the name shall stand for: a tuned, base or remote model.")
+    model: str = Field(min_length=1, description="The target: a tuned, base or remote model.")
 
 
 class RollBackAlias(BaseModel):
-    """The body of `POST /v1/aliases/{name}/rollback`, which may be left out."""
+    """The optional body of `POST /v1/aliases/{name}/rollback`."""
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str | None = Field(None, min_length=1, description="One that the alias stood for. Unset: the one before.")
+    model: str | None = Field(
+        None, min_length=1, description="An earlier model of the alias. Default: the previous one."
+    )
 
 
 @router.get("/aliases")
 async def list_aliases(services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
-    """The aliases, by name."""
+    """List the aliases by name."""
     return build_list_page(
         await _run_view(services, caller, lambda view: view.build_objects(view.list_all())), has_more=False
     )
@@ -63,7 +65,7 @@ async def list_alias_history(
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> dict[str, Any]:
-    """Every change of the alias, newest first; a deleted one's, too."""
+    """List the alias's changes, newest first; also works for a deleted alias."""
     aliases.check_name(name)
     changes, has_more = await _run_view(
         services, caller, lambda view: view.list_history(name, after=after, limit=limit)
@@ -73,7 +75,7 @@ async def list_alias_history(
 
 @router.get(ALIAS)
 async def retrieve_alias(name: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
-    """One alias."""
+    """Get an alias."""
     return await _run_view(services, caller, lambda view: view.build_objects([view.get(name)])[0])
 
 
@@ -81,7 +83,7 @@ async def retrieve_alias(name: str, services: ServicesDep, caller: CallerDep) ->
 async def promote_alias(
     name: str, body: PromoteAlias, services: ServicesDep, caller: CallerDep, key_id: KeyIdDep, response: Response
 ) -> dict[str, Any]:
-    """Point the alias to this model, which is loaded first; 201 where the alias is new."""
+    """Point the alias to a model, which is loaded first. Returns 201 if the alias is new."""
     aliases.check_name(name)
     model = await _resolve_target(services, caller, body.model)
     async with services.aliases.lock(name):
@@ -98,7 +100,8 @@ async def promote_alias(
 async def roll_back_alias(
     name: str, services: ServicesDep, caller: CallerDep, key_id: KeyIdDep, body: RollBackAlias | None = None
 ) -> dict[str, Any]:
-    """Point the alias back to what it stood for before, or to one from its history; `skipped` names what is gone."""
+    """Point the alias back to its previous model, or to another one from its history; `skipped` has models that no
+    longer exist."""
     requested = body.model if body else None
     async with services.aliases.lock(name):
         row, model, gone = await _run_view(services, caller, lambda view: view.find_rollback_target(name, requested))
@@ -114,7 +117,7 @@ async def roll_back_alias(
 
 @router.delete(ALIAS)
 async def delete_alias(name: str, services: ServicesDep, caller: CallerDep, key_id: KeyIdDep) -> dict[str, Any]:
-    """Delete the alias; what it stood for stays, and so does its history."""
+    """Delete the alias. Its model and its history are kept."""
     async with services.aliases.lock(name):
         await _run_view(services, caller, lambda view: view.get(name))
         await services.aliases.commit(lambda session: aliases.delete(session, name, key_id))
@@ -127,32 +130,34 @@ async def _run_view(services: Services, caller: Caller, query: Callable[[AliasVi
 
 @asynccontextmanager
 async def _load_model(services: Services, model: str) -> AsyncIterator[None]:
-    """While open, the model stays loaded and isn't removed; so no caller of the alias waits for it.
+    """Keep the model loaded and prevent its removal, so that callers of the alias don't wait for it.
 
     Raises:
-        ServingError: it can't be loaded, the gate doesn't let it through, or it has begun to go meanwhile.
-        ServiceUnavailable: its engine is away.
+        ServingError: it can't be loaded, fails the parity gate, or is being removed.
+        ServiceUnavailable: its engine is unavailable.
     """
     async with services.registry.lease(model) as lease:
         if lease.engine.state is not EngineState.READY:
-            raise ServiceUnavailable("The engine is away, and the alias stays as it was. Try again when it is back.")
+            raise ServiceUnavailable(
+                "The engine is unavailable, so the alias wasn't changed. Try again when the engine is ready."
+            )
         if model not in (*services.registry.base_names, *services.registry.remote_names):
             services.registry.get(model)
         yield
 
 
 async def _resolve_target(services: Services, caller: Caller, model: str) -> str:
-    """Return the model by the name that answers.
+    """Return the name under which the model is served.
 
     Raises:
-        ModelNotFoundError: it is not there for this caller.
+        ModelNotFoundError: it doesn't exist for this caller.
         BadRequest: it is itself an alias.
     """
     registry = services.registry
     await checkpoints.check_access(services.database, registry, caller, model)
     if registry.version_of(model) != model:
         raise BadRequest(
-            f"{model!r} is itself an alias, of {registry.version_of(model)}. Name the model that is meant.",
+            f"{model!r} is an alias of {registry.version_of(model)}. Use the model's own name.",
             code="alias_of_alias",
             param="model",
         )
@@ -160,13 +165,13 @@ async def _resolve_target(services: Services, caller: Caller, model: str) -> str
 
 
 def _refuse_taken(services: Services, name: str) -> None:
-    """Raise Conflict where the name of a new alias means something else already, or did."""
+    """Raise Conflict if the name of a new alias is, or was, used for something else."""
     registry, adapters_dir = services.registry, services.settings.adapters_dir
     taken = taken_names(adapters_dir, services.engine.base).union(registry.base_names, registry.remote_names)
     if name in taken:
         raise Conflict(
-            f"The name {name!r} is a model's, or was until that was deleted; an alias needs a name of its own. "
-            "Choose another.",
+            f"The name {name!r} belongs to a model, possibly a deleted one, and an alias needs a unique name. "
+            "Choose another name.",
             code="alias_name_taken",
             param="name",
         )

@@ -1,6 +1,6 @@
-"""`/v1/engines`, ours: which engines there are, how they are, and their restart. For admins.
+"""`/v1/engines`: lists and restarts the engines. For admins.
 
-Owned here: paths and parameters. How engines are drained and restarted is in `serving/registry/fleet.py`.
+This module has the paths and parameters; `serving/registry/fleet.py` drains and restarts engines.
 """
 
 from __future__ import annotations
@@ -31,23 +31,26 @@ class RestartRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     drain_timeout_s: float = Field(
-        default=DRAIN_TIMEOUT_S, ge=0, le=3600, description="Seconds for the requests in flight to end."
+        default=DRAIN_TIMEOUT_S, ge=0, le=3600, description="Seconds to wait for requests in flight."
     )
     force: bool = Field(
-        default=False, description="Whether to cut what hasn't ended by then; else the restart is called off."
+        default=False, description="Whether to then cancel requests still in flight; otherwise the restart is canceled."
     )
-    wait: bool = Field(default=True, description="Whether to answer when it is done; else at once, with 202.")
+    wait: bool = Field(
+        default=True,
+        description="Whether to respond when the restart is done; otherwise responds immediately with 202.",
+    )
 
 
 @router.get("")
 async def list_engines(services: ServicesDep, admin: AdminDep) -> dict[str, Any]:
-    """Every engine with its health, load and limits; the remote ones last."""
+    """List the engines with their state, load and limits; remote engines come last."""
     return build_list_page(await _build_page(services), has_more=False)
 
 
 @router.post("/restart")
 async def restart_engines(services: ServicesDep, admin: AdminDep, asked: RestartRequest | None = None) -> Response:
-    """Restart all engines that we run, one after another, with limits that all adapters fit into. Requests wait."""
+    """Restart all local engines, one after another, with limits that fit all adapters. Requests wait."""
     return await _restart(services, services.fleet.local, asked or RestartRequest())
 
 
@@ -55,7 +58,7 @@ async def restart_engines(services: ServicesDep, admin: AdminDep, asked: Restart
 async def restart_engine(
     engine_id: str, services: ServicesDep, admin: AdminDep, asked: RestartRequest | None = None
 ) -> Response:
-    """Restart one engine, with limits that all adapters of its base fit into. Requests go to others, or wait."""
+    """Restart an engine with limits that fit all adapters of its base model. Requests go to other engines, or wait."""
     replica = services.fleet.find(engine_id)
     if replica is None:
         raise NotFound(
@@ -67,7 +70,7 @@ async def restart_engine(
 
 
 async def _restart(services: Services, replicas: Sequence[Replica], asked: RestartRequest) -> Response:
-    """Return the engines after their restart, or on the way to it."""
+    """Return the engines after or during their restart."""
     try:
         going_on = services.fleet.restart(replicas, drain_timeout_s=asked.drain_timeout_s, force=asked.force)
         if asked.wait:
@@ -83,7 +86,7 @@ async def _restart(services: Services, replicas: Sequence[Replica], asked: Resta
 
 
 async def _build_page(services: Services, ids: set[str] | None = None) -> list[dict[str, Any]]:
-    """Return the engines of these ids; by default all."""
+    """Return the engines with these ids; default: all."""
     return [_engine_object(one) for one in await services.fleet.statuses() if ids is None or one.id in ids]
 
 

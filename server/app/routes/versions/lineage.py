@@ -1,6 +1,6 @@
-"""`/v1/models/{model}/lineage`, ours: where a model comes from, what was made of it, and each version's report card.
+"""`/v1/models/{model}/lineage`: a model's ancestors and descendants, each with its report card.
 
-The tree is in `server/versions/lineage.py`; this module builds the object of each model.
+`server/versions/lineage.py` builds the tree; this module builds the object of each model.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ router = APIRouter(prefix="/v1", tags=["models"])
 
 PATH = "/lineage"
 RECIPE = ("method", "n_epochs", "batch_size", "learning_rate", "r", "lora_alpha", "quantization", "max_length", "beta")
-"""The settings that are shown; the adapter's manifest has all of them."""
+"""The settings to show; the adapter's manifest has all of them."""
 
 
 @router.get("/models/{model:path}/lineage")
 async def retrieve_lineage(model: str, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
-    """The chain from the base to this model and what was tuned from it, each with job, files, votes and report card."""
+    """Get the chain from the base model to this model, and the models trained from it, each with job, files, ratings
+    and report card."""
     registry = services.registry
     if f"{model}{PATH}" in await run_in_threadpool(registry.names):  # somebody called an adapter so
         return await models.retrieve_model(f"{model}{PATH}", services, caller)
@@ -48,10 +49,10 @@ async def retrieve_lineage(model: str, services: ServicesDep, caller: CallerDep)
 
 
 async def _name(services: Services, family: LineageTree, caller: Any, model: str) -> str:
-    """Return the version that is meant: an alias means what it stands for, an adapter's id its name.
+    """Return the version's name: of an alias its target, of an adapter's id its name.
 
     Raises:
-        ModelNotFoundError: there is none, and never was.
+        ModelNotFoundError: it doesn't exist and never did.
     """
     version = services.registry.version_of(model)
     by_id = next((adapter.name for adapter in family.disk.adapters.values() if adapter.id == version), version)
@@ -101,7 +102,7 @@ def _job(job: JobRow | None, settings: Settings) -> dict[str, Any] | None:
 
 
 def _files(family: LineageTree, job: JobRow | None) -> dict[str, Any]:
-    """Return what it was trained and measured on; a file that is gone keeps its id."""
+    """Return its training and validation files; deleted files still have their id."""
     named = {"training_file": job.training_file, "validation_file": job.validation_file} if job else {}
     return {role: _file(file_id, family.files.get(file_id)) for role, file_id in named.items() if file_id}
 
@@ -117,8 +118,7 @@ def _file(file_id: str, row: FileRow | None) -> dict[str, Any]:
 
 
 def _report(adapter: Adapter) -> dict[str, Any]:
-    """Return what is measured of it. A manifest from elsewhere may say anything, so what isn't an object is left
-    out."""
+    """Return its metrics. An imported manifest may have any content, so anything but an object is left out."""
     manifest = adapter.manifest
     config, parity, metrics = (_object(manifest.get(name)) for name in ("config", "parity", "metrics"))
     return {
