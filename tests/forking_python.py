@@ -19,7 +19,7 @@ from typing import Any
 from serving.engines.vllm.arguments import ON_CPU
 from tests.forked import Forker, shared_address
 
-OURS = ("training", "training.result.parity", "training.inspection.answer", "server.files.check_process")
+OURS = ("training", "training.result.parity", "training.inspection.answer")
 """What a server runs, beside engines."""
 VLLM = (
     "vllm.entrypoints.openai.api_server",

@@ -1,4 +1,4 @@
-"""Checks files of examples, each in a child process: `check_process`."""
+"""Checks files of examples in child processes, by the rules of `training.data.check`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from server.files.check_process import FileFaults, JobCheck
 from server.wire.child_process import run_child
 from training.config.config import FileFormat, Method, OnLeakage
+from training.data.check import FileFaults, JobCheck
 
 ATTEMPTS = 3
 """How often a check is tried if its process dies."""
@@ -20,7 +20,8 @@ START_S = 120.0
 SLOWEST_BYTES_PER_S = 1e6
 """How long a check may take: this long to start, plus the time to read the files at this pace. With two cores to itself
 it reads 60 MB/s, but it runs at a low priority."""
-COMMAND = (sys.executable, "-m", "server.files.check_process")
+COMMAND = (sys.executable, "-m", "training.inspection.answer")
+"""The program that answers questions about files; inspections ask it, too."""
 
 
 class FileCheckError(Exception):
@@ -45,6 +46,7 @@ async def check_for_job(
         FileNotFoundError: a file isn't there.
     """
     question = {
+        "ask": "job",
         "training": str(training),
         "validation": None if validation is None else str(validation),
         "method": method,
@@ -53,7 +55,7 @@ async def check_for_job(
     }
     # Three times: the training file may be read once more, to compare the two.
     time_out_s = 3 * _compute_timeout_s(*(path for path in (training, validation) if path is not None))
-    return JobCheck(**await _run_with_timeout({"job": question}, command, time_out_s))
+    return JobCheck(**await _run_with_timeout(question, command, time_out_s))
 
 
 async def check_file(path: Path, *, command: Sequence[str] = COMMAND) -> FileFaults:
@@ -63,7 +65,7 @@ async def check_file(path: Path, *, command: Sequence[str] = COMMAND) -> FileFau
         FileCheckError: the process died `ATTEMPTS` times, or timed out.
         FileNotFoundError: the file isn't there.
     """
-    answer = await _run_with_timeout({"file": str(path)}, command, _compute_timeout_s(path))
+    answer = await _run_with_timeout({"ask": "file", "file": str(path)}, command, _compute_timeout_s(path))
     return FileFaults(answer["examples"], tuple(answer["faults"]), answer["found"])
 
 
@@ -85,10 +87,10 @@ async def _run_with_timeout(question: dict[str, Any], command: Sequence[str], ti
 async def _run_process(question: dict[str, Any], command: Sequence[str]) -> dict[str, Any]:
     failures: list[str] = []
     for _ in range(ATTEMPTS):
-        child = await run_child([*command, json.dumps(question)])
-        with contextlib.suppress(ValueError):
+        child = await run_child(command, json.dumps(question).encode() + b"\n")
+        with contextlib.suppress(ValueError, KeyError):
             if child.code == 0:
-                answer: dict[str, Any] = json.loads(child.stdout)
+                answer: dict[str, Any] = json.loads(child.stdout)["answer"]
                 return answer
         failures.append(f"signal {-child.code}" if child.code < 0 else f"exit code {child.code}")
     raise FileCheckError(

@@ -12,7 +12,6 @@ from typing import Any
 
 from server.access.keys import Caller
 from server.files.check import FileCheckError, check_for_job
-from server.files.check_process import JobCheck
 from server.files.store import FileStore
 from server.inspection.processes import Inspections
 from server.jobs.create import inputs
@@ -23,6 +22,7 @@ from server.jobs.listing import WAITING, count_jobs
 from server.storage.database import Database
 from server.wire.errors import APIError, BadRequest
 from training.config.config import ConfigError
+from training.data.check import JobCheck
 from training.preflight.servable import find_unservable
 
 Problem = dict[str, Any]

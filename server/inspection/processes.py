@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from server.files.check import COMMAND
 from server.wire.child_process import ChildResult, run_child
 from server.wire.errors import BadRequest, ServerError, ServiceUnavailable
 
-COMMAND = (sys.executable, "-m", "training.inspection.answer")
 AT_ONCE = 2
 """Processes at a time. Each holds the examples of one file, and with a base about 0.5 GB of libraries."""
 MOST_WAITING = 16

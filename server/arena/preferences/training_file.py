@@ -19,7 +19,6 @@ from starlette.concurrency import run_in_threadpool
 from server.arena.comparisons.holdout import HOLDOUT_FRACTION
 from server.arena.preferences.pairs import PreferencePairs
 from server.arena.ratings.reading import RatingFilter, list_ratings
-from server.files.check_process import MIN_EXAMPLES
 from server.files.contents import IncomingFile
 from server.files.rules import FINE_TUNE
 from server.files.store import FileStore
@@ -27,6 +26,7 @@ from server.jobs.create.creator import JobCreator, RequestOrigin
 from server.storage.database import Database
 from server.storage.tables import JobRow
 from server.wire.errors import BadRequest, NotFound
+from training.data.check import MIN_EXAMPLES
 
 PAGE = 50
 """Ratings in memory at once with all their texts, which may have hundreds of kilobytes each."""

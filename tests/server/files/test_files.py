@@ -72,7 +72,7 @@ def check_processes() -> list[int]:
             command = (status.parent / "cmdline").read_bytes()
         except OSError:
             continue
-        if parent == os.getpid() and b"server.files.check_process" in command:
+        if parent == os.getpid() and b"training.inspection.answer" in command:
             found.append(int(status.parent.name))
     return found
 
@@ -446,9 +446,9 @@ def test_a_file_whose_row_was_refused_leaves_nothing(gateway: Gateway) -> None:
 
 
 HANGS = (
-    "import json, os, sys, time\n"
-    "if b'hang' in open(json.loads(sys.argv[1])['file'], 'rb').read(): time.sleep(600)\n"
-    "os.execv(sys.executable, [sys.executable, '-m', 'server.files.check_process', sys.argv[1]])"
+    "import sys, time; from training.inspection import answer; real = answer.answer\n"
+    "answer.answer = lambda q: time.sleep(600) if b'hang' in open(q['file'], 'rb').read() else real(q)\n"
+    "sys.exit(answer.main())"
 )
 """A check that comes to no end with a file that says hang."""
 

@@ -1,20 +1,13 @@
-"""The child process that checks files of examples: `python -m server.files.check_process QUESTION`.
+"""Checks whether files of examples can be trained on: one file for any method, or the files of a job for its own.
 
-It answers one question with one line of JSON, runs at a low priority, and ends when its parent does, in whatever way
-that ends. After a small upload its start is all that the client waits for, so it imports only what it needs.
+After a small upload this is all that the client waits for, so it imports only what it needs: neither torch nor NumPy.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import sys
-import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from training.config.config import FileFormat, Method, OnLeakage
 from training.data.examples import Example
@@ -22,7 +15,6 @@ from training.data.formats.read import FAULTS_SHOWN, DataError, Fault, find_meth
 
 MIN_EXAMPLES = 10
 """Fewest examples in a training file, as OpenAI has it: https://platform.openai.com/docs/guides/supervised-fine-tuning"""
-NICE = 10
 
 
 @dataclass(frozen=True)
@@ -53,34 +45,42 @@ class JobCheck:
     """`training_file` or `validation_file`."""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the check given as the only argument and print the result as JSON; the child's entry point."""
-    os.nice(NICE)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-    question = json.loads(arguments[0])
-    if "job" in question:
-        answer = asdict(_check_job(question["job"]))
-    else:
-        answer = asdict(_FileScan(Path(question["file"]), None, "auto").read_all().result())
-    with contextlib.suppress(BrokenPipeError):  # the parent has just died
-        os.write(sys.stdout.fileno(), json.dumps(answer).encode())
-    return 0
+def check_file(path: Path) -> FileFaults:
+    """Check whether each record of the file can be trained on by some method."""
+    return _FileScan(path, None, "auto").read_all().result()
 
 
-def _check_job(question: dict[str, Any]) -> JobCheck:
-    validation = question["validation"]
-    return _check_files(
-        Path(question["training"]),
-        None if validation is None else Path(validation),
-        question["method"],
-        question["file_format"],
-        question["on_leakage"],
-    )
+def check_job(
+    training: Path, validation: Path | None, method: Method, file_format: FileFormat, on_leakage: OnLeakage
+) -> JobCheck:
+    """Check whether a job can train by `method` on `training` and be evaluated on `validation`."""
+    first = _FileScan(training, method, file_format).read_all()
+    if first.found:
+        return _build_refusal(first.result(), "training")
+    if first.examples < MIN_EXAMPLES:
+        message = f"Training file has {first.examples} example(s), but must have at least {MIN_EXAMPLES} examples"
+        return JobCheck("invalid_n_examples", message, "training_file")
+    if validation is None:
+        return JobCheck()
+    second = _FileScan(validation, method, "auto")
+    validation_examples = list(second)
+    if second.found:
+        return _build_refusal(second.result(), "validation")
+    if on_leakage == "drop":
+        return JobCheck()
+    from training.data.splits import refuse_leakage  # late: it loads NumPy, which takes as long as all of the rest
 
-
-def _exit_with_parent() -> None:
-    os.read(sys.stdin.fileno(), 1)  # nothing is ever written: it returns when the parent's end closes
-    os._exit(1)
+    try:
+        refuse_leakage(
+            _FileScan(training, method, file_format),
+            validation_examples,
+            training_file=Path("the training file"),
+            validation_file=Path("the validation file"),
+        )
+    except DataError as error:
+        shown = tuple(str(fault) for fault in error.faults[:FAULTS_SHOWN])
+        return _build_refusal(FileFaults(len(validation_examples), shown, len(error.faults)), "validation")
+    return JobCheck()
 
 
 class _FileScan:
@@ -122,42 +122,6 @@ class _FileScan:
             self.faults.append(str(fault))
 
 
-def _check_files(
-    training: Path, validation: Path | None, method: Method, file_format: FileFormat, on_leakage: OnLeakage
-) -> JobCheck:
-    first = _FileScan(training, method, file_format).read_all()
-    if first.found:
-        return _build_refusal(first.result(), "training")
-    if first.examples < MIN_EXAMPLES:
-        message = f"Training file has {first.examples} example(s), but must have at least {MIN_EXAMPLES} examples"
-        return JobCheck("invalid_n_examples", message, "training_file")
-    if validation is None:
-        return JobCheck()
-    second = _FileScan(validation, method, "auto")
-    validation_examples = list(second)
-    if second.found:
-        return _build_refusal(second.result(), "validation")
-    if on_leakage == "drop":
-        return JobCheck()
-    from training.data.splits import refuse_leakage  # late: it loads NumPy, which takes as long as all of the rest
-
-    try:
-        refuse_leakage(
-            _FileScan(training, method, file_format),
-            validation_examples,
-            training_file=Path("the training file"),
-            validation_file=Path("the validation file"),
-        )
-    except DataError as error:
-        shown = tuple(str(fault) for fault in error.faults[:FAULTS_SHOWN])
-        return _build_refusal(FileFaults(len(validation_examples), shown, len(error.faults)), "validation")
-    return JobCheck()
-
-
 def _build_refusal(result: FileFaults, role: str) -> JobCheck:
     message = f"The {role} file has {result.found} error(s): {result.describe()}"
     return JobCheck(f"invalid_{role}_file", message, f"{role}_file")
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
