@@ -107,7 +107,6 @@ class Settings(BaseModel):
     engine_start_timeout_s: float = Field(
         600.0, gt=0, description="Seconds to wait for the engine's first answer before giving up."
     )
-    engine_start_timeout_s: float = Field(600.0, gt=0, description="Seconds that the engine may take to start.")
     engine_wait_s: float = Field(
         30.0, ge=0, description="Seconds that a request waits for an engine that is starting or restarting."
     )
@@ -144,7 +143,6 @@ class Settings(BaseModel):
     max_upload_bytes: int = Field(
         8 * 2**30, ge=1024, description="Largest file accepted in parts by POST /v1/uploads, in bytes."
     )
-    max_upload_bytes: int = Field(8 * 2**30, ge=1024, description="Maximum file size for POST /v1/uploads, in bytes.")
     max_running_jobs: int | None = Field(
         None,
         ge=1,
