@@ -1,4 +1,4 @@
-// What only the browser can do for the pages: language, theme, the tab's key, what a refresh keeps, files.
+// What has to run in the browser: language, theme, the tab's key, state that survives a refresh, files.
 // The browser remembers language and theme; the key and a page's state only until the tab is closed.
 window.tuneloop = {
   speak(language, names) {
@@ -44,7 +44,7 @@ window.tuneloop = {
       return {};
     }
   },
-  // The browser's room for a tab is about 5 MB; what doesn't fit isn't kept, and the page works on.
+  // A tab's storage is limited to about 5 MB; more isn't kept, and the page still works.
   write(name, words) {
     try {
       sessionStorage.setItem(`tuneloop.${name}`, words);
@@ -92,7 +92,7 @@ window.tuneloop = {
       return {};
     }
   },
-  // Saves what the API answers under `name`; rejects with the API's error message.
+  // Saves the API's response as the file `name`; rejects with the API's error message.
   async download(path, name) {
     const response = await fetch(path, { headers: this.authorization() });
     if (!response.ok) throw new Error(this.parsed(await response.text()).error?.message || `HTTP ${response.status}`);
@@ -103,14 +103,14 @@ window.tuneloop = {
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   },
 };
-// Gradio's own box sends with Enter alone.
+// Gradio's own textbox submits only with Enter.
 document.addEventListener('keydown', event => {
   if (event.key !== 'Enter' || !(event.ctrlKey || event.metaKey) || !event.target.closest?.('#tl-prompt')) return;
   document.getElementById('tl-send')?.click();
 });
 
-// A server that was started again knows nothing of this tab: the tab opens anew and gets back what was kept. Gradio does
-// so by itself only when the connection broke off without a word.
+// After a restart, the server doesn't know this tab, so the tab reloads and restores its state. Gradio does this itself
+// only when the connection was lost without an error.
 (() => {
   let quietUntil = 0;
   const look = async () => {
@@ -119,7 +119,7 @@ document.addEventListener('keydown', event => {
     const asked = fetch(`${root || ''}/gradio_api/app_id`, { signal: AbortSignal.timeout(2500) });
     const config = await asked.then(answer => (answer.ok ? answer.json() : {})).catch(() => ({}));
     if (!config.app_id || config.app_id === own) return;
-    quietUntil = Date.now() + 20000; // a page on its way is not begun again, one that never comes is
+    quietUntil = Date.now() + 20000; // don't reload again while the page loads; do if it never arrives
     location.reload();
   };
   setInterval(look, 3000);

@@ -1,4 +1,4 @@
-// Runs once for each live block (ui/live.py). `element` is the block itself: it stays while its content is replaced.
+// Runs once for each live block (ui/frame/live.py). `element` is the block: it stays when its content is replaced.
 const fieldsOf = form => {
   const fields = {};
   for (const input of form.elements) {
@@ -10,7 +10,7 @@ const fieldsOf = form => {
   }
   return fields;
 };
-// Files go straight to the API; Python hears of the stored file's id, or why there is none.
+// Files are uploaded directly to the API; Python gets the stored file's id, or the error.
 const filesOf = async form => {
   const files = {};
   for (const input of form.querySelectorAll('input[type=file]')) {
@@ -28,7 +28,7 @@ const restore = form => {
   for (const input of form.querySelectorAll('[data-lasting]'))
     input.value ||= localStorage.getItem('tuneloop.' + input.dataset.lasting) || '';
   let fields = null;
-  try { fields = JSON.parse(sessionStorage.getItem(shelf(form))); } catch { /* nothing kept that can be read */ }
+  try { fields = JSON.parse(sessionStorage.getItem(shelf(form))); } catch { /* nothing kept, or not readable */ }
   for (const input of fields ? form.elements : []) {
     const kept = fields[input.name];
     if (kept === undefined || input.type === 'file') continue;
@@ -38,13 +38,13 @@ const restore = form => {
   }
 };
 
-// Gradio turns the old content into the new one piece by piece, so a form may be another form's element with its fields
-// still as they were filled in there.
+// Gradio patches the old content into the new one, so a form may be another form's element whose fields still have the
+// values from there.
 const refresh = form => {
-  if (form.turn > Number(form.dataset.turn)) return; // the answer to what was sent last is still on its way
+  if (form.turn > Number(form.dataset.turn)) return; // the response to the last submission hasn't arrived yet
   const token = `${form.dataset.keep} ${form.dataset.fresh}`;
   if (form.token !== undefined && form.token !== token) {
-    // What is being typed just now was not in what this content answers.
+    // Text that is being typed isn't part of what this content responds to.
     const field = document.activeElement;
     const words = form.contains(field) && field.isTyped ? field.value : null;
     form.reset();
@@ -53,7 +53,7 @@ const refresh = form => {
   form.token = token;
 };
 
-// Counts what a form sends: what is drawn meanwhile answers something older.
+// Counts submissions: content that arrives meanwhile responds to an earlier one.
 const turnOf = form => {
   if (!form || !('turn' in form.dataset)) return {};
   form.turn = Math.max(form.turn || 0, Number(form.dataset.turn)) + 1;
@@ -68,7 +68,7 @@ const press = clicked => {
 const copy = async clicked => {
   const whole = new URL(clicked.dataset.copy, location.href).href;
   try { await navigator.clipboard.writeText(whole); } catch {
-    // Without https the clipboard's own way is closed; the old one still works.
+    // Without https the Clipboard API isn't available; the old command still works.
     const holder = Object.assign(document.createElement('textarea'), { value: whole });
     clicked.after(holder);
     holder.select();
@@ -137,7 +137,7 @@ for (const kind of ['input', 'change']) element.addEventListener(kind, event => 
   if (kind === 'change' && event.target.dataset.tell) act(event.target.dataset.tell, fieldsOf(form));
   if (kind === 'change' && 'send' in form.dataset) form.requestSubmit();
 });
-// A field that was put back while somebody typed tells of no change by itself.
+// A field that was restored while the user typed fires no change event.
 element.addEventListener('focusout', event => {
   const field = event.target;
   if (!field.isTyped || !field.form || !('send' in field.form.dataset)) return;

@@ -1,4 +1,4 @@
-// The data page's upload: a file that is dropped or chosen goes straight to the API; Python hears what came of it.
+// Uploads on the data page: a dropped or selected file is sent directly to the API; Python gets the result.
 const uploadAll = async files => {
   for (const file of files) {
     const shown = element.querySelector('.data-progress');

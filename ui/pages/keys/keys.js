@@ -1,4 +1,4 @@
-// What was typed for a key is done with once there is that key.
+// Clears the form after the key was created.
 let madeAt = null;
 const clear = () => {
   const fresh = element.querySelector('[data-focus]:has(.keys-fresh)');
@@ -7,13 +7,13 @@ const clear = () => {
   document.querySelector('.keys-form')?.reset();
 };
 watch('value', clear);
-// A key is plain text: it is copied as it stands. (`data-copy` makes addresses of what it copies.)
+// A key is plain text and is copied unchanged. (`data-copy` copies addresses.)
 element.addEventListener('click', async event => {
   const clicked = event.target.closest('[data-copy-text]');
   if (!clicked) return;
   const shown = document.getElementById(clicked.dataset.copyText);
   try { await navigator.clipboard.writeText(shown.textContent); } catch {
-    // Without https the clipboard's own way is closed; the old one still works.
+    // Without https the Clipboard API isn't available; the old command still works.
     getSelection().selectAllChildren(shown);
     document.execCommand('copy');
   }

@@ -1,10 +1,10 @@
-// Downloads and the import of an adapter: files go between browser and API, never through Python's pages.
+// Downloads and imports of adapters: files are sent between browser and API, not through the pages' handlers.
 const byId = id => document.getElementById(id);
 let sent = null;  // what is sent about the upload in progress
 const tell = words => {
   [byId('models-import-status').textContent, byId('models-import').disabled] = [words, sent !== null];
 };
-// The block may be drawn anew meanwhile.
+// The block may be redrawn meanwhile.
 watch('value', () => { if (sent !== null) requestAnimationFrame(() => { if (sent !== null) tell(sent); }); });
 const imported = button => {
   if (sent !== null) return;

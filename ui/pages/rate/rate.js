@@ -1,5 +1,5 @@
-// The rating page's keys; runs after live.js in the block with the verdicts. Keys rest while the rater types, while an
-// answer is scrolled, and when the box “Vote by keys” is not ticked.
+// Keyboard shortcuts of the rating page; runs after live.js in the block with the verdicts. They are off while the
+// rater types or scrolls an answer, and when “Keyboard shortcuts” isn't ticked.
 const TYPING = 'textarea, select, [contenteditable], input:not([type=radio]):not([type=checkbox])';
 const wanted = () => localStorage.getItem('tuneloop.rate.keys') !== 'off';
 const tick = () => {

@@ -1,4 +1,4 @@
-// What the reader has unfolded stays unfolded when the block is drawn anew: `<details id=…>` in a live block.
+// Keeps `<details id=…>` open when its live block is redrawn.
 const unfolded = new Set();
 element.addEventListener('toggle', event => {
   if (event.target.open) unfolded.add(event.target.id);
