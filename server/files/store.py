@@ -208,7 +208,7 @@ class FileStore:
     async def _check(self, row: FileRow) -> None:
         try:
             result = await check_file(self.path(row.id), command=self._check_command)
-            details = f"{result.found} fault(s): {result.describe()}" if result.found else None
+            details = f"{result.found} error(s): {result.describe()}" if result.found else None
         except (FileCheckError, OSError) as error:
             log.warning("%s could not be checked: %s", row.id, error)
             details = f"The file couldn't be checked. {error} Then upload it again."

@@ -25,6 +25,7 @@ def find_storage_fault(value: Any) -> str | None:
 
 
 def _is_nested_deeper(value: Any, most: int) -> bool:
+    """Return whether lists and objects are nested more than `most` levels deep."""
     level = [value]
     for _ in range(most):
         level = [inner for parent in level for inner in _children(parent) if isinstance(inner, list | dict)]

@@ -84,7 +84,7 @@ def test_the_half_filled_form_survives_a_refresh_and_a_refusal(url: str, arena: 
     page.reload()
     expect(page.locator("#camp-name")).to_have_value("Night watch")
     expect(page.locator("#camp-model-1")).to_be_checked()
-    said = "The prompts have 2 fault(s):\nline 3: the prompt is empty"
+    said = "The prompts have 2 error(s):\nline 3: the prompt is empty"
     arena.refuse["POST", "/v1/campaigns"] = (400, "invalid_prompts", said)
     page.locator("#camp-create").click()
     expect(page.locator(".tl-problem")).to_contain_text("line 3: the prompt is empty")

@@ -188,7 +188,7 @@ def test_what_cannot_start_is_told_before_it_is_started(gateway: Gateway, open_p
     page.fill("#train-r", "64")
     page.get_by_role("button", name="Run preflight check").click()
     expect(page.locator(".train-preflight")).to_contain_text("can't start with these settings", timeout=150_000)
-    expect(page.locator(".train-problems")).to_contain_text("the engine hot-loads ranks up to 16")
+    expect(page.locator(".train-problems")).to_contain_text("the engine supports ranks up to 16")
     expect(page.locator(".train-problems")).to_contain_text("must have at least 10 examples")
     expect(page.locator(".train-answers")).to_contain_text("Can't be served")
     expect(page.locator("#train-start")).to_be_disabled()

@@ -188,7 +188,7 @@ def test_an_engine_that_does_not_come_up_with_new_limits_is_told(tmp_path: Path)
         one.engine.fault = "No memory for the engine."
         answer = one.http.post("/v1/engines/restart")
         assert (answer.status_code, answer.json()["error"]["code"]) == (500, "engine_restart_failed")
-        assert "Not enough memory" in answer.json()["error"]["message"]
+        assert "No memory" in answer.json()["error"]["message"]
         assert ask(one, "base").status_code == 200
 
 

@@ -432,7 +432,7 @@ def test_of_many_faults_the_first_are_told_the_others_counted_and_not_all_are_lo
     import tracemalloc
 
     file = tmp_path / "prompts.jsonl"
-    for count, told in ((30, "30 fault(s)"), (50_000, "at least 10000 fault(s)")):
+    for count, told in ((30, "30 error(s)"), (50_000, "at least 10000 error(s)")):
         file.write_text("{}\n" * count, encoding="utf-8")
         tracemalloc.start()
         with pytest.raises(BadRequest) as refused:

@@ -204,7 +204,7 @@ def test_too_few_pairs_are_400_that_counts_them_and_leaves_no_file(gateway: Gate
     voted(gateway, add_comparison(gateway, finish_reasons=("length", "stop")))
     status, code, message = error_of(gateway, create(gateway, holdout_fraction=0))
     assert (status, code) == (400, "too_few_pairs")
-    assert "10 vote(s) make 9 training" in message
+    assert "10 rating(s) give 9 training" in message
     assert "Votes left out: 1 unfinished." in message
     assert files(gateway) == []
 

@@ -96,7 +96,7 @@ def test_a_training_file_goes_in_is_processed_and_comes_out_as_it_was(gateway: G
 def test_a_file_that_no_method_can_learn_from_ends_in_error_with_the_lines(gateway: Gateway) -> None:
     file = waited(gateway, LINE + b'{"nothing": 1}\n' * 30)
     assert file.status == "error"
-    assert "30 fault(s): line 2: no format has these keys" in file.status_details
+    assert "30 error(s): line 2: no format has these keys" in file.status_details
     assert file.status_details.endswith("and 10 more")
 
 

@@ -88,7 +88,7 @@ def test_a_result_that_the_engine_cannot_load_is_not_servable(on_demo: Gateway) 
     assert (found["ready"], found["servable"]) == (False, False)
     (problem,) = found["problems"]
     assert problem["param"] == "tuneloop.r"
-    assert "the engine hot-loads ranks up to 16" in problem["message"]
+    assert "the engine supports ranks up to 16" in problem["message"]
 
 
 def test_calls_that_the_base_does_not_render_are_problems_and_lost_tools_a_note(

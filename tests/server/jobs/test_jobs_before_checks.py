@@ -132,7 +132,7 @@ def test_a_job_fails_with_every_fault_of_the_file_that_it_waited_for(start: Star
     failed = wait(gateway, job_id, "failed")
     error = failed["error"]
     assert (error["code"], error["param"]) == (f"invalid_{place}_file", f"{place}_file")
-    assert "2 fault(s)" in error["message"]
+    assert "2 error(s)" in error["message"]
     assert "line 13: " in error["message"]
     assert "line 26: " in error["message"]
     assert (failed["fine_tuned_model"], failed["finished_at"] is None) == (None, False)

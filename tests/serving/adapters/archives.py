@@ -213,7 +213,7 @@ TARS = [
         [*pax(record("path", "a")), *pax(record("path", "b")), header_of("x", b"0", 0)])),
     BadArchive("tar: another size in pax", "is truncated", lambda files: raw_tar(
         [*pax(record("size", "999999")), header_of("README.md", b"0", 0)])),
-    BadArchive("tar: a size below 0", "gives a file '-5' bytes", lambda files: raw_tar(
+    BadArchive("tar: a size below 0", "invalid file size: '-5' bytes", lambda files: raw_tar(
         [*pax(record("size", "-5")), header_of("README.md", b"0", 0)])),
     BadArchive("tar: a pax record that overlaps", "can't be read", lambda files: raw_tar(
         [*pax(b"99 path=x\n"), header_of("README.md", b"0", 0)])),

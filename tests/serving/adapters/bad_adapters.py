@@ -170,7 +170,7 @@ CONFIGS = [
     configured("rank 0", "'r' is 0", r=0),
     configured("a text as rank", "'r' is '2'", r="2"),
     configured("true as rank", "'r' is True", r=True),
-    configured("rank 513", "no engine serves ranks above 512", r=513),
+    configured("rank 513", "no engine supports ranks above 512", r=513),
     configured("another rank than the tensors'", "has rank 2 in lora_A", r=4),
     configured("a list of ranks", "rank_pattern is [4]", rank_pattern=[4]),
     configured("rank 0 for a module", "'q_proj' is 0", rank_pattern={"q_proj": 0}),
@@ -231,7 +231,7 @@ TENSORS = [
         having(**{"base_model.model.model.embed_tokens.weight": like(A)}),
     ),
     tensored(
-        "a whole output", "lm_head.weight is the whole weight", having(**{"base_model.model.lm_head.weight": like(A)})
+        "a whole output", "lm_head.weight is the full weight", having(**{"base_model.model.lm_head.weight": like(A)})
     ),
     tensored("a saved module", "modules_to_save", having(**{"base_model.model.score.modules_to_save.weight": like(A)})),
     tensored("DoRA's magnitudes", "of DoRA", having(**{"Q.lora_magnitude_vector": like(A, shape=(4,))})),
@@ -252,7 +252,7 @@ FILES = [
     filed("a config that is a list", "must be a JSON object", CONFIG, b"[]"),
     filed("a config of 100,000 brackets", "can't be read as JSON", CONFIG, b"[" * 100_000),
     filed("a config of 10 MB", "is larger than", CONFIG, b" " * 10_000_001),
-    filed("empty weights", "is 0 bytes long", WEIGHTS, b""),
+    filed("empty weights", "has 0 bytes", WEIGHTS, b""),
     filed("cut weights", "truncated", WEIGHTS, lambda content: content[:-40]),
     filed("random weights", "isn't a valid safetensors file", WEIGHTS, os.urandom(4096)),
     filed("a header of an exabyte", "its header claims", WEIGHTS, struct.pack("<Q", 2**60) + b"{}"),
@@ -271,7 +271,7 @@ FILES = [
         WEIGHTS,
         header({"a": {"dtype": "F32", "shape": [10**4000], "data_offsets": [0, 4]}}, b"0000"),
     ),
-    filed("a shape that doesn't fit its bytes", "which isn't what F32", WEIGHTS, rewritten(shortened)),
+    filed("a shape that doesn't fit its bytes", "which doesn't match F32", WEIGHTS, rewritten(shortened)),
     filed("two tensors in one place", "doesn't start where the previous tensor ends", WEIGHTS, rewritten(overlapping)),
     filed("one tensor twice", "has a duplicate name", WEIGHTS, name_twice),
     filed("bytes behind the tensors", "belong to no tensor", WEIGHTS, lambda content: content + b"\0"),

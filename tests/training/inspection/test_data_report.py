@@ -136,7 +136,7 @@ def test_faults_are_all_told_with_their_lines(tmp_path: Path, capsys: pytest.Cap
     file.write_text("not JSON\n" * 30 + json.dumps(chat("a", "b")) + "\n" + '{"x": 1}\n')
     told = refusal(capsys, file)
     assert all(f"line {line}: " in told for line in (*range(1, 31), 32))
-    assert "31 fault(s)" in told
+    assert "31 error(s)" in told
 
 
 def test_examples_that_a_configured_method_can_not_use_are_faults(
@@ -150,7 +150,7 @@ def test_examples_that_a_configured_method_can_not_use_are_faults(
 def test_mixed_kinds_are_faults_of_the_fewer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records = [chat("a", "b"), chat("c", "d"), {"prompt": "Hello.", "chosen": "Good day.", "rejected": "Go."}]
     told = refusal(capsys, written(tmp_path / "examples.jsonl", records))
-    assert "1 fault(s)" in told
+    assert "1 error(s)" in told
     assert "line 3: " in told
 
 
