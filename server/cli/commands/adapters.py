@@ -79,8 +79,11 @@ def add(
 ) -> None:
     """Import a PEFT adapter that was trained elsewhere: check it, copy it, and give it a name.
 
-    Example: tuneloop adapters add ./my-adapter --model Qwen/Qwen2.5-0.5B-Instruct --suffix support
-    Example: tuneloop adapters add my-adapter.tar.gz --name support-bot --same-base
+    Examples:
+
+      tuneloop adapters add ./my-adapter --model Qwen/Qwen2.5-0.5B-Instruct --suffix support
+
+      tuneloop adapters add my-adapter.tar.gz --name support-bot --same-base
     """
     settings = loaded.settings
     if name is not None:

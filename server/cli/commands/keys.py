@@ -36,8 +36,11 @@ def create(
 ) -> None:
     """Create a key and show it once. As soon as one key exists, every request needs a key.
 
-    Example: tuneloop keys create --name laptop
-    Example: tuneloop keys create --name ci --project search
+    Examples:
+
+      tuneloop keys create --name laptop
+
+      tuneloop keys create --name ci --project search
     """
     if not auth.PROJECT.fullmatch(project):
         err.print(
