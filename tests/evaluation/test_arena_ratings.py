@@ -250,13 +250,13 @@ def _two() -> Votes:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (lambda: rate(_two(), baseline="c"), "'c' has no votes. There are votes on: a, b"),
+        (lambda: rate(_two(), baseline="c"), "'c' has no ratings. Models with ratings: a, b"),
         (lambda: rate(_two(), confidence=95), "confidence is 95"),
         (lambda: rate(_two(), style_control=True), "needs style_left and style_right"),
         (lambda: rate(Votes.of(cast("a", "b", left=9)), prior=0), "no finite maximum"),
         (lambda: Votes.of([Vote("a", "a", "left", "r", "p")]), "compared with itself"),
-        (lambda: Votes.of([Vote("a", "b", "wins", "r", "p")]), r"\['wins'\] is no verdict"),
-        (lambda: replace(_two(), rater=np.zeros(3, int)), "rater has 3 rows and left has 2"),
+        (lambda: Votes.of([Vote("a", "b", "wins", "r", "p")]), r"\['wins'\] isn't a verdict"),
+        (lambda: replace(_two(), rater=np.zeros(3, int)), "rater has 3 rows, but left has 2"),
         (lambda: replace(_two(), left=np.array([0, 7])), "left has codes from 0 to 7"),
     ],
 )

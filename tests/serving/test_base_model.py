@@ -48,7 +48,7 @@ def test_a_damaged_hash_cache_is_made_again(base: BaseModel, tmp_path: Path) -> 
         (lambda path: (path / "config.json").write_text("{"), "can't be read as JSON"),
         (lambda path: (path / "config.json").write_text("[]"), "isn't a JSON object"),
         (lambda path: (path / "tokenizer.json").unlink(), "no tokenizer"),
-        (lambda path: (path / "model.safetensors").rename(path / "pytorch_model.bin"), "pickled"),
+        (lambda path: (path / "model.safetensors").rename(path / "pytorch_model.bin"), "a pickle"),
         (
             lambda path: (path / "model.safetensors.index.json").write_text(
                 '{"weight_map": {"a": "gone.safetensors"}}'
@@ -86,5 +86,5 @@ def test_an_absent_hub_model_without_network_says_what_was_tried(tmp_path: Path)
         check=True,
         env={"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
     ).stdout
-    assert "'nobody/nothing' is no folder here, isn't in the hub's cache" in said
+    assert "'nobody/nothing' isn't a local folder or in the hub cache" in said
     assert "HF_TOKEN" in said

@@ -94,7 +94,7 @@ def _issues_text(found: Figures) -> str:
     else:
         lines.append(f"near-duplicates: {found.near_duplicates}")
     personal = _format_counts(found.personal_data) if found.personal_data else "none found"
-    where = f" (first in lines {', '.join(map(str, found.personal_data_lines))})" if found.personal_data_lines else ""
+    where = f" (first lines: {', '.join(map(str, found.personal_data_lines))})" if found.personal_data_lines else ""
     lines.append(f"personal data: {personal}{where}")
     return "\n".join(lines)
 

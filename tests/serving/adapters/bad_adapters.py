@@ -227,7 +227,7 @@ TENSORS = [
     ),
     tensored(
         "a whole embedding, as after tokens were added",
-        "embed_tokens.weight is the whole weight of an embedding",
+        "embed_tokens.weight is the full weight of an embedding",
         having(**{"base_model.model.model.embed_tokens.weight": like(A)}),
     ),
     tensored(

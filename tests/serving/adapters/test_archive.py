@@ -74,7 +74,7 @@ def test_an_archive_with_a_trick_is_refused_and_touches_nothing(bad: BadArchive,
 
 @pytest.mark.parametrize("pack", [tar_gz, zipped])
 def test_unpacked_bytes_are_bounded(pack: Pack, files: Files, tmp_path: Path) -> None:
-    with pytest.raises(AdapterError, match="unpacks to more than 100 bytes"):
+    with pytest.raises(AdapterError, match="unpacks to more than the limit of 100 bytes"):
         unpacked(pack(files), tmp_path, max_bytes=100)
 
 

@@ -162,7 +162,11 @@ async def test_what_is_served_as_trained_passes_and_its_manifest_says_so(adapter
         (BASE, BASE, "more like the base model"),
         (OTHER, BASE, "different weights than were trained"),
         (saying("x", weight=2, before=saying("another base")), saying("another base"), "For the base model itself"),
-        (lambda ids, place: BASE(ids, place) + 0.5 * (TUNED(ids, place) - BASE(ids, place)), BASE, "0.50 of what"),
+        (
+            lambda ids, place: BASE(ids, place) + 0.5 * (TUNED(ids, place) - BASE(ids, place)),
+            BASE,
+            "0.50 of the adapter's effect",
+        ),
     ],
     ids=["zeroed", "swapped", "another base", "half of it"],
 )
@@ -195,7 +199,7 @@ async def test_adapter_that_changes_nothing_is_refused(base: BaseModel, tmp_path
 async def test_other_token_ids_are_refused_and_the_place_is_named(adapter: Adapter, base: BaseModel) -> None:
     engine = engine_for(adapter, base)
     engine.tokens = [1, 2, 9, 3]
-    with pytest.raises(ParityError, match=r"conversation 1 into 4 tokens and training into 3; .* from token 3 on"):
+    with pytest.raises(ParityError, match=r"conversation 1 into 4 tokens, but training into 3; .* from token 3 on"):
         await ParityGate().check(adapter, engine)
     assert parity_of(adapter)["token_ids_equal"] is False
 

@@ -176,7 +176,7 @@ def test_requests_wait_for_an_only_engine(base: BaseModel, tmp_path: Path) -> No
 def test_a_restart_is_called_off_where_requests_do_not_end_and_with_force_they_are_cut(place: Place) -> None:
     async def play() -> None:
         async with place.registry.lease(place.base.name):
-            with pytest.raises(RestartRefusedError, match="still answers 1 requests"):
+            with pytest.raises(RestartRefusedError, match="still has 1 requests in flight"):
                 await place.fleet.restart(place.fleet.local, drain_timeout_s=0.1)
             assert all(replica.admits.is_set() for replica in place.pool.replicas)
             assert [engine.generation for engine in place.engines] == [1, 1]
@@ -205,7 +205,7 @@ def test_one_restart_at_a_time_and_none_of_what_is_not_ours(base: BaseModel, tmp
     fleet = Fleet(Registry(tmp_path / "adapters", [pool_of(engine)], remotes=[remote]))
 
     async def play() -> None:
-        with pytest.raises(RestartRefusedError, match="lab is run by someone else"):
+        with pytest.raises(RestartRefusedError, match="lab is a remote engine"):
             fleet.restart([remote])
         first = fleet.restart(fleet.local)
         with pytest.raises(RestartRefusedError, match="already"):

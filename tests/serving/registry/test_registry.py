@@ -145,7 +145,7 @@ def test_a_damaged_adapter_is_refused_once_and_for_all_before_the_engine_sees_it
 def test_an_adapter_of_another_base_is_not_found_and_the_reason_said(place: Place, tmp_path: Path) -> None:
     other = write_base(tmp_path / "other" / "tiny-base", seed=1)
     adapter = read_adapter(write_adapter(place.dir, other))
-    with pytest.raises(ModelNotFoundError, match="made for 'tiny-base' with other weights"):
+    with pytest.raises(ModelNotFoundError, match="trained on 'tiny-base' with different weights"):
         asyncio.run(place.registry.resolve(adapter.name))
     assert adapter.id in place.registry.broken()
 

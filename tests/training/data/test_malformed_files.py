@@ -121,8 +121,8 @@ CHAT_CASES = [
     _function("arguments-object", "`function.arguments` is an object", arguments={}),
     _function("arguments-empty", "isn't JSON: ''", arguments=""),
     _function("arguments-no-json", "isn't JSON: '{city: 1}'", arguments="{city: 1}"),
-    _function("arguments-list", "holds a list", arguments="[1]"),
-    _function("arguments-deep", "nested more than 100 deep", arguments='{"a":' + "[" * 400 + "]" * 400 + "}"),
+    _function("arguments-list", "contains a list", arguments="[1]"),
+    _function("arguments-deep", "nested more than 100 levels deep", arguments='{"a":' + "[" * 400 + "]" * 400 + "}"),
     _chat("tool-no-id", {"role": "tool", "content": "12"}, "has no `tool_call_id`", CALLS),
     _chat(
         "tool-id-unknown",
@@ -148,7 +148,11 @@ CHAT_CASES = [
     _third(
         "chat-tool-parameters", {**CHAT, "tools": [{**TOOL, "function": {"name": "a", "parameters": []}}]}, "schema"
     ),
-    _third("chat-tool-describe", {**CHAT, "tools": [{**TOOL, "function": {"name": "a", "description": 1}}]}, "text"),
+    _third(
+        "chat-tool-describe",
+        {**CHAT, "tools": [{**TOOL, "function": {"name": "a", "description": 1}}]},
+        "must be a string",
+    ),
     _third("chat-functions-no-name", {**CHAT, "functions": [{}]}, "function 1 has no `function.name`"),
     _third("chat-parallel", {**CHAT, "tools": [TOOL], "parallel_tool_calls": "no"}, "must be true or false"),
     _third("chat-said-but-alpaca", {"instruction": "a", "output": "b"}, "`messages` is missing", "chat"),
@@ -171,7 +175,7 @@ SHAREGPT_CASES = [
     _share(
         "call-arguments-deep",
         [HUMAN, {"from": "function_call", "value": '{"name": "a", "arguments": {"b":' + "[" * 400 + "]" * 400 + "}}"}],
-        "`arguments` is nested more than 100 deep",
+        "`arguments` is nested more than 100 levels deep",
     ),
     _share(
         "call-arguments-list",
@@ -326,7 +330,7 @@ CSV_CASES = [
     Case("csv-column-twice", b"prompt,prompt,completion\na,b,c\n", 1, "`prompt` twice", ".csv"),
     Case("csv-semicolons", b"instruction;output\na;b\n", 1, "no format has these columns", ".csv"),
     Case("csv-output-empty", (CSV_HEADER + "a,b\nc,\n").encode(), 3, "`output` is empty", ".csv"),
-    Case("csv-cell-missing", (CSV_HEADER + "a,b\nc\n").encode(), 3, "has 1 cells, but the header names 2", ".csv"),
+    Case("csv-cell-missing", (CSV_HEADER + "a,b\nc\n").encode(), 3, "has 1 cells, but the header has 2", ".csv"),
     Case("csv-cell-too-many", (CSV_HEADER + "a,b,c\n").encode(), 2, "put cells that contain a comma in", ".csv"),
     Case("csv-quoted-newlines", (CSV_HEADER + '"a\n1\n2",b\n\nc,\n').encode(), 6, "`output` is empty", ".csv"),
     Case("csv-quote-open", (CSV_HEADER + 'a,b\nc,"d\ne,f\n').encode(), 3, "never closed", ".csv"),

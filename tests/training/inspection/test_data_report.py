@@ -75,9 +75,9 @@ def test_without_a_base_lengths_are_characters_and_the_way_to_tokens_is_told(
 
 def test_doubtful_examples_are_counted_and_placed(examples: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = report(capsys, examples)
-    assert "the same as an earlier example: 1 (2 as 1)" in text
-    assert "much like an earlier one: 1" in text
-    assert "personal data: 1 email (first in 5)" in text
+    assert "exact duplicates: 1 (2 as 1)" in text
+    assert "near-duplicates: 1" in text
+    assert "personal data: 1 email (first lines: 5)" in text
     assert "answers per chat: 5 with 1, 1 with 2" in text
 
 
@@ -162,7 +162,7 @@ def one_too_long(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("on_too_long", "words"),
-    [("cut", "cut at `max_length` 20, before any token to learn"), ("refuse", "more than `max_length` 20")],
+    [("cut", "cut at `max_length` 20, before any trained token"), ("refuse", "more than `max_length` 20")],
 )
 def test_examples_that_can_not_be_learned_are_told_after_the_report(
     on_too_long: str,
@@ -216,7 +216,7 @@ def test_what_preflight_would_refuse_is_told_in_the_report(
     settings = tmp_path / "run.yaml"
     settings.write_text("use_dora: true\n")
     text = report(capsys, examples, "--config", settings, "--base-model", demo_model)
-    assert "it would be refused: `use_dora`" in text
+    assert "would be rejected: `use_dora`" in text
 
 
 def test_a_report_loads_no_torch_without_a_base(examples: Path) -> None:

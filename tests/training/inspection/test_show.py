@@ -132,7 +132,7 @@ def test_limit_and_line_choose_examples(
     assert ("number 2⟦ yes<|eot_id|>⟧" in limited, "number 3" in limited) == (True, False)
     one = shown(capsys, file, "--base-model", bases["llama"], "--line", "4")
     assert ("number 4" in one, "number 3" in one, "number 5" in one) == (True, False, False)
-    assert "no example at line 9" in shown(capsys, file, "--line", "9", code=2)
+    assert "no example on line 9" in shown(capsys, file, "--line", "9", code=2)
 
 
 def test_without_a_base_model_the_messages_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -111,7 +111,7 @@ def test_where_memory_runs_out_with_the_fewest_rows_it_is_turned_on_if_that_is_l
         return
     assert train(run, 64 * GB) is True
     told = [event.message for event in run.events if event.code == "out_of_memory"]
-    assert ["going on with 1 and 2" in told[0], "going on with gradient_checkpointing" in told[1]] == [True, True]
+    assert ["continuing with 1 and 2" in told[0], "continuing with gradient_checkpointing" in told[1]] == [True, True]
     assert noted(run) == [True, True, "auto"]
 
 

@@ -107,7 +107,7 @@ def test_what_can_work_passes(changes: dict[str, Any]) -> None:
         ({**P_TUNING, "serve_as": "adapter"}, "serve_as", "Set `serve_as: none`"),
         ({"use_dora": True}, "use_dora", "`serve_as: model`"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save", "`serve_as: model`"),
-        ({"target_modules": ["q_proj", "lm_head"]}, "target_modules", "Leave lm_head out"),
+        ({"target_modules": ["q_proj", "lm_head"]}, "target_modules", "Leave out lm_head"),
         ({"r": 65}, "r", "`max_lora_rank` 128"),
         ({"rank_pattern": {"q_proj": 300}}, "rank_pattern", "`max_lora_rank` 320"),
         ({"max_length": 4097}, "max_length", "to 4096 or less"),

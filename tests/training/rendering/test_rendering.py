@@ -118,7 +118,7 @@ def test_an_answer_that_does_not_begin_as_the_prompt_asks_for_it_is_refused(toke
     tokenizer.chat_template = PLAIN_TEMPLATE.replace(
         "<|assistant|>{% endif %}", "<|assistant|>Let me think:{% endif %}"
     )
-    with pytest.raises(RenderError, match=r"line 7: .*begins message 3 otherwise .*Let me think:'"):
+    with pytest.raises(RenderError, match=r"line 7: .*starts message 3 differently .*Let me think:'"):
         render(Example(7, CHAT[:3]), tokenizer, 100)
 
 
@@ -144,7 +144,9 @@ def test_a_row_ends_with_its_last_learned_answer(tokenizer: Any) -> None:
 
 
 def test_an_answer_to_nothing_is_refused(tokenizer: Any) -> None:
-    with pytest.raises(RenderError, match=r"line 2: message 1 is the assistant's, with nothing before it") as refused:
+    with pytest.raises(
+        RenderError, match=r"line 2: message 1 is from the assistant, with no message before it"
+    ) as refused:
         render(Example(2, CHAT[2:]), tokenizer, 100)
     assert not refused.value.is_too_long
 
@@ -305,7 +307,7 @@ def test_a_preference_is_cut_at_the_end_of_its_answers(tokenizer: Any) -> None:
 
 
 def test_a_preference_without_a_difference_within_max_length_is_refused(tokenizer: Any) -> None:
-    with pytest.raises(RenderError, match="line 6: the better and the worse answer have the same tokens"):
+    with pytest.raises(RenderError, match="line 6: the preferred and the rejected answer have the same tokens"):
         render_preference(preference("Yes", "Yes"), tokenizer, 100)
     whole = render_preference(preference("Yes, it is.", "Yes, it was."), tokenizer, 100)
     with pytest.raises(RenderError, match=r"line 6: within `max_length` \d+ the preferred and the rejected"):
@@ -340,9 +342,9 @@ def test_preferences_and_labels_are_refused_to_the_wrong_renderer(tokenizer: Any
     ("template", "reason"),
     [
         (None, "no chat template"),
-        ("{{ raise_exception('not today') }}", "refuses the chat: not today"),
+        ("{{ raise_exception('not today') }}", "rejects the chat: not today"),
         ("{% for m in messages %}<|user|>Hm{% endfor %}", "can't be located"),
-        ("{{ messages[-1].content }}", "begins message 2 otherwise"),
+        ("{{ messages[-1].content }}", "starts message 2 differently"),
     ],
 )
 def test_a_template_that_can_not_be_trained_is_told_before_any_data(
