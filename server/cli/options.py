@@ -77,7 +77,7 @@ def _metavar(name: str) -> str:
     kind = get_args(annotation)[0] if get_origin(annotation) in (Union, UnionType) else annotation  # of `kind | None`
     if get_origin(kind) is Literal:
         return "[" + "|".join(map(str, get_args(kind))) + "]"
-    names: dict[Any, str] = {int: "<int>", float: "<number>", Path: "<path>"}  # as typer writes them
+    names: dict[Any, str] = {int: "<int>", float: "<float>", Path: "<path>"}  # as typer writes them
     return names.get(kind, "<str>")
 
 

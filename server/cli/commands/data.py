@@ -9,20 +9,23 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, Any, cast, get_args, get_type_hints
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from server.cli.console import err, out
 from training.config.config import ConfigError, FileFormat
-from training.data.cleaning.clean import CleaningConfig, CleaningFiles, PersonalDataPolicy, SplitFractions, clean_file
+from training.data.cleaning.clean import CleaningConfig, CleaningFiles, SplitFractions, clean_file
 from training.data.formats.read import DataError, Fault, iter_examples
 
 app = typer.Typer(no_args_is_help=True, help="Check, view and clean training data.")
 
-_DEFAULTS = CleaningConfig()
+_OPTION_TYPES = {"near_duplicates": float, "languages": list[str] | None, "personal_data": str}
+"""Settings that the command line takes as something else: 0 is none, and what it takes is judged by the cleaning."""
 _SHOW_EVERY = 500
 """Rows between two updates of the progress bar."""
 
@@ -86,44 +89,29 @@ def show(
     start_module("training.inspection.show.show", str(file), *flags, "--limit", str(limit))
 
 
+def _take_settings(prepare: Callable[..., None]) -> Callable[..., None]:
+    """Let the command take each setting of a cleaning as an option, before its other options."""
+    hints, options = get_type_hints(CleaningConfig, include_extras=True), []
+    for setting in fields(CleaningConfig):
+        given, words = get_args(hints[setting.name])
+        option = Annotated[_OPTION_TYPES.get(setting.name, given), typer.Option(help=words)]  # type: ignore[valid-type]
+        default = None if setting.default == () else setting.default
+        options.append(Parameter(setting.name, Parameter.KEYWORD_ONLY, default=default, annotation=option))
+    own = signature(prepare, eval_str=True)
+    parameters = sorted([*options, *own.parameters.values()], key=lambda parameter: parameter.kind)
+    vars(prepare)["__signature__"] = own.replace(parameters=parameters[:-1])  # without **settings
+    return prepare
+
+
 @app.command()
+@_take_settings
 def prepare(
     file: File,
     output: Annotated[
         Path, typer.Option(help="Output folder, or a .jsonl file for the kept rows. Nothing is overwritten.")
     ],
     format_: Format = "auto",
-    normalize_unicode: Annotated[
-        bool, typer.Option(help="Normalize to NFC; remove control and zero-width characters.")
-    ] = _DEFAULTS.normalize_unicode,
-    normalize_whitespace: Annotated[
-        bool,
-        typer.Option(help="Remove trailing whitespace, and blank lines beyond two in a row; code is left unchanged."),
-    ] = _DEFAULTS.normalize_whitespace,
-    min_answer_words: Annotated[
-        int, typer.Option(help="Minimum words in an answer; a Chinese or Japanese character counts as one.")
-    ] = _DEFAULTS.min_answer_words,
-    min_answer_chars: Annotated[
-        int, typer.Option(help="Minimum characters in an answer.")
-    ] = _DEFAULTS.min_answer_chars,
-    min_chars: Annotated[int, typer.Option(help="Minimum characters in a row.")] = _DEFAULTS.min_chars,
-    max_chars: Annotated[
-        int | None, typer.Option(help="Maximum characters in a row. Default: no limit.")
-    ] = _DEFAULTS.max_chars,
-    exact_duplicates: Annotated[bool, typer.Option(help="Drop exact duplicates.")] = _DEFAULTS.exact_duplicates,
-    near_duplicates: Annotated[
-        float,
-        typer.Option(
-            help="Drop rows at least this similar to an earlier one, 0.3 to 1; 0 turns this off, which is faster."
-        ),
-    ] = _DEFAULTS.near_duplicates or 0.0,
-    languages: Annotated[
-        list[str] | None, typer.Option(help="Keep only answers in this language, such as en or zh; repeat for more.")
-    ] = None,
-    personal_data: Annotated[
-        str,
-        typer.Option(help=f"What to do with emails, phone and ID numbers: {', '.join(get_args(PersonalDataPolicy))}."),
-    ] = _DEFAULTS.personal_data,
+    *,
     split: Annotated[
         bool,
         typer.Option("--split", help="Split into train, validation and holdout; similar rows stay in the same part."),
@@ -131,6 +119,7 @@ def prepare(
     validation_fraction: Annotated[float, typer.Option(help="With --split: fraction for validation, 0 to 0.5.")] = 0.1,
     holdout_fraction: Annotated[float, typer.Option(help="With --split: fraction to hold out, 0 to 0.5.")] = 0.1,
     seed: Annotated[int, typer.Option(help="With --split: random seed; the same seed gives the same split.")] = 42,
+    **settings: Any,
 ) -> None:
     """Clean a file: normalize text, drop empty, duplicate and unwanted rows, and report what was dropped and why.
 
@@ -144,18 +133,8 @@ def prepare(
 
       tuneloop data prepare raw.jsonl --output clean/ --split --holdout-fraction 0.05
     """
-    config = CleaningConfig(
-        normalize_unicode=normalize_unicode,
-        normalize_whitespace=normalize_whitespace,
-        min_answer_words=min_answer_words,
-        min_answer_chars=min_answer_chars,
-        min_chars=min_chars,
-        max_chars=max_chars,
-        exact_duplicates=exact_duplicates,
-        near_duplicates=near_duplicates or None,
-        languages=tuple(languages or ()),
-        personal_data=cast(PersonalDataPolicy, personal_data),
-    )
+    near, languages = settings["near_duplicates"] or None, settings["languages"] or ()
+    config = CleaningConfig(**settings | {"near_duplicates": near, "languages": languages})
     fractions = SplitFractions(validation_fraction, holdout_fraction, seed) if split else None
     files = CleaningFiles.at(output, split=split)
     with row_progress(file) as on_row:

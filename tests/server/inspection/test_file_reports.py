@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import socket
@@ -16,11 +17,13 @@ from typing import Any
 
 import pytest
 
+from server.inspection.file_reports import CleaningSettings
 from server.inspection.processes import AT_ONCE, Inspections
 from server.wire.errors import BadRequest, ServerError, ServiceUnavailable
 from tests.server.conftest import Gateway, StartGateway
 from tests.server.inspection.test_preflight import use_files_of
 from tests.server.jobs.test_fine_tuning_api import add_file
+from training.data.cleaning.rules import CleaningConfig
 
 CHAT = {"messages": [{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "The keeper."}]}
 OTHER = {"messages": [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "In the tower, sir."}]}
@@ -71,6 +74,12 @@ def test_only_the_faults_that_are_listed_come_from_the_process_the_first_of_ever
     assert [fault["line"] for fault in report["faults"]] == [1, 2, 3, 4, 5]
     assert "use `method: supervised`" in report["faults"][0]["message"]
     assert "no message has the role assistant" in report["faults"][1]["message"]
+
+
+def test_cleaning_has_the_same_settings_and_defaults_everywhere() -> None:
+    settings = CleaningSettings()
+    assert list(CleaningSettings.model_fields) == [field.name for field in dataclasses.fields(CleaningConfig)]
+    assert CleaningConfig(**settings.model_dump()) == CleaningConfig()
 
 
 def test_a_process_that_says_much_is_read_beside_the_event_loop(

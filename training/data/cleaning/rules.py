@@ -6,7 +6,7 @@ import re
 import unicodedata
 from dataclasses import dataclass, fields
 from itertools import islice
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from training.config.config import ConfigError
 from training.data.cleaning.language import identify_language, known_languages
@@ -44,30 +44,34 @@ _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 
 @dataclass(frozen=True, kw_only=True)
 class CleaningConfig:
-    """The settings of a cleaning. Wrong values raise `ConfigError`, which names every fault at once."""
+    """The settings of a cleaning, each with its help on the command line. Wrong values raise `ConfigError`, which names
+    every fault at once."""
 
-    normalize_unicode: bool = True
-    """NFC, no control or zero-width characters. Off only where such characters are what is to be learned."""
-    normalize_whitespace: bool = True
-    """Newlines for line ends, no blanks at ends of lines, at most two blank lines in a row; code keeps its blanks."""
-    min_answer_words: int = 1
-    """Words that at least one answer of a row must have; each Chinese or Japanese sign is one. 0: nothing goes for it.
-    More drops rows that teach little, and with them the right one-word answers of classification."""
-    min_answer_chars: int = 1
-    """Characters that at least one answer of a row must have, as `min_answer_words`."""
-    min_chars: int = 0
-    """Characters that a whole row must have."""
-    max_chars: int | None = None
-    """Characters that a whole row may have. Longer rows are cut in training, or cost memory. Default: no limit."""
-    exact_duplicates: bool = True
-    """Drop rows that were there before to the letter, white space aside. 40 to 70 bytes of memory a row."""
-    near_duplicates: float | None = 0.8
-    """Drop rows at least so alike, 0.3 to 1, to one before (Jaccard similarity of three-word shingles); None: keep
-    them. Lower drops more, and in the end different rows of one pattern. Up to 1 kB of memory a row."""
-    languages: tuple[str, ...] = ()
-    """Keep rows whose answers are in these languages, ISO 639-1 codes such as `en`, `zh`; empty: all. Rows too short to
-    tell stay."""
-    personal_data: PersonalDataPolicy = "flag"
+    normalize_unicode: Annotated[bool, "Normalize to NFC; remove control and zero-width characters."] = True
+    """Turn it off only to train on such characters."""
+    normalize_whitespace: Annotated[
+        bool, "Remove trailing whitespace, and blank lines beyond two in a row; code is left unchanged."
+    ] = True
+    min_answer_words: Annotated[int, "Minimum words in an answer; a Chinese or Japanese character counts as one."] = 1
+    """At least one answer of a row. 0: nothing goes for it. More drops rows that teach little, and with them the right
+    one-word answers of classification."""
+    min_answer_chars: Annotated[int, "Minimum characters in an answer."] = 1
+    """As `min_answer_words`."""
+    min_chars: Annotated[int, "Minimum characters in a row."] = 0
+    max_chars: Annotated[int | None, "Maximum characters in a row. Default: no limit."] = None
+    """Longer rows are cut in training, or cost memory."""
+    exact_duplicates: Annotated[bool, "Drop exact duplicates."] = True
+    """To the letter, white space aside. 40 to 70 bytes of memory a row."""
+    near_duplicates: Annotated[
+        float | None, "Drop rows at least this similar to an earlier one, 0.3 to 1; 0 turns this off, which is faster."
+    ] = 0.8
+    """Jaccard similarity of three-word shingles. Here None keeps them. Lower drops more, and in the end different rows
+    of one pattern. Up to 1 kB of memory a row."""
+    languages: Annotated[tuple[str, ...], "Keep only answers in this language, such as en or zh; repeat for more."] = ()
+    """ISO 639-1 codes; empty: all. Rows too short to tell stay."""
+    personal_data: Annotated[
+        PersonalDataPolicy, f"What to do with emails, phone and ID numbers: {', '.join(get_args(PersonalDataPolicy))}."
+    ] = "flag"
     """`flag` counts rows with emails, telephone, card, bank account and id numbers, `mask` puts [EMAIL] and the like in
     their place, `drop` drops the row, `ignore` saves the time."""
 
