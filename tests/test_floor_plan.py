@@ -67,7 +67,6 @@ SHORT = {
     "server/storage/tables/access.py",  # a table
     "server/wire/csv_lines.py",
     "server/wire/disconnect.py",
-    "server/wire/storable_json.py",  # one rule
     "serving/adapters/archive/member.py",  # what tar and zip have in common
     "serving/adapters/quoting.py",
     "serving/engines/racing.py",

@@ -150,7 +150,7 @@ def test_prepare_overwrites_nothing(run_cli: RunCli, tmp_path: Path) -> None:
     there = write(tmp_path / "clean.jsonl", "mine")
     done = run_cli("data", "prepare", str(raw), "--output", str(there))
     assert done.returncode == 2
-    assert "clean.jsonl exists" in done.stderr.replace("\n", " ")
+    assert "clean.jsonl already exists" in done.stderr.replace("\n", " ")
     assert there.read_text() == "mine\n"
 
 
