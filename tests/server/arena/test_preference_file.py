@@ -205,7 +205,7 @@ def test_too_few_pairs_are_400_that_counts_them_and_leaves_no_file(gateway: Gate
     status, code, message = error_of(gateway, create(gateway, holdout_fraction=0))
     assert (status, code) == (400, "too_few_pairs")
     assert "10 rating(s) give 9 training" in message
-    assert "Votes left out: 1 unfinished." in message
+    assert "Ratings left out: 1 unfinished." in message
     assert files(gateway) == []
 
 

@@ -261,7 +261,7 @@ def test_a_checkpoint_that_is_gone_or_unfit_is_a_warning_and_no_failure(place: J
     job_id = place.create(config={"serve_as": "adapter"}, steps=7, manifest={"manifest_version": 1})
     place.wait(job_id)
     (warned,) = [event.message for event in place.events(job_id) if event.level == "warn"]
-    assert warned.startswith("The checkpoint of step 5 isn't served: checkpoint-5")
+    assert warned.startswith("The checkpoint at step 5 isn't served: checkpoint-5")
     assert place.checkpoints(job_id) == []
 
 
