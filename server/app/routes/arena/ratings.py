@@ -131,15 +131,15 @@ async def _dpo_file(services: Services, query: ExportQuery) -> Response:
 
 def _nothing_usable_error(votes: PreferencePairs, query: ExportQuery, left_out: dict[str, int]) -> BadRequest:
     if not votes.seen:
-        told = "No ratings yet. Rate some blind comparisons first."
+        message = "No ratings yet. Rate some blind comparisons first."
     elif votes.votes and query.selected_part:
-        told = f"There are no training pairs in part={query.part}. Rate more prompts, or change holdout_fraction."
+        message = f"There are no training pairs in part={query.part}. Rate more prompts, or change holdout_fraction."
     else:
-        told = (
+        message = (
             f"None of the {votes.seen} ratings can be used as a training pair: {json.dumps(dict(left_out))}. Rate "
             "more blind comparisons with a clear winner, or pass blind_only=false to include open ones."
         )
-    return BadRequest(told, code="no_usable_ratings")
+    return BadRequest(message, code="no_usable_ratings")
 
 
 def _texts(
