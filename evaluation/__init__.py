@@ -8,8 +8,7 @@ print(report.scores)
 """
 
 from evaluation.endpoint import ChatEndpoint, EndpointError
-from evaluation.metrics import exact_match
-from evaluation.report import ModelReport, Question, QuestionsError, Report, compare_models, read_questions
+from evaluation.report import ModelReport, Question, QuestionsError, Report, compare_models, exact_match, read_questions
 
 __all__ = [
     "ChatEndpoint",

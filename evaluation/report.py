@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.endpoint import ChatEndpoint
-from evaluation.metrics import exact_match
 
 CONCURRENCY = 16
 """Questions in flight at once: enough to fill a batch, few enough to leave room for other callers."""
@@ -18,6 +17,11 @@ CONCURRENCY = 16
 
 class QuestionsError(Exception):
     """The file of questions is unusable; the message holds every fault with its line number."""
+
+
+def exact_match(answer: str, expected: str) -> bool:
+    """Return whether the two are the same text, ignoring white space at the ends."""
+    return answer.strip() == expected.strip()
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from serving.errors import (
     ServingError,
 )
 from serving.machine.device import GPU, Device, inspect_device
-from serving.registry.observer import RegistryObserver
+from serving.registry.loader import RegistryObserver
 from serving.registry.pool import Pool, Replica, pool_of
 from serving.registry.registry import Lease, Registry
 

@@ -14,10 +14,13 @@
         ├── EngineStartError        the engine can't be started, or died while starting
         └── EngineUnavailableError  the engine is starting, restarting or stopped; try again later
 
-Every message gives the value, the rule and the remedy.
+Every message gives the value, the rule and the remedy. A file's or a tensor's name may be a megabyte long, reverse the
+text direction, or contain a lone surrogate, which JSON can't carry to the client: `quote` makes it fit for a message.
 """
 
 from collections.abc import Sequence
+
+MOST_QUOTED = 120
 
 
 class ServingError(Exception):
@@ -77,3 +80,16 @@ class EngineUnavailableError(EngineError):
         self.retry_after_s = retry_after_s
         self.before_answer = before_answer
         super().__init__(message)
+
+
+def quote(text: object) -> str:
+    """Return the untrusted `text` for a message: at most 120 characters, unprintable ones escaped."""
+    whole = str(text)
+    cut = whole[:MOST_QUOTED]
+    plain = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in cut)
+    return plain + ("…" if len(whole) > MOST_QUOTED else "")
+
+
+def quote_value(value: object) -> str:
+    """Return a value from a JSON file as its Python repr, shortened in the same way."""
+    return quote(repr(value))

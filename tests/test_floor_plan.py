@@ -38,7 +38,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("data", "preflight"),
         ("config",),
     ),
-    "evaluation": (("arena", "report"), ("endpoint", "metrics")),
+    "evaluation": (("arena", "report"), ("endpoint",)),
     "ui": (("apart",), ("app",), ("pages",), ("frame",), ("html",), ("words", "server_client")),
 }
 """From the top floor down. What is on one may import what is on the floors below it, and nothing beside or above it."""
@@ -53,31 +53,23 @@ SHORT = {
     "adapter_format/files.py",  # a table
     "adapter_format/hashing.py",  # each of these three is one half of the contract on disk
     "adapter_format/names.py",
-    "evaluation/arena/power.py",  # one formula
-    "evaluation/metrics.py",  # the first of many
     "server/__main__.py",  # an entry
     "server/app/routes/openai/inference.py",  # routes
     "server/app/routes/settings.py",
     "server/arena/comparisons/holdout.py",  # one rule, that three subjects follow
     "server/arena/comparisons/sampling.py",  # a table
-    "server/inference/visible.py",
-    "server/jobs/events.py",
     "server/storage/migrations/env.py",  # Alembic's entry
     "server/storage/migrations/versions/0003_aliases.py",  # a migration
     "server/storage/tables/access.py",  # a table
-    "server/wire/csv_lines.py",
-    "server/wire/disconnect.py",
+    "server/wire/csv_lines.py",  # two subjects of the arena, and none of them owns it
+    "server/wire/disconnect.py",  # answers and inspections, and neither owns it
     "serving/adapters/archive/member.py",  # what tar and zip have in common
-    "serving/adapters/quoting.py",
-    "serving/engines/racing.py",
-    "serving/registry/observer.py",  # a protocol
-    "training/config/yaml_text.py",
+    "serving/engines/racing.py",  # what asyncio lacks; servers and engines wait so
     "training/data/duplicates/exact.py",  # beside `near`
     "training/process/environment.py",  # comes before any library is loaded
-    "training/run/plan_file.py",
     "ui/pages/keys/state.py",  # a page's modules have the same names everywhere
-    "ui/pages/leaderboard/calls.py",
-    "ui/words/i18n.py",
+    "ui/pages/leaderboard/calls.py",  # likewise
+    "ui/words/i18n.py",  # every page asks here for its words
 }
 """Modules under `MIN_LINES`, and why. Any other is a paragraph of another module."""
 

@@ -14,9 +14,8 @@ import numpy as np
 from scipy.special import expit
 
 from evaluation.arena.fitted import BothBad, Contrast, FittedVotes
-from evaluation.arena.intervals import estimate_rate, student
+from evaluation.arena.intervals import estimate_rate, normal, student
 from evaluation.arena.krippendorff import verdict_agreement
-from evaluation.arena.power import more_votes
 from evaluation.arena.results import Interval, Leaderboard, ModelStanding, PairStanding, PositionBias
 from evaluation.arena.votes import LEFT, RIGHT, TIE, Codes, Numbers, Votes, VotesError, compact
 
@@ -24,6 +23,10 @@ POINTS = 400 / math.log(10)
 """Points in one unit of log-odds: a lead of 400 points wins 10 times of 11."""
 ANCHOR = 1000.0
 """Rating of the baseline, or of the mean of a group without it."""
+POWER = 0.8
+"""The probability that `more_votes` do decide a pair, if the difference is as estimated."""
+MOST_VOTES = 10_000
+"""More than this isn't practical: the two are too close to call."""
 
 
 def rate(
@@ -171,7 +174,20 @@ def _more_votes(contrast: Contrast, confidence: float) -> list[int | None]:
     independent = contrast.if_independent * chance * (1 - chance)
     of_one_vote = np.divide(contrast.variance, independent, out=np.zeros_like(independent), where=independent > 0)
     rows = zip(contrast.value.tolist(), contrast.variance.tolist(), of_one_vote.tolist(), strict=True)
-    return [more_votes(value, variance, of_one, confidence) for value, variance, of_one in rows]
+    return [_votes_to_decide(value, variance, of_one, confidence) for value, variance, of_one in rows]
+
+
+def _votes_to_decide(difference: float, variance: float, vote_variance: float, confidence: float) -> int | None:
+    """Return the votes between the two that clear the interval of zero with probability `POWER`; None if too many.
+
+    `difference` and the variances (of the current difference; of one more vote, clustering included) are in
+    log-odds. Precisions add up: 1 ÷ variance + N ÷ vote_variance.
+    """
+    if difference == 0 or vote_variance <= 0 or variance <= 0:
+        return None
+    wanted = ((normal(0.5 + confidence / 2) + normal(POWER)) / difference) ** 2
+    votes = max(math.ceil(vote_variance * (wanted - 1 / variance)), 1)
+    return votes if votes <= MOST_VOTES else None
 
 
 def _win_rate(difference: Interval) -> Interval:

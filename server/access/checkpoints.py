@@ -8,7 +8,7 @@ https://platform.openai.com/docs/api-reference/fine-tuning/list-permissions
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from sqlalchemy import ColumnElement, exists, or_, select, true
 from sqlalchemy.orm import Session
@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from server.access.keys import Caller
 from server.storage.database import Database
 from server.storage.tables import CheckpointPermissionRow, JobCheckpointRow, JobRow
+from server.wire.errors import NotFound
 from serving import ModelNotFoundError, Registry
 
 CHECKPOINT = re.compile(r":ckpt-step-\d+\Z")
@@ -92,6 +93,30 @@ async def check_access(database: Database, registry: Registry, caller: Caller, m
         available = registry.names()
         hidden = await _fetch_hidden(database, registry, caller, available)
         raise _not_found_error(model, available, hidden, None)
+
+
+async def refuse_unknown(
+    database: Database, registry: Registry, caller: Caller, models: Sequence[str], *, param: str = "models"
+) -> None:
+    """Check that this caller may use all of these models.
+
+    Raises:
+        NotFound: one doesn't exist, or is hidden from this caller: the two look the same.
+    """
+    names = await list_visible_names(database, registry, caller)
+    for model in models:
+        if model not in names:
+            raise NotFound(
+                f"The model {model[:200]!r} does not exist here. GET /v1/models lists the models.",
+                code="model_not_found",
+                param=param,
+            )
+
+
+async def list_visible_names(database: Database, registry: Registry, caller: Caller) -> set[str]:
+    """Return every model name that this caller can use."""
+    names = registry.names()
+    return set(names) - await _fetch_hidden(database, registry, caller, names)
 
 
 async def _fetch_hidden(database: Database, registry: Registry, caller: Caller, names: Iterable[str]) -> frozenset[str]:

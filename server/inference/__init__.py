@@ -2,6 +2,5 @@
 
 ask       sends a request to an engine
 answer    its answer as an HTTP response
-visible   which models a caller can see
 metrics/  counters and Prometheus metrics
 """

@@ -1,4 +1,4 @@
-"""All changes of a job's status, each a conditional UPDATE: of two conflicting changes, the second fails.
+"""All changes of a job's status, each a conditional UPDATE: of two conflicting changes, the second fails. Its events.
 
 This module defines which status may follow which; the runner makes the processes follow the rows.
 https://platform.openai.com/docs/api-reference/fine-tuning
@@ -7,16 +7,16 @@ https://platform.openai.com/docs/api-reference/fine-tuning
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from sqlalchemy import ColumnElement, CursorResult, and_, case, exists, select, update
 from sqlalchemy.orm import Session
 
-from server.jobs.events import Level, add_event
 from server.jobs.webhooks import outbox
-from server.storage.tables import JobEventRow, JobRow, is_id, now_s
+from server.storage.tables import JobEventRow, JobRow, is_id, new_id, now_s
 from server.wire.errors import Conflict, NotFound
 
+Level = Literal["info", "warn", "error"]
 VALIDATED = "Files validated, moving job to queued state"
 """The event of a job whose files needn't be checked again."""
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
@@ -149,6 +149,34 @@ def change(
     where = and_(JobRow.id == job_id, JobRow.status.in_(sorted(from_)), *conditions)
     statement = update(JobRow).where(where).values(**values).execution_options(synchronize_session=False)
     return cast("CursorResult[Any]", session.execute(statement)).rowcount == 1
+
+
+def add_event(
+    session: Session,
+    job_id: str,
+    message: str,
+    *,
+    level: Level = "info",
+    metrics: dict[str, Any] | None = None,
+    data: dict[str, Any] | None = None,
+    created_at: int | None = None,
+) -> JobEventRow:
+    """Add an event, visible once the transaction is committed, and return it.
+
+    metrics: makes it an event of type `metrics` with these numbers as its data.
+    created_at: Unix seconds. Default: now.
+    """
+    row = JobEventRow(
+        id=new_id("ftevent-"),
+        job_id=job_id,
+        created_at=created_at or now_s(),
+        level=level,
+        type="message" if metrics is None else "metrics",
+        message=message,
+        data=data if metrics is None else metrics,
+    )
+    session.add(row)
+    return row
 
 
 def read(session: Session, job_id: str, *, lock: bool = False) -> JobRow:

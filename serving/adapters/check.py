@@ -11,12 +11,11 @@ from adapter_format.files import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE
 from adapter_format.hashing import file_sha256
 from serving.adapters.adapter import read_json
 from serving.adapters.config import check_config, check_fits
-from serving.adapters.quoting import quote
 from serving.adapters.tensors import check_tensors
 from serving.adapters.tokens import check_tokens
 from serving.base_model import BaseModel
 from serving.engines.engine import EngineLimits
-from serving.errors import AdapterError
+from serving.errors import AdapterError, quote
 
 MAX_FILES = 64
 """PEFT writes two files; a tokenizer adds a handful."""

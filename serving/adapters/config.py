@@ -11,9 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from serving.adapters.quoting import quote, quote_value
 from serving.engines.engine import EngineLimits
-from serving.errors import AdapterError, AdapterMisfitError
+from serving.errors import AdapterError, AdapterMisfitError, quote, quote_value
 
 MAX_RANK = 512
 """The largest rank that any engine supports."""

@@ -10,9 +10,8 @@ from typing import Any
 
 from adapter_format.files import CONFIG_FILE, MANIFEST_FILE
 from serving.adapters.adapter import read_json
-from serving.adapters.quoting import quote
 from serving.base_model import BaseModel
-from serving.errors import AdapterError
+from serving.errors import AdapterError, quote
 
 # A quantised copy is the same base for an adapter, and people train on one and serve on another.
 _QUANTISED = re.compile(r"(?:[-_.](?:unsloth|bnb|gptq|awq|4bit|8bit|int4|int8|nf4|fp8))+\Z")

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from serving.adapters.quoting import quote
+from serving.errors import quote
 
 MAX_HEADER_BYTES = 100_000_000
 """The bound of the safetensors library itself."""

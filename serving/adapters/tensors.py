@@ -9,10 +9,9 @@ from typing import Any
 
 from adapter_format.hashing import weight_files
 from serving.adapters.config import EMBEDDINGS, MERGE, rank_of
-from serving.adapters.quoting import quote
 from serving.adapters.safetensors import Excess, SafetensorsError, Tensor, find_excess, read_header
 from serving.base_model import BaseModel
-from serving.errors import AdapterError, BaseModelError
+from serving.errors import AdapterError, BaseModelError, quote
 
 _PREFIX = "base_model.model."
 """PEFT's prefix of the base's own module names."""

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from serving.adapters.config import MERGE
-from serving.adapters.quoting import quote
 from serving.base_model import BaseModel
-from serving.errors import AdapterError
+from serving.errors import AdapterError, quote
 
 MAX_TOKENIZER_BYTES = 64 * 2**20
 """Bound on one file of a tokenizer; those with 256,000 tokens have some 30 MB."""

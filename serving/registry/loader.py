@@ -24,7 +24,6 @@ from serving.errors import (
     ServingError,
 )
 from serving.registry.adapter_directory import AdapterDirectory
-from serving.registry.observer import RegistryObserver
 from serving.registry.pool import Replica
 
 UNCHECKED_S = 30.0
@@ -50,6 +49,26 @@ class Gate(Protocol):
 
         Raises: EngineError when the base itself answers differently, or the engine is away.
         """
+
+
+def _ignore(*_event: object) -> None:
+    """Ignore the event."""
+
+
+@dataclass(frozen=True)
+class RegistryObserver:
+    """Callbacks for metrics, on the engines' event loop; they must be quick and not raise."""
+
+    loaded: Callable[[str, str, float], None] = _ignore
+    """(model, engine's id, seconds that the load took)"""
+    evicted: Callable[[str, str], None] = _ignore
+    """(model, engine's id): unloaded to make room for another."""
+    refused: Callable[[str, str], None] = _ignore
+    """(model, reason)"""
+    parity: Callable[[str, bool], None] = _ignore
+    """(model, whether it passed the gate)"""
+    removed: Callable[[str], None] = _ignore
+    """(model): no more requests for it will come."""
 
 
 @dataclass

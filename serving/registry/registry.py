@@ -17,8 +17,7 @@ from serving.adapters.adapter import Adapter
 from serving.engines.engine import AdapterHost, Engine
 from serving.errors import AdapterInUseError, EngineUnavailableError, ModelNotFoundError
 from serving.registry.adapter_directory import AdapterDirectory, delete_adapter
-from serving.registry.loader import AdapterLoader, AdapterState, Gate
-from serving.registry.observer import RegistryObserver
+from serving.registry.loader import AdapterLoader, AdapterState, Gate, RegistryObserver
 from serving.registry.pool import Pool, Replica, choose
 
 RESTART_WAIT_S = 600.0

@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from sqlalchemy import update
 
 from server.app.run import listen
-from server.jobs.events import add_event
+from server.jobs.states import add_event
 from server.storage.tables import JobCheckpointRow, JobRow, new_id, now_s
 from serving import EngineState
 from tests.browser.conftest import FindFaults, OpenPage

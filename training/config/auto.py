@@ -6,13 +6,19 @@ never mean more epochs, longer rows never a larger batch, a larger base never a 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
+from pathlib import Path
 
+from adapter_format.disk import write_aside
 from training.config.config import FinetuningType, Method, TrainingConfig
 
+PLAN_FILE = "plan.json"
+"""In the run directory: a resumed run uses the same numbers. Free memory differs from one start to the next, and with
+batches of another size it would be another run."""
 TARGET_ROWS = 16
 """Rows per optimizer step: as in the QLoRA paper (arXiv 2305.14314, appendix B)."""
 STEPS_PER_EPOCH = 10
@@ -69,6 +75,24 @@ class Plan:
     """Whether activations are recomputed."""
     reasons: tuple[str, ...] = ()
     """One sentence for each resolved `auto`: the value and the reason."""
+
+
+def save_plan(run_dir: Path, config: TrainingConfig, plan: Plan) -> None:
+    """Save `plan`, made for `config`."""
+    content = {"config": config.to_dict(), "plan": asdict(plan)}
+    with write_aside(run_dir / PLAN_FILE) as file:
+        file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load_plan(run_dir: Path, config: TrainingConfig) -> Plan | None:
+    """Return the plan saved for exactly this `config`; None if there is none, or the settings have changed since."""
+    try:
+        content = json.loads((run_dir / PLAN_FILE).read_text(encoding="utf-8"))
+        if content["config"] != config.to_dict():
+            return None
+        return Plan(**{**content["plan"], "reasons": tuple(content["plan"]["reasons"])})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def make_plan(

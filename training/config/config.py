@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from typing import Any, Literal
 import yaml
 
 from training.config.rules import find_fault, looks_like_path, unknown_setting
-from training.config.yaml_text import load_yaml
 
 Auto = Literal["auto"]
 Method = Literal["supervised", "text", "dpo", "kto"]
@@ -258,12 +258,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: it can't be read, or isn't a YAML mapping.
     """
     try:
-        values = load_yaml(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_YamlLoader)  # noqa: S506 — a safe one
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError([f"{path} can't be read as YAML: {error}. Use a YAML file in UTF-8."]) from error
     if not isinstance(values, dict):
         raise ConfigError([f"{path} must have one `name: value` per line, such as `training_file: examples.jsonl`."])
     return values
+
+
+class _YamlLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, fixed for `2e-4`, which by YAML 1.1 is a string: a number needs a point there."""
+
+
+_YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
+)
 
 
 @cache

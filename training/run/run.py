@@ -13,7 +13,7 @@ import torch
 from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
-from training.config.auto import Plan
+from training.config.auto import Plan, load_plan, save_plan
 from training.config.config import TrainingConfig
 from training.data.inputs import RunInputs
 from training.learning.batches import Measurement
@@ -31,7 +31,6 @@ from training.record.progress import CHECKPOINTS, ProgressEvent
 from training.result.parity import make_run_reference
 from training.result.result import publish_result
 from training.run.best_weights import BestWeights
-from training.run.plan_file import load_plan, save_plan
 from training.run.reporting import Reporter, make_validation_event, refuse_divergence
 
 BEST = "best"

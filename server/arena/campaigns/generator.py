@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from server.access.checkpoints import list_visible_names
 from server.arena.campaigns import answers
 from server.arena.campaigns.answers import AnswerTask
 from server.arena.comparisons import generate
 from server.arena.comparisons.generate import Side
 from server.inference.ask import Inference
-from server.inference.visible import list_visible_names
 from server.wire.background import BackgroundLoop
 from server.wire.errors import APIError, BadRequest, ServerError
 
@@ -122,7 +122,7 @@ class AnswerGenerator:
         elif error.status in _TEMPORARY or (error.status in _RETRIED and not await self._has_no_attempts_left(task)):
             await self._pause(task, error)
         elif error.status == _MISSING and task.model not in await list_visible_names(
-            self._inference.registry, self._database, task.caller
+            self._database, self._inference.registry, task.caller
         ):
             await self._fail_all_pending(task, error)
         else:

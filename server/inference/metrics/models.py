@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from server.inference.metrics.counts import OUTCOMES, ModelCounts, RequestCounts
 from server.wire.errors import APIError
 from serving import EngineUnavailableError
-from serving.registry.observer import RegistryObserver
+from serving.registry.loader import RegistryObserver
 
 _COUNTERS = {
     "output_tokens": "Completion tokens, from the engine's usage, or one per stream event without it.",

@@ -9,7 +9,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 from server.inference.metrics.models import ModelMetrics
 from serving import EngineState
-from serving.registry.observer import RegistryObserver
+from serving.registry.loader import RegistryObserver
 from serving.registry.pool import Replica
 
 SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300)

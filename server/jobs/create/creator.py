@@ -30,7 +30,7 @@ from server.files.store import FileStore
 from server.jobs.create import inputs
 from server.jobs.create.body import CreateJob, read_request
 from server.jobs.create.configuration import CheckedJob, TrainingTarget, check_job, compose_job, place_in_run_dir
-from server.jobs.events import add_event
+from server.jobs.states import add_event
 from server.settings import Settings
 from server.storage.database import Database
 from server.storage.tables import FileRow, JobRow, new_id, now_s

@@ -22,9 +22,9 @@ from sqlalchemy.orm import Session
 from adapter_format.files import CONFIG_FILE, WEIGHTS_FILE
 from server.access.checkpoints import is_checkpoint
 from server.aliases import changes
-from server.jobs.events import add_event
 from server.jobs.run.context import JobContext
 from server.jobs.run_directory import RunDirectory
+from server.jobs.states import add_event
 from server.storage.tables import CheckpointPermissionRow, JobCheckpointRow, JobRow, new_id
 from serving import Adapter, AdapterError, ModelNotFoundError, Registry, ServingError, import_adapter
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from server.jobs.events import Level
+from server.jobs.states import Level
 from training.record.progress import ProgressEvent
 
 Clean = Callable[[str], str]

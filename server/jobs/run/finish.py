@@ -15,7 +15,6 @@ from sqlalchemy.orm import Session
 
 from server.files.contents import IncomingFile
 from server.jobs import states
-from server.jobs.events import Level, add_event
 from server.jobs.run.context import JobContext
 from server.jobs.run_directory import RunDirectory
 from server.storage.tables import JobRow, now_s
@@ -58,7 +57,7 @@ class LoadOutcome:
     """The outcome of loading the result."""
 
     message: str
-    level: Level = "info"
+    level: states.Level = "info"
     first_token_s: float | None = None
     refused: bool = False
     """Whether it can't be served at all."""
@@ -99,7 +98,7 @@ async def _fail_unservable(context: JobContext, job: JobRow, loaded: LoadOutcome
 
     def refuse(session: Session) -> None:
         if states.fail(session, job.id, code, f"{loaded.message} {kept}") and loaded.failed_parity:
-            add_event(
+            states.add_event(
                 session,
                 job.id,
                 "Parity check failed; see this event's data for the figures",
@@ -159,10 +158,10 @@ def _succeed(
     if loaded.first_token_s is not None:
         first_token = {"first_token_s": loaded.first_token_s}
     if loaded.parity is not None:
-        add_event(session, job.id, _describe_parity(loaded.parity), data=_filter_parity(loaded.parity))
-    add_event(session, job.id, loaded.message, level=loaded.level, data=first_token)
-    add_event(session, job.id, f"New fine-tuned model created: {name}")
-    add_event(session, job.id, "The job has successfully completed")
+        states.add_event(session, job.id, _describe_parity(loaded.parity), data=_filter_parity(loaded.parity))
+    states.add_event(session, job.id, loaded.message, level=loaded.level, data=first_token)
+    states.add_event(session, job.id, f"New fine-tuned model created: {name}")
+    states.add_event(session, job.id, "The job has successfully completed")
 
 
 def _write_result_table(run: RunDirectory) -> Path:

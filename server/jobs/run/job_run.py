@@ -16,7 +16,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from server.jobs import states
-from server.jobs.events import add_event
 from server.jobs.run import checkpoints, finish
 from server.jobs.run.cleanup import clean_up
 from server.jobs.run.context import JobContext, is_temporary
@@ -173,7 +172,7 @@ class JobRun:
 
         def add(session: Session) -> None:
             if states.change(session, self._job.id, {"running"}, status="running"):
-                add_event(session, self._job.id, message)
+                states.add_event(session, self._job.id, message)
 
         await self._context.run_transaction(add)
 
@@ -332,7 +331,7 @@ class JobRun:
             if isinstance(new, _PublishedCheckpoint):
                 checkpoints.record(session, self._job.id, new.step, new.adapter, new.metrics, new.at)
             else:
-                add_event(
+                states.add_event(
                     session,
                     self._job.id,
                     new.message,

@@ -19,7 +19,6 @@ from server.files.check import check_for_job
 from server.files.store import FileStore
 from server.jobs import states
 from server.jobs.create import inputs
-from server.jobs.events import add_event
 from server.jobs.run import finish
 from server.jobs.run.capacity import RunningJob, find_wait_reason
 from server.jobs.run.cleanup import clean_up
@@ -223,7 +222,7 @@ def _requeue(job_id: str, session: Session) -> None:
 def _add_wait_event(job_id: str, reason: str, session: Session) -> None:
     """Add an event with what the job waits for, if it is still queued: nothing may follow the event of its end."""
     if states.change(session, job_id, {"queued"}, status="queued"):
-        add_event(session, job_id, reason)
+        states.add_event(session, job_id, reason)
 
 
 def _claim(job_id: str, session: Session) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from serving.adapters.archive.member import CHUNK_BYTES, ArchiveError, Member
-from serving.adapters.quoting import quote
+from serving.errors import quote
 
 GZIP_MAGIC = b"\x1f\x8b"
 BLOCK = 512

@@ -16,7 +16,7 @@ from serving.adapters.archive.tar import GZIP_MAGIC, tar_members
 from serving.adapters.archive.zip import ZIP_MAGIC, zip_members
 from serving.adapters.check import PICKLED_SUFFIXES
 from serving.adapters.importing import KNOWN_FILES
-from serving.adapters.quoting import quote
+from serving.errors import quote
 
 MAX_ENTRIES = 256
 MAX_NAME_CHARACTERS = 255

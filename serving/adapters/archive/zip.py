@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from serving.adapters.archive.member import CHUNK_BYTES, ArchiveError, Member
-from serving.adapters.quoting import quote
+from serving.errors import quote
 
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 MAX_READ_BYTES = 2 * 2**20

@@ -21,8 +21,8 @@ from server.app.data_dir import open_database
 from server.app.run import run_background_work
 from server.app.services import Services
 from server.jobs import states
-from server.jobs.events import add_event
 from server.jobs.run_directory import RunDirectory
+from server.jobs.states import add_event
 from server.settings import Settings
 from server.storage.database import Database
 from server.storage.tables import (

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from server.access.callers import CallerDep
+from server.access.checkpoints import refuse_unknown
 from server.access.keys import Caller
 from server.app.services import Services, ServicesDep
 from server.arena.campaigns import answers, assignments, store
@@ -18,7 +19,6 @@ from server.arena.campaigns.progress import campaign_object
 from server.arena.campaigns.prompts import MAX_PROMPTS, read_prompt_file, read_prompt_list
 from server.arena.comparisons.sampling import Sampling
 from server.files.store import get_file
-from server.inference.visible import refuse_unknown
 from server.storage.list_pages import build_list_page
 from server.storage.tables import CampaignRow, is_id
 from server.wire.errors import APIError, BadRequest
@@ -68,7 +68,7 @@ class CreateAssignment(BaseModel):
 @router.post("/campaigns", status_code=201)
 async def create_campaign(body: CreateCampaign, services: ServicesDep, caller: CallerDep) -> dict[str, Any]:
     """Create a campaign; its answers are generated in the background."""
-    await refuse_unknown(services.registry, services.database, caller, body.models)
+    await refuse_unknown(services.database, services.registry, caller, body.models)
     plan = store.CampaignPlan(
         name=body.name,
         models=_versions(services, body.models),

@@ -12,13 +12,13 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import Field
 
 from server.access.callers import CallerDep
+from server.access.checkpoints import refuse_unknown
 from server.access.keys import Caller
 from server.app.services import Services, ServicesDep
 from server.arena.comparisons import generate, pair_draw, store
 from server.arena.comparisons.generate import Side
 from server.arena.comparisons.sampling import Sampling
 from server.arena.comparisons.store import ALL_SIDES, SIDES
-from server.inference.visible import refuse_unknown
 from server.storage.tables import ComparisonRow, new_id, now_s
 from server.wire.errors import APIError, BadRequest
 from server.wire.storable_json import find_storage_fault
@@ -117,7 +117,7 @@ async def _models(services: Services, caller: Caller, body: CreateComparison, *,
     """Return the models in the order of their sides."""
     if body.models is None:
         return await pair_draw.draw_pair(services.registry, services.database, services.pair_votes, caller)
-    await refuse_unknown(services.registry, services.database, caller, body.models)
+    await refuse_unknown(services.database, services.registry, caller, body.models)
     return random.sample(body.models, len(body.models)) if blind else body.models
 
 
