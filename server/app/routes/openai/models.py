@@ -78,12 +78,12 @@ def _base_object(services: Services, name: str) -> dict[str, Any]:
     base = pool.base if pool else services.engine.base
     created = int((base.path / "config.json").stat().st_mtime)
     parent = None if name == base.name else base.name
-    return {"id": name, "object": "model", "created": created, "owned_by": "base", "parent": parent}
+    return _model_object(name, created, "base", parent)
 
 
 def _remote_object(name: str) -> dict[str, Any]:
     """Return a remote engine's model; its age is unknown."""
-    return {"id": name, "object": "model", "created": 0, "owned_by": "remote", "parent": None}
+    return _model_object(name, 0, "remote", None)
 
 
 async def _alias_objects(services: Services, caller: Caller) -> list[dict[str, Any]]:
@@ -94,20 +94,12 @@ async def _alias_objects(services: Services, caller: Caller) -> list[dict[str, A
 
 def _alias_object(services: Services, row: AliasRow) -> dict[str, Any]:
     """Return an alias as a model whose parent is its target."""
-    return {
-        "id": row.name,
-        "object": "model",
-        "created": row.created_at,
-        "owned_by": services.settings.organization,
-        "parent": row.model,
-    }
+    return _model_object(row.name, row.created_at, services.settings.organization, row.model)
 
 
 def _tuned_object(services: Services, adapter: Adapter) -> dict[str, Any]:
-    return {
-        "id": adapter.name,
-        "object": "model",
-        "created": adapter.created_at,
-        "owned_by": services.settings.organization,
-        "parent": adapter.base_model,
-    }
+    return _model_object(adapter.name, adapter.created_at, services.settings.organization, adapter.base_model)
+
+
+def _model_object(name: str, created: int, owned_by: str, parent: str | None) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created, "owned_by": owned_by, "parent": parent}
