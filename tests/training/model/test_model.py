@@ -178,7 +178,7 @@ def test_what_the_base_cannot_do_is_refused_with_the_setting(
 
 
 def test_an_adapter_on_a_router_is_refused(mixtral: Path, configure: Configure) -> None:
-    with pytest.raises(BaseModelError, match=r"gate, which sends tokens to experts") as refused:
+    with pytest.raises(BaseModelError, match=r"gate, which routes tokens to experts") as refused:
         load(configure(base_model=str(mixtral), target_modules=["q_proj", "gate"]))
     assert refused.value.param == "target_modules"
 
@@ -203,7 +203,7 @@ def test_going_on_from_an_adapter_starts_where_it_ended(configure: Configure, ad
     assert not torch.equal(logits(first.model), logits(again.model))
     told, *ignored = again.notes
     assert "r 4, lora_alpha 8, on down_proj, gate_proj" in told
-    assert ignored == ["`r` 64 isn't used: the adapter's is 4"]
+    assert ignored == ["`r` 64 is ignored: the adapter has 4"]
     assert json.loads((tmp_path / "second" / "adapter_config.json").read_text())["lora_dropout"] == 0.5
 
 
@@ -211,7 +211,7 @@ def test_going_on_from_an_adapter_starts_where_it_ended(configure: Configure, ad
 def test_going_on_from_another_kind_of_adapter_is_refused(
     configure: Configure, adapter: Path, finetuning_type: str
 ) -> None:
-    with pytest.raises(BaseModelError, match=r"of the kind LORA") as refused:
+    with pytest.raises(BaseModelError, match=r"its type is LORA") as refused:
         load(configure(from_adapter=str(adapter), finetuning_type=finetuning_type))
     assert refused.value.param == "from_adapter"
 

@@ -161,7 +161,7 @@ def test_a_run_that_is_out_of_memory_goes_on_with_a_smaller_batch(demo_model: Pa
     shrink_batch: list[ProgressEvent] = [event for event in run.events if event.code == "out_of_memory"]
     assert process.returncode == 0
     assert shrink_batch
-    assert "batch_size 64: going on with 32 and 2 accumulation steps" in shrink_batch[0].message
+    assert "batch_size 64: continuing with 32 and 2 accumulation steps" in shrink_batch[0].message
     assert run.events[-1].type == "finished"
     assert run.events[-1].step == 1
 
@@ -177,7 +177,7 @@ def test_a_base_that_does_not_fit_into_memory_is_told_as_that(
 
     monkeypatch.setattr("training.run.run.load_base", fail)
     config = TrainingConfig(base_model="org/base", training_file="x", output_dir=str(tmp_path / "out"))
-    with EventWriter(tmp_path) as events, pytest.raises(OutOfMemoryError, match="isn't enough to load org/base"):
+    with EventWriter(tmp_path) as events, pytest.raises(OutOfMemoryError, match="isn't enough memory to load org/base"):
         run_training(RunInputs(config, [], []), tmp_path, Journal(tmp_path, events), StopRequest())
 
 
