@@ -1,8 +1,12 @@
-"""Names in the code: functions are verbs, and one concept has one name, the field's. CONTRIBUTING.md has the rule."""
+"""Names in the code: functions are verbs, and one concept has one name, the field's. CONTRIBUTING.md has the rule.
+
+And the sentences that users read outside the pages, such as errors and --help; `ui/test_i18n` has the pages' words.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +28,17 @@ NOT_CLASSES = {
 """For a context, a queue, a lease, a state, a histogram, a snapshot, a filter, a request."""
 
 
+NOT_SENTENCES = (
+    "told", "tells", "whoever", "shall", "anew", "mend", "nobody", "perhaps", "for good", "all the same", "so many",
+    "go(es)? on", "take[sn]? (in|back)", "look(s|ed)? (again|through)", "much alike", "foreseen", "br(eak|oke)s? off",
+    "held up", "wants? an?", "by heart", "votes?", "voted", "judged?", "judgements?", "faults?", "drawn?", "draws",
+    "h[oe]ld back", "stands? for", "labelled", "model engine", "is let", "hands? out", "at work",
+)  # fmt: skip
+"""Words and phrases that were tried and dropped: docs/style.md has the better ones."""
+NOT_OURS_TO_SAY = re.compile(r"storage/migrations/|training/demo/(corpus|knowledge)\.py")
+"""SQL, and what the embedded base model learns to say."""
+
+
 def is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     return any("property" in ast.unparse(decorator) for decorator in node.decorator_list)
 
@@ -43,6 +58,33 @@ def breaches(package: Path) -> list[str]:
         f"{path.relative_to(REPOSITORY)}: {name}"
         for path in sorted(package.rglob("*.py"))
         for name in quaint_names(path.read_text(encoding="utf-8"))
+    ]
+
+
+def sentences(source: str) -> Iterator[str]:
+    """The texts of three words and more in a module, without docstrings."""
+    tree = ast.parse(source)
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield from [node.value] if len(node.value.split()) >= 3 else []
+
+
+def dropped_words(source: str) -> list[str]:
+    dropped = re.compile(rf"\b(?:{'|'.join(NOT_SENTENCES)})\b", re.IGNORECASE)
+    return [f"{found[0]!r} in {words!r}" for words in sentences(source) if (found := dropped.search(words))]
+
+
+@pytest.mark.parametrize("package", [name for name in OURS if name != "ui"])
+def test_no_sentence_has_a_word_that_was_dropped(package: str) -> None:
+    modules = (path for path in (REPOSITORY / package).rglob("*.py") if not NOT_OURS_TO_SAY.search(str(path)))
+    found = {str(path): words for path in modules if (words := dropped_words(path.read_text(encoding="utf-8")))}
+    assert found == {}
+
+
+def test_a_dropped_word_is_noticed() -> None:
+    assert dropped_words("def f():\n    'It shall be told.'\n    raise ValueError(f'{x} wants an adapter')") == [
+        "'wants an' in ' wants an adapter'"
     ]
 
 
