@@ -1,7 +1,7 @@
 // What has to run in the browser: language, theme, the tab's key, state that survives a refresh, files.
 // The browser remembers language and theme; the key and a page's state only until the tab is closed.
 window.tuneloop = {
-  speak(language, names) {
+  translate(language, names) {
     localStorage.setItem('tuneloop.language', language);
     this.applyLanguage(language, names);
   },
