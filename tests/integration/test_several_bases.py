@@ -176,4 +176,4 @@ def test_a_larger_adapter_is_let_in_by_a_restart_in_which_no_request_fails(two: 
 def test_a_server_that_is_not_there_is_told_as_that() -> None:
     done = run_cli("engines", "list", "--server", "http://127.0.0.1:9")
     assert done.returncode == 2
-    assert "No tuneloop answers on http://127.0.0.1:9" in done.stderr
+    assert "Can't reach tuneloop at http://127.0.0.1:9" in done.stderr
