@@ -69,7 +69,7 @@ def _split_devices(
     every = {number for group in groups for number in group}
     if absent := sorted({*engine, *training} - every):
         raise EngineStartError(
-            f"engine_devices and training_devices have {absent[0]}, but the available {word} are "
+            f"engine_devices and training_devices list {absent[0]}, but the available {word} are "
             f"{', '.join(map(str, sorted(every)))}. Use only those."
         )
     if both := sorted({*engine} & {*training}):

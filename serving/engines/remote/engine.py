@@ -164,11 +164,8 @@ class RemoteEngine:
     def _ready_client(self) -> RemoteClient:
         if self._client is not None and self._state is EngineState.READY:
             return self._client
-        why = self._trouble or "it hasn't responded yet"
-        raise EngineUnavailableError(
-            f"The remote engine {self._address.id} is unavailable: {why}",
-            max(1.0, self._next_look_at - time.monotonic()),
-        )
+        why = self._trouble or f"The remote engine {self._address.id} hasn't responded yet. Try again in a moment."
+        raise EngineUnavailableError(why, max(1.0, self._next_look_at - time.monotonic()))
 
     async def _poll_forever(self, client: RemoteClient) -> None:
         while True:

@@ -197,7 +197,7 @@ def _gpu_memory(base: BaseModel, settings: VLLMSettings, device: Device) -> tupl
     absent = [number for number in settings.devices if number >= len(device.gpus)]
     if absent:
         raise EngineStartError(
-            f"engine_devices has GPU {absent[0]}, but nvidia-smi shows {len(device.gpus)} GPU(s), counted from 0. "
+            f"engine_devices lists GPU {absent[0]}, but nvidia-smi shows {len(device.gpus)} GPU(s), counted from 0. "
             "Change engine_devices."
         )
     gpu = device.gpus[settings.devices[0] if settings.devices else 0]

@@ -417,7 +417,7 @@ def test_the_memory_of_the_engines_own_gpu_counts(base: BaseModel, tmp_path: Pat
     gpus = (GPU("H100", 80 * GIB, GIB), GPU("H100", 80 * GIB, 79 * GIB))
     settings = VLLMSettings(tmp_path, tmp_path / "log", device="cuda", devices=(1,))
     assert plan_launch(base, settings, replace(GPUS, gpus=gpus), Path("/run/s"))
-    with pytest.raises(EngineStartError, match="engine_devices names GPU 7"):
+    with pytest.raises(EngineStartError, match="engine_devices lists GPU 7"):
         plan_launch(base, replace(settings, devices=(7,)), GPUS, Path("/run/s"))
 
 
@@ -455,10 +455,10 @@ def test_what_is_not_named_goes_to_the_other() -> None:
     ("policy", "on_cpu", "devices", "words"),
     [
         ("sleep", True, {}, "can't sleep on a CPU. Use split, stop or separate"),
-        ("stop", True, {"engine_devices": (0,)}, "are for accelerator_policy separate, which is stop here"),
-        ("separate", False, {"engine_devices": (9,)}, "name 9, but the GPUs that may be used are 0, 1"),
-        ("separate", True, {"engine_devices": (0,), "training_devices": (0, 1)}, "0 is among engine_devices and"),
-        ("separate", True, {"engine_devices": (0, 1)}, "aren't enough cores for both: 2 may be used"),
+        ("stop", True, {"engine_devices": (0,)}, "require accelerator_policy separate, but it is stop"),
+        ("separate", False, {"engine_devices": (9,)}, "list 9, but the available GPUs are 0, 1"),
+        ("separate", True, {"engine_devices": (0,), "training_devices": (0, 1)}, "0 is in both engine_devices and"),
+        ("separate", True, {"engine_devices": (0, 1)}, "aren't enough cores for both: 2 available"),
     ],
 )
 def test_what_this_machine_cannot_do_is_refused_with_a_remedy(

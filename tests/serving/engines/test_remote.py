@@ -197,7 +197,7 @@ def test_one_that_goes_away_says_when_to_ask_again_and_one_that_is_back_answers(
                 await ask(engine)
             assert broken.value.before_answer
             await until(lambda: engine.state is EngineState.DEAD)
-            with pytest.raises(EngineUnavailableError, match="lab is away") as away:
+            with pytest.raises(EngineUnavailableError, match="lab can't be reached") as away:
                 await ask(engine)
             assert away.value.retry_after_s > 0
             assert engine.models == ("lab-model",)  # its name still means it, so that nobody gets a 404
@@ -233,7 +233,13 @@ def test_a_stream_that_breaks_is_told_as_that() -> None:
 
 @pytest.mark.parametrize(
     ("status", "words"),
-    [(401, "remote_engine_keys"), (403, "remote_engine_keys"), (307, "redirect"), (429, "fewer"), (503, "overloaded")],
+    [
+        (401, "remote_engine_keys"),
+        (403, "remote_engine_keys"),
+        (307, "redirect"),
+        (429, "limits our requests"),
+        (503, "overloaded"),
+    ],
 )
 def test_what_no_client_is_to_blame_for_is_told_without_the_key(status: int, words: str) -> None:
     async def play() -> None:

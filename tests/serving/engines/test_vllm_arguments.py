@@ -36,9 +36,7 @@ def test_dtype_is_the_one_that_the_processor_computes(
 
 
 def test_too_little_memory_is_said_with_figures_before_the_start(base: BaseModel, settings: VLLMSettings) -> None:
-    with pytest.raises(
-        EngineStartError, match=r"8\.0 GiB for keys and values .* 5\.0 GiB is free\. Lower kv_cache_gib"
-    ):
+    with pytest.raises(EngineStartError, match=r"8\.0 GiB for the KV cache .* 5\.0 GiB is free\. Lower kv_cache_gib"):
         plan_launch(base, replace(settings, kv_cache_gib=8), replace(CPU, memory_free_bytes=5 * GIB), SOCKET)
 
 

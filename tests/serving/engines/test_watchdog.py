@@ -191,7 +191,9 @@ def test_an_engine_that_cannot_come_back_is_given_up_and_says_so_at_once(base: B
         vllm.signal(vllm.server, signal.SIGKILL)
         await until(lambda: len(vllm.starts) == 3)
         await until(lambda: vllm.engine.session is None)
-        with pytest.raises(EngineUnavailableError, match=r"ended 3 times in a row and stays down\. Whoever runs"):
+        with pytest.raises(
+            EngineUnavailableError, match=r"crashed 3 times in a row and stays down\. The server's operator"
+        ):
             async with asyncio.timeout(5):
                 await vllm.complete()
         assert "no memory" in (vllm.engine.last_trouble or "")

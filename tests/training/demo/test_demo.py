@@ -137,6 +137,6 @@ def test_two_processes_that_ask_for_the_cached_model_get_one_and_the_same(tmp_pa
 
 
 def test_a_model_that_did_not_learn_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(DemoModelError, match=r"95% is the least"):
+    with pytest.raises(DemoModelError, match=r"at least 95% is required"):
         build_demo_model(tmp_path / "model", recipe=Recipe(passes=1, layers=1))
     assert list(tmp_path.iterdir()) == []
