@@ -62,10 +62,11 @@ def hold_lock(path: Path, in_use: Callable[[str], Exception] | None = None) -> I
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 file.seek(0)
-                raise in_use(file.read().strip() or "unknown") from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+                pid = file.read().strip()
+                raise in_use(pid if pid.isdigit() else "unknown") from error
+        with contextlib.suppress(OSError):  # on a full disk: the lock counts, the pid only says whose it is
+            os.truncate(file.fileno(), 0)
+            os.write(file.fileno(), str(os.getpid()).encode())
         yield
 
 

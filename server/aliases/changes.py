@@ -138,7 +138,7 @@ def refuse_in_use(aliases: Mapping[str, str], model: str) -> None:
     for alias, version in aliases.items():
         if version == model:
             raise Conflict(
-                f"The alias {alias!r} points to {model}, so it can't be deleted. Point the alias to another model "
+                f"{model} can't be deleted, since the alias {alias!r} points to it. Point the alias to another model "
                 f"first (PUT /v1/aliases/{alias}, or POST /v1/aliases/{alias}/rollback), or delete the alias "
                 f"(DELETE /v1/aliases/{alias}).",
                 code="model_in_use",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from adapter_format.disk import hold_lock
@@ -60,5 +60,11 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
             "Stop it, or choose another folder with --data-dir."
         )
 
-    with hold_lock(data_dir / "server.lock", in_use):
+    with ExitStack() as held:
+        try:
+            held.enter_context(hold_lock(data_dir / "server.lock", in_use))
+        except OSError as error:
+            raise StartError(
+                f"Can't lock the data directory {data_dir}: {error.strerror}. Choose another folder with --data-dir."
+            ) from error
         yield

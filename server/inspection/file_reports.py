@@ -26,11 +26,8 @@ from server.wire.errors import BadRequest
 from serving import BaseModel as Base
 from serving import Registry
 
-NOT_CONFIGURABLE = {name: said for name, said in SET_BY_SERVER.items() if name not in ("method", "seed")} | {
-    "base_model": "base_model",
-    "mix_file": "nothing here",
-}
-"""Settings that a report can't be requested with, and what each follows from."""
+NOT_CONFIGURABLE = SET_BY_SERVER.keys() - {"method", "seed"} | {"mix_file"}
+"""Settings that a report can't be requested with."""
 DEFAULT_FAULTS, MOST_FAULTS = 1000, 10_000
 MOST_EXAMPLES = 50
 """Most examples on one page, as each is tokenized."""
@@ -219,7 +216,8 @@ def _refuse_server_settings(config: Mapping[str, Any]) -> None:
     for name in config:
         if name in NOT_CONFIGURABLE:
             raise BadRequest(
-                f"config.{name} can't be set in a request: it is derived from {NOT_CONFIGURABLE[name]}. Leave it out.",
+                f"config.{name} isn't accepted here. "
+                + ("Set base_model, beside config, instead." if name == "base_model" else "Leave it out."),
                 param=f"config.{name}",
                 code="invalid_value",
             )

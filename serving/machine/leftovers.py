@@ -41,7 +41,7 @@ def record_engine(state_file: Path, session: int, executable: str, runtime_dir: 
     """Record the running engine whose session is `session`."""
     started = _read_start_ticks(session)
     record = EngineRecord(session, started or 0, _read_boot_id(), os.path.realpath(executable), str(runtime_dir))
-    with write_aside(state_file) as file:
+    with write_aside(state_file, aside=state_file.with_suffix(".part")) as file:
         file.write_text(json.dumps(asdict(record)), encoding="utf-8")
 
 

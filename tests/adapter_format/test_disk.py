@@ -54,3 +54,18 @@ def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
     assert not is_locked(lock)
     with hold_lock(lock, RuntimeError):
         assert is_locked(lock)
+
+
+def test_a_lock_holds_though_its_holder_can_no_longer_be_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / "server.lock"
+    monkeypatch.setattr("os.write", _fail)  # as on a full disk
+    with hold_lock(lock):
+        assert is_locked(lock)
+        with pytest.raises(RuntimeError, match=r"^unknown$"), hold_lock(lock, RuntimeError):
+            pass
+
+
+def _fail(*_: object) -> int:
+    raise OSError(28, "No space left on device")

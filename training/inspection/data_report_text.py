@@ -31,7 +31,7 @@ def report_text(path: Path, method: str, found: Figures, run: Forecast | None) -
     if run:
         parts.append(_run_text(run))
     else:
-        parts.append("For lengths in tokens, memory and time, set --base-model, or --config with a `base_model`.")
+        parts.append("For lengths in tokens, memory and time, name a base model, or a --config with a `base_model`.")
     return "\n\n".join(parts)
 
 

@@ -87,7 +87,7 @@ def _check_ranks(config: TrainingConfig, limits: EngineLimits | None) -> Iterato
             of = f"`{named}`" if named == where else f"`{named}`, {where}"
             yield (
                 named,
-                f"The rank of {of} is {rank}, but the engine supports ranks up to {most}. Lower "
+                f"{of} is {rank}, but the engine supports ranks up to {most}. Lower "
                 f"it{_suggest_engine_rank(rank)}. {_ALTERNATIVE}.",
             )
 

@@ -81,12 +81,12 @@ class BestWeights:
         weights = {
             name: parameter.detach().cpu().contiguous() for name, parameter in _trained_parameters(self._model).items()
         }
-        with write_aside(self._directory / WEIGHTS) as file:
+        with write_aside(self._directory / WEIGHTS, aside=self._directory / f".{WEIGHTS}.part") as file:
             save_file(weights, file)
 
     def _write(self) -> None:
         state = {"best": asdict(self.best) if self.best else None, "seen": [asdict(seen) for seen in self._seen]}
-        with write_aside(self._directory / STATE) as file:
+        with write_aside(self._directory / STATE, aside=self._directory / f".{STATE}.part") as file:
             file.write_text(json.dumps(state), encoding="utf-8")
 
     def _read(self) -> None:

@@ -91,7 +91,7 @@ def _hide_model(event: Event, side: Side) -> Event:
         logger.warning("A side of a blind comparison failed, as %s: %s", side.model, side.error.message)
         side.error = _hide_error(side.error)
         return event | side.error.body()
-    return event | ({"model": None} if "model" in event else {})
+    return event | {name: None for name in ("model", "requested_model") if name in event}
 
 
 def _hide_error(error: APIError) -> APIError:
@@ -111,7 +111,8 @@ async def generate_side(
     inference: Inference, caller: Caller, sampling: Mapping[str, Any], side: Side
 ) -> AsyncIterator[Event]:
     """Yield the events of one side; `side` has the answer or its error at the end."""
-    side.model = inference.registry.version_of(side.model)  # the version is stored, as an alias may be moved
+    requested = side.model
+    side.model = inference.registry.version_of(requested)  # the version is stored, as an alias may be moved
     request = {"messages": list(side.messages), **sampling, "model": side.model}
     body = request | {"stream": True, "n": 1, "stream_options": {"include_usage": True}}
     side.started_s = time.perf_counter()
@@ -128,7 +129,8 @@ async def generate_side(
         yield {"type": "comparison.side_failed", **error.body()}
         return
     side.duration_s = round(time.perf_counter() - side.started_s, 4)
-    yield {"type": "comparison.side_done"} | {key: value for key, value in side.to_record().items() if key != "content"}
+    record = {key: value for key, value in side.to_record().items() if key != "content"}
+    yield {"type": "comparison.side_done", "requested_model": requested} | record
 
 
 def _check_side(side: Side) -> None:

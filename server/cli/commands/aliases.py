@@ -130,7 +130,7 @@ def refuse_in_use(settings: Settings, adapter: Adapter) -> None:
     for alias, model in current(settings).items():
         if model == adapter.name:
             raise AdapterError(
-                f"The alias {alias!r} points to {adapter.name}, so it can't be removed. Point the alias to another "
+                f"{adapter.name} can't be removed, since the alias {alias!r} points to it. Point the alias to another "
                 f"model first: `tuneloop adapters promote {alias} MODEL`, or `tuneloop adapters rollback {alias}`."
             )
 

@@ -239,7 +239,9 @@ def _refuse_server_settings(request: CreateJob, extra: Mapping[str, Any]) -> Non
     for name, value in extra.items():
         if name in SET_BY_SERVER:
             raise BadRequest(
-                f"tuneloop.{name} can't be set in a request: it is derived from {SET_BY_SERVER[name]}. Leave it out.",
+                "tuneloop.output_dir isn't accepted: the server chooses it. Leave it out."
+                if name == "output_dir"
+                else f"tuneloop.{name} isn't accepted. Use the parameter {SET_BY_SERVER[name]} instead.",
                 param=f"tuneloop.{name}",
                 code="invalid_value",
             )

@@ -189,7 +189,8 @@ class RemoteEngine:
             if self._state is not EngineState.READY or not (loaded & self._loaded) <= set(models):
                 await self._handle_start(client)
         except (ServingError, TimeoutError) as error:
-            self._record_failed_poll(str(error) or f"It returned no list of models within {_POLL_TIMEOUT_S:.0f} s.")
+            late = f"The remote engine {self._address.id} returned no list of models within {_POLL_TIMEOUT_S:.0f} s."
+            self._record_failed_poll(str(error) or f"{late} Try again later.")
             return
         self._models, self._failed_polls = models, 0
         if self._state is not EngineState.READY:

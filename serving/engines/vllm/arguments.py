@@ -107,8 +107,8 @@ def limits_of(base: BaseModel, settings: VLLMSettings, device: Device) -> Engine
         )
     if not 1 <= settings.max_loras <= settings.max_cpu_loras:
         raise EngineStartError(
-            f"max_loras is {settings.max_loras} and max_cpu_loras {settings.max_cpu_loras}, but 1 ≤ max_loras ≤ "
-            "max_cpu_loras must hold. Raise max_cpu_loras."
+            f"max_adapters is {settings.max_loras} and max_cpu_adapters {settings.max_cpu_loras}, but 1 ≤ max_adapters "
+            "≤ max_cpu_adapters must hold. Raise max_cpu_adapters."
         )
     cap = _CPU_MAX_MODEL_LEN if runs_on_cpu(settings, device) else _GPU_MAX_MODEL_LEN
     made_for = text_config(base).get("max_position_embeddings")

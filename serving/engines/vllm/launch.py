@@ -134,8 +134,8 @@ class VLLMLaunch:
                     )
                 if elapsed_s > self._settings.start_timeout_s:
                     raise EngineStartError(
-                        f"It wasn't ready after {self._settings.start_timeout_s:.0f} s, while {parse_stage(log)}. "
-                        f"Raise engine_start_timeout_s, or see {self._settings.log_path}."
+                        f"It wasn't ready after {self._settings.start_timeout_s:.0f} s; it was still "
+                        f"{parse_stage(log)}. Raise engine_start_timeout_s, or see {self._settings.log_path}."
                     )
                 if on_progress:
                     on_progress(parse_stage(log), elapsed_s, plan.expected_start_s)

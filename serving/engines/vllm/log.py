@@ -16,7 +16,7 @@ _STAGES = (
 _CAUSES = (
     (
         r"CUDA out of memory|OutOfMemoryError|can't allocate memory|Cannot allocate memory|MemoryError",
-        "It ran out of memory: lower max_model_len, kv_cache_gib or max_loras, or choose a smaller base model.",
+        "It ran out of memory: lower max_model_len, kv_cache_gib or max_adapters, or choose a smaller base model.",
     ),
     (
         r"No available memory for the cache blocks|KV cache is needed, which is larger than",

@@ -481,7 +481,7 @@ def test_command_line_refuses_what_the_server_would(place: Place) -> None:
         (("rollback", "support"), "can't be rolled back"),
         (("rollback", "support", "--to", TWO), "never pointed to"),
         (("rollback", "nothing"), "no alias 'nothing'"),
-        (("remove", ONE), "The alias 'support' points to"),
+        (("remove", ONE), "the alias 'support' points to it"),
     ):
         assert said in place.cli(*arguments).replace("\n", " "), arguments
     assert "failed" in next(line for line in place.cli("list").splitlines() if "bad:12345678" in line)

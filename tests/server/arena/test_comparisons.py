@@ -62,6 +62,15 @@ def test_four_models_answer_on_four_sides_in_their_order(gateway: Gateway) -> No
     assert "fourth" not in told[-1]["comparison"]
 
 
+def test_an_alias_is_told_with_the_version_that_answered_and_neither_while_blind(gateway: Gateway) -> None:
+    assert gateway.http.put("/v1/aliases/support", json={"model": CAPTAIN}).status_code == 201
+    for blind, names in ((False, {("base", "base"), ("support", CAPTAIN)}), (True, {(None, None)})):
+        body = {"messages": QUESTION, "models": ["base", "support"], "stream": True, "blind": blind}
+        told = events(gateway.http.post("/v1/comparisons", json=body).text)
+        done = [event for event in told if event["type"] == "comparison.side_done"]
+        assert {(event["requested_model"], event["model"]) for event in done} == names
+
+
 def test_one_failed_side_of_three_is_told_and_nothing_is_stored(gateway: Gateway) -> None:
     gateway.engine.script = lambda body: (
         FakeAnswer(b'{"error": {"message": "no"}}', status=400) if body["model"] == POET else as_named(body)

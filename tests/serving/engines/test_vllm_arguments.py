@@ -72,7 +72,7 @@ def test_cuda_without_a_gpu_is_refused(base: BaseModel, settings: VLLMSettings) 
     ("change", "words"),
     [
         ({"max_lora_rank": 20}, "max_lora_rank is 20"),
-        ({"max_loras": 40}, "max_loras is 40"),
+        ({"max_loras": 40}, "max_adapters is 40"),
         ({"max_loras": 0}, "is 0"),
     ],
 )

@@ -217,7 +217,7 @@ def test_a_start_that_cannot_succeed_says_why_and_leaves_nothing(live: LiveEngin
 
 def test_a_start_that_takes_too_long_is_given_up(live: LiveEngine, tmp_path: Path) -> None:
     engine = VLLMProcess(live.engine.base, VLLMSettings(tmp_path / "engine", tmp_path / "log", start_timeout_s=1))
-    with pytest.raises(EngineStartError, match="wasn't ready after 1 s, while loading vLLM"):
+    with pytest.raises(EngineStartError, match="wasn't ready after 1 s; it was still loading vLLM"):
         live.run(engine.start())
     assert engine.session is None
 

@@ -69,7 +69,7 @@ def test_without_a_base_lengths_are_characters_and_the_way_to_tokens_is_told(
     text = report(capsys, examples)
     assert "6 examples, for `method: supervised`" in text
     assert "length in characters: shortest 36, median" in text
-    assert "set --base-model" in text
+    assert "name a base model" in text
     assert "memory, about" not in text
 
 

@@ -66,6 +66,12 @@ def test_words_of_another_model_than_asked_are_taken_away() -> None:
     assert right.problem == Problem("wrong_model", f"{TUNED} ≠ {BASE}")
 
 
+def test_an_alias_is_answered_by_its_version() -> None:
+    done = side_done("right", "ft:base::the-version") | {"requested_model": TUNED}
+    right = play(begun(), delta("right", "Aye"), done).turns[0].panes[1]
+    assert (right.phase, right.content, right.model) == ("done", "Aye", "ft:base::the-version")
+
+
 def test_each_model_goes_on_from_its_own_answers() -> None:
     second = answered(begun(system="Be brief."), "Hi", "Aye").ask("And then?", MODELS, "Be brief.", 20.0)
     system = {"role": "system", "content": "Be brief."}

@@ -80,7 +80,8 @@ class CleaningConfig:
         faults = [f"`{name}` is {getattr(self, name)}, but must be 0 or more." for name in self._negative_settings()]
         if self.near_duplicates is not None and not 0.3 <= self.near_duplicates <= 1:
             faults.append(
-                f"`near_duplicates` is {self.near_duplicates}, but must be 0.3 to 1, or none to keep near-duplicates."
+                f"`near_duplicates` is {self.near_duplicates}, but must be 0.3 to 1. To keep near-duplicates, use 0 on "
+                "the command line, null over HTTP."
             )
         if self.max_chars is not None and self.max_chars < self.min_chars:
             faults.append(

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True)
     if options.tokens and options.base_model is None:
-        return _print_error("--tokens needs a tokenizer; set the base model's folder with --base-model.")
+        return _print_error("--tokens needs a tokenizer, so a base model must be given, too.")
     tokenizer = None
     if options.base_model is not None:
         prepare_environment(offline=Path(options.base_model).is_dir())

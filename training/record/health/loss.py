@@ -126,7 +126,7 @@ def nothing_learned(history: History) -> Finding | None:
         "nothing_learned", "warning", history.last_step,
         (f"After {history.share_done:.0%} of the run the training loss is {start - fall:.3f}; it started at "
             f"{start:.3f}. ")
-        + (f"The validation loss hasn't changed from {history.validations[0]:.3f}. " if stood else "")
+        + (f"The validation loss has hardly changed from {history.validations[0]:.3f}. " if stood else "")
         + "The model hasn't learned anything yet.",
         higher_learning_rate(history),
     )  # fmt: skip

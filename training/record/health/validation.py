@@ -87,7 +87,7 @@ def plateau(history: History) -> Finding | None:
     since = list(history.validations)[-3]
     return Finding(
         "plateau", "info", history.last_step,
-        f"The validation loss fell from {valid[0]:.3f} to {last[-1]:.3f} and hasn't changed since step {since}: "
+        f"The validation loss fell from {valid[0]:.3f} to {last[-1]:.3f} and has hardly changed since step {since}: "
         "more training with these settings won't improve it (plateau).",
         "Stop earlier next time with `early_stopping_patience: 2`. If the answers aren't good enough, use more "
         "examples or a larger `r`; more steps won't help.",

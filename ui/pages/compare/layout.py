@@ -114,7 +114,7 @@ def lay_out(captions: Captions, frame: Frame) -> CompareControls:
 
 
 def _model_choice(captions: Captions) -> dict[str, Any]:
-    # Any name can be typed: an alias is served although it isn't in the list of models.
+    # Any name can be typed: those of `base_model_map` are served although they aren't in the list of models.
     with gr.Row(elem_classes="compare-models"):
         models = tuple(
             captions.make(

@@ -270,10 +270,10 @@ class ComparePage:
 
 
 def _choose(models: Sequence[Model], chosen: Sequence[str | None]) -> list[str | None]:
-    """Return the selected models; for empty fields the base, then the newest tuned models."""
-    base = [model.name for model in models if model.parent is None][:1]
-    tuned = [model.name for model in reversed(models) if model.parent is not None]
-    free = iter([name for name in [*base, *tuned] if name not in chosen])
+    """Return the selected models; for empty fields the base, then the newest tuned models, aliases aside."""
+    bases = [model.name for model in models if model.parent is None]
+    tuned = [model.name for model in reversed(models) if model.parent in bases]  # an alias's parent is its version
+    free = iter([name for name in [*bases[:1], *tuned] if name not in chosen])
     return [name or next(free, None) for name in chosen]
 
 

@@ -72,8 +72,9 @@ class Pane:
     def finish(self, result: Mapping[str, Any]) -> Pane:
         """Return the finished pane; it fails without text if another model wrote the answer."""
         model = result.get("model")
-        if self.asked_model is not None and model != self.asked_model:
-            return self.fail(Problem("wrong_model", f"{self.asked_model} ≠ {model}"))
+        requested = result.get("requested_model") or model  # an alias, where `model` is its version
+        if self.asked_model is not None and requested != self.asked_model:
+            return self.fail(Problem("wrong_model", f"{self.asked_model} ≠ {requested}"))
         return replace(
             self,
             phase="done",

@@ -34,7 +34,8 @@ class RestartRequest(BaseModel):
         default=DRAIN_TIMEOUT_S, ge=0, le=3600, description="Seconds to wait for requests in flight."
     )
     force: bool = Field(
-        default=False, description="Whether to then cancel requests still in flight; otherwise the restart is canceled."
+        default=False,
+        description="Whether to cut requests still in flight then; otherwise the restart is called off.",
     )
     wait: bool = Field(
         default=True,
