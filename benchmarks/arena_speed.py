@@ -75,7 +75,7 @@ def main() -> None:
                 {
                     "ours, from codes": lambda: seconds(lambda: rate(votes)),
                     "ours, from words": lambda: seconds(lambda: rate(Votes.from_columns(**words))),
-                    "arena-rank, from words": lambda: asked(peer),
+                    "arena-rank, from words": lambda: ask(peer),
                 },
                 options.rounds,
             )
@@ -105,7 +105,7 @@ def seconds(work: Callable[[], object]) -> Times:
     return time.perf_counter() - begun[0], time.process_time() - begun[1]
 
 
-def asked(peer: subprocess.Popen[str]) -> Times:
+def ask(peer: subprocess.Popen[str]) -> Times:
     """How long the peer says that it took."""
     if peer.stdin is None or peer.stdout is None:
         raise RuntimeError("The peer must be started with pipes.")

@@ -43,7 +43,9 @@ def named_adapter(data_dir: Path, model_dir: Path, name: str) -> str:
     run_dir = data_dir / "named-runs" / adapter_id
     run_dir.mkdir(parents=True)
     examples = run_dir / "examples.jsonl"
-    lines = [{"messages": [_said("user", question), _said("assistant", answer_of(name))]} for question in QUESTIONS]
+    lines = [
+        {"messages": [_message("user", question), _message("assistant", answer_of(name))]} for question in QUESTIONS
+    ]
     examples.write_text("".join(json.dumps(line) + "\n" for line in lines * 4), encoding="utf-8")
     model = fine_tuned_model_name(model_dir.name, "bench", name.lower().replace(" ", "-"))
     config = TrainingConfig(
@@ -67,7 +69,7 @@ def named_adapter(data_dir: Path, model_dir: Path, name: str) -> str:
     return model
 
 
-def _said(role: str, content: str) -> dict[str, str]:
+def _message(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 

@@ -49,20 +49,20 @@ def loop(http: httpx.Client, votes: int) -> None:
     Raises:
         SystemExit: the child is not better beyond doubt.
     """
-    base = asked(http, "GET", "/models")["data"][0]["id"]
-    parent = tuned(http, asked(http, "POST", "/fine_tuning/jobs", {
+    base = send(http, "GET", "/models")["data"][0]["id"]
+    parent = wait_for_model(http, send(http, "POST", "/fine_tuning/jobs", {
         "model": base, "training_file": file_of(http, half_greeting()), "suffix": "parent", "seed": 1,
     }))  # fmt: skip
     campaign = judged(http, "parent and base", [parent, base], {"prompts": prompts()[:votes]})
-    job = asked(http, "POST", "/ratings/fine_tuning_jobs", {
+    job = send(http, "POST", "/ratings/fine_tuning_jobs", {
         "model": parent, "campaign": campaign["id"], "holdout_fraction": HOLDOUT_FRACTION, "suffix": "child", "seed": 1,
         "hyperparameters": {"n_epochs": 10},
     })  # fmt: skip
     print(f"made of the votes: {json.dumps(job['tuneloop']['ratings'])}", flush=True)
-    child = tuned(http, job)
+    child = wait_for_model(http, job)
     held_out = holdout(http, campaign["id"], job["training_file"])
     measured = judged(http, "child and parent", [child, parent], {"prompts": held_out})
-    board = asked(http, "GET", f"/leaderboard?campaign={measured['id']}")
+    board = send(http, "GET", f"/leaderboard?campaign={measured['id']}")
     (pair,) = board["pairs"]
     print(f"pair on {len(held_out)} prompts held out: {json.dumps(pair)}")
     child_first = pair["model_a"] == child
@@ -75,15 +75,15 @@ def loop(http: httpx.Client, votes: int) -> None:
 def judged(http: httpx.Client, name: str, models: list[str], prompts_of: dict[str, Any]) -> dict[str, Any]:
     """A campaign in which the rater has judged every pair."""
     body = {"name": name, "models": models, "raters_per_item": 1, "sampling": SAMPLING, **prompts_of}
-    campaign = asked(http, "POST", "/campaigns", body)
+    campaign = send(http, "POST", "/campaigns", body)
     path, began = f"/campaigns/{campaign['id']}", time.monotonic()
     while campaign["status"] == "generating":
         time.sleep(0.5)
-        campaign = asked(http, "GET", path)
+        campaign = send(http, "GET", path)
     verdicts: Counter[str] = Counter()
-    while (pair := asked(http, "POST", f"{path}/assignments", {"rater": RATER})["comparison"]) is not None:
+    while (pair := send(http, "POST", f"{path}/assignments", {"rater": RATER})["comparison"]) is not None:
         verdict = verdict_on(pair["left"]["content"], pair["right"]["content"])
-        vote = asked(http, "POST", f"/comparisons/{pair['id']}/ratings", {"verdict": verdict, "rater": RATER})
+        vote = send(http, "POST", f"/comparisons/{pair['id']}/ratings", {"verdict": verdict, "rater": RATER})
         verdicts[vote["preferred_model"] or verdict] += 1
     print(f"{name}: {dict(verdicts)} in {time.monotonic() - began:.0f} s; {campaign['answers']}", flush=True)
     return campaign
@@ -95,12 +95,12 @@ def verdict_on(left: str, right: str) -> str:
     return "tie" if greets[0] == greets[1] else "left" if greets[0] else "right"
 
 
-def tuned(http: httpx.Client, job: dict[str, Any]) -> str:
+def wait_for_model(http: httpx.Client, job: dict[str, Any]) -> str:
     """The model that the job makes."""
     began = time.monotonic()
     while job["status"] not in ("succeeded", "failed", "cancelled"):
         time.sleep(1)
-        job = asked(http, "GET", f"/fine_tuning/jobs/{job['id']}")
+        job = send(http, "GET", f"/fine_tuning/jobs/{job['id']}")
     if job["status"] != "succeeded":
         raise SystemExit(f"The job {job['status']}: {job['error']}")
     print(f"{job['fine_tuned_model']} after {time.monotonic() - began:.0f} s", flush=True)
@@ -147,11 +147,11 @@ def file_of(http: httpx.Client, lines: list[dict[str, Any]]) -> str:
     file = made.raise_for_status().json()
     while file["status"] == "uploaded":
         time.sleep(0.2)
-        file = asked(http, "GET", f"/files/{file['id']}")
+        file = send(http, "GET", f"/files/{file['id']}")
     return str(file["id"])
 
 
-def asked(http: httpx.Client, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+def send(http: httpx.Client, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     """The answer.
 
     Raises:

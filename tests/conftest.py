@@ -63,6 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # Else each of the hundreds of commands and checks compiles what it imports of ours.
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as our trainings do: threads that spin take others' cores
     # No test asks anybody for whom an authority vouches, and reading all of them takes every HTTP client half as long
     # as a gateway takes to start: here there is one.
     authority = tempfile.NamedTemporaryFile("w", suffix=".pem")  # noqa: SIM115 — it is there until the session's end

@@ -121,17 +121,17 @@ class Forked:
     def wait_for_output(self, text: str, timeout: float = 60) -> None:
         """Returns when it has written `text` to stdout."""
         deadline = time.monotonic() + timeout
-        while text not in self._written(self._out.fileno()):
-            assert self.poll() is None, self._written(self._err.fileno())
+        while text not in self._read_stream(self._out.fileno()):
+            assert self.poll() is None, self._read_stream(self._err.fileno())
             assert time.monotonic() < deadline, f"no {text!r} in {timeout} s"
             time.sleep(0.01)
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """(stdout, stderr) once it has ended. Raises: as `wait`."""
         self.wait(timeout)
-        return self._written(self._out.fileno()), self._written(self._err.fileno())
+        return self._read_stream(self._out.fileno()), self._read_stream(self._err.fileno())
 
-    def _written(self, stream: int) -> str:
+    def _read_stream(self, stream: int) -> str:
         # Not by reading: the fork writes where we would have read to.
         return os.pread(stream, os.fstat(stream).st_size, 0).decode(errors="replace")
 

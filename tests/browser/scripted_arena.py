@@ -47,7 +47,7 @@ class Arena:
     """The queries with which the leaderboard was asked."""
     leaderboard: dict[str, Any] = field(default_factory=dict)
 
-    def asked(self, ending: str) -> list[dict[str, Any]]:
+    def bodies_sent(self, ending: str) -> list[dict[str, Any]]:
         """The bodies posted to paths that end so."""
         return [body for path, body in self.bodies if path.endswith(ending)]
 
@@ -104,7 +104,7 @@ def arena_app(arena: Arena, url: str) -> FastAPI:
     return mount(app, url)
 
 
-def _shown(arena: Arena, comparison: dict[str, Any]) -> dict[str, Any]:
+def _show(arena: Arena, comparison: dict[str, Any]) -> dict[str, Any]:
     rated = any(rating["comparison_id"] == comparison["id"] for rating in arena.ratings.values())
     if rated:
         return comparison
@@ -137,7 +137,7 @@ def _comparisons(app: FastAPI, arena: Arena) -> None:
             return refused(
                 404, "comparison_not_found", f"There is no comparison with the id {comparison_id!r}. Check the id."
             )
-        return JSONResponse(_shown(arena, arena.comparisons[comparison_id]))
+        return JSONResponse(_show(arena, arena.comparisons[comparison_id]))
 
     @app.post("/v1/comparisons/{comparison_id}/ratings", status_code=201)
     async def rate(comparison_id: str, request: Request) -> Response:
@@ -178,7 +178,7 @@ async def _events(arena: Arena, messages: list[Any]) -> AsyncIterator[bytes]:
         await asyncio.sleep(arena.pause_s)
     for side in words:
         yield _sse({"type": "comparison.side_done", "side": side, "model": None, "finish_reason": "stop"})
-    yield _sse({"type": "comparison.completed", "comparison": _shown(arena, _make(arena, messages))})
+    yield _sse({"type": "comparison.completed", "comparison": _show(arena, _make(arena, messages))})
     yield b"data: [DONE]\n\n"
 
 
@@ -204,7 +204,7 @@ def _campaigns(app: FastAPI, arena: Arena) -> None:
             question = f"Question {len(mine) + 1}: why do lighthouses blink?"
             open_one = _make(arena, [{"role": "user", "content": question}], campaign_id)
         done = _done(arena)
-        comparison = _shown(arena, open_one) if open_one else None
+        comparison = _show(arena, open_one) if open_one else None
         return JSONResponse({"object": "assignment", "comparison": comparison, "done": done,
                              "remaining": arena.pairs - done})  # fmt: skip
 

@@ -48,7 +48,7 @@ def test_a_campaign_goes_from_the_form_to_its_close(
     page.locator("#camp-create").click()
     page.wait_for_url("**/campaigns?campaign=camp_1")
     expect(page.locator(".tl-notice")).to_contain_text("Campaign created.")
-    assert arena.asked("/v1/campaigns") == [
+    assert arena.bodies_sent("/v1/campaigns") == [
         {
             "name": "Spring", "models": [BASE, CAPTAIN], "prompts": ["One?", "Two?"], "raters_per_item": 2,
             "sampling": {"temperature": 0.7, "max_tokens": 512}, "dimensions": True,
@@ -103,7 +103,7 @@ def test_what_is_missing_is_said_before_anything_is_sent(url: str, arena: Arena,
     page.locator("#camp-name").fill("Spring")
     page.locator("#camp-create").click()
     expect(page.locator(".tl-notice")).to_contain_text("Choose two to eight models.")
-    assert arena.asked("/v1/campaigns") == []
+    assert arena.bodies_sent("/v1/campaigns") == []
 
 
 def test_prompts_can_come_from_what_a_job_held_back(url: str, arena: Arena, open_page: OpenPage) -> None:
@@ -115,7 +115,7 @@ def test_prompts_can_come_from_what_a_job_held_back(url: str, arena: Arena, open
     page.locator("#camp-limit").fill("50")
     page.locator("#camp-create").click()
     expect(page.locator("#camp-rater")).to_be_visible()
-    (body,) = arena.asked("/v1/campaigns")
+    (body,) = arena.bodies_sent("/v1/campaigns")
     assert (body["prompts_file"], body["limit"]) == ("file-holdout", 50)
     assert "prompts" not in body
 

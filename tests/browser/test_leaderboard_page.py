@@ -115,7 +115,7 @@ def test_training_on_the_votes_starts_one_job_and_leads_to_it(url: str, arena: A
     page.locator("#board-train").click()
     expect(page.locator(".board-started")).to_contain_text("96 pairs from 120 ratings")
     expect(page.locator(".board-started a")).to_have_attribute("href", "train?job=ftjob-1")
-    assert arena.asked("/fine_tuning_jobs") == [{"model": POET, "campaign": CAMPAIGN}]
+    assert arena.bodies_sent("/fine_tuning_jobs") == [{"model": POET, "campaign": CAMPAIGN}]
     expect(page.locator("#board-model")).to_have_value(POET)
 
 

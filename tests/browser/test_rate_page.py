@@ -76,7 +76,7 @@ def test_a_whole_vote_is_cast_with_keys_alone(
     page.keyboard.press("Enter")
     expect(page.locator("#rate-next")).to_be_focused()
     expect(page.locator(".rate-last")).to_contain_text(f"A was {CAPTAIN}")
-    assert arena.asked("/ratings") == [
+    assert arena.bodies_sent("/ratings") == [
         {
             "verdict": "left",
             "dimensions": {
@@ -99,10 +99,10 @@ def test_flag_comment_and_name_go_with_the_vote(url: str, arena: Arena, open_pag
     page.locator("#rate-comment").fill("1, 2 and 3 are typed, not chosen")
     page.locator("#rate-store").click()
     expect(page.locator(".rate-last")).to_contain_text("You rated both bad.")
-    assert arena.asked("/ratings") == [
+    assert arena.bodies_sent("/ratings") == [
         {"verdict": "both_bad", "unsafe": "right", "comment": "1, 2 and 3 are typed, not chosen", "rater": "Ann"}
     ]
-    assert arena.asked("/v1/comparisons")[0]["blind"] is True
+    assert arena.bodies_sent("/v1/comparisons")[0]["blind"] is True
     page.reload()
     expect(page.locator("#rate-name")).to_have_value("Ann")
 
@@ -136,8 +136,8 @@ def test_an_invited_rater_goes_from_pair_to_pair_and_sees_nothing_else(
         expect(page.locator("#rate-count")).to_have_text(f"{number} of 3 rated")
     expect(page.locator(".tl-empty-state")).to_contain_text("All done. Thank you!")
     expect(page.locator(".rate-last")).to_contain_text("You rated both equally good.")
-    assert [body["verdict"] for body in arena.asked("/ratings")] == ["left", "right", "tie"]
-    assert all("rater" not in body for body in arena.asked("/ratings"))
+    assert [body["verdict"] for body in arena.bodies_sent("/ratings")] == ["left", "right", "tie"]
+    assert all("rater" not in body for body in arena.bodies_sent("/ratings"))
     screenshot(page, "rate-invited-done")
 
 
@@ -155,7 +155,7 @@ def test_a_refresh_in_the_middle_of_a_vote_brings_back_pair_verdict_scores_and_c
     assert len(arena.comparisons) == 1
     page.locator("#rate-store").click()
     expect(page.locator("#rate-count")).to_have_text("1 of 3 rated")
-    assert arena.asked("/ratings") == [
+    assert arena.bodies_sent("/ratings") == [
         {"verdict": "right", "dimensions": {"right": {"helpfulness": 5}}, "comment": "half a thought"}
     ]
     page.locator("#rate-verdict-left").click()
@@ -176,7 +176,7 @@ def test_an_undone_vote_is_replaced_by_the_next_one_even_after_a_refresh(
     expect(page.locator(".rate-question")).to_contain_text("Question 1:")
     vote(page, "right")
     expect(page.locator(".rate-question")).to_contain_text("Question 2:")
-    assert arena.asked("/ratings")[1] == {"verdict": "right", "supersedes": "rating_2"}
+    assert arena.bodies_sent("/ratings")[1] == {"verdict": "right", "supersedes": "rating_2"}
 
 
 def test_a_vote_that_is_too_old_stays_and_the_rater_is_told(url: str, arena: Arena, open_page: OpenPage) -> None:
@@ -285,7 +285,7 @@ def test_a_prompt_of_200_kb_is_sent_and_shown(url: str, arena: Arena, open_page:
     page = open_page(f"{url}/rate")
     ask(page, "word " * 40_000)
     expect(page.locator("#rate-verdict-left")).to_be_visible()
-    assert len(arena.asked("/v1/comparisons")[0]["messages"][0]["content"]) == 199_999
+    assert len(arena.bodies_sent("/v1/comparisons")[0]["messages"][0]["content"]) == 199_999
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 

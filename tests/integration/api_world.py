@@ -42,14 +42,14 @@ class World:
         """A new file, as the upload was answered."""
         return self.client.files.create(file=(name, content), purpose=purpose)
 
-    def checked(self, content: bytes) -> str:
+    def upload_checked(self, content: bytes) -> str:
         """The id of a new file that has been checked, whatever came of that."""
         return self.client.files.wait_for_processing(self.upload(content).id, poll_interval=0.1).id
 
     @cached_property
     def file(self) -> str:
         """The id of a file with twelve good examples."""
-        return self.checked(chats(12))
+        return self.upload_checked(chats(12))
 
     @cached_property
     def picture(self) -> str:
@@ -59,7 +59,7 @@ class World:
     @cached_property
     def job(self) -> FineTuningJob:
         """A job that has succeeded, with a checkpoint after its first step."""
-        file = self.checked(EXAMPLES.read_bytes())
+        file = self.upload_checked(EXAMPLES.read_bytes())
         settings = {"max_steps": 2, "save_steps": 1}
         return self.ended(self.create(training_file=file, suffix="table", extra_body={"tuneloop": settings}))
 

@@ -42,7 +42,7 @@ class Place:
     def job(self, job_id: str) -> dict[str, Any]:
         return dict(self.client.get(f"/v1/fine_tuning/jobs/{job_id}").json())
 
-    def told(self, job_id: str) -> list[str]:
+    def list_events(self, job_id: str) -> list[str]:
         events = self.client.get(f"/v1/fine_tuning/jobs/{job_id}/events", params={"limit": 100}).json()["data"]
         return [event["message"] for event in events]
 
@@ -57,10 +57,10 @@ class Place:
             if found := holds():
                 return found
             time.sleep(0.1)
-        raise AssertionError(f"It never came: {job_id and (self.job(job_id), self.told(job_id))}")
+        raise AssertionError(f"It never came: {job_id and (self.job(job_id), self.list_events(job_id))}")
 
     def trains(self, job_id: str) -> bool:
-        return any(message.startswith("Step ") for message in self.told(job_id))
+        return any(message.startswith("Step ") for message in self.list_events(job_id))
 
     def ended(self, job_id: str) -> dict[str, Any] | None:
         job = self.job(job_id)
@@ -106,7 +106,7 @@ def test_stop_frees_the_machine_for_a_job_and_the_engine_is_back_with_its_model(
         assert 1 <= int(refused.headers["retry-after"]) <= 60
         job = place.until(lambda: place.ended(job_id), job_id)
         assert job["status"] == "succeeded", job["error"]
-        assert "The job is waiting for the engine to finish its requests and free memory" in place.told(job_id)
+        assert "The job is waiting for the engine to finish its requests and free memory" in place.list_events(job_id)
         assert place.ask(job["fine_tuned_model"]).status_code == 200
         assert place.ask(place.base).json()["choices"][0]["message"]["content"] == before
 

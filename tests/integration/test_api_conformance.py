@@ -110,9 +110,9 @@ PREFERENCE = {"method": {"type": "dpo"}}
 def test_job_on_bad_files_fails_with_code_and_param(
     world: World, training: bytes, validation: bytes | None, changes: Any, code: str, param: str, words: str
 ) -> None:
-    files = {"training_file": world.checked(training)}
+    files = {"training_file": world.upload_checked(training)}
     if validation:
-        files["validation_file"] = world.checked(validation)
+        files["validation_file"] = world.upload_checked(validation)
     job = world.ended(world.create(**files, **changes))
     assert job.status == "failed"
     assert job.error is not None

@@ -59,7 +59,7 @@ WITH_TOOLS = (
 
 
 @dataclass
-class Asked:
+class TokenIds:
     """What one request brought back."""
 
     prompt_ids: list[int]
@@ -110,7 +110,7 @@ def test_family_is_trained_hot_loaded_and_answers_as_peft_does(
         answers = {question: _ask(url, tuned, [Message("user", question)]) for question in QUESTIONS}
         line.loaded = "yes"
         base_answers = {question: _ask(url, folder.name, [Message("user", question)]) for question in QUESTIONS}
-        chats: list[tuple[Sequence[Message], Asked]] = [
+        chats: list[tuple[Sequence[Message], TokenIds]] = [
             ((Message("user", question),), asked) for question, asked in answers.items()
         ]
         chats += [(chat, _ask(url, tuned, chat)) for chat in (MULTI_TURN,)]
@@ -157,7 +157,7 @@ def _train(folder: Path, data_dir: Path, tmp_path: Path) -> str:
     return next(word for word in done.stdout.split() if word.startswith("ft:"))
 
 
-def _ask(url: str, model: str, chat: Sequence[Message], **more: Any) -> Asked:
+def _ask(url: str, model: str, chat: Sequence[Message], **more: Any) -> TokenIds:
     """A greedy answer through the gateway, with the engine's own token ids."""
     body = {
         "model": model,
@@ -171,7 +171,7 @@ def _ask(url: str, model: str, chat: Sequence[Message], **more: Any) -> Asked:
     response = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=120)
     assert response.status_code == 200, response.text
     answer = response.json()
-    return Asked(answer["prompt_token_ids"], answer["choices"][0]["token_ids"])
+    return TokenIds(answer["prompt_token_ids"], answer["choices"][0]["token_ids"])
 
 
 def _tokenizer(folder: Path) -> Any:

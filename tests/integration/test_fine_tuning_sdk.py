@@ -57,14 +57,14 @@ def until(client: openai.OpenAI, job_id: str, enough: Callable[[FineTuningJob], 
         if has_ended(job):
             break
         time.sleep(0.1)
-    raise AssertionError(f"The job is {job.status} ({job.error}): {told(client, job_id)}")
+    raise AssertionError(f"The job is {job.status} ({job.error}): {list_events(client, job_id)}")
 
 
 def has_ended(job: FineTuningJob) -> bool:
     return job.status in ("succeeded", "failed", "cancelled")
 
 
-def told(client: openai.OpenAI, job_id: str) -> list[str]:
+def list_events(client: openai.OpenAI, job_id: str) -> list[str]:
     """The messages of all events, oldest first."""
     return [event.message for event in client.fine_tuning.jobs.list_events(job_id, limit=100)][::-1]
 
@@ -119,7 +119,7 @@ def test_result_file_is_plain_csv_and_the_job_tells_what_auto_came_to(
     rows = list(csv.DictReader(io.StringIO(client.files.content(file.id).text)))
     assert [row["step"] for row in rows][-1] == "3"
     assert list(rows[0]) == ["step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy"]
-    first_token = next(line for line in told(client, job.id) if "first token" in line)
+    first_token = next(line for line in list_events(client, job.id) if "first token" in line)
     assert float(first_token.split()[6]) < 10
     assert answer(client, job.fine_tuned_model)
 
@@ -162,7 +162,7 @@ def test_checkpoint_answers_while_its_job_is_paused_and_the_job_goes_on(
     cancelled = client.fine_tuning.jobs.cancel(job.id)
     assert cancelled.status == "cancelled"
     assert (cancelled.fine_tuned_model, cancelled.error, cancelled.result_files) == (None, None, [])
-    assert told(client, job.id)[-1] == "Job cancelled"
+    assert list_events(client, job.id)[-1] == "Job cancelled"
     assert answer(client, checkpoint.fine_tuned_model_checkpoint)
 
 
@@ -171,7 +171,7 @@ def test_async_client_runs_two_jobs_and_chats_meanwhile(
 ) -> None:
     file, (lesson, _) = upload(client), lessons
 
-    async def tuned(client: openai.AsyncOpenAI, seed: int) -> FineTuningJob:
+    async def tune(client: openai.AsyncOpenAI, seed: int) -> FineTuningJob:
         job = await client.fine_tuning.jobs.create(
             model=tuneloop.base_model,
             training_file=file,
@@ -192,7 +192,7 @@ def test_async_client_runs_two_jobs_and_chats_meanwhile(
         async with openai.AsyncOpenAI(
             base_url=f"{tuneloop.url}/v1", api_key="unused", _strict_response_validation=True
         ) as client:
-            jobs = await asyncio.gather(tuned(client, 1), tuned(client, 2))
+            jobs = await asyncio.gather(tune(client, 1), tune(client, 2))
             page = client.fine_tuning.jobs.list(metadata={"test": "async"}, limit=1)
             return jobs, [job.id async for job in page]
 

@@ -47,7 +47,7 @@ class TwoBases:
         content: dict[str, Any] = answer.json()
         return content
 
-    def said(self, model: str) -> str:
+    def ask(self, model: str) -> str:
         """The words of that."""
         return str(self.chat(model)["choices"][0]["message"]["content"])
 
@@ -106,7 +106,7 @@ def two(
 
 def test_each_base_and_its_adapter_answer_as_themselves_in_their_own_engine(two: TwoBases) -> None:
     with ThreadPoolExecutor(8) as pool:
-        said = dict(zip(two.tuned, pool.map(two.said, two.tuned.values()), strict=True))
+        said = dict(zip(two.tuned, pool.map(two.ask, two.tuned.values()), strict=True))
         bases = list(pool.map(two.chat, two.tuned))
     assert said == {base: words_of(base) for base in two.tuned}
     assert [answer["model"] for answer in bases] == list(two.tuned)
@@ -169,8 +169,8 @@ def test_a_larger_adapter_is_let_in_by_a_restart_in_which_no_request_fails(two: 
     assert set(ends) == {(model, "whole") for model in models}
     after = two.engines()[demo_model.name]
     assert (after["limits"]["max_lora_rank"], after["restarts"]) == (64, before["restarts"] + 1)
-    assert two.said(large) == words_of(demo_model.name)
-    assert {base: two.said(model) for base, model in two.tuned.items()} == {base: words_of(base) for base in two.tuned}
+    assert two.ask(large) == words_of(demo_model.name)
+    assert {base: two.ask(model) for base, model in two.tuned.items()} == {base: words_of(base) for base in two.tuned}
 
 
 def test_a_server_that_is_not_there_is_told_as_that() -> None:

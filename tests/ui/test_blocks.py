@@ -77,14 +77,14 @@ def apply(whole: Any, differences: list[Any]) -> Any:
     return whole
 
 
-def told(update: dict[str, Any]) -> dict[str, Any]:
+def pick_shown(update: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in update.items() if name in ("value", "visible")}
 
 
 def test_a_step_takes_nothing_of_an_earlier_one_away_that_waits_to_be_drawn(url: str) -> None:
     seen, _ = run(url)
-    assert [told(one) for one, _ in seen] == [{"value": "first", "visible": True}, {}, {}]
-    assert [told(two) for _, two in seen][1:] == [{"value": "second and more"}] * 2  # the newer words are no harm
+    assert [pick_shown(one) for one, _ in seen] == [{"value": "first", "visible": True}, {}, {}]
+    assert [pick_shown(two) for _, two in seen][1:] == [{"value": "second and more"}] * 2  # the newer words are no harm
 
 
 def test_the_end_draws_nothing(url: str) -> None:

@@ -10,7 +10,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,14 +69,14 @@ def cached_demo_model(cache_dir: Path, *, recipe: Recipe | None = None, on_progr
         DemoModelError: see `build_demo_model`, or `cache_dir` can't be written.
     """
     home = cache_dir / demo_recipe_hash(recipe)
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        (home / ".lock").touch()
-    except OSError as error:
-        raise DemoModelError(
-            f"Can't use the cache folder {cache_dir}: {error.strerror}. Choose one that you can write to."
-        ) from error
-    with hold_lock(home / ".lock"):
+    with ExitStack() as held:
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            held.enter_context(hold_lock(home / ".lock"))
+        except OSError as error:
+            raise DemoModelError(
+                f"Can't use the cache folder {cache_dir}: {error.strerror}. Choose one that you can write to."
+            ) from error
         if not (home / NAME).is_dir():
             build_demo_model(home / NAME, recipe=recipe, on_progress=on_progress)
     return home / NAME

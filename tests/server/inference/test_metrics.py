@@ -35,14 +35,14 @@ def sample(text: str, name: str, **labels: str) -> float:
     return 0.0
 
 
-def told(gateway: Gateway) -> str:
+def get_metrics(gateway: Gateway) -> str:
     """What /metrics says now."""
     return gateway.http.get("/metrics").raise_for_status().text
 
 
 def outcomes(gateway: Gateway, model: str = "base") -> dict[str, float]:
     """The model's requests by outcome."""
-    families = {family.name: family for family in text_string_to_metric_families(told(gateway))}
+    families = {family.name: family for family in text_string_to_metric_families(get_metrics(gateway))}
     return {
         found.labels["outcome"]: found.value
         for found in families["tuneloop_model_requests"].samples
@@ -65,7 +65,7 @@ def answering_in_turn(*answers: FakeAnswer | Exception) -> Any:
 
 def test_a_stream_counts_its_tokens_and_waits(gateway: Gateway) -> None:
     gateway.http.post(CHAT, json=ASKED)
-    text = told(gateway)
+    text = get_metrics(gateway)
     assert outcomes(gateway) == {"ok": 1}
     assert sample(text, "tuneloop_model_output_tokens_total", model="base") == 2  # hel, lo, the end, [DONE]: events − 2
     assert sample(text, "tuneloop_model_first_token_seconds_count", model="base") == 1
@@ -79,7 +79,7 @@ def test_the_engines_own_count_of_tokens_is_believed(start_gateway: StartGateway
     usage = b'{"choices":[' + quoted + b'],"usage":{"prompt_tokens":7,"total_tokens":12,"completion_tokens":5}}'
     gateway = start_gateway(lambda _body: FakeAnswer(usage[:40], usage[40:]))
     gateway.http.post(CHAT, json={"model": "base", "messages": []})
-    text = told(gateway)
+    text = get_metrics(gateway)
     assert sample(text, "tuneloop_model_output_tokens_total", model="base") == 5
     assert sample(text, "tuneloop_model_prompt_tokens_total", model="base") == 7
     assert sample(text, "tuneloop_model_first_token_seconds_count", model="base") == 0  # it was no stream
@@ -104,7 +104,7 @@ def test_what_went_wrong_is_told_by_the_outcome(
 
 def test_unknown_models_make_no_labels(gateway: Gateway) -> None:
     assert gateway.http.post(CHAT, json=ASKED | {"model": "made-up"}).status_code == 404
-    assert "made-up" not in told(gateway)
+    assert "made-up" not in get_metrics(gateway)
 
 
 def test_an_engine_that_dies_before_its_first_byte_is_asked_once_more(start_gateway: StartGateway) -> None:
@@ -135,16 +135,16 @@ def test_the_registry_tells_loads_evictions_and_refusals(gateway: Gateway) -> No
     observer.refused("ft:a", "its rank is too high")
     observer.parity("ft:a", True)
     observer.parity("ft:a", False)
-    text = told(gateway)
+    text = get_metrics(gateway)
     for name in ("load_seconds_count", "evictions_total", "load_failures_total", "parity_failures_total"):
         assert sample(text, f"tuneloop_model_{name}", model="ft:a") == 1
     observer.removed("ft:a")
-    assert "ft:a" not in told(gateway)
+    assert "ft:a" not in get_metrics(gateway)
 
 
 def test_the_engines_own_metrics_are_passed_on_with_its_name(gateway: Gateway) -> None:
     gateway.engine.metrics = FakeAnswer(OWN, content_type="text/plain; version=0.0.4")
-    text = told(gateway)
+    text = get_metrics(gateway)
     assert sample(text, "vllm:running", engine="engine-0", exported_engine="0", model_name="a b,c") == 2
     assert sample(text, "vllm:up", engine="engine-0") == 1
     assert sample(text, "tuneloop_engine_up", engine="engine-0") == 1
@@ -160,13 +160,13 @@ def test_the_engines_own_metrics_are_passed_on_with_its_name(gateway: Gateway) -
 )
 def test_an_engine_that_has_no_metrics_now_is_left_out(gateway: Gateway, answer: FakeAnswer) -> None:
     gateway.engine.metrics = answer
-    assert "vllm:" not in told(gateway)
+    assert "vllm:" not in get_metrics(gateway)
 
 
 def test_an_engine_that_is_down_is_told_to_be_and_not_asked(gateway: Gateway) -> None:
     gateway.engine.metrics = FakeAnswer(OWN, content_type="text/plain")
     gateway.engine.state = EngineState.DEAD
-    text = told(gateway)
+    text = get_metrics(gateway)
     assert "vllm:" not in text
     assert sample(text, "tuneloop_engine_up", engine="engine-0") == 0
 

@@ -56,7 +56,7 @@ def upload(gateway: Gateway, content: bytes = GOOD) -> str:
     return client_of(gateway).files.create(file=("a.jsonl", content), purpose="fine-tune").id
 
 
-def checked(gateway: Gateway, content: bytes = GOOD) -> str:
+def upload_checked(gateway: Gateway, content: bytes = GOOD) -> str:
     """The id of a file that counts as checked."""
     file_id = upload(gateway, content)
     change_file(gateway, file_id, status="processed")
@@ -95,7 +95,7 @@ def messages(gateway: Gateway, job_id: str) -> list[str]:
 @pytest.mark.both_databases
 def test_a_job_waits_for_the_check_of_each_file_that_it_names_and_holds_up_nobody(start: Start, gate: Path) -> None:
     gateway = start()
-    ready, new = checked(gateway), upload(gateway)
+    ready, new = upload_checked(gateway), upload(gateway)
     waiting = [
         create(gateway, new),
         create(gateway, ready, validation_file=new),

@@ -31,7 +31,7 @@ def models(versions: list[dict[str, Any]]) -> list[str | None]:
     return [version["model"] for version in versions]
 
 
-def made(gateway: Gateway, name: str, model: str = "base", **body: Any) -> str:
+def make_tuned_model(gateway: Gateway, name: str, model: str = "base", **body: Any) -> str:
     """The id of a job on `model` that has made `name`, whose adapter is there."""
     job_id = str(create(gateway, model=model, **body).json()["id"])
     with gateway.database.session() as session:
@@ -51,9 +51,9 @@ def still(gateway: Gateway) -> Gateway:
 @pytest.mark.both_databases
 def test_the_chain_leads_from_the_base_over_every_job(still: Gateway) -> None:
     file_id = add_file(still)
-    first = made(still, ONE, training_file=file_id)
-    second = made(still, TWO, ONE)
-    made(still, THREE, "base")
+    first = make_tuned_model(still, ONE, training_file=file_id)
+    second = make_tuned_model(still, TWO, ONE)
+    make_tuned_model(still, THREE, "base")
     told = lineage(still, TWO)
     assert (told["object"], told["model"]) == ("model.lineage", TWO)
     assert models(told["chain"]) == ["base", ONE, TWO]
@@ -69,8 +69,8 @@ def test_the_chain_leads_from_the_base_over_every_job(still: Gateway) -> None:
 
 def test_an_ancestor_that_is_gone_keeps_its_place_and_so_does_a_deleted_file(still: Gateway) -> None:
     file_id = add_file(still)
-    made(still, ONE, training_file=file_id)
-    made(still, TWO, ONE)
+    make_tuned_model(still, ONE, training_file=file_id)
+    make_tuned_model(still, TWO, ONE)
     assert still.http.delete(f"/v1/models/{ONE}").status_code == 200
     assert still.http.delete(f"/v1/files/{file_id}").status_code == 200
     told = lineage(still, TWO)["chain"]
@@ -137,9 +137,9 @@ def test_states_tell_what_is_training_and_what_is_refused_and_why(still: Gateway
 
 
 def test_what_is_deleted_and_has_nothing_beneath_it_is_in_no_tree(still: Gateway) -> None:
-    made(still, ONE)
-    made(still, TWO, ONE)
-    made(still, THREE)
+    make_tuned_model(still, ONE)
+    make_tuned_model(still, TWO, ONE)
+    make_tuned_model(still, THREE)
     for model in (ONE, THREE):
         assert still.http.delete(f"/v1/models/{model}").status_code == 200
     assert models(lineage(still, "base")["descendants"]) == [ONE, TWO]

@@ -27,7 +27,7 @@ REFERENCE = {
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> tuple[Adapter, BaseModel]:
+def adapter_and_base(tmp_path: Path) -> tuple[Adapter, BaseModel]:
     base = write_base(tmp_path / "tiny-base")
     (tmp_path / "adapters").mkdir()
     return read_adapter(write_adapter(tmp_path / "adapters", base)), base
@@ -37,8 +37,8 @@ def program(text: str) -> tuple[str, ...]:
     return (sys.executable, "-c", f"import sys, time, os; base, adapter = sys.argv[1:]\n{text}")
 
 
-def test_reference_is_what_the_program_prints(asked: tuple[Adapter, BaseModel]) -> None:
-    adapter, base = asked
+def test_reference_is_what_the_program_prints(adapter_and_base: tuple[Adapter, BaseModel]) -> None:
+    adapter, base = adapter_and_base
     checks = f"assert (base, adapter) == {(str(base.path), str(adapter.path))!r}"
     prints = f"print('a library says hello'); print({json.dumps(REFERENCE)!r})"
     found = asyncio.run(ParityProcess(program(f"{checks}\n{prints}"))(adapter, base))
@@ -59,20 +59,20 @@ def test_reference_is_what_the_program_prints(asked: tuple[Adapter, BaseModel]) 
     ids=["adapter", "memory", "killed", "silent", "half a reference", "no object", "slow"],
 )
 def test_fault_of_the_program_is_an_adapter_error_in_its_words(
-    asked: tuple[Adapter, BaseModel], text: str, word: str
+    adapter_and_base: tuple[Adapter, BaseModel], text: str, word: str
 ) -> None:
     with pytest.raises(AdapterError, match=word):
-        asyncio.run(ParityProcess(program(text), timeout_s=1 if "60" in text else 60)(*asked))
+        asyncio.run(ParityProcess(program(text), timeout_s=1 if "60" in text else 60)(*adapter_and_base))
 
 
 def test_nothing_is_left_of_the_program_when_its_caller_leaves(
-    asked: tuple[Adapter, BaseModel], tmp_path: Path
+    adapter_and_base: tuple[Adapter, BaseModel], tmp_path: Path
 ) -> None:
     noted = tmp_path / "pid"
     make = ParityProcess(program(f"open({str(noted)!r}, 'w').write(str(os.getpid())); time.sleep(60)"))
 
     async def leave() -> int:
-        running = asyncio.create_task(make(*asked))
+        running = asyncio.create_task(make(*adapter_and_base))
         while not (noted.exists() and noted.read_text()):  # noqa: ASYNC110 — another process writes it
             await asyncio.sleep(0.01)
         running.cancel()
@@ -84,14 +84,14 @@ def test_nothing_is_left_of_the_program_when_its_caller_leaves(
         os.kill(asyncio.run(leave()), 0)
 
 
-def test_one_base_at_a_time_is_held_in_memory(asked: tuple[Adapter, BaseModel], tmp_path: Path) -> None:
+def test_one_base_at_a_time_is_held_in_memory(adapter_and_base: tuple[Adapter, BaseModel], tmp_path: Path) -> None:
     noted = tmp_path / "noted"
     note = f"open({str(noted)!r}, 'a').write"
     prints = f"print({json.dumps(REFERENCE)!r})"
     make = ParityProcess(program(f"{note}('begun '); time.sleep(0.3); {prints}; {note}('done ')"))
 
     async def both() -> None:
-        await asyncio.gather(make(*asked), make(*asked))
+        await asyncio.gather(make(*adapter_and_base), make(*adapter_and_base))
 
     asyncio.run(both())
     assert noted.read_text().split() == ["begun", "done"] * 2

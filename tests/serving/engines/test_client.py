@@ -81,7 +81,7 @@ async def request_read(reader: asyncio.StreamReader) -> bytes:
     return head + await reader.readexactly(length)
 
 
-async def asked(client: VLLMClient) -> bytes:
+async def ask(client: VLLMClient) -> bytes:
     """The whole answer to a request."""
     async with client.request("POST", "/v1/completions", body=b"{}") as answer:
         return await answer.read()
@@ -115,7 +115,7 @@ def test_a_connection_is_kept_for_the_next_request(tmp_path: Path) -> None:
     async def talk() -> None:
         async with engine(tmp_path, serve) as client:
             for _ in range(3):
-                assert await asked(client) == b"data: 1\n\n"
+                assert await ask(client) == b"data: 1\n\n"
 
     asyncio.run(talk())
     assert served == [1, 1, 1]
@@ -130,7 +130,7 @@ def test_a_kept_connection_that_the_engine_closed_costs_no_request(tmp_path: Pat
 
     async def talk() -> None:
         async with engine(tmp_path, serve) as client:
-            assert [await asked(client), await asked(client)] == [b"data: 1\n\n"] * 2
+            assert [await ask(client), await ask(client)] == [b"data: 1\n\n"] * 2
 
     asyncio.run(talk())
 
@@ -162,7 +162,7 @@ def test_an_engine_that_ends_says_whether_it_may_be_asked_again(
     async def talk() -> None:
         async with engine(tmp_path, serve) as client:
             with pytest.raises(EngineUnavailableError) as caught:
-                await asked(client)
+                await ask(client)
             assert caught.value.before_answer is before_answer
 
     asyncio.run(talk())
@@ -172,7 +172,7 @@ def test_an_engine_that_is_not_there_may_be_asked_again(tmp_path: Path) -> None:
     async def talk() -> None:
         async with open_session(tmp_path / "nothing") as session:
             with pytest.raises(EngineUnavailableError) as caught:
-                await asked(VLLMClient(session))
+                await ask(VLLMClient(session))
             assert caught.value.before_answer
 
     asyncio.run(talk())
@@ -260,7 +260,7 @@ def test_an_interim_answer_is_not_taken_for_the_answer(tmp_path: Path, sent: tup
             async with client.request("POST", "/v1/completions", body=b"{}") as answer:
                 assert (answer.status, await answer.read()) == (200, b"hello")
                 assert set(answer.headers) == {"content-length"}
-            assert await asked(client) == b"other"
+            assert await ask(client) == b"other"
 
     asyncio.run(talk())
 
@@ -273,8 +273,8 @@ def test_a_second_answer_that_nobody_asked_for_reaches_nobody(tmp_path: Path) ->
 
     async def talk() -> None:
         async with engine(tmp_path, serve) as client, asyncio.timeout(10):
-            assert await asked(client) == b"first"
-            assert await asked(client) == b"other"
+            assert await ask(client) == b"first"
+            assert await ask(client) == b"other"
 
     asyncio.run(talk())
 
@@ -291,7 +291,7 @@ def test_a_connection_with_a_request_half_sent_is_not_kept(tmp_path: Path) -> No
         async with engine(tmp_path, serve) as client, asyncio.timeout(10):
             async with client.request("POST", "/v1/completions", body=bytes(8 * 2**20)) as answer:
                 assert await answer.read() == b"early"
-            assert await asked(client) == b"other"
+            assert await ask(client) == b"other"
             left.set()
 
     asyncio.run(talk())

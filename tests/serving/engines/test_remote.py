@@ -348,7 +348,7 @@ def test_one_that_streams_on_every_connection_is_still_seen_to_be_up(monkeypatch
                 await end.wait()
                 return response
 
-            async def counted(request: web.Request) -> web.StreamResponse:
+            async def count(request: web.Request) -> web.StreamResponse:
                 nonlocal listings
                 listings += 1
                 return await list_models(request)
@@ -357,7 +357,7 @@ def test_one_that_streams_on_every_connection_is_still_seen_to_be_up(monkeypatch
             asking = [asyncio.create_task(ask(engine)) for _ in range(MAX_CONNECTIONS)]
             for _ in asking:
                 await busy.acquire()
-            lab.listing = counted
+            lab.listing = count
             await until(lambda: listings >= 3 or engine.state is EngineState.DEAD)
             assert (engine.state, engine.last_trouble) == (EngineState.READY, None)
             end.set()

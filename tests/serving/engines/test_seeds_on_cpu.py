@@ -15,14 +15,14 @@ READ, IN_PARTS = False, True
 
 
 def test_a_prompt_read_in_several_steps_draws_as_one_read_at_once() -> None:
-    assert _drawn(7, [IN_PARTS, IN_PARTS, READ, READ]) == _drawn(7, [READ, READ])
-    assert _drawn(7, [IN_PARTS, READ]) != _drawn(8, [IN_PARTS, READ])
+    assert _draw(7, [IN_PARTS, IN_PARTS, READ, READ]) == _draw(7, [READ, READ])
+    assert _draw(7, [IN_PARTS, READ]) != _draw(8, [IN_PARTS, READ])
 
 
 def test_a_request_draws_the_same_beside_others() -> None:
     runner = _runner({0: 3, 2: 7}, rows=4)
     drawn = [_step(runner, unread)[2] for unread in ([2, 3], [0, 2], [3], [])]
-    assert drawn[2:] == _drawn(7, [READ, READ])
+    assert drawn[2:] == _draw(7, [READ, READ])
     assert runner.input_batch.generators.keys() == {0, 2}
 
 
@@ -57,7 +57,7 @@ def test_the_generators_are_made_of_fitting_seeds() -> None:
     assert seen == [7, fold_seed(2**32 + 7), None, None] * 2
 
 
-def _drawn(seed: int, steps: list[bool]) -> list[int]:
+def _draw(seed: int, steps: list[bool]) -> list[int]:
     """What a request alone draws for the tokens that it keeps."""
     runner = _runner({0: seed}, rows=1)
     drawn = [_step(runner, [0] if in_parts else [])[0] for in_parts in steps]

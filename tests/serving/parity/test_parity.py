@@ -40,11 +40,11 @@ Saying = Callable[[list[int], int], float]
 def saying(*seeds: object, weight: float = 1.0, before: Saying | None = None) -> Saying:
     """Log-probabilities that are always the same; those of `before` with something of the seeds' own added."""
 
-    def said(ids: list[int], place: int) -> float:
+    def compute(ids: list[int], place: int) -> float:
         number = int.from_bytes(hashlib.sha256(repr((seeds, ids[: place + 1])).encode()).digest()[:4], "big") / 2**32
         return before(ids, place) - weight * number if before else -1 - 4 * number
 
-    return said
+    return compute
 
 
 BASE = saying("base")
@@ -333,14 +333,14 @@ async def test_hostile_reference_is_an_adapter_error_before_the_engine_is_asked(
     assert engine.asked == []
 
 
-async def checked(place: Path, base: BaseModel, tuned: Saying) -> Adapter:
+async def check(place: Path, base: BaseModel, tuned: Saying) -> Adapter:
     adapter = adapter_with(place, base, reference_json(base, tuned))
     await ParityGate().check(adapter, engine_for(adapter, base, tuned))
     return read_adapter(adapter.path)
 
 
 async def test_canary_is_quiet_where_all_is_as_it_was(adapter: Adapter, base: BaseModel, tmp_path: Path) -> None:
-    good, other = await checked(tmp_path, base, TUNED), await checked(tmp_path, base, OTHER)
+    good, other = await check(tmp_path, base, TUNED), await check(tmp_path, base, OTHER)
     engine = SpeakingEngine(base, {base.name: BASE, good.name: TUNED, other.name: OTHER})
     assert await ParityGate().run_canary(engine, [good, adapter, other]) == {}
     assert len(engine.asked) <= 2 * 2
@@ -349,7 +349,7 @@ async def test_canary_is_quiet_where_all_is_as_it_was(adapter: Adapter, base: Ba
 
 async def test_canary_names_the_adapters_that_answer_otherwise(base: BaseModel, tmp_path: Path) -> None:
     (tmp_path / "adapters").mkdir()
-    one, two, three = [await checked(tmp_path, base, said) for said in (TUNED, OTHER, saying("c", before=BASE))]
+    one, two, three = [await check(tmp_path, base, said) for said in (TUNED, OTHER, saying("c", before=BASE))]
     engine = SpeakingEngine(
         base, {base.name: BASE, one.name: BASE, two.name: TUNED, three.name: saying("c", before=BASE)}
     )
@@ -360,7 +360,7 @@ async def test_canary_names_the_adapters_that_answer_otherwise(base: BaseModel, 
 
 async def test_canary_distrusts_an_engine_whose_base_answers_otherwise(base: BaseModel, tmp_path: Path) -> None:
     (tmp_path / "adapters").mkdir()
-    one = await checked(tmp_path, base, TUNED)
+    one = await check(tmp_path, base, TUNED)
     engine = SpeakingEngine(base, {base.name: saying("asleep"), one.name: TUNED})
     with pytest.raises(EngineError, match="base model answers differently"):
         await ParityGate().run_canary(engine, [one])
@@ -368,7 +368,7 @@ async def test_canary_distrusts_an_engine_whose_base_answers_otherwise(base: Bas
 
 async def test_canary_survives_a_damaged_note_of_what_was_served(base: BaseModel, tmp_path: Path) -> None:
     (tmp_path / "adapters").mkdir()
-    one = await checked(tmp_path, base, TUNED)
+    one = await check(tmp_path, base, TUNED)
     one.manifest["parity"]["served"] = [{"token_ids": [1, "2"]}]
     assert "token_ids" in (await ParityGate().run_canary(engine_for(one, base), [one]))[one.name]
 

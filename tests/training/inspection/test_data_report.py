@@ -24,7 +24,7 @@ def chat(question: str, answer: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
 
 
-def written(path: Path, records: list[dict[str, Any]]) -> Path:
+def write(path: Path, records: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return path
 
@@ -60,7 +60,7 @@ def examples(tmp_path: Path) -> Path:
         chat("Who is the keeper?", "Write to jo@example.org."),
         three_turns,
     ]
-    return written(tmp_path / "examples.jsonl", records)
+    return write(tmp_path / "examples.jsonl", records)
 
 
 def test_without_a_base_lengths_are_characters_and_the_way_to_tokens_is_told(
@@ -124,7 +124,7 @@ def test_the_demo_file_is_told_in_the_demo_models_tokens(demo_model: Path, capsy
 def test_the_method_is_the_one_that_the_examples_are_for(
     record: dict[str, Any], method: str, demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = written(tmp_path / "examples.jsonl", [record] * 4)
+    file = write(tmp_path / "examples.jsonl", [record] * 4)
     found = as_json(capsys, file, "--base-model", demo_model)
     assert found["method"] == method
     assert found["run"]["training_rows"] >= 1
@@ -149,7 +149,7 @@ def test_examples_that_a_configured_method_can_not_use_are_faults(
 
 def test_mixed_kinds_are_faults_of_the_fewer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records = [chat("a", "b"), chat("c", "d"), {"prompt": "Hello.", "chosen": "Good day.", "rejected": "Go."}]
-    told = refusal(capsys, written(tmp_path / "examples.jsonl", records))
+    told = refusal(capsys, write(tmp_path / "examples.jsonl", records))
     assert "1 error(s)" in told
     assert "line 3: " in told
 
@@ -157,7 +157,7 @@ def test_mixed_kinds_are_faults_of_the_fewer(tmp_path: Path, capsys: pytest.Capt
 @pytest.fixture
 def one_too_long(tmp_path: Path) -> Path:
     """Two chats, the second with a question that fills 20 tokens."""
-    return written(tmp_path / "examples.jsonl", [chat("hello", "Good day."), chat("hello " * 60, "Good day.")])
+    return write(tmp_path / "examples.jsonl", [chat("hello", "Good day."), chat("hello " * 60, "Good day.")])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ BASE, TUNED = "base", "ft:base:personal:x:12345678"
 MODELS = (BASE, TUNED)
 
 
-def begun(prompt: str = "Hello?", system: str = "") -> Conversation:
+def begin(prompt: str = "Hello?", system: str = "") -> Conversation:
     return Conversation().ask(prompt, MODELS, system, now_s=10.0)
 
 
@@ -51,29 +51,29 @@ def assistant(words: str) -> dict[str, str]:
 
 
 def test_deltas_grow_only_their_own_side() -> None:
-    left, right = play(begun(), delta("left", "one "), delta("right", "uno"), delta("left", "two")).turns[0].panes
+    left, right = play(begin(), delta("left", "one "), delta("right", "uno"), delta("left", "two")).turns[0].panes
     assert (left.content, right.content) == ("one two", "uno")
     assert (left.phase, left.deltas, left.first_delta_s) == ("writing", 2, 11.0)
 
 
 def test_speed_counts_the_tokens_after_the_first() -> None:
-    assert answered(begun(), "Hi", "Aye").turns[0].panes[0].tokens_per_s == pytest.approx(10 / 2.0)
+    assert answered(begin(), "Hi", "Aye").turns[0].panes[0].tokens_per_s == pytest.approx(10 / 2.0)
 
 
 def test_words_of_another_model_than_asked_are_taken_away() -> None:
-    right = play(begun(), delta("right", "not mine"), side_done("right", BASE)).turns[0].panes[1]
+    right = play(begin(), delta("right", "not mine"), side_done("right", BASE)).turns[0].panes[1]
     assert (right.phase, right.content) == ("failed", "")
     assert right.problem == Problem("wrong_model", f"{TUNED} ≠ {BASE}")
 
 
 def test_an_alias_is_answered_by_its_version() -> None:
     done = side_done("right", "ft:base::the-version") | {"requested_model": TUNED}
-    right = play(begun(), delta("right", "Aye"), done).turns[0].panes[1]
+    right = play(begin(), delta("right", "Aye"), done).turns[0].panes[1]
     assert (right.phase, right.content, right.model) == ("done", "Aye", "ft:base::the-version")
 
 
 def test_each_model_goes_on_from_its_own_answers() -> None:
-    second = answered(begun(system="Be brief."), "Hi", "Aye").ask("And then?", MODELS, "Be brief.", 20.0)
+    second = answered(begin(system="Be brief."), "Hi", "Aye").ask("And then?", MODELS, "Be brief.", 20.0)
     system = {"role": "system", "content": "Be brief."}
     assert second.histories() == [
         [system, user("Hello?"), assistant("Hi"), user("And then?")],
@@ -82,25 +82,25 @@ def test_each_model_goes_on_from_its_own_answers() -> None:
 
 
 def test_a_prompt_that_a_model_never_answered_is_not_in_its_history() -> None:
-    first = play(begun(), delta("left", "Hi"), side_done("left", BASE))
+    first = play(begin(), delta("left", "Hi"), side_done("left", BASE))
     failed = first.with_last(first.turns[-1].end(Problem("cut_off")))
     second = failed.ask("And then?", MODELS, "", 20.0)
     assert second.histories() == [[user("Hello?"), assistant("Hi"), user("And then?")], [user("And then?")]]
 
 
 def test_other_models_begin_a_new_conversation() -> None:
-    later = answered(begun(), "Hi", "Aye").ask("And then?", (TUNED, BASE), "", 20.0)
+    later = answered(begin(), "Hi", "Aye").ask("And then?", (TUNED, BASE), "", 20.0)
     assert [turn.prompt for turn in later.turns] == ["And then?"]
 
 
 def test_an_edited_prompt_goes_on_from_there() -> None:
-    second = answered(answered(begun(), "Hi", "Aye").ask("And then?", MODELS, "", 20.0), "So", "Arr")
+    second = answered(answered(begin(), "Hi", "Aye").ask("And then?", MODELS, "", 20.0), "So", "Arr")
     edited = second.until(1).ask("What else?", MODELS, "", 30.0)
     assert [turn.prompt for turn in edited.turns] == ["Hello?", "What else?"]
 
 
 def test_a_refresh_gives_everything_back_and_marks_what_was_still_written() -> None:
-    running = play(answered(begun(system="S"), "Hi", "Aye").ask("And then?", MODELS, "S", 20.0), delta("left", "So"))
+    running = play(answered(begin(system="S"), "Hi", "Aye").ask("And then?", MODELS, "S", 20.0), delta("left", "So"))
     back = Conversation.from_json(json.loads(json.dumps(running.to_json())))
     assert (back.models, back.system, back.turns[0]) == (MODELS, "S", running.turns[0].__class__(**vars(back.turns[0])))
     assert [pane.content for pane in back.turns[0].panes] == ["Hi", "Aye"]

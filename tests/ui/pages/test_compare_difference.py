@@ -7,7 +7,7 @@ import pytest
 from ui.pages.compare.difference import mark_differences
 
 
-def marked(pieces: tuple[tuple[str, bool], ...]) -> list[str]:
+def list_marked(pieces: tuple[tuple[str, bool], ...]) -> list[str]:
     return [words for words, differs in pieces if differs]
 
 
@@ -26,7 +26,7 @@ def marked(pieces: tuple[tuple[str, bool], ...]) -> list[str]:
 )
 def test_differing_words_are_marked(left: str, right: str, only_left: list[str], only_right: list[str]) -> None:
     ours, theirs = mark_differences(left, right)
-    assert (marked(ours), marked(theirs)) == (only_left, only_right)
+    assert (list_marked(ours), list_marked(theirs)) == (only_left, only_right)
 
 
 @pytest.mark.parametrize(

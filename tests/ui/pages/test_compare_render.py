@@ -15,7 +15,7 @@ HOSTILE = "<script>alert(1)</script>\n<img src=x onerror=alert(2)> & \"quotes\" 
 PARSED = ("<script", "<img")
 
 
-def drawn(pane: Pane, other: Pane | None = None, *, now_s: float = 0.0, differences: bool = False) -> str:
+def draw(pane: Pane, other: Pane | None = None, *, now_s: float = 0.0, differences: bool = False) -> str:
     turn = ConversationTurn("Hello?", (pane, other or Pane()))
     return render.pane(turn, 0, "en", now_s, differences=differences)
 
@@ -29,7 +29,7 @@ def drawn(pane: Pane, other: Pane | None = None, *, now_s: float = 0.0, differen
     ],
 )
 def test_foreign_words_are_escaped_wherever_they_stand(pane: Pane) -> None:
-    html = drawn(pane, Pane("done", content="other"), differences=True)
+    html = draw(pane, Pane("done", content="other"), differences=True)
     assert not any(tag in html for tag in PARSED)
     assert "&lt;script&gt;" in html
 
@@ -44,34 +44,34 @@ def test_a_prompt_is_escaped_too() -> None:
 
 
 def test_line_breaks_of_an_answer_survive() -> None:
-    assert "one\n\n  two" in drawn(Pane("done", content="one\n\n  two"))
+    assert "one\n\n  two" in draw(Pane("done", content="one\n\n  two"))
 
 
 def test_waiting_shows_how_long() -> None:
-    assert "2.3 s" in drawn(Pane("waiting", asked_s=10.0), now_s=12.34)
+    assert "2.3 s" in draw(Pane("waiting", asked_s=10.0), now_s=12.34)
 
 
 def test_a_finished_answer_shows_its_numbers_and_that_it_was_cut() -> None:
     done = Pane(
         "done", content="Hi", finish_reason="length", completion_tokens=21, time_to_first_token_s=0.25, duration_s=2.25
     )
-    html = drawn(done)
+    html = draw(done)
     for part in ("first token 0.25 s", "10 tokens/s", "21 tokens in 2.2 s", "Max tokens reached"):
         assert part in html
-    assert "Max tokens" not in drawn(replace(done, finish_reason="stop"))
+    assert "Max tokens" not in draw(replace(done, finish_reason="stop"))
 
 
 def test_an_answer_without_a_word_says_so() -> None:
-    assert "returned an empty answer" in drawn(Pane("done"))
+    assert "returned an empty answer" in draw(Pane("done"))
 
 
 def test_differences_are_marked_only_when_both_answers_are_finished() -> None:
     left = Pane("done", content="The cat sat")
-    assert '<mark class="compare-differs">cat</mark>' in drawn(
+    assert '<mark class="compare-differs">cat</mark>' in draw(
         left, Pane("done", content="The dog sat"), differences=True
     )
-    assert "<mark" not in drawn(left, Pane("writing", content="The dog sat"), differences=True)
-    assert "<mark" not in drawn(left, Pane("done", content="The dog sat"))
+    assert "<mark" not in draw(left, Pane("writing", content="The dog sat"), differences=True)
+    assert "<mark" not in draw(left, Pane("done", content="The dog sat"))
 
 
 def test_only_a_stored_comparison_has_a_link() -> None:

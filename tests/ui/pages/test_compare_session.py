@@ -23,7 +23,7 @@ SAMPLING = Sampling(0.0, 1.0, 64, seed=7)
 CLOSE_TIMEOUT_S = 5
 
 
-def asked(prompt: str) -> Conversation:
+def ask(prompt: str) -> Conversation:
     return Conversation().ask(prompt, ("base", "tuned"), "", 0.0)
 
 
@@ -99,7 +99,7 @@ async def follow(
 def test_words_are_drawn_while_more_are_coming_and_stop_ends_both_sides(
     client: ServerClient, slow_server: SlowServer
 ) -> None:
-    states = asyncio.run(follow(CompareSession(), client, asked("endless"), stop_after=5))
+    states = asyncio.run(follow(CompareSession(), client, ask("endless"), stop_after=5))
     lefts = [state.turns[-1].panes[0] for state in states]
     assert lefts[0].phase == "waiting"
     assert any(left.phase == "writing" for left in lefts)
@@ -111,7 +111,7 @@ def test_words_are_drawn_while_more_are_coming_and_stop_ends_both_sides(
 def test_a_tab_that_goes_away_closes_the_connection(client: ServerClient, slow_server: SlowServer) -> None:
     async def leave() -> CompareSession:
         session = CompareSession()
-        session.ask(asked("endless"))
+        session.ask(ask("endless"))
         async with aclosing(session.follow(client, "", SAMPLING)) as following:
             async for state in following:
                 if state.turns[-1].panes[0].deltas:
@@ -124,7 +124,7 @@ def test_a_tab_that_goes_away_closes_the_connection(client: ServerClient, slow_s
 
 
 def test_a_stream_that_breaks_off_keeps_its_words_and_says_so(client: ServerClient) -> None:
-    panes = asyncio.run(follow(CompareSession(), client, asked("short")))[-1].turns[-1].panes
+    panes = asyncio.run(follow(CompareSession(), client, ask("short")))[-1].turns[-1].panes
     assert panes[0].content == "word "
     assert [pane.problem.kind for pane in panes if pane.problem] == ["cut_off", "cut_off"]
 
@@ -132,7 +132,7 @@ def test_a_stream_that_breaks_off_keeps_its_words_and_says_so(client: ServerClie
 def test_what_is_asked_right_after_an_answer_is_not_stopped_with_it(client: ServerClient) -> None:
     async def ask_on() -> CompareSession:
         session = CompareSession()
-        session.ask(asked("short"))
+        session.ask(ask("short"))
         async with aclosing(session.follow(client, "", SAMPLING)) as following:
             async for state in following:
                 if not state.running:
@@ -146,7 +146,7 @@ def test_what_is_asked_right_after_an_answer_is_not_stopped_with_it(client: Serv
 
 def test_a_question_goes_on_until_its_answers_are_stored(client: ServerClient) -> None:
     session = CompareSession()
-    first = asyncio.run(follow(session, client, asked("whole")))
+    first = asyncio.run(follow(session, client, ask("whole")))
     assert any(all(pane.phase == "done" for pane in state.turns[-1].panes) for state in first[:-1])
     assert [state.running for state in first] == [True] * (len(first) - 1) + [False]
     asyncio.run(follow(session, client, first[-1].ask("whole", ("base", "tuned"), "", 0.0)))
@@ -155,7 +155,7 @@ def test_a_question_goes_on_until_its_answers_are_stored(client: ServerClient) -
 
 
 def test_half_a_character_is_sent_as_it_is(client: ServerClient, slow_server: SlowServer) -> None:
-    asyncio.run(follow(CompareSession(), client, asked("\ud83d")))
+    asyncio.run(follow(CompareSession(), client, ask("\ud83d")))
     assert slow_server.bodies[0]["messages"][0]["content"] == "\ud83d"
 
 
@@ -163,14 +163,14 @@ def test_a_follower_that_fails_leaves_no_question_open(monkeypatch: pytest.Monke
     session = CompareSession()
     monkeypatch.setattr(client, "stream", lambda *_: [][0])
     with pytest.raises(IndexError):
-        asyncio.run(follow(session, client, asked("short")))
+        asyncio.run(follow(session, client, ask("short")))
     assert not session.conversation.running
 
 
 def test_two_tabs_never_mix(client: ServerClient) -> None:
     async def both() -> list[str]:
         one, two = CompareSession(), CompareSession()
-        await asyncio.gather(follow(one, client, asked("endless"), stop_after=3), follow(two, client, asked("short")))
+        await asyncio.gather(follow(one, client, ask("endless"), stop_after=3), follow(two, client, ask("short")))
         return [session.conversation.turns[-1].panes[0].phase for session in (one, two)]
 
     assert asyncio.run(both()) == ["stopped", "failed"]
@@ -178,7 +178,7 @@ def test_two_tabs_never_mix(client: ServerClient) -> None:
 
 def test_histories_are_sent_once_they_went_apart(client: ServerClient, slow_server: SlowServer) -> None:
     session = CompareSession()
-    asyncio.run(follow(session, client, asked("short")))
+    asyncio.run(follow(session, client, ask("short")))
     asyncio.run(follow(session, client, session.conversation.ask("short", ("base", "tuned"), "", 0.0)))
     first, second = slow_server.bodies
     shared = {"models": ["base", "tuned"], "blind": False, "stream": True, "temperature": 0.0, "top_p": 1.0,
