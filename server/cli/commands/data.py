@@ -94,7 +94,9 @@ def _take_settings(prepare: Callable[..., None]) -> Callable[..., None]:
     hints, options = get_type_hints(CleaningConfig, include_extras=True), []
     for setting in fields(CleaningConfig):
         given, words = get_args(hints[setting.name])
-        option = Annotated[_OPTION_TYPES.get(setting.name, given), typer.Option(help=words)]  # type: ignore[valid-type]
+        kind = _OPTION_TYPES.get(setting.name, given)
+        metavar = "<str>" if kind == list[str] | None else None
+        option = Annotated[kind, typer.Option(help=words, metavar=metavar)]  # type: ignore[valid-type]
         default = None if setting.default == () else setting.default
         options.append(Parameter(setting.name, Parameter.KEYWORD_ONLY, default=default, annotation=option))
     own = signature(prepare, eval_str=True)
@@ -116,9 +118,15 @@ def prepare(
         bool,
         typer.Option("--split", help="Split into train, validation and holdout; similar rows stay in the same part."),
     ] = False,
-    validation_fraction: Annotated[float, typer.Option(help="With --split: fraction for validation, 0 to 0.5.")] = 0.1,
-    holdout_fraction: Annotated[float, typer.Option(help="With --split: fraction to hold out, 0 to 0.5.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="With --split: random seed; the same seed gives the same split.")] = 42,
+    validation_fraction: Annotated[
+        float | None, typer.Option(help="With --split: fraction for validation, 0 to 0.5. Default: 0.1.")
+    ] = None,
+    holdout_fraction: Annotated[
+        float | None, typer.Option(help="With --split: fraction to hold out, 0 to 0.5. Default: 0.1.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="With --split: random seed; the same seed gives the same split. Default: 42.")
+    ] = None,
     **settings: Any,
 ) -> None:
     """Clean a file: normalize text, drop empty, duplicate and unwanted rows, and report what was dropped and why.
@@ -135,13 +143,26 @@ def prepare(
     """
     near, languages = settings["near_duplicates"] or None, settings["languages"] or ()
     config = CleaningConfig(**settings | {"near_duplicates": near, "languages": languages})
-    fractions = SplitFractions(validation_fraction, holdout_fraction, seed) if split else None
+    fractions = _read_split(split, validation=validation_fraction, holdout=holdout_fraction, seed=seed)
     files = CleaningFiles.at(output, split=split)
     with row_progress(file) as on_row:
         report = clean_file(file, files, config, file_format=file_format(format_), split=fractions, on_row=on_row)
     out.print(report.to_text(), markup=False)
     for path in files.all():
         out.print(f"  {path}", markup=False)
+
+
+def _read_split(split: bool, **given: float | None) -> SplitFractions | None:
+    """Return the split that the options ask for.
+
+    Raises:
+        ConfigError: a fraction is out of range, or there are options for a split but no `--split`.
+    """
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if chosen and not split:
+        flags = {"validation": "--validation-fraction", "holdout": "--holdout-fraction", "seed": "--seed"}
+        raise ConfigError([f"`{flags[name]}` needs `--split`. Add it, or leave this option out." for name in chosen])
+    return SplitFractions(**chosen) if split else None
 
 
 def file_format(name: str) -> FileFormat:

@@ -135,6 +135,15 @@ def test_prepare_writes_kept_dropped_and_report(run_cli: RunCli, tmp_path: Path)
     assert json.loads((out / "report.json").read_text(encoding="utf-8"))["kept"] == 1
 
 
+def test_an_option_of_a_split_needs_the_split(run_cli: RunCli, tmp_path: Path) -> None:
+    raw, out = write(tmp_path / "raw.jsonl", alpaca(1)), tmp_path / "clean"
+    done = run_cli("data", "prepare", str(raw), "--output", str(out), "--holdout-fraction", "0.2", "--seed", "7")
+    assert done.returncode == 2
+    assert "`--holdout-fraction` needs `--split`" in done.stderr
+    assert "`--seed` needs `--split`" in done.stderr
+    assert not out.exists()
+
+
 def test_prepare_splits_what_stays(run_cli: RunCli, tmp_path: Path) -> None:
     raw = write(tmp_path / "raw.jsonl", *(alpaca(number) for number in range(20)))
     out = tmp_path / "out"

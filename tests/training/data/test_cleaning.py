@@ -352,7 +352,7 @@ def test_every_fault_of_a_config_is_told() -> None:
         )
     text = str(raised.value)
     assert len(raised.value.faults) == 6
-    for name in ("min_chars", "max_chars", "near_duplicates", "languages` has xx;", "hide"):
+    for name in ("min_chars", "max_chars", "near_duplicates", "languages` has 'xx';", "hide"):
         assert name in text
 
 

@@ -69,9 +69,9 @@ def _drop_faulty(faults: list[Fault]) -> Dropped:
 class SplitFractions:
     """The split of the kept rows; see `training.data.splits`."""
 
-    validation: float
+    validation: float = 0.1
     """Share of the kept rows, 0 to 0.5."""
-    holdout: float
+    holdout: float = 0.1
     """Like `validation`, for the part that training never sees."""
     seed: int = 42
 

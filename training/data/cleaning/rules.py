@@ -100,7 +100,11 @@ class CleaningConfig:
 
     def _unknown_languages(self) -> list[str]:
         unknown = sorted(set(self.languages) - known_languages()) if self.languages else []
-        return [f"`languages` has {', '.join(unknown)}; use ISO 639-1 codes such as en, zh, de."] if unknown else []
+        return (
+            [f"`languages` has {', '.join(map(repr, unknown))}; use ISO 639-1 codes such as en, zh, de."]
+            if unknown
+            else []
+        )
 
 
 @dataclass(frozen=True, slots=True)
