@@ -9,8 +9,10 @@ import typing
 
 import pytest
 
+from server.settings import Settings
 from ui.frame import style
 from ui.html.elements import PAGES
+from ui.pages.keys.chinese_settings import SETTINGS_IN_CHINESE
 from ui.server_client import ProblemKind
 from ui.words.i18n import TEXTS, Language, text
 
@@ -46,6 +48,10 @@ def test_each_text_is_translated_and_takes_the_same_values(key: str) -> None:
     assert fields(TEXTS["zh"][key]) == fields(TEXTS["en"][key])
 
 
+def test_each_setting_is_described_in_chinese() -> None:
+    assert SETTINGS_IN_CHINESE.keys() == Settings.model_fields.keys()
+
+
 @pytest.mark.parametrize("kind", typing.get_args(ProblemKind))
 def test_each_kind_of_problem_has_friendly_words(kind: str) -> None:
     assert f"error.{kind}" in TEXTS["en"]
@@ -56,7 +62,8 @@ def test_each_kind_of_problem_has_friendly_words(kind: str) -> None:
 )
 def test_no_text_uses_a_word_that_was_dropped(language: Language, word: str) -> None:
     pattern = re.compile(rf"\b(?:{word})\b" if language == "en" else word, re.IGNORECASE)
-    spoken = {key: re.sub(r"\{\w+\}", "", words) for key, words in TEXTS[language].items()}
+    texts = dict(TEXTS[language], **SETTINGS_IN_CHINESE) if language == "zh" else TEXTS[language]
+    spoken = {key: re.sub(r"\{\w+\}", "", words) for key, words in texts.items()}
     assert [key for key, words in spoken.items() if pattern.search(words)] == []
 
 

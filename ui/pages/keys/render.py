@@ -6,12 +6,14 @@ Knows nothing of HTTP or Gradio; `page` defines what its buttons do.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from markupsafe import Markup
 
 from ui.html import elements
 from ui.html.templates import render
+from ui.pages.keys.chinese_settings import SETTINGS_IN_CHINESE
 from ui.pages.keys.state import KeysSession
 from ui.words.i18n import Language, text
 
@@ -61,7 +63,7 @@ def settings(session: KeysSession) -> str:
     """Return the settings that were set, then all others, collapsed."""
     if not session.admitted:
         return ""
-    listed = session.overview.settings
+    listed = [dict(one, description=_describe(one, session.language)) for one in session.overview.settings]
     return render(
         "pages/keys/templates/settings.html",
         session.language,
@@ -69,6 +71,11 @@ def settings(session: KeysSession) -> str:
         rest=[one for one in listed if one["origin"] == "default"],
         columns=_columns(session.language, "setting", "value", "origin", "meaning"),
     )
+
+
+def _describe(setting: Mapping[str, Any], language: Language) -> str:
+    english: str = setting["description"]
+    return SETTINGS_IN_CHINESE.get(setting["id"], english) if language == "zh" else english
 
 
 def _columns(language: Language, *names: str) -> Sequence[str]:
