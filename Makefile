@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(DEVICE)
 ONCE ?=
-# Tests beside each other: one worker has all that needs an engine, the other the rest. 0: one after the other.
+# Tests beside each other; files that share an engine stay on one worker. 0: one after the other.
 TEST_WORKERS ?= 2
 # More words for pytest, such as "--base-seed 2": the embedded base with other weights, which no test may mind.
 PYTEST_ARGS ?=

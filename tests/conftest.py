@@ -39,16 +39,31 @@ REPOSITORY = Path(__file__).parents[1]
 START_TIMEOUT_S = 300
 MAX_FILE_BYTES = 64 * 2**20
 """What the shared server takes, so that going over it is quick."""
-ON_THE_ENGINE = (
-    "tests/integration/test_families.py",  # first: it needs no embedded base, which is being built meanwhile
+ENGINES = {
+    "tests/integration/test_families.py": "",  # first: it needs no embedded base, which is being built meanwhile
+    "tests/integration/test_accelerator_for_both.py": "",
+    "tests/integration/test_any_base.py": "",
+    "tests/integration/test_engine_faults.py": "",
+    "tests/integration/test_several_bases.py": "",
+    "tests/integration/test_stopping.py": "",
+    "tests/integration/": "tuneloop",
+    "tests/browser/test_compare_on_the_engine.py": "tuneloop",
+    "tests/serving/engines/test_vllm_process.py": "live",
+    "tests/serving/parity/test_gate_on_the_engine.py": "live",
+}
+"""Where tests are that are marked `engine`, and the fixture whose engine they share, if any."""
+IN_ORDER = (
+    "tests/integration/test_families.py",
+    "tests/browser/test_compare_page.py",  # needs no embedded base either
     "tests/integration/",
-    "tests/browser/test_compare_on_the_engine.py",
+    "tests/browser/",
     "tests/serving/engines/test_vllm_process.py",
-    "tests/serving/parity/test_gate_on_the_engine.py",
+    "tests/server/jobs/",
+    "tests/training/",
+    "tests/server/",
+    "",
 )
-"""Where tests are that are marked `engine`."""
-LONGEST_FIRST = ("tests/browser/", "tests/server/jobs/", "tests/training/", "tests/server/", "")
-"""What comes after those, the folders with the longest files first, so that two workers end at about the same time."""
+"""The longest first, so that all workers end at about the same time."""
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -96,19 +111,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in filter(concerned, items):
             item.add_marker(pytest.mark.skip(reason=reason))
     for item in items:
-        if item.get_closest_marker("engine") and not item.nodeid.startswith(ON_THE_ENGINE):
-            raise pytest.UsageError(f"{item.nodeid} is marked engine: name its file in ON_THE_ENGINE")
-    items.sort(key=lambda item: _place_in_line(item.nodeid))
+        if item.get_closest_marker("engine") and _shared_engine(item.nodeid) is None:
+            raise pytest.UsageError(f"{item.nodeid} is marked engine: name its file in ENGINES")
+    items.sort(key=lambda item: next(i for i, start in enumerate(IN_ORDER) if item.nodeid.startswith(start)))
 
 
-def _place_in_line(nodeid: str) -> int:
-    line = (*ON_THE_ENGINE, *LONGEST_FIRST)
-    return next(number for number, start in enumerate(line) if nodeid.startswith(start))
+def _shared_engine(nodeid: str) -> str | None:
+    return next((shared for start, shared in ENGINES.items() if nodeid.startswith(start)), None)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
-    """Under `-n 2` a file's tests stay together, and all that needs an engine runs on one worker."""
+    """Under `-n 2` a file's tests stay together, and so do the files that share an engine."""
     if config.getvalue("dist") != "load":
         return None
     from xdist.scheduler import LoadScopeScheduling
@@ -116,7 +130,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     class ByFile(LoadScopeScheduling):
         # pytest-xdist 3.8 has groups of its own by marker, which pytest 9.2 doesn't let it tell to its workers.
         def _split_scope(self, nodeid: str) -> str:
-            return "engine" if nodeid.startswith(ON_THE_ENGINE) else nodeid.partition("::")[0]
+            return _shared_engine(nodeid) or nodeid.partition("::")[0]
 
     config.option.loadscopereorder = False  # by the number of their tests: ours are in order
     build = build_command(default_cache_dir(), config.getoption("--base-seed"))

@@ -52,7 +52,10 @@ def live(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     engine = VLLMProcess(base, settings)
     stages: list[str] = []
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-    with asyncio.Runner() as runner:
+    with asyncio.Runner() as runner, pytest.MonkeyPatch.context() as machine:
+        # A machine without a C++ compiler, and nothing that was compiled before.
+        machine.setenv("CXX", "/no/compiler")
+        machine.setenv("TORCHINDUCTOR_CACHE_DIR", str(data_dir / "compiled"))
         try:
             runner.run(engine.start(lambda stage, elapsed_s, expected_s: stages.append(stage)))
             registry = Registry(data_dir / "adapters", [pool_of(engine)])

@@ -249,7 +249,10 @@ def _environment(on_cpu: bool) -> dict[str, str]:
         "VLLM_LOGGING_LEVEL": "DEBUG" if environment.get("VLLM_LOGGING_LEVEL") == "DEBUG" else "INFO",
     }
     if on_cpu:
-        return environment | {"VLLM_TARGET_DEVICE": "cpu"}
+        # vLLM compiles what counts ranks among log-probabilities at the first request for them: that takes 7 s, and
+        # without a C++ compiler the engine ends. Nothing else is compiled here: vLLM doesn't, with adapters on a CPU.
+        no_compiler = {"TORCH_COMPILE_DISABLE": environment.get("TORCH_COMPILE_DISABLE") or "1"}
+        return environment | {"VLLM_TARGET_DEVICE": "cpu"} | no_compiler
     # FlashInfer compiles its sampler on the first start, and drivers bring no nvcc: the engine would end (vLLM #49497).
     return environment | {"VLLM_USE_FLASHINFER_SAMPLER": environment.get("VLLM_USE_FLASHINFER_SAMPLER") or "0"}
 
