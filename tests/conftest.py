@@ -57,7 +57,7 @@ IN_ORDER = (
     "tests/browser/test_compare_page.py",  # needs no embedded base either
     "tests/integration/",
     "tests/browser/",
-    "tests/serving/engines/test_vllm_process.py",
+    "tests/serving/engines/",
     "tests/server/jobs/",
     "tests/training/",
     "tests/server/",

@@ -15,7 +15,7 @@ from serving.engines.remote.engine import RecordingClient, RemoteEngine
 from serving.machine.device import Device
 from serving.parity.gate import ParityGate
 from tests.serving.adapters.adapters_on_disk import write_base
-from tests.serving.parity.test_parity import BASE, TUNED, Saying, SpeakingEngine, checked
+from tests.serving.parity.test_parity import BASE, TUNED, Saying, SpeakingEngine, check
 
 pytestmark = pytest.mark.anyio
 CPU = Device("cpu", (), 2**34, 2**34, 2, frozenset())
@@ -53,7 +53,7 @@ async def canary_of(
 ) -> dict[str, str]:
     base: BaseModel = write_base(folder / "tiny-base")
     (folder / "adapters").mkdir()
-    adapter = await checked(folder, base, TUNED)
+    adapter = await check(folder, base, TUNED)
     adapter.manifest["parity"]["engine_dtype"] = "float32"
     speaking = SpeakingEngine(base, {base.name: rounded(BASE), adapter.name: rounded(TUNED)})
     return await gate.run_canary(place_of(speaking), [adapter])
