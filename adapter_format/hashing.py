@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
+
+WEIGHTS = "model.safetensors"
+"""The only file of a model's weights, where they aren't split into several."""
+WEIGHTS_INDEX = "model.safetensors.index.json"
+"""Lists the files of the weights where they are split, as `save_pretrained` writes it."""
 
 
 def file_sha256(path: Path) -> str:
@@ -21,5 +27,14 @@ def base_model_sha256(path: Path) -> str:
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The *.safetensors files directly in the folder `path`, by name."""
-    return sorted(path.glob("*.safetensors"), key=lambda file: file.name)
+    """The *.safetensors files directly in the folder `path` that its model consists of, by name.
+
+    Those in its index, or else `model.safetensors`: a folder may hold the same weights a second time, as Mistral's
+    have `consolidated.safetensors`. All of them if it has neither, or its index can't be read.
+    """
+    files = {file.name: file for file in sorted(path.glob("*.safetensors"), key=lambda file: file.name)}
+    try:
+        shards = set(json.loads((path / WEIGHTS_INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        shards = {WEIGHTS}
+    return [file for name, file in files.items() if name in shards] or list(files.values())

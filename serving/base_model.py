@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter_format.disk import write_aside
-from adapter_format.hashing import base_model_sha256, weight_files
+from adapter_format.hashing import WEIGHTS_INDEX, base_model_sha256, weight_files
 from serving.errors import BaseModelError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -23,6 +23,8 @@ _HUB_FILES = [
     "merges.txt",
     "*.tiktoken",
 ]
+_HUB_DUPLICATES = ["consolidated*"]
+"""The same weights once more, in Mistral's own form."""
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
@@ -74,7 +76,7 @@ def _download(model: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model, allow_patterns=_HUB_FILES))
+        return Path(snapshot_download(model, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_DUPLICATES))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         raise BaseModelError(_explain_download_failure(model, error)) from error
 
@@ -112,7 +114,7 @@ def _check_complete(path: Path) -> None:
         raise BaseModelError(
             f"{path} must have *.safetensors weights, but has {found}. Save the model again with save_pretrained."
         )
-    missing = sorted(set(_shards_in_index(path)) - {file.name for file in weight_files(path)})
+    missing = sorted(set(_shards_in_index(path)) - {file.name for file in path.glob("*.safetensors")})
     if missing:
         raise BaseModelError(
             f"{len(missing)} weight file(s) are missing in {path}, such as {missing[0]}. Download the model again."
@@ -124,7 +126,7 @@ def _check_complete(path: Path) -> None:
 
 
 def _shards_in_index(path: Path) -> list[str]:
-    index = path / "model.safetensors.index.json"
+    index = path / WEIGHTS_INDEX
     if not index.is_file():
         return []
     try:

@@ -12,6 +12,7 @@ import pytest
 
 from adapter_format.hashing import base_model_sha256
 from serving import BaseModel, BaseModelError, resolve_base_model
+from training.preflight.model_shape import ModelShape
 
 
 def test_a_folder_is_served_under_its_name(base: BaseModel) -> None:
@@ -22,6 +23,24 @@ def test_a_folder_is_served_under_its_name(base: BaseModel) -> None:
 def test_hash_covers_names_and_contents_of_the_weights(base: BaseModel) -> None:
     content = hashlib.sha256((base.path / "model.safetensors").read_bytes()).hexdigest()
     assert base.sha256 == hashlib.sha256(f"model.safetensors {content}\n".encode()).hexdigest()
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_weights_that_lie_there_twice_count_once(base: BaseModel, split: bool) -> None:
+    sizes = {"vocab_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
+    (base.path / "config.json").write_text(json.dumps(base.config | sizes))
+    weights = base.path / "model.safetensors"
+    if split:
+        weights = weights.rename(base.path / "model-00001-of-00001.safetensors")
+        index = {"weight_map": {"lm_head.weight": weights.name}}
+        (base.path / "model.safetensors.index.json").write_text(json.dumps(index))
+    alone = resolve_base_model(str(base.path))
+    parameters = ModelShape.from_folder(base.path).parameters_on_disk
+    (base.path / "consolidated.safetensors").write_bytes(weights.read_bytes())  # as in Mistral's repositories
+    both = resolve_base_model(str(base.path))
+    assert (both.weights_bytes, both.sha256) == (weights.stat().st_size, alone.sha256)
+    assert ModelShape.from_folder(base.path).parameters_on_disk == parameters
+    assert parameters
 
 
 def test_hash_is_taken_from_the_cache_until_a_file_changes(base: BaseModel, tmp_path: Path) -> None:

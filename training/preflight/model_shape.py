@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapter_format.hashing import weight_files
+
 _MAX_HEADER_BYTES = 100_000_000
 """The bound of the safetensors library itself."""
 _UNGATED = frozenset({"gpt2", "gptj", "gpt_neo", "gpt_neox", "gpt_bigcode", "opt", "bloom", "falcon", "phi"})
@@ -198,10 +200,9 @@ def _read_max_positions(values: Mapping[str, Any]) -> int | None:
 
 
 def _count_parameters(folder: Path) -> int | None:
-    """Count the numbers in all safetensors files of `folder`; None if there are none, or they are packed or damaged."""
-    files = sorted(folder.glob("*.safetensors"))
+    """Count the numbers in the weights of `folder`; None if there are none, or they are packed or damaged."""
     try:
-        headers = [_read_header(file) for file in files]
+        headers = [_read_header(file) for file in weight_files(folder)]
     except (OSError, ValueError, struct.error):
         return None  # the estimate falls back to the sizes; loading the base will report what is wrong with the file
     tensors = [entry for header in headers for name, entry in header.items() if name != "__metadata__"]

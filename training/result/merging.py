@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from adapter_format.files import WEIGHTS_FILE
-from adapter_format.hashing import base_model_sha256, file_sha256
+from adapter_format.hashing import base_model_sha256, file_sha256, weight_files
 from adapter_format.manifest import Manifest
 from training.model.adapter_dir import (
     AdapterWriteError,
@@ -198,7 +198,7 @@ def _convert(model: Any, dtype: torch.dtype) -> None:
 def stored_dtype(directory: Path) -> torch.dtype:
     """Return the stored dtype of the weights of the model in `directory`: that of most of them."""
     counts: dict[str, int] = {}
-    for path in sorted(directory.glob("*.safetensors")):
+    for path in weight_files(directory):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 — it's no dictionary
                 piece = file.get_slice(name)

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from adapter_format.hashing import weight_files
 from adapter_format.manifest import PARITY_REFERENCE_FORMAT
 from training.process.environment import prepare_environment
 
@@ -154,7 +155,7 @@ def _choose_device(base_dir: Path) -> tuple[str, Any]:
     from training.process.memory import free_memory
     from training.result.merging import stored_dtype
 
-    stored = sum(file.stat().st_size for file in base_dir.glob("*.safetensors"))
+    stored = sum(file.stat().st_size for file in weight_files(base_dir))
     if not stored:
         raise NoReferenceError(f"{base_dir} has no *.safetensors. Save the base model with save_pretrained.")
     parameters = stored // stored_dtype(base_dir).itemsize
