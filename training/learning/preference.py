@@ -24,7 +24,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from training.config.auto import Plan
 from training.config.config import ConfigError, TrainingConfig
 from training.learning.preference_trainers import LabelTrainer, PairTrainer, Row, make_batches
-from training.learning.trainer import remove_printers, training_arguments
+from training.learning.trainer import remove_printers, training_arguments, use_one_gpu
 from training.model.base import Base
 from training.model.layers import BaseModelError
 
@@ -73,7 +73,7 @@ def make_preference_trainer(
     with _preserve(base):
         trainer = kind(
             model=base.model,
-            args=kind.arguments(config, arguments),
+            args=use_one_gpu(kind.arguments(config, arguments)),
             data_collator=kind.collator(base.pad_token_id, config.max_length),
             train_dataset=Dataset.from_list(rows),
             processing_class=_padded_tokenizer(base),

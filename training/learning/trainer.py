@@ -70,10 +70,21 @@ def make_trainer(
         **training_arguments(config, plan, base, checkpoints), train_sampling_strategy="group_by_length"
     )
     trainer = TokenTrainer(
-        model=base.model, args=arguments, train_dataset=rows, data_collator=Padding(base.pad_token_id)
+        model=base.model, args=use_one_gpu(arguments), train_dataset=rows, data_collator=Padding(base.pad_token_id)
     )
     remove_printers(trainer)
     return trainer
+
+
+def use_one_gpu(arguments: TrainingArguments) -> TrainingArguments:
+    """Return `arguments` for one GPU, the one that the base is on.
+
+    With several GPUs in sight transformers takes the rows of all of them at each step, and the planned steps would be
+    as many times the planned epochs.
+    """
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments
 
 
 def remove_printers(trainer: Trainer) -> None:

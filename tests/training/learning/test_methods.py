@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments, set_seed
 
 from tests.training.tiny_models import make_tiny_model
 from training.config.auto import make_plan
@@ -64,6 +65,19 @@ def trained(tiny: Path, folder: Path, **settings: Any) -> tuple[Base, list[float
     return base, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
+def see_four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up = TrainingArguments._setup_devices.func
+
+    def find(arguments: TrainingArguments) -> torch.device:
+        device: torch.device = set_up(arguments)
+        arguments._n_gpu = 4
+        return device
+
+    found = cached_property(find)
+    found.__set_name__(TrainingArguments, "_setup_devices")
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", found)
+
+
 @torch.no_grad()
 def logits(model: Any) -> torch.Tensor:
     found = model.eval()(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits
@@ -91,6 +105,16 @@ def test_plain_peft_loads_the_same(tiny: Path, tmp_path: Path, kind: str) -> Non
     assert torch.equal(logits(plain), logits(base.model))
     names = {file.name for file in (tmp_path / "adapter").iterdir()}
     assert names == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_other_gpus_in_sight_get_no_rows(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    see_four_gpus(monkeypatch)
+    base, config = untrained(tiny, tmp_path), configure(tiny, tmp_path)
+    plan = make_plan(config, n_rows=len(ROWS), mean_tokens=6, n_parameters=base.n_parameters, on_gpu=False)
+    trainer = make_trainer(config, plan, base, ROWS, tmp_path / "checkpoints")
+    batches = list(trainer.get_train_dataloader())
+    assert [len(batch["input_ids"]) for batch in batches] == [4, 4]
+    assert trainer.args.train_batch_size == plan.batch_size == 4
 
 
 def test_a_full_fine_tune_is_a_model_that_transformers_load(tiny: Path, tmp_path: Path) -> None:
