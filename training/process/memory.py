@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import gc
+import traceback
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ _SIGNS = (
     "out of memory",
     "bad_alloc",
     "alloc_failed",
+    "cublas_status_not_initialized",  # cuBLAS found no room for its workspace
 )
 """The messages of PyTorch's CPU allocator, CUDA, C++ and cuBLAS, in lower case."""
 
@@ -36,7 +38,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether `error` says that memory, of the machine or of the GPU, ran out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
+    if not isinstance(error, RuntimeError):
+        return False
+    words = f"{error} {_find_conversion_errors(error)}".lower()
+    return any(sign in words for sign in _SIGNS)
+
+
+def _find_conversion_errors(error: RuntimeError) -> str:
+    """Return why transformers couldn't convert weights while it loaded them, such as no memory to quantize them.
+
+    The error that it raises (5.19, `log_state_dict_report`) only says that its log has a report, which is off here.
+    """
+    reports = (frame.f_locals.get("loading_info") for frame, _ in traceback.walk_tb(error.__traceback__))
+    reasons = [reason for report in reports for reason in getattr(report, "conversion_errors", {}).values()]
+    return " ".join(map(str, reasons))
 
 
 def release_memory() -> None:

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers.integrations.bitsandbytes import Bnb4bitQuantize
 
 from tests.training.runs import Run, make_run
+from tests.training.tiny_models import make_tiny_model
 from training.config.config import TrainingConfig
 from training.data.inputs import RunInputs
 from training.process.memory import OutOfMemoryError
@@ -167,7 +169,12 @@ def test_a_run_that_is_out_of_memory_goes_on_with_a_smaller_batch(demo_model: Pa
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("unable to mmap 11547624 bytes from file <x>: Cannot allocate memory (12)")]
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("unable to mmap 11547624 bytes from file <x>: Cannot allocate memory (12)"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+    ],
 )
 def test_a_base_that_does_not_fit_into_memory_is_told_as_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -178,6 +185,19 @@ def test_a_base_that_does_not_fit_into_memory_is_told_as_that(
     monkeypatch.setattr("training.run.run.load_base", fail)
     config = TrainingConfig(base_model="org/base", training_file="x", output_dir=str(tmp_path / "out"))
     with EventWriter(tmp_path) as events, pytest.raises(OutOfMemoryError, match="isn't enough memory to load org/base"):
+        run_training(RunInputs(config, [], []), tmp_path, Journal(tmp_path, events), StopRequest())
+
+
+def test_memory_that_runs_out_while_weights_are_quantized_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 130.00 MiB.")
+
+    monkeypatch.setattr(Bnb4bitQuantize, "convert", fail)
+    base = make_tiny_model(tmp_path / "base")
+    config = TrainingConfig(base_model=str(base), training_file="x", output_dir=str(tmp_path / "out"))
+    with EventWriter(tmp_path) as events, pytest.raises(OutOfMemoryError, match="isn't enough memory to load"):
         run_training(RunInputs(config, [], []), tmp_path, Journal(tmp_path, events), StopRequest())
 
 
