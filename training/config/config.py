@@ -150,7 +150,8 @@ class TrainingConfig:
     double_quant: bool = True
     """Also quantize the scales of `nf4`: saves 0.4 bit per weight, at no measured cost."""
     compute_dtype: ComputeDtype = "auto"
-    """Data type for computation. `auto`: bfloat16 if the CPU or GPU has instructions for it, otherwise float32."""
+    """Data type for computation. `auto`: bfloat16 if the hardware has instructions for it, otherwise float32 on a CPU,
+    float16 on a GPU."""
     attn_implementation: Attention = "auto"
     """Attention implementation. `auto`: PyTorch's own (sdpa). `flash_attention_2` needs its package and a GPU."""
     gradient_checkpointing: bool | Auto = "auto"
