@@ -31,7 +31,7 @@ from serving.errors import (
     ParityError,
     ServingError,
 )
-from serving.machine.device import GPU, Device, inspect_device
+from serving.machine.device import GPU, Device, find_gpu_trouble, inspect_device, read_torch_cuda
 from serving.registry.loader import RegistryObserver
 from serving.registry.pool import Pool, Replica, pool_of
 from serving.registry.registry import Lease, Registry
@@ -66,10 +66,12 @@ __all__ = [
     "VLLMProcess",
     "VLLMSettings",
     "check_adapter",
+    "find_gpu_trouble",
     "import_adapter",
     "inspect_device",
     "pool_of",
     "read_adapter",
+    "read_torch_cuda",
     "resolve_base_model",
     "scan_adapters",
 ]

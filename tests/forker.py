@@ -175,7 +175,7 @@ _run_program = subprocess.run
 
 def _run_ours_as_fork(command: Any, **settings: Any) -> Any:
     """In place of `subprocess.run`, for a command that waits for a module of ours and asks nothing more of it."""
-    if settings or list(command[:2]) != [sys.executable, "-m"]:
+    if any(settings.values()) or list(command[:2]) != [sys.executable, "-m"]:
         return _run_program(command, **settings)
     process = multiprocessing.get_context("fork").Process(target=_become, args=(command[2], command[3:]))
     process.start()

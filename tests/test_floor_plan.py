@@ -51,8 +51,7 @@ MORE_ENTRIES = {
 MIN_LINES = 40
 SHORT = {
     "adapter_format/files.py",  # a table
-    "adapter_format/hashing.py",  # each of these three is one half of the contract on disk
-    "adapter_format/names.py",
+    "adapter_format/names.py",  # half of the contract on disk
     "server/__main__.py",  # an entry
     "server/app/routes/openai/inference.py",  # routes
     "server/app/routes/settings.py",

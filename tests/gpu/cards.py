@@ -28,12 +28,14 @@ RTX_5090 = Card("NVIDIA GeForce RTX 5090", 32607, (12, 0))
 B200 = Card("NVIDIA B200", 183359, (10, 0))
 
 
-def write_nvidia_smi(folder: Path, *cards: Card) -> Path:
+def write_nvidia_smi(folder: Path, *cards: Card, driver: str = "580.95.05") -> Path:
     """A program in `folder` that answers tuneloop's question as a machine with these cards would; the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = "".join(
-        f"{card.name}, {card.memory_mib}, {card.memory_mib - 500 if card.free_mib is None else card.free_mib}\n"
-        for card in cards
+        f"{number}, GPU-{number:08x}, {driver}, {card.capability[0]}.{card.capability[1]}, {card.name}, "
+        f"{card.memory_mib}, "
+        f"{card.memory_mib - 500 if card.free_mib is None else card.free_mib}\n"
+        for number, card in enumerate(cards)
     )
     program = folder / "nvidia-smi"
     program.write_text(f"#!/bin/sh\ncat <<'END'\n{rows}END\n")

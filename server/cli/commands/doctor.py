@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from server.app.engines import make_remotes
 from server.cli.console import make_table, out
 from server.settings import LoadedSettings, Settings
-from serving import Device, Engine, EngineState, inspect_device
+from serving import Device, Engine, EngineState, find_gpu_trouble, inspect_device, read_torch_cuda
 
 GIB = 2**30
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "gradio", "fastapi")
@@ -47,7 +47,8 @@ def _machine(device: Device) -> Iterator[Row]:
     )
     for gpu in device.gpus:
         found = f"{gpu.name}, {gpu.memory_free_bytes / GIB:.1f} GiB free of {gpu.memory_total_bytes / GIB:.1f}"
-        yield "GPU", found, "ok"
+        unused = "" if read_torch_cuda() else "; not used: torch is a CPU build (change: `make install DEVICE=gpu`)"
+        yield "GPU", found + unused, find_gpu_trouble(gpu) or "ok"
     if not device.gpus:
         yield "GPU", "none; everything runs on the CPU", "ok"
     yield (
@@ -67,7 +68,7 @@ def _largest_billions(device: Device) -> float:
 
     The other half is for the KV cache, adapters and training.
     """
-    free_bytes = device.gpus[0].memory_free_bytes if device.gpus else device.memory_free_bytes
+    free_bytes = device.gpus[device.main_gpu].memory_free_bytes if device.gpus else device.memory_free_bytes
     return free_bytes / 2 / (2 if device.gpus else 4) / 1e9
 
 

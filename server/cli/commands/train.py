@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from server.cli.base_model import embedded_base_model
 from server.cli.console import err, out
 from server.cli.options import with_settings
 from server.settings import LoadedSettings, Settings
-from serving import EngineLimits
+from serving import EngineLimits, EngineStartError, find_gpu_trouble, inspect_device
 from training.config.config import TrainingConfig, read_yaml
 from training.preflight.preflight import refuse_contradictions
 
@@ -36,10 +37,10 @@ def train(
 
     Example: tuneloop train my-run.yaml --suffix support
     """
-    settings = loaded.settings
+    settings, environment = loaded.settings, _see_gpus()
     run_dir = resume or new_run(settings, read_config(config), suffix=suffix)
     err.print(f"Run directory: {run_dir}")
-    code = subprocess.run([sys.executable, "-m", "training", str(run_dir)]).returncode
+    code = subprocess.run([sys.executable, "-m", "training", str(run_dir)], env=environment).returncode
     if code != 0:
         if code not in (1, 2):
             err.print(f"Stopped. To resume from the last checkpoint: tuneloop train {config} --resume {run_dir}")
@@ -48,6 +49,19 @@ def train(
     out.print(f"{done['fine_tuned_model']} saved to {done['output_dir']}.")
     out.print(describe_serving(done))
     out.print(f"For curves, metrics and findings: tuneloop runs show {run_dir.name}")
+
+
+def _see_gpus() -> dict[str, str] | None:
+    """Return the environment with which a run sees the machine's GPUs as we do; None: ours, there are none.
+
+    Raises:
+        EngineStartError: torch can't use a GPU. It would only see none, and train on the CPU.
+    """
+    device = inspect_device()
+    for gpu in device.gpus:
+        if trouble := find_gpu_trouble(gpu):
+            raise EngineStartError(f"{trouble} To train on the CPU, set CUDA_VISIBLE_DEVICES=''.")
+    return {**os.environ, **device.cuda_environment()} if device.gpus else None
 
 
 def describe_serving(config: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from server.jobs.create.body import CreateJob
 from server.wire.errors import BadRequest
-from serving import Adapter, BaseModel, Device, EngineLimits
+from serving import GPU, Adapter, BaseModel, Device, EngineLimits
 from training.config.auto import TARGET_ROWS, auto_learning_rate
 from training.config.config import ConfigError, TrainingConfig
 from training.preflight.checkpointing import resolve_checkpointing
@@ -72,7 +72,8 @@ class TrainingTarget:
     @property
     def memory_bytes(self) -> int:
         """The memory that a training has if nothing else runs."""
-        return self.device.gpus[0].memory_total_bytes if self.on_gpu else self.device.memory_total_bytes
+        machine: GPU | Device = self.device.gpus[self.device.main_gpu] if self.on_gpu else self.device
+        return machine.memory_total_bytes
 
     @property
     def n_parameters(self) -> int:

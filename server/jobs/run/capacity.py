@@ -83,9 +83,7 @@ def _check_count(running: int, limit: int, rule: str) -> str | None:
 
 def _check_memory(run: RunDirectory, running: Sequence[RunningJob], device: Device, division: Division) -> str | None:
     on_gpu = device.kind == "cuda"
-    gpu = (
-        division.training[0] if on_gpu and division.training and not division.on_cpu else 0
-    )  # the one that trainings use
+    gpu = division.training[0] if division.training and not division.on_cpu else device.main_gpu
     memory: GPU | Device = device.gpus[gpu] if on_gpu else device
     free, total = memory.memory_free_bytes, memory.memory_total_bytes
     needed = estimate_bytes(run, on_gpu, total)

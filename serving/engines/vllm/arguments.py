@@ -15,7 +15,7 @@ from typing import Any
 from serving.base_model import BaseModel
 from serving.engines.engine import EngineLimits
 from serving.errors import EngineStartError
-from serving.machine.device import Device
+from serving.machine.device import Device, find_gpu_trouble
 
 ALLOWED_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM accepts for --max-lora-rank."""
@@ -136,7 +136,7 @@ def plan_launch(base: BaseModel, settings: VLLMSettings, device: Device, socket:
         *_tool_arguments(settings), "--disable-uvicorn-access-log", *memory,
         *(("--enable-sleep-mode",) if settings.may_sleep else ()), *settings.extra_args,
     )  # fmt: skip
-    environment = _environment(on_cpu) | _device_environment(settings, on_cpu)
+    environment = _environment(on_cpu) | _device_environment(settings, device, on_cpu)
     expected_start_s = 30 + base.weights_bytes / 1e9
     return LaunchPlan(command, environment, socket, expected_start_s, settings.devices if on_cpu else ())
 
@@ -200,7 +200,9 @@ def _gpu_memory(base: BaseModel, settings: VLLMSettings, device: Device) -> tupl
             f"engine_devices lists GPU {absent[0]}, but nvidia-smi shows {len(device.gpus)} GPU(s), counted from 0. "
             "Change engine_devices."
         )
-    gpu = device.gpus[settings.devices[0] if settings.devices else 0]
+    gpu = device.gpus[settings.devices[0] if settings.devices else device.main_gpu]
+    if trouble := find_gpu_trouble(gpu):
+        raise EngineStartError(trouble)
     share = int(gpu.memory_total_bytes * settings.gpu_memory_utilization)
     sharded = any(
         argument.startswith(("--tensor-parallel", "-tp", "--quantization")) for argument in settings.extra_args
@@ -257,13 +259,14 @@ def _environment(on_cpu: bool) -> dict[str, str]:
     return environment | {"VLLM_USE_FLASHINFER_SAMPLER": environment.get("VLLM_USE_FLASHINFER_SAMPLER") or "0"}
 
 
-def _device_environment(settings: VLLMSettings, on_cpu: bool) -> dict[str, str]:
+def _device_environment(settings: VLLMSettings, device: Device, on_cpu: bool) -> dict[str, str]:
     """Return the variables that restrict vLLM to its devices and allow it to sleep."""
     environment: dict[str, str] = {}
-    if settings.devices:
-        numbers = ",".join(map(str, settings.devices))
+    if not on_cpu:
+        environment.update(device.cuda_environment(settings.devices))
+    elif settings.devices:
         # By default vLLM leaves one core free, which may be its only one.
-        environment["VLLM_CPU_OMP_THREADS_BIND" if on_cpu else "CUDA_VISIBLE_DEVICES"] = numbers
+        environment["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, settings.devices))
     if settings.may_sleep:
         environment["VLLM_SERVER_DEV_MODE"] = (
             "1"  # opens /sleep, /wake_up and more: our socket is private, and requests

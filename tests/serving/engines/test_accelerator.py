@@ -16,7 +16,7 @@ from serving import GPU, BaseModel, Device, EngineStartError, EngineState, Engin
 from serving.engines.accelerator import Accelerator, AcceleratorSlot, Policy
 from serving.engines.accelerator_lease import AcceleratorLease
 from serving.engines.vllm.arguments import plan_launch
-from serving.machine.division import Division, divide
+from serving.machine.division import divide
 from serving.machine.kept_process import KeptProcess
 from tests.serving.engines.fake_vllm_process import FakeVLLM, until
 
@@ -405,7 +405,7 @@ def test_an_engine_whose_start_comes_after_a_trainings_waits_for_it(base: BaseMo
 def test_separate_gives_each_half_of_the_gpus_and_both_are_told(base: BaseModel, tmp_path: Path) -> None:
     division = divide("separate", GPUS, on_cpu=False)
     assert (division.engine, division.training) == ((0, 1), (2, 3))
-    assert division.training_environment == {"CUDA_VISIBLE_DEVICES": "2,3"}
+    assert division.training_environment == {"CUDA_VISIBLE_DEVICES": "2,3", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     assert division.training_cores == ()
     settings = VLLMSettings(tmp_path, tmp_path / "log", device="cuda", devices=division.engine)
     plan = plan_launch(base, settings, GPUS, Path("/run/s"))
@@ -447,7 +447,7 @@ def test_a_process_keeps_to_the_cores_that_it_is_given(tmp_path: Path) -> None:
 def test_what_is_not_named_goes_to_the_other() -> None:
     groups = [(0,), (1,), (2,)]
     named = divide("separate", GPUS, on_cpu=False, groups=groups, training_devices=(0,))
-    assert named == Division((1, 2), (0,), on_cpu=False)
+    assert (named.engine, named.training) == ((1, 2), (0,))
     assert divide("separate", GPUS, on_cpu=False, groups=groups, engine_devices=(1,)).training == (0, 2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from serving import GPU, BaseModel, Device, EngineStartError, VLLMSettings, inspect_device
 from serving.engines.vllm.arguments import limits_of, plan_launch
+from serving.machine.division import divide
 
 GIB = 2**30
 SOCKET = Path("/run/s")
@@ -126,12 +128,113 @@ def test_this_machine_is_described_within_its_own_bounds() -> None:
     assert (device.kind == "cuda") == bool(device.gpus)
 
 
-def test_nvidia_smis_answer_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho 'NVIDIA H100, 80GB, 81559, 80000'\necho 'broken, [N/A], [N/A]'\n")
+def write_nvidia_smi(folder: Path, *rows: str) -> None:
+    program = folder / "nvidia-smi"
+    program.write_text("#!/bin/sh\ncat <<'END'\n" + "".join(f"{row}\n" for row in rows) + "END\n")
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert inspect_device().gpus == (GPU("NVIDIA H100, 80GB", 81559 * 2**20, 80000 * 2**20),)
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Device]:
+    """A machine whose nvidia-smi answers with these rows."""
+
+    def inspect(*rows: str, visible: str | None = None) -> Device:
+        write_nvidia_smi(tmp_path, *rows)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        return inspect_device()
+
+    return inspect
+
+
+SMALL = "0, GPU-11aa22bb-0000, 580.95.05, 7.5, NVIDIA T400, 4096, 3900"
+LARGE = "1, GPU-33cc44dd-0000, 580.95.05, 8.9, NVIDIA GeForce RTX 4090, 24564, 24000"
+
+
+def test_nvidia_smis_answer_is_read(machine: Callable[..., Device]) -> None:
+    device = machine(
+        "0, GPU-1, 580.1, 9.0, NVIDIA H100, 80GB, 81559, 80000", "1, GPU-2, 580.1, 9.0, broken, [N/A], [N/A]"
+    )
+    assert device.gpus == (GPU("NVIDIA H100, 80GB", 81559 * 2**20, 80000 * 2**20),)
+    assert machine("NVIDIA H100, 81559, 80000").gpus == (GPU("NVIDIA H100", 81559 * 2**20, 80000 * 2**20),)
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [
+        (None, ["0", "1"]),
+        ("1", ["1"]),
+        ("1,0", ["1", "0"]),
+        ("GPU-33cc", ["GPU-33cc"]),
+        ("1,7,0", ["1"]),  # CUDA stops at what doesn't exist
+        ("GPU-", []),  # two begin so
+        ("-1", []),
+        ("", []),
+    ],
+)
+def test_only_the_gpus_that_cuda_shows_count(
+    machine: Callable[..., Device], visible: str | None, names: list[str]
+) -> None:
+    device = machine(SMALL, LARGE, visible=visible)
+    assert [gpu.cuda_name for gpu in device.gpus] == names
+    assert device.kind == ("cuda" if names else "cpu")
+
+
+def test_the_larger_of_two_unlike_gpus_is_used(
+    machine: Callable[..., Device], base: BaseModel, settings: VLLMSettings
+) -> None:
+    on_gpu, device = replace(settings, device="cuda"), machine(SMALL, LARGE)
+    environment = plan_launch(base, on_gpu, device, SOCKET).environment
+    assert (environment["CUDA_VISIBLE_DEVICES"], environment["CUDA_DEVICE_ORDER"]) == ("1,0", "PCI_BUS_ID")
+    assert divide("split", device, on_cpu=False).training_environment["CUDA_VISIBLE_DEVICES"] == "1,0"
+    named = plan_launch(base, replace(on_gpu, devices=(0,)), device, SOCKET).environment
+    assert named["CUDA_VISIBLE_DEVICES"] == "0"
+    busy = machine(LARGE.replace("24000", "10"), SMALL, visible="GPU-33cc44dd-0000")
+    with pytest.raises(EngineStartError, match="RTX 4090"):
+        plan_launch(base, on_gpu, busy, SOCKET)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "gpu", "trouble"),
+    [
+        ("13.0", LARGE, None),
+        ("13.0", LARGE.replace("580.95.05", "575.51"), "driver 575.51 is too old for CUDA 13.0.+Install version 580"),
+        ("13.0", LARGE.replace("8.9", "7.0"), "compute capability 7.0, but torch for CUDA 13.0 needs 7.5"),
+        ("12.8", LARGE.replace("580.95.05", "550.54.14").replace("8.9", "7.0"), None),
+        ("13.0", LARGE.replace("580.95.05", "[N/A]").replace("8.9", "[N/A]"), None),
+    ],
+)
+def test_a_driver_or_a_gpu_that_torch_cannot_use_is_refused_with_the_remedy(
+    machine: Callable[..., Device], base: BaseModel, settings: VLLMSettings, monkeypatch: pytest.MonkeyPatch, cuda: str,
+    gpu: str, trouble: str | None,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("serving.machine.device.read_torch_cuda", lambda: cuda)
+    device = machine(gpu)
+    if trouble is None:
+        assert plan_launch(base, replace(settings, device="cuda"), device, SOCKET)
+        return
+    with pytest.raises(EngineStartError, match=trouble):
+        plan_launch(base, replace(settings, device="cuda"), device, SOCKET)
+
+
+@pytest.mark.parametrize("visible", [None, "MIG-55ee"])
+def test_a_gpu_whose_memory_is_unknown_is_asked_for_and_never_taken_for_none(
+    machine: Callable[..., Device], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, visible: str | None
+) -> None:
+    row = "0, GPU-1, 580.1, 12.1, NVIDIA GB10, [N/A], [N/A]"
+    assert machine(row, visible=visible).kind == "cpu"  # vLLM's build for CPUs is installed here
+    monkeypatch.setattr("importlib.metadata.distributions", lambda **_: ())
+    with pytest.raises(EngineStartError, match="nvidia-smi shows NVIDIA GB10, but torch can't use it"):
+        machine(row, visible=visible)
+    monkeypatch.setattr("serving.machine.device._ASK_CUDA", "print('[[\"GB10\", 100, 120]]')")
+    device = machine(row, visible=visible)
+    assert device.gpus == (GPU("GB10", 120, 100),)
+    assert device.cuda_environment()["CUDA_VISIBLE_DEVICES"] == (visible or "0")
+    monkeypatch.setattr("serving.machine.device._ASK_CUDA", "raise SystemExit('no CUDA-capable device')")
+    with pytest.raises(EngineStartError, match=r"no CUDA-capable device\. Check the driver"):
+        machine(row, visible=visible)
 
 
 def test_the_base_answers_to_its_further_names_and_its_own_is_first(base: BaseModel, settings: VLLMSettings) -> None:
