@@ -5,6 +5,7 @@ Figures behind the choices were measured with vLLM 0.32 on two cores: docs/engin
 
 import importlib.metadata
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -32,6 +33,10 @@ _CACHED_REQUESTS = 32
 """Full-length requests that the key-value cache is sized for, memory permitting."""
 _FOREIGN_SETTINGS = ("VLLM_API_KEY", "VLLM_SERVER_DEV_MODE", "VLLM_LORA_RESOLVER_CACHE_DIR", "VLLM_PLUGINS")
 """These would make vLLM require a key from our own client, or open what must stay closed: any path as a model, RPC."""
+
+
+_GPU_SPARE_BYTES = GIB // 2
+"""Left free on a GPU that others use, too: what they may take while the engine starts."""
 
 
 @dataclass(frozen=True)
@@ -203,17 +208,24 @@ def _gpu_memory(base: BaseModel, settings: VLLMSettings, device: Device) -> tupl
     gpu = device.gpus[settings.devices[0] if settings.devices else device.main_gpu]
     if trouble := find_gpu_trouble(gpu):
         raise EngineStartError(trouble)
-    share = int(gpu.memory_total_bytes * settings.gpu_memory_utilization)
+    allowed = int(gpu.memory_total_bytes * settings.gpu_memory_utilization)
+    share = min(allowed, gpu.memory_free_bytes - _GPU_SPARE_BYTES)
     sharded = any(
         argument.startswith(("--tensor-parallel", "-tp", "--quantization")) for argument in settings.extra_args
     )
-    if not sharded and (base.weights_bytes > share or share > gpu.memory_free_bytes):
+    if share <= 0 or (not sharded and base.weights_bytes > share):
         raise EngineStartError(
             f"Not enough memory for the engine: the weights of {base.name!r} need {_gib(base.weights_bytes)}, its "
-            f"share of {gpu.name} is {_gib(share)} and {_gib(gpu.memory_free_bytes)} is free. Change "
+            f"share of {gpu.name} is {_gib(allowed)} and {_gib(gpu.memory_free_bytes)} is free. Change "
             "gpu_memory_utilization, stop other programs, or choose a smaller base model."
         )
-    return ("--dtype", settings.dtype or "auto", "--gpu-memory-utilization", str(settings.gpu_memory_utilization))
+    # vLLM refuses to start with a larger share than is free, such as beside a desktop.
+    utilization = (
+        settings.gpu_memory_utilization
+        if share == allowed
+        else math.floor(1000 * max(share, 0) / gpu.memory_total_bytes) / 1000
+    )
+    return ("--dtype", settings.dtype or "auto", "--gpu-memory-utilization", str(utilization))
 
 
 def _cache_bytes_per_token(base: BaseModel, dtype: str) -> int:

@@ -59,10 +59,13 @@ def test_a_gpu_gets_its_share_and_no_processor_settings(base: BaseModel, setting
     assert "VLLM_TARGET_DEVICE" not in plan.environment
 
 
-def test_a_gpu_whose_share_is_taken_is_said_before_the_start(base: BaseModel, settings: VLLMSettings) -> None:
-    busy = replace(H100, gpus=(GPU("H100", 80 * GIB, 10 * GIB),))
-    with pytest.raises(EngineStartError, match=r"share of H100 is 48\.0 GiB and 10\.0 GiB is free"):
-        plan_launch(base, replace(settings, device="cuda"), busy, SOCKET)
+def test_on_a_gpu_that_others_use_the_engine_takes_what_is_free(base: BaseModel, settings: VLLMSettings) -> None:
+    desktop = replace(H100, gpus=(GPU("RTX 4090", 24 * GIB, 12 * GIB),))
+    plan = plan_launch(base, replace(settings, device="cuda"), desktop, SOCKET)
+    assert option(plan.command, "--gpu-memory-utilization") == "0.479"  # (12 - 0.5) / 24, rounded down
+    full = replace(H100, gpus=(GPU("RTX 4090", 24 * GIB, GIB // 4),))
+    with pytest.raises(EngineStartError, match=r"share of RTX 4090 is 14\.4 GiB and 0\.2 GiB is free"):
+        plan_launch(base, replace(settings, device="cuda"), full, SOCKET)
 
 
 def test_cuda_without_a_gpu_is_refused(base: BaseModel, settings: VLLMSettings) -> None:
