@@ -70,6 +70,10 @@ class EngineStartError(EngineError):
     """The engine couldn't be started. The message holds the engine's own last error and a remedy."""
 
 
+class EngineMemoryError(EngineStartError):
+    """There isn't enough free memory to start the engine now; there may be later, when a job has ended."""
+
+
 class EngineUnavailableError(EngineError):
     """The engine can't take a request now. `retry_after_s` is when a retry may succeed, in seconds.
 

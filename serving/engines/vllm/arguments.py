@@ -15,7 +15,7 @@ from typing import Any
 
 from serving.base_model import BaseModel
 from serving.engines.engine import EngineLimits
-from serving.errors import EngineStartError
+from serving.errors import EngineMemoryError, EngineStartError
 from serving.machine.device import Device, find_gpu_trouble
 
 ALLOWED_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -186,7 +186,7 @@ def _cpu_memory(base: BaseModel, settings: VLLMSettings, device: Device, limits:
     wanted = _CACHED_REQUESTS * (limits.max_model_len or _CPU_MAX_MODEL_LEN) * _cache_bytes_per_token(base, dtype)
     cache = int(settings.kv_cache_gib * GIB) if settings.kv_cache_gib else max(GIB // 2, min(wanted, spare // 4))
     if cache > spare:
-        raise EngineStartError(
+        raise EngineMemoryError(
             f"Not enough memory for the engine: {base.name!r} needs {_gib(weights)} for weights in {dtype}, "
             f"{_gib(cache)} for the KV cache and {_gib(_PROCESSES_BYTES)} for its processes, but "
             f"{_gib(device.memory_free_bytes)} is free. Lower kv_cache_gib, stop other programs, or choose a "
@@ -214,7 +214,7 @@ def _gpu_memory(base: BaseModel, settings: VLLMSettings, device: Device) -> tupl
         argument.startswith(("--tensor-parallel", "-tp", "--quantization")) for argument in settings.extra_args
     )
     if share <= 0 or (not sharded and base.weights_bytes > share):
-        raise EngineStartError(
+        raise EngineMemoryError(
             f"Not enough memory for the engine: the weights of {base.name!r} need {_gib(base.weights_bytes)}, its "
             f"share of {gpu.name} is {_gib(allowed)} and {_gib(gpu.memory_free_bytes)} is free. Change "
             "gpu_memory_utilization, stop other programs, or choose a smaller base model."

@@ -22,7 +22,7 @@ from serving.engines.vllm.arguments import VLLMSettings, limits_of, runs_on_cpu
 from serving.engines.vllm.client import VLLMClient
 from serving.engines.vllm.launch import Planner, VLLMLaunch
 from serving.engines.vllm.watchdog import Watchdog
-from serving.errors import EngineError, EngineStartError, EngineUnavailableError, ServingError
+from serving.errors import EngineError, EngineMemoryError, EngineStartError, EngineUnavailableError, ServingError
 from serving.machine.device import Device
 
 _STABLE_S = 5.0
@@ -111,7 +111,7 @@ class VLLMLifecycle:
             await self.launch.start(self.settings_for(self.limits), on_progress)
             await self._finish_start()
         except EngineError as error:
-            await self.mark_dead(str(error))
+            await self.mark_dead(str(error), may_pass=isinstance(error, EngineMemoryError))
             if isinstance(error, EngineStartError):
                 raise
             raise EngineStartError(f"The engine started, but can't be used: {error}") from error
@@ -120,14 +120,18 @@ class VLLMLifecycle:
             await self.mark_dead(why)
             raise EngineStartError(why) from error
 
-    async def mark_dead(self, why: str) -> None:
-        """Mark it dead, and kill what is left of it."""
+    async def mark_dead(self, why: str, *, may_pass: bool = False) -> None:
+        """Mark it dead, and kill what is left of it.
+
+        may_pass: the reason may pass by itself, so it is tried again for as long as it takes.
+        """
         self.state, self.trouble, self._is_asleep = EngineState.DEAD, why, False
         self.admission.close()
         if self._stable_at is not None and time.monotonic() > self._stable_at:
             self._deaths_in_a_row = 0
         self._stable_at = None
-        self._deaths_in_a_row += 1
+        if not may_pass or self._deaths_in_a_row < self.settings.max_restarts:
+            self._deaths_in_a_row += 1
         logger.error("The engine is dead: %s", why)
         await self.launch.kill()
         if self._deaths_in_a_row > self.settings.max_restarts:

@@ -15,6 +15,7 @@ from typing import Any
 
 from serving import BaseModel, Device, VLLMProcess, VLLMSettings
 from serving.engines.vllm.arguments import LaunchPlan, limits_of
+from serving.errors import EngineMemoryError
 
 FAKE_VLLM = Path(__file__).with_name("fake_vllm.py")
 DEVICE = Device("cpu", (), 2**34, 2**34, 2, frozenset())
@@ -35,6 +36,10 @@ class FakeVLLM:
 
         def plan(base: BaseModel, settings: VLLMSettings, device: Device, socket: Path) -> LaunchPlan:
             made.socket = socket
+            if (folder / "no_memory").exists():
+                with (folder / "no_memory").open("a") as refused:
+                    refused.write("refused\n")
+                raise EngineMemoryError("Not enough memory for the engine.")
             limits = limits_of(base, settings, device)
             command = (sys.executable, str(FAKE_VLLM), str(socket), str(folder), f"rank={limits.max_lora_rank}")
             return LaunchPlan(command, dict(os.environ), socket, 1.0)

@@ -204,6 +204,18 @@ def test_an_engine_that_cannot_come_back_is_given_up_and_says_so_at_once(base: B
     play(FakeVLLM.over(base, tmp_path, max_restarts=2, wait_s=60), story)
 
 
+def test_an_engine_that_lacks_memory_is_tried_again_until_there_is_some(base: BaseModel, tmp_path: Path) -> None:
+    async def story(vllm: FakeVLLM) -> None:
+        vllm.tell("no_memory", "")
+        vllm.signal(vllm.server, signal.SIGKILL)
+        await until(lambda: (tmp_path / "no_memory").read_text().count("refused") > 3)  # a training takes it, say
+        assert vllm.engine.last_trouble == "Not enough memory for the engine."
+        vllm.untell("no_memory")
+        assert await vllm.complete() == 200
+
+    play(FakeVLLM.over(base, tmp_path, max_restarts=2, wait_s=60), story)
+
+
 def test_adapters_are_brought_back_before_anybody_is_let_in(vllm: FakeVLLM, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
 
