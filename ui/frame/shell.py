@@ -202,7 +202,9 @@ class _FramedPage:
 
     def _switch_language(self, chosen: Language, session: Session) -> Updates:
         session.language, session.is_language_asked = chosen, True
-        return merge_updates(self._translate_frame(session), self._page.translate(session))
+        # The page's opening, answered before this, may arrive in the browser after the click and take it back there.
+        asked = {self._language: gr.update(value=session.language)}
+        return merge_updates(self._translate_frame(session), asked, self._page.translate(session))
 
     def _translate_frame(self, session: Session) -> Updates:
         top = {self._top: gr.update(value=elements.top(session.language, self._name))}
