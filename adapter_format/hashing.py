@@ -29,12 +29,27 @@ def base_model_sha256(path: Path) -> str:
 def weight_files(path: Path) -> list[Path]:
     """The *.safetensors files directly in the folder `path` that its model consists of, by name.
 
-    Those in its index, or else `model.safetensors`: a folder may hold the same weights a second time, as Mistral's
-    have `consolidated.safetensors`. All of them if it has neither, or its index can't be read.
+    `model.safetensors`, which transformers prefer, and the files in its index: a folder may hold the same weights a
+    second time, as Mistral's have `consolidated.safetensors`. All of them if it has neither, or its index can't be
+    read.
     """
-    files = {file.name: file for file in sorted(path.glob("*.safetensors"), key=lambda file: file.name)}
+    files = sorted(path.glob("*.safetensors"), key=lambda file: file.name)
     try:
-        shards = set(json.loads((path / WEIGHTS_INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        shards = {WEIGHTS}
-    return [file for name, file in files.items() if name in shards] or list(files.values())
+        parts = {WEIGHTS, *read_weights_index(path)}
+    except (OSError, ValueError):
+        parts = {WEIGHTS}
+    return [file for file in files if file.name in parts] or files
+
+
+def read_weights_index(path: Path) -> set[str]:
+    """The files that the index in the folder `path` lists; none without an index.
+
+    Raises: OSError, ValueError when it can't be read.
+    """
+    index = path / WEIGHTS_INDEX
+    if not index.is_file():
+        return set()
+    try:
+        return {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+    except (KeyError, AttributeError, TypeError) as error:
+        raise ValueError(repr(error)) from error

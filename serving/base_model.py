@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter_format.disk import write_aside
-from adapter_format.hashing import WEIGHTS_INDEX, base_model_sha256, weight_files
+from adapter_format.hashing import WEIGHTS_INDEX, base_model_sha256, read_weights_index, weight_files
 from serving.errors import BaseModelError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -114,7 +114,11 @@ def _check_complete(path: Path) -> None:
         raise BaseModelError(
             f"{path} must have *.safetensors weights, but has {found}. Save the model again with save_pretrained."
         )
-    missing = sorted(set(_shards_in_index(path)) - {file.name for file in path.glob("*.safetensors")})
+    try:
+        listed = read_weights_index(path)
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"{path / WEIGHTS_INDEX} can't be read ({error}). Download the model again.") from error
+    missing = sorted(listed - {file.name for file in path.glob("*.safetensors")})
     if missing:
         raise BaseModelError(
             f"{len(missing)} weight file(s) are missing in {path}, such as {missing[0]}. Download the model again."
@@ -123,16 +127,6 @@ def _check_complete(path: Path) -> None:
         raise BaseModelError(
             f"{path} has no tokenizer (one of {', '.join(_TOKENIZER_FILES)}). Save the model's tokenizer there."
         )
-
-
-def _shards_in_index(path: Path) -> list[str]:
-    index = path / WEIGHTS_INDEX
-    if not index.is_file():
-        return []
-    try:
-        return [str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()]
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise BaseModelError(f"{index} can't be read ({error!r}). Download the model again.") from error
 
 
 def _cached_sha256(path: Path, cache: Path | None) -> str:

