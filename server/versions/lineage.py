@@ -168,9 +168,12 @@ class LineageTree:
                 children[parent].append(name)
         return children
 
-    def _get_sort_key(self, model: str) -> tuple[int, str]:
-        adapter, job = self.disk.adapters.get(model), self.jobs.get(model)
-        return (adapter.created_at if adapter else job.created_at if job else 0), model
+    def _get_sort_key(self, model: str) -> tuple[int, int, str]:
+        # A model keeps its place when its job ends: a page is redrawn while someone is about to click.
+        if job := self.jobs.get(model):
+            return job.created_at, job.number, model
+        adapter = self.disk.adapters.get(model)
+        return (adapter.created_at if adapter else 0), 0, model
 
     def _find_start(self, adapter: Adapter) -> str | None:
         """Return the adapter that a run without a job started from, found by its folder's name, which is its id."""

@@ -61,15 +61,16 @@ def add_job(gateway: Gateway, **values: Any) -> str:
     return job_id
 
 
-def add_adapter(gateway: Gateway, name: str, **config: Any) -> Path:
-    """The folder of an adapter that can be gone on from."""
-    folder = gateway.services.settings.adapters_dir / new_id("adapter-")
+def add_adapter(gateway: Gateway, name: str, *, created_at: int | None = None, **config: Any) -> Path:
+    """The folder of an adapter that can be gone on from; renamed into place, as training does it."""
+    adapter_id, adapters_dir = new_id("adapter-"), gateway.services.settings.adapters_dir
+    folder = adapters_dir / f".partial-{adapter_id}"
     folder.mkdir()
     (folder / "adapter_model.safetensors").write_bytes(b"weights")
     (folder / "adapter_config.json").write_text(json.dumps({"r": 8, "target_modules": ["q_proj"], **config}))
-    manifest = {"manifest_version": 1, "id": folder.name, "name": name, "base_model": "base", "created_at": now_s()}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
+    manifest = {"manifest_version": 1, "id": adapter_id, "name": name, "base_model": "base"}
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "created_at": created_at or now_s()}))
+    return folder.rename(adapters_dir / adapter_id)
 
 
 def create(gateway: Gateway, *, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:

@@ -12,7 +12,7 @@ from server.access.keys import create_key
 from server.jobs import states
 from server.storage.tables import JobCheckpointRow, JobRow, new_id, now_s
 from tests.server.conftest import Gateway, StartGateway
-from tests.server.jobs.test_fine_tuning_api import add_adapter, add_file, create
+from tests.server.jobs.test_fine_tuning_api import add_adapter, add_file, add_job, create
 from tests.serving.adapters.adapters_on_disk import write_base, write_peft_adapter
 from tests.serving.adapters.archives import files_of, tar_gz
 from tests.serving.adapters.bad_adapters import with_tokenizer
@@ -65,6 +65,19 @@ def test_the_chain_leads_from_the_base_over_every_job(still: Gateway) -> None:
     assert one["files"]["training_file"]["deleted"] is False
     assert models(lineage(still, ONE)["descendants"]) == [TWO]
     assert sorted(map(str, models(lineage(still, "base")["descendants"]))) == sorted([ONE, TWO, THREE])
+
+
+def test_models_are_in_the_order_of_their_jobs_whichever_ends_first(gateway: Gateway) -> None:
+    # The page draws them in this order, and a list that changes its order moves away from under the pointer.
+    models_of_jobs = [f"ft:base:personal:{name}:{name[0] * 8}" for name in ("zebra", "ant", "moth")]
+    jobs = [add_job(gateway, status="paused", wanted_model=name, created_at=now_s()) for name in models_of_jobs]
+    assert models(lineage(gateway, "base")["descendants"]) == models_of_jobs
+    for ends in (1, 0):
+        with gateway.database.session() as session:
+            job = session.query(JobRow).filter_by(id=jobs[ends]).one()
+            job.fine_tuned_model, job.status = job.wanted_model, "succeeded"
+        add_adapter(gateway, models_of_jobs[ends], created_at=now_s() + 60)
+        assert models(lineage(gateway, "base")["descendants"]) == models_of_jobs
 
 
 def test_an_ancestor_that_is_gone_keeps_its_place_and_so_does_a_deleted_file(still: Gateway) -> None:
