@@ -87,7 +87,10 @@ class Settings(BaseModel):
         True, description="Require adapters to pass the parity gate before they are published; see docs/parity.md."
     )
     max_model_len: int | None = Field(
-        None, ge=16, description="Maximum tokens of prompt and answer together. Unset: the base model's limit."
+        None,
+        ge=16,
+        description="Maximum tokens of prompt and answer together. Unset: the base model's own maximum, on a GPU as "
+        "far as memory allows, on a CPU up to 8192.",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Data type of the weights in the engine. auto: the fastest type on the device."
@@ -95,8 +98,17 @@ class Settings(BaseModel):
     kv_cache_gib: float | None = Field(
         None, gt=0, description="Memory for the key-value cache on a CPU, in GiB. Unset: depends on free memory."
     )
-    gpu_memory_utilization: float = Field(
-        0.85, gt=0, lt=1, description="Share of a GPU's memory that the engine may use."
+    gpu_memory_utilization: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Share of a GPU's memory that the engine may use. Unset: 0.9, or what a job beside it leaves.",
+    )
+    tensor_parallel: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="GPUs over which each engine spreads its base model. Unset: as few as it fits on.",
     )
     tool_call_parser: str | None = Field(
         None, description="vLLM's parser for tool calls in the model's text, for example hermes or mistral."
@@ -115,10 +127,10 @@ class Settings(BaseModel):
         gt=0,
         description="Seconds without an answer, or without progress on requests, after which the engine is restarted.",
     )
-    accelerator_policy: Literal["split", "sleep", "stop", "separate"] = Field(
-        "split",
+    accelerator_policy: Literal["auto", "split", "sleep", "stop", "separate"] = Field(
+        "auto",
         description="What the engine does while a job trains: split (keeps running), sleep (GPU only), stop, "
-        "or separate (own devices).",
+        "or separate (own devices). auto: what this machine's memory allows.",
     )
     engine_devices: str | None = Field(
         None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 
 from server.access.checkpoints import is_checkpoint
 from server.access.keys import KeyStore, list_keys
@@ -14,14 +13,14 @@ from server.app.data_dir import StartError, open_database
 from server.app.engines import (
     build_engine_settings,
     check_base_model_map,
-    divide_devices,
-    end_unused_engines,
+    end_leftover_engines,
     list_local_engines,
     make_pools,
     make_remotes,
     read_wanted_limits,
 )
 from server.app.services import Services
+from server.app.sharing import share_accelerator
 from server.files.store import FileStore
 from server.inference.ask import Inference
 from server.inference.metrics.server import Metrics
@@ -59,12 +58,13 @@ async def open_services(settings: Settings, bases: Sequence[BaseModel]) -> Async
     with contextlib.closing(open_database(settings)) as database, database.lock_for_server():
         _require_keys_if_public(settings, database)
         base_model_map = check_base_model_map(settings, [base.name for base in bases])
-        common, device = build_engine_settings(settings), await asyncio.to_thread(inspect_device)
-        division = divide_devices(settings, common, device)
-        common = replace(common, devices=division.engine)
+        await asyncio.to_thread(end_leftover_engines, settings.data_dir)
+        device = await asyncio.to_thread(inspect_device)
+        division, common = await asyncio.to_thread(
+            share_accelerator, settings, bases, build_engine_settings(settings), device
+        )
         pools = await asyncio.to_thread(make_pools, settings, bases, common, base_model_map, device)
         remotes = make_remotes(settings)
-        await asyncio.to_thread(end_unused_engines, settings.data_dir, len(bases) * settings.replicas)
         first = pools[0].replicas[0].engine
         gate = make_gate(common, device) if settings.parity_check else None
         services = make_services(
@@ -74,7 +74,7 @@ async def open_services(settings: Settings, bases: Sequence[BaseModel]) -> Async
             pools=pools,
             remotes=remotes,
             gate=gate,
-            accelerator=Accelerator(settings.accelerator_policy, list_local_engines(pools), division),
+            accelerator=Accelerator(division.policy, list_local_engines(pools), division),
         )
         try:
             yield services
@@ -124,7 +124,7 @@ def make_services(
     runner = Runner(
         settings, database, engine, registry, files, command=training, on_end=webhooks.wake, accelerator=accelerator
     )
-    jobs = JobCreator(settings, database, registry, files, on_created=runner.wake)
+    jobs = JobCreator(settings, database, registry, files, on_created=runner.wake, division=runner.division)
     inspections = Inspections()
     return Services(
         settings=settings,

@@ -25,8 +25,7 @@ from serving import (
 from serving.engines.remote.client import RemoteAddress
 from serving.engines.remote.engine import FOREIGN_BASE, RemoteEngine
 from serving.engines.vllm.arguments import LaunchPlan, plan_launch, runs_on_cpu
-from serving.machine.division import Division, divide
-from serving.machine.leftovers import end_leftovers
+from serving.machine.leftovers import end_leftovers, hold_engine_lock
 from serving.registry.derived_limits import LimitSettings
 
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
@@ -87,11 +86,16 @@ def make_remotes(settings: Settings, *, with_shared: bool = False) -> list[Repli
     return [_make_remote(settings, engine_id, None) for engine_id in settings.remote_engines if engine_id not in shared]
 
 
-def end_unused_engines(data_dir: Path, count: int) -> int:
-    """End processes of engines beyond the first `count`, left by a killed server; return how many there were."""
-    used = {_get_state_dir(data_dir, number) for number in range(count)}
-    found = [path for path in data_dir.glob("engine*/engine.json") if path.parent not in used]
-    return sum(end_leftovers(path) for path in found)
+def end_leftover_engines(data_dir: Path) -> int:
+    """End the processes of engines that a killed server left behind; return how many there were.
+
+    Raises: EngineStartError when another server uses this directory.
+    """
+    ended = 0
+    for state_file in data_dir.glob("engine*/engine.json"):
+        with hold_engine_lock(state_file.parent):
+            ended += end_leftovers(state_file)
+    return ended
 
 
 def _add_paths(own: VLLMSettings, data_dir: Path, number: int) -> VLLMSettings:
@@ -174,17 +178,6 @@ def _make_remote(settings: Settings, engine_id: str, base: BaseModel | None) -> 
     return Replica(engine_id, RemoteEngine(address, base or FOREIGN_BASE))
 
 
-def divide_devices(settings: Settings, common: VLLMSettings, device: Device) -> Division:
-    """Return the devices of the engines and of the trainings. Raises: EngineStartError: they can't be divided."""
-    return divide(
-        settings.accelerator_policy,
-        device,
-        on_cpu=runs_on_cpu(common, device),
-        engine_devices=settings.engine_device_numbers,
-        training_devices=settings.training_device_numbers,
-    )
-
-
 def list_local_engines(pools: Sequence[Pool]) -> list[VLLMProcess]:
     """Return the engines on this machine, which can free memory for a training."""
     engines = [replica.engine for pool in pools for replica in pool.replicas]
@@ -214,7 +207,7 @@ def check_base_model_map(settings: Settings, base_names: Sequence[str]) -> dict[
 
 
 def build_engine_settings(settings: Settings) -> VLLMSettings:
-    """Return the settings that all engines share; `make_pools` adds those of each engine."""
+    """Return the settings that all engines share; `share_accelerator` adds the GPUs', `make_pools` each engine's."""
     rank, loras, cpu_loras = read_wanted_limits(settings).derive([])
     return VLLMSettings(
         state_dir=settings.data_dir / "engine",
@@ -225,11 +218,9 @@ def build_engine_settings(settings: Settings) -> VLLMSettings:
         max_model_len=settings.max_model_len,
         dtype=None if settings.dtype == "auto" else settings.dtype,
         kv_cache_gib=settings.kv_cache_gib,
-        gpu_memory_utilization=settings.gpu_memory_utilization,
         tool_call_parser=settings.tool_call_parser,
         start_timeout_s=settings.engine_start_timeout_s,
         wait_s=settings.engine_wait_s,
         stall_timeout_s=settings.engine_stall_timeout_s,
-        may_sleep=settings.accelerator_policy == "sleep",
         extra_args=tuple(settings.engine_args),
     )

@@ -18,9 +18,8 @@ from typing import Literal, Protocol
 
 from serving.engines.accelerator_lease import AcceleratorLease
 from serving.errors import EngineError
-from serving.machine.division import Division
+from serving.machine.division import Division, Policy
 
-Policy = Literal["split", "sleep", "stop", "separate"]
 OnWait = Callable[[str], Awaitable[None]]
 """Called with a sentence that says what a job waits for."""
 

@@ -37,7 +37,7 @@ class EngineLimits:
     max_cpu_loras: int
     """Adapters kept in memory; more can be registered, and are read from disk again when requested."""
     max_model_len: int | None
-    """Maximum tokens of prompt and answer together; None when the engine decides."""
+    """Maximum tokens of prompt and answer together; None while only the engine knows, before its first start."""
 
 
 class EngineResponse(Protocol):

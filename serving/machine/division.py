@@ -1,16 +1,21 @@
-"""Division of the GPUs, or of the CPU's cores, between the engine and trainings."""
+"""Division of the machine between the engine and trainings: GPUs or cores, and memory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from serving.errors import EngineStartError
 from serving.machine.device import Device, core_groups
+
+Policy = Literal["split", "sleep", "stop", "separate"]
 
 
 @dataclass(frozen=True)
 class Division:
     """Which devices belong to whom, by number; empty: all."""
 
+    policy: Policy = "split"
+    """What the engine does while a job trains: split, sleep, stop or separate."""
     engine: tuple[int, ...] = ()
     """The engine's."""
     training: tuple[int, ...] = ()
@@ -19,6 +24,8 @@ class Division:
     """Whether these are cores, not GPUs."""
     training_environment: Mapping[str, str] = field(default_factory=dict)
     """The environment variables with which a training sees its own GPUs."""
+    training_bytes: int | None = None
+    """GPU memory that a training has; None: on a CPU, where it is what is free, or if it wasn't worked out."""
 
     @property
     def training_cores(self) -> tuple[int, ...]:
@@ -27,7 +34,7 @@ class Division:
 
 
 def divide(
-    policy: str,
+    policy: Policy,
     device: Device,
     *,
     on_cpu: bool,
@@ -51,7 +58,7 @@ def divide(
                 f"engine_devices and training_devices require accelerator_policy separate, but it is {policy}. Set "
                 "it to separate, or leave the devices unset."
             )
-        return Division(on_cpu=on_cpu, training_environment={} if on_cpu else device.cuda_environment())
+        return Division(policy, on_cpu=on_cpu, training_environment={} if on_cpu else device.cuda_environment())
     if groups is None:
         groups = core_groups() if on_cpu else tuple((number,) for number in range(len(device.gpus)))
     division = _split_devices(groups, tuple(engine_devices), tuple(training_devices), on_cpu)
@@ -82,7 +89,7 @@ def _split_devices(
             f"accelerator_policy is separate, but there aren't enough {word} for both: {len(every)} available. Use "
             "split or stop."
         )
-    return Division(engine, training, on_cpu)
+    return Division("separate", engine, training, on_cpu)
 
 
 def _flatten(groups: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

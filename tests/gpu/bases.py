@@ -22,6 +22,7 @@ _SIZES: dict[str, tuple[dict[str, Any], int, int, int, int, int, int, int, bool]
     "Llama-3.1-8B-Instruct": (LLAMA, 4096, 14336, 32, 32, 8, 128256, 131072, False),
     "Qwen2.5-14B-Instruct": (QWEN2, 5120, 13824, 48, 40, 8, 152064, 32768, False),
     "Qwen2.5-32B-Instruct": (QWEN2, 5120, 27648, 64, 40, 8, 152064, 32768, False),
+    "Llama-3.1-70B-Instruct": (LLAMA, 8192, 28672, 80, 64, 8, 128256, 131072, False),
 }
 BASES = tuple(_SIZES)
 

@@ -18,9 +18,11 @@ class Card:
     """Default: all but what a driver takes."""
 
 
+RTX_3070 = Card("NVIDIA GeForce RTX 3070", 8192, (8, 6))
 T4 = Card("Tesla T4", 15360, (7, 5))
 RTX_3060 = Card("NVIDIA GeForce RTX 3060", 12288, (8, 6))
 RTX_4090 = Card("NVIDIA GeForce RTX 4090", 24564, (8, 9))
+DESKTOP_4090 = Card("NVIDIA GeForce RTX 4090", 24564, (8, 9), free_mib=21000)
 A100_40 = Card("NVIDIA A100-PCIE-40GB", 40960, (8, 0))
 L40S = Card("NVIDIA L40S", 46068, (8, 9))
 H100 = Card("NVIDIA H100 80GB HBM3", 81559, (9, 0))

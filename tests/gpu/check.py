@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from server.app.engines import build_engine_settings
+from server.app.sharing import share_accelerator
 from server.settings import Settings
 from serving import BaseModel, inspect_device
 from serving.engines.vllm.arguments import LaunchPlan, plan_launch
@@ -131,11 +132,16 @@ def _on_card(card: Card, base: BaseModel, place: Path) -> Iterator[Outcome]:
     }  # fmt: skip
     answer = place / "answer.json"
     answer.unlink(missing_ok=True)
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.gpu.start_once", answer], input=json.dumps(question), text=True,
-        env={**plans["default"].environment, **_stubbed(place)}, capture_output=True, check=False, timeout=TIMEOUT_S,
-    )  # fmt: skip
     where = f"{card.name}, {base.name}"
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "tests.gpu.start_once", answer], input=json.dumps(question), text=True,
+            env={**plans["default"].environment, **_stubbed(place)}, capture_output=True, check=False,
+            timeout=TIMEOUT_S,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        yield where, False, f"nothing after {TIMEOUT_S} s"
+        return
     if not answer.exists():
         yield where, False, _last_line(ended)
         return
@@ -144,8 +150,9 @@ def _on_card(card: Card, base: BaseModel, place: Path) -> Iterator[Outcome]:
 
 
 def _plan(base: BaseModel, place: Path, given: Mapping[str, Any]) -> LaunchPlan:
-    settings = build_engine_settings(Settings(data_dir=place / "data", **given))
-    return plan_launch(base, settings, inspect_device(), place / "socket")
+    settings, device = Settings(data_dir=place / "data", **given), inspect_device()
+    _, common = share_accelerator(settings, [base], build_engine_settings(settings), device)
+    return plan_launch(base, common, device, place / "socket")
 
 
 def _stubbed(place: Path) -> dict[str, str]:

@@ -23,6 +23,7 @@ from server.jobs.run.queue import TRAINING
 from server.jobs.webhooks.deliverer import Deliverer
 from server.settings import Settings
 from server.storage.database import Database
+from serving.engines.accelerator import Accelerator
 from serving.registry import loader
 from tests.databases import compiled_once
 from tests.http_server import HTTPServer
@@ -68,6 +69,7 @@ def _starting(folder: Path, database_url: str | None, migrated_sqlite: Path) -> 
         *,
         webhooks: dict[str, Any] | None = None,
         training: Sequence[str] = TRAINING,
+        accelerator: Accelerator | None = None,
         **settings: Any,
     ) -> Gateway:
         chosen = Settings(data_dir=folder / "data", **({"database_url": database_url} | settings))
@@ -79,7 +81,7 @@ def _starting(folder: Path, database_url: str | None, migrated_sqlite: Path) -> 
         database = Database(chosen.resolved_database_url) if has_its_tables else open_database(chosen)
         compiled_once(database)
         engine = FakeEngine(folder / "base", script)
-        services = make_services(chosen, engine, database, training=training)
+        services = make_services(chosen, engine, database, training=training, accelerator=accelerator)
         if webhooks is not None:
             services = replace(services, webhooks=Deliverer(database, **webhooks))
         app = create_app(services, lifespan=lambda _app: run_background_work(services))
@@ -107,7 +109,8 @@ def _starting(folder: Path, database_url: str | None, migrated_sqlite: Path) -> 
 def start_gateway(tmp_path: Path, database_url: str | None, migrated_sqlite: Path) -> Iterator[StartGateway]:
     """Start a gateway whose engine follows `script` (by default: says hello as whoever was asked).
 
-    webhooks: what the deliverer is made with, such as shorter pauses. training: the command that trains.
+    webhooks: what the deliverer is made with, such as shorter pauses. training: the command that trains. accelerator:
+    how trainings and engines share the machine.
 
     Started again in the same test, it finds the data directory and the database as the one before left them.
     """

@@ -53,6 +53,8 @@ def preflight(
     on_gpu: bool = False,
     plan_batch: int | None = None,
     longest_tokens: int | None = None,
+    room: str | None = None,
+    way_out: str | None = None,
 ) -> Preflight:
     """Check a run; return what should be known about one that may start.
 
@@ -61,6 +63,8 @@ def preflight(
         engine_limits: of the engine that will serve the result; None if there is none.
         plan_batch: rows in a forward pass. Default: as configured; for `auto` the minimum.
         longest_tokens: of the training rows. Default: `max_length`.
+        room: what `free_bytes` is, such as "9.1 GB are left"; by default it says that they are free.
+        way_out: a sentence, without its end, that a refusal for memory ends with.
 
     Raises:
         ConfigError: it can't work; the message has every reason, `param` is the setting of the first.
@@ -76,7 +80,8 @@ def preflight(
         *_check_machine(config, on_gpu),
     ]
     if limit is not None and estimate.total > limit:
-        refusals.append(_memory_refusal(config, shape, batch, longest, on_gpu, limit))
+        param, words = _memory_refusal(config, shape, batch, longest, on_gpu, limit, room)
+        refusals.append((param, f"{words} {way_out}." if way_out else words))
     _refuse(refusals)
     return Preflight(tuple(_list_findings(config, shape, engine_limits, estimate, limit)), estimate)
 
@@ -139,7 +144,13 @@ def _estimate_resolved(
 
 
 def _memory_refusal(
-    config: TrainingConfig, shape: ModelShape, batch: int, longest: int, on_gpu: bool, limit: float
+    config: TrainingConfig,
+    shape: ModelShape,
+    batch: int,
+    longest: int,
+    on_gpu: bool,
+    limit: float,
+    room: str | None,
 ) -> Refusal:
     """Return the refusal, with what to change in order of cost, and the memory after each step."""
     need = _estimate_resolved(shape, config, batch, longest, on_gpu, limit).total
@@ -155,7 +166,7 @@ def _memory_refusal(
         steps.append("use a smaller base model")
     gigabytes = f"{limit / _GB:.2f} GB"
     is_own_limit = config.max_memory_gb and limit == config.max_memory_gb * _GB
-    room = f"`max_memory_gb` allows {gigabytes}" if is_own_limit else f"{gigabytes} are free"
+    room = f"`max_memory_gb` allows {gigabytes}" if is_own_limit else room or f"{gigabytes} are free"
     rows_of = f"{batch} row{'s' if batch > 1 else ''} of {longest} tokens at a time"
     if config.gradient_checkpointing and can_checkpoint(config):
         rows_of += ", with activations recomputed"

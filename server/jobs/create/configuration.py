@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from server.jobs.create.body import CreateJob
 from server.wire.errors import BadRequest
 from serving import GPU, Adapter, BaseModel, Device, EngineLimits
+from serving.machine.division import Division
 from training.config.auto import TARGET_ROWS, auto_learning_rate
 from training.config.config import ConfigError, TrainingConfig
 from training.preflight.checkpointing import resolve_checkpointing
@@ -44,6 +45,9 @@ HYPERPARAMETERS = {
 """Settings, and the hyperparameter that each corresponds to."""
 _LARGEST_NUMBER = 2**53
 """Larger integers aren't read alike by all JSON parsers."""
+_NEARLY_ALL = 0.9
+"""Share of the memory above which stopping the engine wouldn't leave much more."""
+_GB = 1e9
 _MEMORY_SHARE = 0.9
 """Share of the device's memory that the batch size is chosen for."""
 
@@ -55,6 +59,7 @@ class TrainingTarget:
     base: BaseModel
     limits: EngineLimits
     device: Device
+    division: Division = field(default_factory=Division)
 
     @cached_property
     def shape(self) -> ModelShape | None:
@@ -71,9 +76,41 @@ class TrainingTarget:
 
     @property
     def memory_bytes(self) -> int:
-        """The memory that a training has if nothing else runs."""
-        machine: GPU | Device = self.device.gpus[self.device.main_gpu] if self.on_gpu else self.device
-        return machine.memory_total_bytes
+        """The memory that a training has if no other runs."""
+        if self.on_gpu and self.division.training_bytes is not None:
+            return self.division.training_bytes
+        return self._machine.memory_total_bytes
+
+    @property
+    def room(self) -> str | None:
+        """What `memory_bytes` is, in words; None for the CPU's memory."""
+        machine = self._machine
+        if isinstance(machine, Device):
+            return None
+        whole = f"of the {machine.memory_total_bytes / _GB:.2f} GB of {machine.name}"
+        policy = f"accelerator_policy {self.division.policy}"
+        if self.division.policy == "split":
+            return f"{self.memory_bytes / _GB:.2f} {whole} are left beside the engine ({policy})"
+        return f"{self.memory_bytes / _GB:.2f} {whole} are there for training ({policy})"
+
+    @property
+    def way_out(self) -> str | None:
+        """What the server's operator can change for more memory; None if nothing."""
+        whole = self._machine.memory_total_bytes
+        if not self.on_gpu or self.division.policy != "split" or self.memory_bytes > _NEARLY_ALL * whole:
+            return None
+        return (
+            f"Or the server's operator sets `accelerator_policy` to stop: then about {whole / _GB:.0f} GB are there, "
+            "and requests wait while a job trains"
+        )
+
+    @property
+    def _machine(self) -> GPU | Device:
+        """What trainings run on."""
+        if not self.on_gpu:
+            return self.device
+        own = self.division.training[0] if self.division.training and not self.division.on_cpu else None
+        return self.device.gpus[self.device.main_gpu if own is None else own]
 
     @property
     def n_parameters(self) -> int:
@@ -215,8 +252,14 @@ def check_feasible(config: TrainingConfig, target: TrainingTarget) -> None:
         refuse_contradictions(config, target.limits)
         return
     preflight(
-        config, target.shape, free_bytes=target.memory_bytes, engine_limits=target.limits, on_gpu=target.on_gpu
-    )  # fmt: skip
+        config,
+        target.shape,
+        free_bytes=target.memory_bytes,
+        engine_limits=target.limits,
+        on_gpu=target.on_gpu,
+        room=target.room,
+        way_out=target.way_out,
+    )
 
 
 def _build_hyperparameters(

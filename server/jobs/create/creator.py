@@ -36,6 +36,7 @@ from server.storage.database import Database
 from server.storage.tables import FileRow, JobRow, new_id, now_s
 from server.wire.errors import BadRequest, Conflict
 from serving import Adapter, BaseModel, Device, Registry, inspect_device
+from serving.machine.division import Division
 from training.config.config import TrainingConfig
 
 RETRY_WINDOW_S = 1800
@@ -102,10 +103,12 @@ class JobCreator:
         registry: Registry,
         files: FileStore,
         on_created: Callable[[], None],
+        division: Division | None = None,
     ) -> None:
-        """on_created: called after each new job is stored."""
+        """on_created: called after each new job is stored. division: what trainings have of this machine."""
         self._settings, self._database = settings, database
         self._registry, self._files, self._on_created = registry, files, on_created
+        self._division = division or Division()
         self._lock = asyncio.Lock()
         self._device: Device | None = None
 
@@ -189,7 +192,7 @@ class JobCreator:
         inputs.refuse_integrations(request)
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
         pool = inputs.find_pool(self._registry, request.model, start)
-        target = TrainingTarget(pool.base, pool.replicas[0].engine.limits, self._get_device())
+        target = TrainingTarget(pool.base, pool.replicas[0].engine.limits, self._get_device(), self._division)
         checked = check(request, target, start, seed=seed, checkpoints_kept=self._settings.checkpoints_kept)
         name = self._build_name(pool.base, request.suffix)
         return JobDraft(new_id("ftjob-"), request, checked, start, target, name, new_adapter_id(), seed, unchecked)

@@ -66,6 +66,8 @@ class Runner:
         accelerator: shared by trainings and engines; default: both run at once.
         """
         self._accelerator = accelerator or Accelerator()
+        self.division = self._accelerator.division
+        """What trainings have of this machine."""
         self._context = JobContext(settings, database, engine, registry, files, tuple(command), on_end)
         self._command = self._context.command
         self._loop = BackgroundLoop(self._run_once, "Can't read the queue now", pause_s=_TIMER_S)

@@ -5,6 +5,7 @@ Figures behind the choices were measured with vLLM 0.32 on two cores: docs/engin
 
 import importlib.metadata
 import json
+import logging
 import math
 import os
 import sys
@@ -28,15 +29,22 @@ _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _PROCESSES_BYTES = int(1.3 * GIB)
 """Memory of vLLM's two processes on a CPU, without weights and cache."""
 _CPU_MAX_MODEL_LEN = 8192
-_GPU_MAX_MODEL_LEN = 32768
 _CACHED_REQUESTS = 32
 """Full-length requests that the key-value cache is sized for, memory permitting."""
 _FOREIGN_SETTINGS = ("VLLM_API_KEY", "VLLM_SERVER_DEV_MODE", "VLLM_LORA_RESOLVER_CACHE_DIR", "VLLM_PLUGINS")
 """These would make vLLM require a key from our own client, or open what must stay closed: any path as a model, RPC."""
 
 
+_GPU_OVERHEAD_BYTES = int(2.2 * GIB)
+"""CUDA's context, activations, CUDA graphs and room for adapters, beside weights and cache; an estimate."""
+_WEIGHTS_SLACK = 1.06
+"""What grows with the model: larger activations and adapters."""
+_USEFUL_MODEL_LEN = 8192
+"""The shortest context that an engine should have, if its model has it."""
 _GPU_SPARE_BYTES = GIB // 2
 """Left free on a GPU that others use, too: what they may take while the engine starts."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,8 @@ class VLLMSettings:
     max_cpu_loras: int = 16
     """Adapters kept in memory."""
     max_model_len: int | None = None
-    """Maximum tokens of prompt and answer together; default: the model's own maximum, up to 8192 (GPU: 32768)."""
+    """Maximum tokens of prompt and answer together; default: the model's own maximum, on a CPU up to 8192, on a GPU as
+    far as memory allows."""
     device: str | None = None
     """`cpu` or `cuda`."""
     dtype: str | None = None
@@ -63,6 +72,8 @@ class VLLMSettings:
     """GiB for keys and values on a CPU; more allows more concurrent requests."""
     gpu_memory_utilization: float = 0.6
     """Share of a GPU's memory for the engine; the rest is left to training."""
+    tensor_parallel: int = 1
+    """GPUs over which each weight is spread."""
     tool_call_parser: str | None = None
     """vLLM's name for the format of the base model's tool calls, e.g. `hermes`; None turns tool calls off."""
     start_timeout_s: float = 900.0
@@ -101,6 +112,8 @@ class LaunchPlan:
     """How long the start takes, roughly."""
     cores: tuple[int, ...] = ()
     """The CPU cores that it may use; empty for all."""
+    is_reduced: bool = False
+    """Whether it gets less of a GPU than its share, because others use the rest now."""
 
 
 def limits_of(base: BaseModel, settings: VLLMSettings, device: Device) -> EngineLimits:
@@ -115,9 +128,10 @@ def limits_of(base: BaseModel, settings: VLLMSettings, device: Device) -> Engine
             f"max_adapters is {settings.max_loras} and max_cpu_adapters {settings.max_cpu_loras}, but 1 ≤ max_adapters "
             "≤ max_cpu_adapters must hold. Raise max_cpu_adapters."
         )
-    cap = _CPU_MAX_MODEL_LEN if runs_on_cpu(settings, device) else _GPU_MAX_MODEL_LEN
     made_for = text_config(base).get("max_position_embeddings")
-    max_model_len = settings.max_model_len or (min(made_for, cap) if isinstance(made_for, int) else None)
+    max_model_len = settings.max_model_len
+    if max_model_len is None and runs_on_cpu(settings, device) and isinstance(made_for, int):
+        max_model_len = min(made_for, _CPU_MAX_MODEL_LEN)
     return EngineLimits(settings.max_lora_rank, settings.max_loras, settings.max_cpu_loras, max_model_len)
 
 
@@ -127,23 +141,39 @@ def plan_launch(base: BaseModel, settings: VLLMSettings, device: Device, socket:
     on_cpu = runs_on_cpu(settings, device)
     if on_cpu and settings.may_sleep:
         raise EngineStartError("vLLM can't sleep on a CPU. Use the accelerator policy split, stop or separate.")
-    memory = _cpu_memory(base, settings, device, limits) if on_cpu else _gpu_memory(base, settings, device)
+    memory, is_reduced = (
+        (_cpu_memory(base, settings, device, limits), False) if on_cpu else _gpu_memory(base, settings, device)
+    )
     moe_on_cpu = on_cpu and has_experts(base)
     command = (
         sys.executable, "-P", "-m", ON_CPU if on_cpu else "vllm.entrypoints.openai.api_server",
         "--model", str(base.path), "--served-model-name", base.name, *settings.base_names, "--uds", str(socket),
         "--enable-lora", "--max-lora-rank", str(limits.max_lora_rank),
         "--max-loras", str(limits.max_loras), "--max-cpu-loras", str(limits.max_cpu_loras),
-        *(("--max-model-len", str(limits.max_model_len)) if limits.max_model_len else ()),
+        *_length_arguments(limits, on_cpu),
         # Otherwise small models fill JSON answers with tabs; the option requires an explicit backend.
         "--structured-outputs-config", json.dumps({"backend": "xgrammar", "disable_any_whitespace": True}),
         *(("--lora-target-modules", *ATTENTION_LAYERS) if moe_on_cpu else ()),
+        *(("--tensor-parallel-size", str(settings.tensor_parallel)) if settings.tensor_parallel > 1 else ()),
         *_tool_arguments(settings), "--disable-uvicorn-access-log", *memory,
         *(("--enable-sleep-mode",) if settings.may_sleep else ()), *settings.extra_args,
     )  # fmt: skip
     environment = _environment(on_cpu) | _device_environment(settings, device, on_cpu)
     expected_start_s = 30 + base.weights_bytes / 1e9
-    return LaunchPlan(command, environment, socket, expected_start_s, settings.devices if on_cpu else ())
+    cores = settings.devices if on_cpu else ()
+    return LaunchPlan(command, environment, socket, expected_start_s, cores, is_reduced)
+
+
+def least_gpu_bytes(base: BaseModel, settings: VLLMSettings, tensor_parallel: int = 1) -> int:
+    """Estimate the memory on each GPU with which an engine serves requests of a useful length."""
+    dtype = settings.dtype if settings.dtype in _ITEM_BYTES else "bfloat16"
+    weights = base.weights_bytes
+    if settings.dtype in _ITEM_BYTES:
+        weights = weights * _ITEM_BYTES[dtype] // _stored_item_bytes(base)
+    made_for = text_config(base).get("max_position_embeddings")
+    length = settings.max_model_len or min(_USEFUL_MODEL_LEN, made_for if isinstance(made_for, int) else 2**20)
+    cache = length * _cache_bytes_per_token(base, dtype)
+    return _GPU_OVERHEAD_BYTES + round(_WEIGHTS_SLACK * weights + cache) // tensor_parallel
 
 
 def runs_on_cpu(settings: VLLMSettings, device: Device) -> bool:
@@ -195,8 +225,11 @@ def _cpu_memory(base: BaseModel, settings: VLLMSettings, device: Device, limits:
     return ("--dtype", dtype, "--kv-cache-memory-bytes", str(cache))
 
 
-def _gpu_memory(base: BaseModel, settings: VLLMSettings, device: Device) -> tuple[str, ...]:
-    """Return the memory arguments for a GPU. Raises: EngineStartError when there isn't enough."""
+def _gpu_memory(base: BaseModel, settings: VLLMSettings, device: Device) -> tuple[tuple[str, ...], bool]:
+    """Return the memory arguments for a GPU, and whether it is less than the engine's share.
+
+    Raises: EngineStartError when there isn't enough.
+    """
     if not device.gpus:
         raise EngineStartError("device is 'cuda', but nvidia-smi shows no GPU. Check the driver, or set device to cpu.")
     absent = [number for number in settings.devices if number >= len(device.gpus)]
@@ -205,27 +238,41 @@ def _gpu_memory(base: BaseModel, settings: VLLMSettings, device: Device) -> tupl
             f"engine_devices lists GPU {absent[0]}, but nvidia-smi shows {len(device.gpus)} GPU(s), counted from 0. "
             "Change engine_devices."
         )
-    gpu = device.gpus[settings.devices[0] if settings.devices else device.main_gpu]
-    if trouble := find_gpu_trouble(gpu):
-        raise EngineStartError(trouble)
+    used = settings.devices or sorted(range(len(device.gpus)), key=lambda number: number != device.main_gpu)
+    gpus = [device.gpus[number] for number in used[: settings.tensor_parallel]]
+    if len(gpus) < settings.tensor_parallel:
+        raise EngineStartError(
+            f"tensor_parallel is {settings.tensor_parallel}, but the engine has {len(gpus)} GPU(s). Lower it, or give "
+            "the engine more with engine_devices."
+        )
+    for gpu in gpus:
+        if trouble := find_gpu_trouble(gpu):
+            raise EngineStartError(trouble)
+    gpu = min(gpus, key=lambda gpu: gpu.memory_free_bytes)
     allowed = int(gpu.memory_total_bytes * settings.gpu_memory_utilization)
     share = min(allowed, gpu.memory_free_bytes - _GPU_SPARE_BYTES)
     sharded = any(
         argument.startswith(("--tensor-parallel", "-tp", "--quantization")) for argument in settings.extra_args
     )
-    if share <= 0 or (not sharded and base.weights_bytes > share):
-        raise EngineMemoryError(
-            f"Not enough memory for the engine: the weights of {base.name!r} need {_gib(base.weights_bytes)}, its "
-            f"share of {gpu.name} is {_gib(allowed)} and {_gib(gpu.memory_free_bytes)} is free. Change "
-            "gpu_memory_utilization, stop other programs, or choose a smaller base model."
+    weights = base.weights_bytes // settings.tensor_parallel
+    if share <= 0 or (not sharded and weights > share):
+        more = (
+            f"spread it over more GPUs with tensor_parallel, here up to {len(device.gpus)}, "
+            if len(device.gpus) > settings.tensor_parallel
+            else ""
         )
-    # vLLM refuses to start with a larger share than is free, such as beside a desktop.
-    utilization = (
-        settings.gpu_memory_utilization
-        if share == allowed
-        else math.floor(1000 * share / gpu.memory_total_bytes) / 1000
-    )
-    return ("--dtype", settings.dtype or "auto", "--gpu-memory-utilization", str(utilization))
+        raise EngineMemoryError(
+            f"Not enough memory for the engine: the weights of {base.name!r} need {_gib(weights)}, its "
+            f"share of {gpu.name} is {_gib(allowed)} and {_gib(gpu.memory_free_bytes)} is free. Change "
+            f"gpu_memory_utilization, stop other programs, {more}or choose a smaller base model."
+        )
+    utilization, is_reduced = settings.gpu_memory_utilization, share < allowed
+    if is_reduced:  # vLLM refuses to start with a larger share than is free, such as beside a desktop
+        utilization = math.floor(1000 * share / gpu.memory_total_bytes) / 1000
+        logger.warning(
+            "The engine gets %s of %s instead of %s: other programs use the rest.", _gib(share), gpu.name, _gib(allowed)
+        )
+    return ("--dtype", settings.dtype or "auto", "--gpu-memory-utilization", str(utilization)), is_reduced
 
 
 def _cache_bytes_per_token(base: BaseModel, dtype: str) -> int:
@@ -238,6 +285,12 @@ def _cache_bytes_per_token(base: BaseModel, dtype: str) -> int:
         return int(2 * config["num_hidden_layers"] * kv_heads * head_dim * _ITEM_BYTES[dtype])
     except (KeyError, TypeError, ZeroDivisionError):
         return 2**17
+
+
+def _length_arguments(limits: EngineLimits, on_cpu: bool) -> tuple[str, ...]:
+    """Return the arguments for the context length; on a GPU vLLM finds out how much of the model's own fits."""
+    length = str(limits.max_model_len) if limits.max_model_len else None if on_cpu else "auto"
+    return ("--max-model-len", length) if length else ()
 
 
 def _stored_item_bytes(base: BaseModel) -> int:

@@ -142,6 +142,16 @@ class VLLMClient:
         except (EngineUnavailableError, TimeoutError):
             return False
 
+    async def read_max_model_len(self) -> int | None:
+        """Return the maximum tokens of prompt and answer together; None if vLLM doesn't say.
+
+        Raises: EngineUnavailableError.
+        """
+        async with self.request("GET", "/v1/models") as response:
+            listed = json.loads(await response.read())["data"]
+        found = listed[0].get("max_model_len") if listed else None
+        return found if isinstance(found, int) else None
+
     async def load_adapter(self, name: str, path: Path) -> None:
         """Load the adapter at `path` under `name`.
 

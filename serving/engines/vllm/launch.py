@@ -15,8 +15,8 @@ from serving.base_model import BaseModel
 from serving.engines.engine import OnProgress
 from serving.engines.vllm.arguments import LaunchPlan, VLLMSettings
 from serving.engines.vllm.client import VLLMClient, open_session
-from serving.engines.vllm.log import explain_failure, last_error_line, parse_stage
-from serving.errors import EngineStartError
+from serving.engines.vllm.log import explain_failure, lacks_memory, last_error_line, parse_stage
+from serving.errors import EngineMemoryError, EngineStartError
 from serving.machine.device import Device
 from serving.machine.kept_process import KeptProcess
 from serving.machine.leftovers import end_leftovers, hold_engine_lock, record_engine
@@ -128,7 +128,9 @@ class VLLMLaunch:
                 elapsed_s = time.monotonic() - started
                 log = _read_from(self._settings.log_path, log_start)
                 if ended.done():
-                    raise EngineStartError(
+                    # Where others use memory that the engine could have, there may be more when they have ended.
+                    may_pass = plan.is_reduced and lacks_memory(log)
+                    raise (EngineMemoryError if may_pass else EngineStartError)(
                         f"The engine exited while starting: {explain_failure(log, ended.result())} Full output: "
                         f"{self._settings.log_path}."
                     )

@@ -204,13 +204,12 @@ class VLLMLifecycle:
         self.is_given_up, self._deaths_in_a_row, self._waits_in_a_row = False, 0, 0
 
     def settings_for(self, limits: EngineLimits) -> VLLMSettings:
-        """Return the settings with these limits. Raises: EngineStartError for limits that vLLM rejects."""
+        """Return the settings with these limits on adapters. Raises: EngineStartError for those that vLLM rejects."""
         settings = replace(
             self.settings,
             max_lora_rank=limits.max_lora_rank,
             max_loras=limits.max_loras,
             max_cpu_loras=limits.max_cpu_loras,
-            max_model_len=limits.max_model_len,
         )
         limits_of(self.base, settings, self._device)
         return settings
@@ -230,6 +229,8 @@ class VLLMLifecycle:
     async def _finish_start(self, *, after_sleep: bool = False) -> None:
         """Admit requests, once the adapters have been restored. Raises: EngineError."""
         self.generation += 1
+        if not after_sleep and (length := await self.client().read_max_model_len()):
+            self.limits = replace(self.limits, max_model_len=length)
         if self.on_up:
             await self._restore_adapters(self.on_up, after_sleep)
         self.watchdog = Watchdog(

@@ -13,18 +13,21 @@ _STAGES = (
     ("init engine", "opening the engine's API"),
 )
 
+_OUT_OF_MEMORY = r"CUDA out of memory|OutOfMemoryError|can't allocate memory|Cannot allocate memory|MemoryError"
+_NO_CACHE = r"No available memory for the cache blocks|KV cache is needed, which is larger than|Cannot auto-fit"
+_IN_USE = r"Available memory on node|is less than desired GPU memory utilization|Free memory on device"
 _CAUSES = (
     (
-        r"CUDA out of memory|OutOfMemoryError|can't allocate memory|Cannot allocate memory|MemoryError",
+        _OUT_OF_MEMORY,
         "It ran out of memory: lower max_model_len, kv_cache_gib or max_adapters, or choose a smaller base model.",
     ),
     (
-        r"No available memory for the cache blocks|KV cache is needed, which is larger than",
+        _NO_CACHE,
         "The KV cache is too small for one request of full length: lower max_model_len, or raise kv_cache_gib "
         "(CPU) or gpu_memory_utilization (GPU).",
     ),
     (
-        r"Available memory on node|is less than desired GPU memory utilization|Free memory on device",
+        _IN_USE,
         "Other programs are using the memory: stop them, or lower kv_cache_gib (CPU) or gpu_memory_utilization (GPU).",
     ),
     (
@@ -75,6 +78,11 @@ def explain_failure(log: str, returncode: int | None) -> str:
             f"{words} It was killed, most likely because memory ran out: choose a smaller base model or kv_cache_gib."
         )
     return words
+
+
+def lacks_memory(log: str) -> bool:
+    """Return whether a failed start lacked memory."""
+    return re.search(f"{_OUT_OF_MEMORY}|{_NO_CACHE}|{_IN_USE}", log) is not None
 
 
 def last_error_line(log: str) -> str:

@@ -1,7 +1,8 @@
 """`python fake_vllm.py SOCKET FOLDER`: speaks as vLLM does, in a second, and fails as FOLDER's files tell it to.
 
 A child stands for the engine core: it does the work, the parent talks. Files: `refuse_start` (its text is the last
-words), `sleep_fails`, `wake_fails`, `slow` (seconds that a completion takes), `busy` (the core computes and computes).
+words), `sleep_fails`, `wake_fails`, `slow` (seconds that a completion takes), `busy` (the core computes and computes),
+`length` (the context length that it lists its model with).
 What it was asked is written to `asked`, a line each; `starts` holds a line a start: its arguments.
 """
 
@@ -68,6 +69,9 @@ class Server:
         writer.close()
 
     async def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
+        if path == "/v1/models":
+            length = (FOLDER / "length").read_text() if (FOLDER / "length").exists() else "128"
+            return 200, b'{"data": [{"id": "base", "max_model_len": %s}]}' % length.encode()
         if path not in ("/health", "/metrics"):
             with (FOLDER / "asked").open("a") as asked:
                 asked.write(f"{path} {json.dumps(body)}\n")

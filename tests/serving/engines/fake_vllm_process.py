@@ -42,7 +42,7 @@ class FakeVLLM:
                 raise EngineMemoryError("Not enough memory for the engine.")
             limits = limits_of(base, settings, device)
             command = (sys.executable, str(FAKE_VLLM), str(socket), str(folder), f"rank={limits.max_lora_rank}")
-            return LaunchPlan(command, dict(os.environ), socket, 1.0)
+            return LaunchPlan(command, dict(os.environ), socket, 1.0, is_reduced=(folder / "others").exists())
 
         chosen = {"device": "cpu", "max_lora_rank": 8, "wait_s": 10.0, "stall_timeout_s": 60.0} | settings
         engine = VLLMProcess(base, VLLMSettings(folder / "state", folder / "log", **chosen), DEVICE, planner=plan)

@@ -95,6 +95,14 @@ def test_context_length_is_the_models_own_up_to_a_bound(base: BaseModel, setting
     assert limits_of(long, replace(settings, max_model_len=20_000), CPU).max_model_len == 20_000
 
 
+def test_on_a_gpu_vllm_finds_out_how_much_of_the_context_fits(base: BaseModel, settings: VLLMSettings) -> None:
+    on_gpu = replace(settings, device="cuda")
+    assert limits_of(base, on_gpu, H100).max_model_len is None
+    assert option(plan_launch(base, on_gpu, H100, SOCKET).command, "--max-model-len") == "auto"
+    chosen = replace(on_gpu, max_model_len=4096)
+    assert option(plan_launch(base, chosen, H100, SOCKET).command, "--max-model-len") == "4096"
+
+
 def test_tool_calls_and_extra_arguments_are_passed_on_last(base: BaseModel, settings: VLLMSettings) -> None:
     chosen = replace(settings, tool_call_parser="hermes", extra_args=("--seed", "7"))
     command = plan_launch(base, chosen, CPU, SOCKET).command

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import uvloop
 
 from serving import AdapterError, BaseModel, EngineLimits, EngineStartError, EngineState, EngineUnavailableError
 from serving.engines.accelerator_lease import AcceleratorLease
+from serving.engines.engine import AdapterHost
 from serving.engines.vllm.watchdog import LoopClock
 from tests.serving.engines.fake_vllm_process import FakeVLLM, until
 
@@ -137,7 +139,7 @@ def test_a_slow_answer_is_no_stuck_engine_where_a_token_of_our_own_comes(vllm: F
         async with vllm.engine.request("GET", "/v1/models"):  # a reader that takes its time
             await asyncio.sleep(4)
         assert vllm.engine.generation == 1
-        assert "/v1/completions" in vllm.asked[4:]
+        assert "/v1/completions" in vllm.asked[3:]
 
     play(vllm, story)
 
@@ -215,6 +217,35 @@ def test_an_engine_that_lacks_memory_is_tried_again_until_there_is_some(base: Ba
         await until(lambda: len(vllm.starts) == 2)
         vllm.untell("refuse_start")
         assert await vllm.complete() == 200
+
+    play(FakeVLLM.over(base, tmp_path, max_restarts=2, wait_s=60), story)
+
+
+@pytest.mark.parametrize(
+    ("words", "others", "is_given_up"),
+    [
+        ("No available memory for the cache blocks.", True, False),
+        ("CUDA out of memory.", True, False),
+        ("CUDA out of memory.", False, True),  # all is its own: waiting would change nothing
+        ("Unknown kernel.", True, True),
+    ],
+)
+def test_a_start_that_lacks_what_others_use_now_is_tried_again(
+    base: BaseModel, tmp_path: Path, words: str, others: bool, is_given_up: bool
+) -> None:
+    async def story(vllm: FakeVLLM) -> None:
+        vllm.tell("refuse_start", words)
+        if others:
+            vllm.tell("others")
+        vllm.signal(vllm.server, signal.SIGKILL)
+        await until(lambda: len(vllm.starts) == 3)
+        await until(lambda: vllm.engine.session is None)
+        if is_given_up:
+            with pytest.raises(EngineUnavailableError, match="stays down"):
+                await vllm.complete()
+        vllm.untell("refuse_start")
+        if not is_given_up:
+            assert await vllm.complete() == 200
 
     play(FakeVLLM.over(base, tmp_path, max_restarts=2, wait_s=60), story)
 
@@ -322,6 +353,26 @@ def test_a_restart_takes_new_limits_and_requests_wait_for_it(vllm: FakeVLLM) -> 
         assert vllm.starts == ["rank=8", "rank=64"]
 
     play(vllm, story)
+
+
+def test_the_context_length_is_the_one_that_the_engine_found(base: BaseModel, tmp_path: Path) -> None:
+    async def story(vllm: FakeVLLM) -> None:
+        seen: list[int | None] = []
+
+        async def on_up(place: AdapterHost) -> None:
+            seen.append(place.limits.max_model_len)
+
+        vllm.engine.on_up = on_up
+        assert vllm.engine.limits.max_model_len == 128  # the model's own
+        vllm.tell("length", "96")
+        await vllm.engine.start()
+        assert vllm.engine.limits.max_model_len == 96
+        vllm.tell("length", "80")  # less is left with room for more adapters
+        await vllm.engine.restart(replace(vllm.engine.limits, max_loras=8))
+        assert vllm.engine.limits.max_model_len == 80
+        assert seen == [96, 80]
+
+    play(FakeVLLM.over(base, tmp_path), story, start=False)
 
 
 def test_limits_with_which_it_does_not_start_are_taken_back(vllm: FakeVLLM) -> None:
