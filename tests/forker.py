@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import json
 import multiprocessing
 import os
@@ -25,6 +26,8 @@ from typing import Any
 
 MOST_BYTES = 2**20
 """Of a question."""
+_M_MMAP_THRESHOLD = -3
+"""From malloc.h."""
 
 
 def main(address: str, modules: Sequence[str]) -> None:
@@ -143,6 +146,8 @@ def _run(wanted: dict[str, Any], streams: Sequence[int]) -> int:
             import torch  # is loaded, and with it OpenMP, which has read the environment once for all
 
             torch.set_num_threads(int(threads))
+        if threshold := os.environ.get("MALLOC_MMAP_THRESHOLD_"):  # glibc, too, has read the environment before
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, int(threshold))
         atexit._clear()  # what the server would do at its end
         subprocess.run = _run_ours_as_fork
         _become(wanted["module"], wanted["arguments"])

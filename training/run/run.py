@@ -33,9 +33,6 @@ from training.result.result import publish_result
 from training.run.best_weights import BestWeights
 from training.run.reporting import Reporter, make_validation_event, refuse_divergence
 
-_RELOADS = 5
-_RELOAD_PAUSE_S = 1.0
-"""Memory of an attempt that ran out of it can be held a little longer by threads of torch's backward pass."""
 BEST = "best"
 
 
@@ -55,7 +52,6 @@ def run(inputs: RunInputs, run_dir: Path, journal: Journal, stop: StopRequest) -
     """
     started = time.monotonic()
     transformers_logging.disable_progress_bar()
-    reloads_left = 0
     while True:
         attempt = _Attempt(inputs, run_dir, journal, stop, started)
         try:
@@ -63,19 +59,14 @@ def run(inputs: RunInputs, run_dir: Path, journal: Journal, stop: StopRequest) -
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if attempt.plan is None and not reloads_left:
+            if attempt.plan is None:
                 raise OutOfMemoryError(
                     f"There isn't enough memory to load {inputs.config.base_model}. Use a smaller base model, or "
                     "close other programs."
                 ) from error
-            if attempt.plan is None:  # it was loaded before: what the attempt before held isn't free yet
-                reloads_left -= 1
-                time.sleep(_RELOAD_PAUSE_S)
-            else:
-                plan = shrink_batch(attempt.plan, attempt.config)
-                save_plan(run_dir, attempt.config, plan)
-                journal.report(_make_memory_event(attempt.plan, plan))
-                reloads_left = _RELOADS
+            plan = shrink_batch(attempt.plan, attempt.config)
+            save_plan(run_dir, attempt.config, plan)
+            journal.report(_make_memory_event(attempt.plan, plan))
         # Only here, when the exception no longer references the frames of the loop, can their tensors be freed.
         del attempt
         release_memory()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import resource
 import shutil
@@ -20,9 +19,7 @@ from transformers.integrations.bitsandbytes import Bnb4bitQuantize
 from tests.training.runs import Run, make_run
 from tests.training.tiny_models import make_tiny_model
 from training.config.config import TrainingConfig
-from training.data.inputs import RunInputs, read_inputs
-from training.learning.objective import Objective, make_objective
-from training.model.base import Base, load_base
+from training.data.inputs import RunInputs
 from training.process.memory import OutOfMemoryError
 from training.process.stopping import StopRequest
 from training.record.journal import Journal
@@ -152,7 +149,11 @@ def long_examples(path: Path) -> Path:
     return path
 
 
-def test_a_run_that_is_out_of_memory_goes_on_with_a_smaller_batch(demo_model: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_out_of_memory_goes_on_with_a_smaller_batch(
+    demo_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is limited is address space, and glibc keeps that of its heap even where it has given the memory back.
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(2**20))
     data = long_examples(tmp_path / "long.jsonl")
     short = tmp_path / "short.jsonl"
     short.write_text('{"prompt": "Hi", "completion": " there"}\n')
@@ -161,10 +162,10 @@ def test_a_run_that_is_out_of_memory_goes_on_with_a_smaller_batch(demo_model: Pa
         n_epochs=1, max_steps=1,
     )  # fmt: skip
     process = run.start()
-    limit_memory_once_loaded(run, process, 900_000_000)
+    limit_memory_once_loaded(run, process, 400_000_000)
     _, err = process.communicate(timeout=400)
     shrink_batch: list[ProgressEvent] = [event for event in run.events if event.code == "out_of_memory"]
-    assert process.returncode == 0, (err, run.events)
+    assert process.returncode == 0, err
     assert shrink_batch
     assert "batch_size 64: continuing with 32 and 2 accumulation steps" in shrink_batch[0].message
     assert run.events[-1].type == "finished"
@@ -189,42 +190,6 @@ def test_a_base_that_does_not_fit_into_memory_is_told_as_that(
     config = TrainingConfig(base_model="org/base", training_file="x", output_dir=str(tmp_path / "out"))
     with EventWriter(tmp_path) as events, pytest.raises(OutOfMemoryError, match="isn't enough memory to load org/base"):
         run_training(RunInputs(config, [], []), tmp_path, Journal(tmp_path, events), StopRequest())
-
-
-def test_a_base_that_was_loaded_before_is_tried_again_until_memory_is_free(
-    demo_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = tmp_path / "data.jsonl"
-    data.write_text('{"prompt": "Say tea.", "completion": " tea"}\n' * 4)
-    run = make_run(
-        tmp_path, demo_model, training_file=str(data), validation_file=None, validation_fraction=0, batch_size=4,
-        n_epochs=1, max_steps=1,
-    )  # fmt: skip
-    loads = []
-
-    def load(config: TrainingConfig) -> Base:
-        loads.append(config)
-        if len(loads) in (2, 3):
-            raise MemoryError
-        return load_base(config)
-
-    def prepare(*arguments: Any) -> Objective:
-        if len(loads) == 1:
-            raise MemoryError
-        return make_objective(*arguments)
-
-    monkeypatch.setattr("training.run.run.load_base", load)
-    monkeypatch.setattr("training.run.run.make_objective", prepare)
-    monkeypatch.setattr("training.run.run._RELOAD_PAUSE_S", 0.01)
-    config = TrainingConfig.from_dict(json.loads((run.directory / "config.json").read_text()))
-    with EventWriter(run.directory) as events:
-        journal = Journal(run.directory, events)
-        journal.start(config)
-        run_training(read_inputs(config), run.directory, journal, StopRequest())
-    assert len(loads) == 4
-    (smaller,) = [event.message for event in run.events if event.code == "out_of_memory"]
-    assert "batch_size 4: continuing with 2 and 2 accumulation steps" in smaller
-    assert run.events[-1].type == "finished"
 
 
 def test_memory_that_runs_out_while_weights_are_quantized_is_told_as_that(
