@@ -77,13 +77,17 @@ class Device:
         """The number of the GPU that is used where none is named: the one with the most memory."""
         return max(range(len(self.gpus)), key=lambda number: self.gpus[number].memory_total_bytes, default=0)
 
+    @property
+    def gpu_order(self) -> tuple[int, ...]:
+        """The numbers of all GPUs, the main one first."""
+        return tuple(sorted(range(len(self.gpus)), key=lambda number: number != self.main_gpu))
+
     def cuda_environment(self, numbers: Sequence[int] = ()) -> Mapping[str, str]:
         """Return the environment variables with which a process sees these GPUs; default: all, the main one first.
 
         By default CUDA orders GPUs by speed; this makes it number them as nvidia-smi does.
         """
-        every = sorted(range(len(self.gpus)), key=lambda number: number != self.main_gpu)
-        names = [self.gpus[number].cuda_name or str(number) for number in numbers or every]
+        names = [self.gpus[number].cuda_name or str(number) for number in numbers or self.gpu_order]
         return {"CUDA_VISIBLE_DEVICES": ",".join(names), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 

@@ -167,9 +167,7 @@ def plan_launch(base: BaseModel, settings: VLLMSettings, device: Device, socket:
 def least_gpu_bytes(base: BaseModel, settings: VLLMSettings, tensor_parallel: int = 1) -> int:
     """Estimate the memory on each GPU with which an engine serves requests of a useful length."""
     dtype = settings.dtype if settings.dtype in _ITEM_BYTES else "bfloat16"
-    weights = base.weights_bytes
-    if settings.dtype in _ITEM_BYTES:
-        weights = weights * _ITEM_BYTES[dtype] // _stored_item_bytes(base)
+    weights = _weights_bytes(base, dtype) if settings.dtype in _ITEM_BYTES else base.weights_bytes
     made_for = text_config(base).get("max_position_embeddings")
     length = settings.max_model_len or min(_USEFUL_MODEL_LEN, made_for if isinstance(made_for, int) else 2**20)
     cache = length * _cache_bytes_per_token(base, dtype)
@@ -211,7 +209,7 @@ def _cpu_memory(base: BaseModel, settings: VLLMSettings, device: Device, limits:
         raise EngineStartError(
             f"dtype is {dtype!r}, but must be one of {', '.join(_ITEM_BYTES)}. Use one of them, or leave it unset."
         )
-    weights = base.weights_bytes * _ITEM_BYTES[dtype] // _stored_item_bytes(base)
+    weights = _weights_bytes(base, dtype)
     spare = device.memory_free_bytes - weights - _PROCESSES_BYTES
     wanted = _CACHED_REQUESTS * (limits.max_model_len or _CPU_MAX_MODEL_LEN) * _cache_bytes_per_token(base, dtype)
     cache = int(settings.kv_cache_gib * GIB) if settings.kv_cache_gib else max(GIB // 2, min(wanted, spare // 4))
@@ -238,8 +236,8 @@ def _gpu_memory(base: BaseModel, settings: VLLMSettings, device: Device) -> tupl
             f"engine_devices lists GPU {absent[0]}, but nvidia-smi shows {len(device.gpus)} GPU(s), counted from 0. "
             "Change engine_devices."
         )
-    used = settings.devices or sorted(range(len(device.gpus)), key=lambda number: number != device.main_gpu)
-    gpus = [device.gpus[number] for number in used[: settings.tensor_parallel]]
+    used = (settings.devices or device.gpu_order)[: settings.tensor_parallel]
+    gpus = [device.gpus[number] for number in used]
     if len(gpus) < settings.tensor_parallel:
         raise EngineStartError(
             f"tensor_parallel is {settings.tensor_parallel}, but the engine has {len(gpus)} GPU(s). Lower it, or give "
@@ -291,6 +289,11 @@ def _length_arguments(limits: EngineLimits, on_cpu: bool) -> tuple[str, ...]:
     """Return the arguments for the context length; on a GPU vLLM finds out how much of the model's own fits."""
     length = str(limits.max_model_len) if limits.max_model_len else None if on_cpu else "auto"
     return ("--max-model-len", length) if length else ()
+
+
+def _weights_bytes(base: BaseModel, dtype: str) -> int:
+    """Return the bytes of the weights in this data type."""
+    return base.weights_bytes * _ITEM_BYTES[dtype] // _stored_item_bytes(base)
 
 
 def _stored_item_bytes(base: BaseModel) -> int:
